@@ -1,0 +1,10 @@
+"""Cell types and the genes that tell them apart, found without labels: scRCL on scvi-tools."""
+
+from importlib.metadata import version
+
+from . import datasets, pl
+from ._model import SCRCL
+
+__all__ = ["SCRCL", "datasets", "pl"]
+
+__version__ = version("scrcl")

@@ -1,0 +1,142 @@
+"""Clusters of points, over plain arrays."""
+
+import random
+import warnings
+from dataclasses import dataclass
+
+import igraph
+import numpy as np
+import scipy.sparse as sp
+from sklearn.cluster import KMeans
+
+from ._graph import nearest_neighbors, symmetric_adjacency
+
+#: Number of k-means++ starts.
+N_STARTS = 20
+#: Number of neighbours in the graph that Leiden divides.
+N_NEIGHBORS = 15
+#: Modularity resolution that suits this latent space, whose clusters are compact.
+RESOLUTION = 0.1
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters of reference points, and the rule by which further points join them.
+
+    Attributes
+    ----------
+    points
+        ``(n, d)`` reference points.
+    labels
+        ``(n,)`` cluster of each, numbered from 0 by decreasing size.
+    centers
+        ``(k, d)`` cluster centres; ``None`` where clusters are not defined by centres.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    centers: np.ndarray | None = None
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters."""
+        return int(self.labels.max()) + 1
+
+    def assign(self, points: np.ndarray) -> np.ndarray:
+        """Assign points ``(m, d)`` to the nearest centre or, without centres, to what most of their neighbours are."""
+        if self.centers is not None:
+            return nearest_neighbors(self.centers, 1, points).indices[:, 0]
+        neighbors = nearest_neighbors(self.points, min(N_NEIGHBORS, len(self.points)), points)
+        votes = np.zeros((len(points), self.n_clusters))
+        np.add.at(votes, (np.arange(len(points))[:, None], self.labels[neighbors.indices]), 1)
+        return votes.argmax(1)
+
+
+def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
+    """k-means, the best of 20 k-means++ starts.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    n_clusters
+        Number of clusters.
+    seed
+        Seed of the starts.
+    """
+    fit = KMeans(n_clusters, n_init=N_STARTS, random_state=seed).fit(points)
+    order = _by_size(fit.labels_, n_clusters)
+    return Clustering(points, np.argsort(order)[fit.labels_], fit.cluster_centers_[order])
+
+
+def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
+    """Leiden communities of the nearest-neighbour graph, by modularity.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    resolution
+        Resolution of the modularity: more gives more clusters.
+    seed
+        Seed of the optimiser.
+    """
+    return _divide(points, _network(points), resolution, seed)
+
+
+def leiden_with(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
+    """Leiden communities at a resolution that gives the number of clusters asked for, or comes nearest to it.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    n_clusters
+        Number of clusters.
+    seed
+        Seed of the optimiser.
+    """
+    network = _network(points)
+    low, high = 0.0, 1.0
+    best = _divide(points, network, high, seed)
+    while best.n_clusters < n_clusters and high < 1000:
+        low, high = high, 2 * high
+        best = _divide(points, network, high, seed)
+    for _ in range(20):
+        if best.n_clusters == n_clusters:
+            break
+        middle = (low + high) / 2
+        found = _divide(points, network, middle, seed)
+        low, high = (middle, high) if found.n_clusters < n_clusters else (low, middle)
+        if abs(found.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
+            best = found
+    if best.n_clusters != n_clusters:
+        warnings.warn(
+            f"No resolution of Leiden gives {n_clusters} clusters here; the nearest gives {best.n_clusters}. Use "
+            "method='kmeans' for an exact number.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return best
+
+
+def _network(points: np.ndarray) -> igraph.Graph:
+    """The nearest-neighbour graph that Leiden divides."""
+    graph = symmetric_adjacency(nearest_neighbors(points, min(N_NEIGHBORS, len(points) - 1)).to_sparse())
+    upper = sp.triu(graph, format="coo")
+    return igraph.Graph(n=len(points), edges=np.column_stack(upper.coords))
+
+
+def _divide(points: np.ndarray, network: igraph.Graph, resolution: float, seed: int) -> Clustering:
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        found = network.community_leiden("modularity", resolution=resolution, n_iterations=-1)
+    finally:
+        igraph.set_random_number_generator(random)
+    membership = np.asarray(found.membership)
+    return Clustering(points, np.argsort(_by_size(membership, len(found)))[membership])
+
+
+def _by_size(labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Clusters by decreasing size."""
+    return np.argsort(-np.bincount(labels, minlength=n_clusters), kind="stable")

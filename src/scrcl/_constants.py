@@ -1,0 +1,28 @@
+"""Every key that scrcl writes to, or reads from, AnnData."""
+
+from typing import Final
+
+#: ``obsm`` key of the cell features that the encoders read.
+FEATURES_KEY: Final = "X_scrcl_features"
+#: ``uns`` key of the cell graph, in the form of :func:`scanpy.pp.neighbors`.
+NEIGHBORS_KEY: Final = "scrcl_neighbors"
+#: ``obsp`` key of the binary, symmetric cell graph.
+CONNECTIVITIES_KEY: Final = "scrcl_connectivities"
+#: ``obsp`` key of the distances between a cell and its nearest neighbours.
+DISTANCES_KEY: Final = "scrcl_distances"
+#: ``var`` key that marks the genes kept.
+GENES_KEY: Final = "scrcl_genes"
+#: ``varp`` key of the directed gene graph (row: gene, column: its neighbour).
+GENE_GRAPH_KEY: Final = "scrcl_gene_graph"
+#: ``varm`` key of the gene features that the gene encoder reads.
+GENE_FEATURES_KEY: Final = "scrcl_gene_features"
+#: ``uns`` key of the parameters of the preparation.
+PARAMS_KEY: Final = "scrcl"
+#: ``uns`` key of the run record that the command line writes.
+RUN_KEY: Final = "scrcl_run"
+#: ``obsm`` key of the latent representation (command line, tutorials).
+LATENT_KEY: Final = "X_scrcl"
+#: ``obsm`` key of the two-dimensional map of the latent representation.
+UMAP_KEY: Final = "X_scrcl_umap"
+#: ``obs`` key of the clusters (command line, tutorials).
+CLUSTERS_KEY: Final = "scrcl"

@@ -1,0 +1,143 @@
+"""Graphs of cells and genes, over plain arrays."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The nearest neighbours of ``n`` points among ``m`` targets, nearest first.
+
+    Attributes
+    ----------
+    indices
+        ``(n, k)`` int64, rows of the targets.
+    distances
+        ``(n, k)`` float32, Euclidean.
+    n_targets
+        Number of targets ``m``.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+    n_targets: int
+
+    def to_sparse(self, values: np.ndarray | None = None) -> sp.csr_array:
+        """The ``(n, m)`` matrix that holds ``values`` (default: ones) at the neighbours of each point."""
+        n, k = self.indices.shape
+        data = np.ones(n * k, dtype=np.float32) if values is None else values.ravel()
+        return sp.csr_array((data, self.indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, self.n_targets))
+
+
+def nearest_neighbors(targets: np.ndarray, n_neighbors: int, points: np.ndarray | None = None) -> Neighbors:
+    """Find the exact nearest neighbours by Euclidean distance.
+
+    Parameters
+    ----------
+    targets
+        ``(m, d)`` points to search among.
+    n_neighbors
+        Number of neighbours of each point.
+    points
+        ``(n, d)`` points to search for. By default the targets themselves, none being its own neighbour.
+    """
+    if points is not None and len(points) == 0:
+        return Neighbors(np.empty((0, n_neighbors), np.int64), np.empty((0, n_neighbors), np.float32), len(targets))
+    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(targets)
+    distances, indices = search.kneighbors(points)
+    return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(targets))
+
+
+def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
+    """The binary, symmetric ``(n, n)`` graph without self loops that joins the edges of both directions."""
+    graph = sp.csr_array(graph, copy=True)
+    graph.data = (graph.data != 0).astype(np.float32)
+    graph = graph.maximum(graph.T).tocsr()
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    graph.sort_indices()
+    return graph
+
+
+def normalized_adjacency(adjacency: sp.csr_array) -> sp.csr_array:
+    r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution."""
+    n = adjacency.shape[0]
+    scale = sp.diags_array(1 / np.sqrt(adjacency.sum(axis=1) + 1), dtype=np.float32)
+    return sp.csr_array(scale @ (adjacency + sp.eye_array(n, dtype=np.float32)) @ scale)
+
+
+def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:
+    """The directed graph of each gene's nearest genes by cosine similarity of their profiles, itself included.
+
+    Parameters
+    ----------
+    features
+        ``(G, d)`` gene features.
+    n_neighbors
+        Number of nearest genes, the gene itself counted.
+
+    Returns
+    -------
+    Binary ``(G, G)`` matrix; row ``g`` holds the genes from which gene ``g`` receives.
+    """
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    profiles = features / np.maximum(norms, np.finfo(features.dtype).tiny)
+    others = nearest_neighbors(profiles, min(n_neighbors, len(features)) - 1) if len(features) > 1 else None
+    itself = sp.eye_array(len(features), dtype=np.float32, format="csr")
+    return sp.csr_array(itself if others is None else others.to_sparse() + itself)
+
+
+def mean_propagation(graph: sp.csr_array) -> sp.csr_array:
+    """The propagation matrix of a directed graph, normalised by in-degree: each row averages what it receives.
+
+    A row without edges stays zero.
+    """
+    degree = graph.sum(axis=1)
+    return sp.csr_array(sp.diags_array(1 / np.maximum(degree, 1), dtype=np.float32) @ graph)
+
+
+def attach(propagation: sp.csr_array, adjacency: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
+    """Add new cells to a cell graph so that they receive from it and send nothing.
+
+    A new cell has the weights that :func:`normalized_adjacency` would give its edges if it had joined the graph, but
+    the rows of the cells already there do not change. So neither their representation nor that of another new cell
+    depends on it.
+
+    Parameters
+    ----------
+    propagation
+        ``(n, n)`` propagation matrix of the graph.
+    adjacency
+        ``(n, n)`` adjacency of the graph.
+    neighbors
+        Neighbours of the ``m`` new cells in the graph.
+
+    Returns
+    -------
+    ``(n + m, n + m)`` propagation matrix, the new cells last.
+    """
+    n_new, k = neighbors.indices.shape
+    degree = adjacency.sum(axis=1)
+    weights = 1 / np.sqrt((degree[neighbors.indices] + 1) * (k + 1))
+    received = neighbors.to_sparse(weights.astype(np.float32))
+    itself = sp.diags_array(np.full(n_new, 1 / (k + 1), dtype=np.float32))
+    return sp.csr_array(sp.block_array([[propagation, None], [received, itself]]))
+
+
+def to_torch(matrix: sp.csr_array) -> Tensor:
+    """A sparse CSR tensor, float32, with the 32-bit indices that the fast CPU kernels want."""
+    with warnings.catch_warnings():
+        # Torch announces once that CSR tensors are in beta and that their invariants are not checked.
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int32)),
+            torch.from_numpy(matrix.indices.astype(np.int32)),
+            torch.from_numpy(matrix.data.astype(np.float32)),
+            size=matrix.shape,
+        )

@@ -1,0 +1,675 @@
+"""The public face: SCRCL on scvi-tools. Wiring only."""
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField, ObsmField
+from scvi.model.base import BaseModelClass
+
+from . import _constants as keys
+from ._batches import GraphDataModule
+from ._checks import (
+    as_counts,
+    as_features,
+    as_rows,
+    check_at_least,
+    check_cells_have_counts,
+    check_key,
+    check_option,
+    check_unique_genes,
+    match_genes,
+)
+from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
+from ._features import CountFeatures, variable_genes
+from ._graph import Neighbors, attach, gene_graph, mean_propagation, nearest_neighbors, normalized_adjacency, symmetric_adjacency, to_torch
+from ._module import SCRCLModule
+from ._reference import Reference
+from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
+
+# A child of the logger of scvi-tools, so that `scvi.settings.verbosity` governs both.
+logger = logging.getLogger("scvi.scrcl")
+
+#: Passes over the cells when `max_epochs` is not given.
+DEFAULT_EPOCHS = 150
+
+Representation = Literal["aligned", "refined"]
+REPRESENTATIONS = get_args(Representation)
+
+
+class _CountsField(LayerField):
+    """Counts whose genes are matched by name when other data take their place."""
+
+    def __init__(self, layer: str | None) -> None:
+        super().__init__(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+        match_genes(adata_target.var_names, pd.Index(state_registry[self.COLUMN_NAMES_KEY]))
+        return self.register_field(adata_target)
+
+
+class SCRCL(BaseModelClass):
+    r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
+
+    Finds cell types without labels. Two views of each cell, by itself and among its neighbours, are brought into
+    agreement, and both are tied to the genes that the cell expresses. The model selects genes, reduces counts to
+    features and builds the cell graph and the gene graph itself, from raw counts of all genes.
+
+    Parameters
+    ----------
+    adata
+        Data registered with :meth:`setup_anndata`.
+    registry
+        Registry of a saved model. Used by :meth:`load`; not meant to be passed.
+    n_top_genes
+        Number of most variable genes that are kept.
+    n_components
+        Number of principal components of each normalisation.
+    n_neighbors
+        Number of nearest neighbours of a cell in the cell graph.
+    n_hidden
+        Number of hidden units ``h`` of each branch.
+    n_refined
+        Number of refined dimensions ``c``.
+    temperature
+        Temperature of the softmax in the alignment losses.
+    dropout_rate
+        Dropout in the neighbourhood branch and before the map to gene space.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, there are no more cells than neighbours, or no genes vary.
+
+    Notes
+    -----
+    What the model prepares is written to ``adata``, where it can be seen and plotted: cell features to
+    ``obsm["X_scrcl_features"]``, the cell graph to ``obsp["scrcl_connectivities"]`` (with ``uns["scrcl_neighbors"]``
+    in the form of :func:`scanpy.pp.neighbors`), the genes kept to ``var["scrcl_genes"]``, the gene graph to
+    ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and all parameters to
+    ``uns["scrcl"]``. The model holds its own copy, so that changes to ``adata`` do not change the model.
+
+    Examples
+    --------
+    >>> scrcl.SCRCL.setup_anndata(adata, layer="counts")
+    >>> model = scrcl.SCRCL(adata)
+    >>> model.train()
+    >>> adata.obsm["X_scrcl"] = model.get_latent_representation()
+    >>> adata.obs["scrcl"] = model.get_clusters()
+    """
+
+    _module_cls = SCRCLModule
+    _training_plan_cls = SCRCLTrainingPlan
+    _train_runner_cls = SCRCLTrainRunner
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict | None = None,
+        *,
+        n_top_genes: int = 2000,
+        n_components: int = 50,
+        n_neighbors: int = 15,
+        n_hidden: int = 128,
+        n_refined: int = 32,
+        temperature: float = 1.0,
+        dropout_rate: float = 0.1,
+    ) -> None:
+        for name in ("n_top_genes", "n_components", "n_neighbors", "n_hidden", "n_refined"):
+            check_at_least(locals()[name], 2 if name == "n_top_genes" else 1, name)
+        check_at_least(temperature, 1e-6, "temperature")
+        if not 0 <= dropout_rate < 1:
+            raise ValueError(f"dropout_rate must be at least 0 and below 1, not {dropout_rate!r}.")
+        super().__init__(adata, registry)
+        self._module_kwargs = {
+            "n_hidden": n_hidden,
+            "n_refined": n_refined,
+            "temperature": temperature,
+            "dropout_rate": dropout_rate,
+        }
+        self._forget()
+        self._reference_adata: AnnData | None = None
+        if adata is not None and registry is None:
+            self._prepare(adata, n_top_genes, n_components, n_neighbors)
+            self.module  # noqa: B018  built now, so that the seed set by the user governs its weights
+        self._model_summary_string = (
+            f"SCRCL with n_top_genes: {n_top_genes}, n_components: {n_components}, n_neighbors: {n_neighbors}, "
+            f"n_hidden: {n_hidden}, n_refined: {n_refined}, temperature: {temperature}, dropout_rate: {dropout_rate}"
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    # ------------------------------------------------------------------ data
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        features_key: str | None = None,
+        neighbors_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register data. Validates, and leaves all work to the model.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes, with raw counts of all genes. Nothing needs to be prepared.
+        layer
+            Key of ``adata.layers`` that holds the counts; by default they are in ``adata.X``.
+        features_key
+            Key of ``adata.obsm`` of a space to use as cell features, e.g. ``"X_scVI"``, ``"X_pca_harmony"`` or
+            ``"X_pca"``. By default features are computed from the counts. Counts are read in either case, for the
+            genes.
+        neighbors_key
+            Key of ``adata.uns`` of a cell graph to use, as :func:`scanpy.pp.neighbors` writes it (``"neighbors"`` by
+            default there). Edges are used in both directions and without weights. By default a graph is built from
+            the features.
+        **kwargs
+            Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        ValueError
+            If the data are not raw counts (negative, fractional or non-finite values), a cell has no counts, gene
+            names are not unique, or a space or graph does not fit the cells.
+        KeyError
+            If a layer or key is missing.
+        TypeError
+            If ``adata`` is not an :class:`~anndata.AnnData`.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.")
+        check_unique_genes(adata.var_names)
+        counts, where = _read_counts(adata, layer)
+        check_cells_have_counts(counts, where)
+        fields = [_CountsField(layer)]
+        if features_key is not None:
+            _read_space(adata, features_key)
+            fields.append(ObsmField(keys.FEATURES_KEY, features_key))
+        # Data on which a saved model is loaded need no graph: the model places their cells in its own.
+        if neighbors_key is not None and "source_registry" not in kwargs:
+            _read_graph(adata, neighbors_key)
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_annbatch(cls, *args: Any, **kwargs: Any) -> None:
+        """Not available: batches of independent cells have no graph."""
+        raise NotImplementedError("SCRCL needs the graph of the cells. Use `setup_anndata`.")
+
+    def _prepare(self, adata: AnnData, n_top_genes: int, n_components: int, n_neighbors: int) -> None:
+        """Build features and graphs from the data, and write them where the user can see them."""
+        if adata.n_obs <= n_neighbors:
+            raise ValueError(
+                f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} cells, but adata has {adata.n_obs}. Pass "
+                f"more cells or `n_neighbors={max(1, adata.n_obs - 1)}` or fewer."
+            )
+        counts, where = _read_counts(adata, self.get_setup_arg("layer"))
+        check_cells_have_counts(counts, where)
+        totals = counts.sum(axis=1).astype(np.float64)
+        columns = variable_genes(counts, n_top_genes)
+        kept = counts[:, columns]
+        transform = CountFeatures.fit(kept, totals, n_components)
+
+        features_key, neighbors_key = self.get_setup_arg("features_key"), self.get_setup_arg("neighbors_key")
+        center, scale = None, 1.0
+        if features_key is None:
+            features = transform.transform(kept, totals)
+        else:
+            space = _read_space(adata, features_key)
+            center = space.mean(0)
+            scale = 1 / max(float(np.sqrt(((space - center) ** 2).sum(1).mean())), np.finfo(np.float32).tiny)
+            features = (space - center) * scale
+        distances = None
+        if neighbors_key is None:
+            neighbors = nearest_neighbors(features, n_neighbors)
+            distances = neighbors.to_sparse(neighbors.distances)
+            adjacency = symmetric_adjacency(neighbors.to_sparse())
+        else:
+            adjacency = symmetric_adjacency(_read_graph(adata, neighbors_key))
+
+        self._reference = Reference(
+            transform=transform,
+            all_genes=adata.var_names.copy(),
+            genes=adata.var_names[columns],
+            features=features,
+            adjacency=adjacency,
+            gene_graph=gene_graph(transform.gene_features),
+            n_neighbors=n_neighbors,
+            center=center,
+            scale=scale,
+        )
+        self._reference_adata, self._reference_names = adata, adata.obs_names.copy()
+        parameters = {
+            "n_top_genes": len(columns),
+            "n_components": n_components,
+            "n_neighbors": n_neighbors,
+            "features_key": features_key or "",
+            "neighbors_key": neighbors_key or "",
+        }
+        self._write_reference(adata, columns, distances, parameters)
+        logger.info(
+            f"{adata.n_obs:,} cells: {features.shape[1]} features from {features_key or f'{len(columns):,} genes'}; "
+            f"cell graph {f'of {neighbors_key!r}' if neighbors_key else f'of {n_neighbors} nearest neighbours'}, "
+            f"{adjacency.nnz // 2:,} edges"
+        )
+
+    def _write_reference(
+        self, adata: AnnData, columns: np.ndarray, distances: sp.csr_array | None, parameters: dict[str, Any]
+    ) -> None:
+        reference = self._reference
+        adata.obsm[keys.FEATURES_KEY] = reference.features
+        adata.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
+        adata.uns[keys.NEIGHBORS_KEY] = {
+            "connectivities_key": keys.CONNECTIVITIES_KEY,
+            "distances_key": keys.DISTANCES_KEY,
+            "params": {"n_neighbors": parameters["n_neighbors"], "method": "scrcl", "use_rep": keys.FEATURES_KEY},
+        }
+        if distances is not None:
+            adata.obsp[keys.DISTANCES_KEY] = sp.csr_matrix(distances)
+        else:
+            del adata.uns[keys.NEIGHBORS_KEY]["distances_key"]
+        kept = np.zeros(adata.n_vars, dtype=bool)
+        kept[columns] = True
+        adata.var[keys.GENES_KEY] = kept
+        gene_features = np.zeros((adata.n_vars, reference.transform.gene_features.shape[1]), dtype=np.float32)
+        gene_features[columns] = reference.transform.gene_features
+        adata.varm[keys.GENE_FEATURES_KEY] = gene_features
+        edges = reference.gene_graph.tocoo()
+        adata.varp[keys.GENE_GRAPH_KEY] = sp.csr_matrix(
+            (edges.data, (columns[edges.row], columns[edges.col])), shape=(adata.n_vars, adata.n_vars)
+        )
+        adata.uns[keys.PARAMS_KEY] = parameters
+
+    def _read_features(self, adata: AnnData, rows: np.ndarray | None) -> np.ndarray:
+        """Features of any cells, as the model reads them."""
+        reference, features_key = self._reference, self.get_setup_arg("features_key")
+        if reference.center is not None:
+            space = _read_space(adata, features_key)
+            if space.shape[1] != len(reference.center):
+                raise ValueError(
+                    f"adata.obsm[{features_key!r}] has {space.shape[1]} columns, but the model was built on "
+                    f"{len(reference.center)}. Compute it with the same method as for the training cells."
+                )
+            return ((space if rows is None else space[rows]) - reference.center) * reference.scale
+        columns, missing = match_genes(adata.var_names, reference.genes)
+        every, _ = match_genes(adata.var_names, reference.all_genes)
+        if len(missing):
+            warnings.warn(
+                f"{len(missing)} of the {len(columns):,} genes that the model reads are missing from the data and are "
+                f"taken as not expressed: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}",
+                UserWarning,
+                stacklevel=settings.warnings_stacklevel,
+            )
+        counts, where = _read_counts(adata, self.get_setup_arg("layer"))
+        if rows is not None:
+            counts = counts[rows]
+        counts = counts[:, every[every >= 0]]
+        check_cells_have_counts(counts, where)
+        totals = counts.sum(axis=1).astype(np.float64)
+        # Columns of the genes read, in the model's order; a missing gene takes an empty column at the end.
+        padded = sp.hstack([counts, sp.csr_array((counts.shape[0], 1), dtype=np.float32)], format="csr")
+        position = np.full(adata.n_vars, counts.shape[1])
+        position[every[every >= 0]] = np.arange(counts.shape[1])
+        kept = padded[:, np.where(columns < 0, counts.shape[1], position[columns])]
+        return reference.transform.transform(kept, totals)
+
+    # -------------------------------------------------------------- training
+
+    @cached_property
+    def module(self) -> SCRCLModule:
+        """The network, sized by what the model prepared."""
+        transform = self._reference.transform
+        return self._module_cls(
+            gene_features=transform.gene_features,
+            gene_propagation=mean_propagation(self._reference.gene_graph),
+            n_input=self._reference.features.shape[1],
+            **self._module_kwargs,
+        )
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        early_stopping: bool = False,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model on the cells it was built on. Called again, training goes on from where it is.
+
+        Parameters
+        ----------
+        max_epochs
+            Number of passes over the cells; 150 by default.
+        accelerator, devices
+            Where to train, as in :class:`lightning.pytorch.trainer.Trainer`.
+        early_stopping
+            Stop when ``train_loss`` no longer falls. :class:`scvi.train.Trainer` lists the options, which are passed
+            as ``early_stopping_patience`` and so on.
+        plan_kwargs
+            Options of :class:`~scrcl._training.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
+            losses, ``neighborhood_weight`` and ``cross_view_weight``.
+        **trainer_kwargs
+            Passed to :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range or unknown.
+
+        Notes
+        -----
+        The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
+        usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
+        ``neighborhood_loss_train`` and ``cross_view_loss_train``, unweighted, by epoch.
+        """
+        max_epochs = DEFAULT_EPOCHS if max_epochs is None else max_epochs
+        check_at_least(max_epochs, 1, "max_epochs")
+        if accelerator == "mps":
+            raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
+        plan_kwargs = dict(plan_kwargs or {})
+        _check_plan_kwargs(self._training_plan_cls, self._module_cls, plan_kwargs)
+        trainer_kwargs.setdefault("early_stopping_monitor", "train_loss")
+        trainer_kwargs.setdefault("checkpointing_monitor", "train_loss")
+        self._forget()
+        runner = self._train_runner_cls(
+            self,
+            training_plan=self._training_plan_cls(self.module, **plan_kwargs),
+            data_splitter=GraphDataModule(self._reference.features, self._reference.adjacency),
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+            **trainer_kwargs,
+        )
+        runner()
+
+    # --------------------------------------------------------------- results
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        representation: Representation = "aligned",
+    ) -> np.ndarray:
+        """Return the latent representation of cells.
+
+        Parameters
+        ----------
+        adata
+            Data with the same genes, matched by name; need not be set up. By default the data of the model. A cell
+            that the model was built on gets its own representation, wherever it stands. A new cell is placed among
+            its nearest cells of those that the model was built on, so its result does not depend on the other cells
+            passed.
+        indices
+            Cells to return, by number or as a boolean mask; all by default.
+        representation
+            ``"aligned"``: the two aligned views side by side. ``"refined"``: the two refined by cell-gene
+            associations.
+
+        Returns
+        -------
+        Array of shape ``(n_cells, 2 * n_hidden)`` or ``(n_cells, 2 * n_refined)``, float32, in the order asked for.
+        Each view has rows of unit length.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the data are not counts, lack genes that the model reads, or ``indices`` are out of range.
+        """
+        self._check_if_trained(warn=False)
+        check_option(representation, REPRESENTATIONS, "representation")
+        known, placed = self._find(self._data(adata), indices)
+        latent = self._reference_latent[representation][known]
+        latent[known < 0] = placed[representation]
+        return latent
+
+    def get_clusters(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_clusters: int | None = None,
+        method: Literal["kmeans", "leiden"] = "kmeans",
+        resolution: float = RESOLUTION,
+        representation: Representation = "aligned",
+        seed: int = 0,
+    ) -> pd.Series:
+        """Return the clusters of cells.
+
+        Clusters are found among the cells that the model was built on. Other cells join the nearest.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`.
+        n_clusters
+            Number of clusters; found by Leiden by default.
+        method
+            ``"kmeans"``: k-means, the best of 20 k-means++ starts. ``"leiden"``: Leiden communities of the
+            nearest-neighbour graph of the latent space; a given ``n_clusters`` is sought by changing the resolution.
+        resolution
+            Resolution of Leiden where ``n_clusters`` is not given: more gives more clusters.
+        representation
+            Latent representation to cluster.
+        seed
+            Seed of the clustering.
+
+        Returns
+        -------
+        Categorical series indexed by the names of the cells, in the order asked for. Clusters are named ``"0"``,
+        ``"1"``, … by decreasing size among the cells that the model was built on.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        check_option(method, ("kmeans", "leiden"), "method")
+        check_option(representation, REPRESENTATIONS, "representation")
+        if n_clusters is not None:
+            check_at_least(n_clusters, 2, "n_clusters")
+            if n_clusters > self._reference.n_cells:
+                raise ValueError(
+                    f"n_clusters={n_clusters} is more than the {self._reference.n_cells:,} cells of the model. Ask for "
+                    "fewer."
+                )
+        check_at_least(resolution, 0.0, "resolution")
+        adata = self._data(adata)
+        clustering = self._cluster(n_clusters, method, float(resolution), representation, seed)
+        known, placed = self._find(adata, indices)
+        labels = clustering.labels[known]
+        labels[known < 0] = clustering.assign(placed[representation])
+        names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
+        categories = [str(number) for number in range(clustering.n_clusters)]
+        return pd.Series(pd.Categorical.from_codes(labels, categories), index=names, name=keys.CLUSTERS_KEY)
+
+    def _data(self, adata: AnnData | None) -> AnnData:
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("The model was loaded without data. Pass `adata`.")
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.")
+        return adata
+
+    def _find(
+        self, adata: AnnData, indices: Sequence[int] | np.ndarray | None
+    ) -> tuple[np.ndarray, dict[Representation, np.ndarray]]:
+        """Find cells among those of the model, and place those that are new.
+
+        Returns
+        -------
+        The row of each cell among the cells of the model, -1 for a new one, and each representation of the new cells.
+        """
+        rows = None if indices is None else as_rows(indices, adata.n_obs)
+        if adata is self._reference_adata and adata.obs_names.equals(self._reference_names):
+            known = np.arange(adata.n_obs) if rows is None else rows
+            return known, {name: latent[:0] for name, latent in self._reference_latent.items()}
+        features = self._read_features(adata, rows)
+        known, neighbors = self._reference.locate(features)
+        new = known < 0
+        neighbors = Neighbors(neighbors.indices[new], neighbors.distances[new], neighbors.n_targets)
+        reference = self._reference
+        propagation = attach(normalized_adjacency(reference.adjacency), reference.adjacency, neighbors)
+        encoded = self._encode(np.concatenate([reference.features, features[new]]), propagation)
+        return known, {name: latent[reference.n_cells :] for name, latent in encoded.items()}
+
+    @cached_property
+    def _reference_latent(self) -> dict[Representation, np.ndarray]:
+        """Each representation of the cells of the model."""
+        reference = self._reference
+        return self._encode(reference.features, normalized_adjacency(reference.adjacency))
+
+    @torch.inference_mode()
+    def _encode(self, features: np.ndarray, propagation: sp.csr_array) -> dict[Representation, np.ndarray]:
+        """Run the network over a whole graph."""
+        self.module.eval()
+        tensors = {"features": torch.from_numpy(features), "propagation": to_torch(propagation)}
+        views, refined = self.module(tensors, compute_loss=False)
+        return {
+            "aligned": torch.cat([views["embedding_1"], views["embedding_2"]], 1).cpu().numpy(),
+            "refined": torch.cat([refined["refined_1"], refined["refined_2"]], 1).cpu().numpy(),
+        }
+
+    def _cluster(
+        self, n_clusters: int | None, method: str, resolution: float, representation: Representation, seed: int
+    ) -> Clustering:
+        """Cluster the cells of the model, once for each choice of arguments."""
+        choice = (n_clusters, method, resolution, representation, seed)
+        if choice not in self._clusterings:
+            points = self._reference_latent[representation]
+            if n_clusters is None:
+                found = leiden(points, resolution, seed)
+                n_clusters = found.n_clusters
+                if method == "kmeans":
+                    found = kmeans(points, n_clusters, seed)
+            else:
+                found = (kmeans if method == "kmeans" else leiden_with)(points, n_clusters, seed)
+            self._clusterings[choice] = found
+        return self._clusterings[choice]
+
+    def _forget(self) -> None:
+        """Drop what was computed from the weights."""
+        self._clusterings: dict[tuple, Clustering] = {}
+        self.__dict__.pop("_reference_latent", None)
+
+    # --------------------------------------------------------- save and load
+
+    @property
+    def reference_(self) -> dict[str, Any]:
+        """The cells, genes and graphs of the model as plain arrays, saved with it."""
+        return self._reference.to_dict()
+
+    @reference_.setter
+    def reference_(self, state: dict[str, Any]) -> None:
+        self._reference = Reference.from_dict(state)
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str,
+        adata: AnnData | Literal[False] | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that :meth:`save` wrote.
+        adata
+            Data to use with the model: those it was trained on or others with the same genes, matched by name. By
+            default the data saved with the model, if any; ``False`` for none. Training goes on with the cells that
+            the model was built on, whatever the data.
+        accelerator, device
+            Where to put the model, whatever it was trained on.
+        prefix
+            Prefix of the saved file names.
+        **kwargs
+            Passed to :meth:`scvi.model.base.BaseModelClass.load`.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds no model, a damaged one, or one of another class.
+        """
+        path = os.path.join(dir_path, f"{prefix or ''}model.pt")
+        if "backup_url" not in kwargs:
+            if not os.path.isfile(path):
+                raise ValueError(f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.")
+            try:
+                saved_by = cls.load_registry(dir_path, prefix=prefix).get("model_name")
+            except Exception as error:
+                raise ValueError(
+                    f"The model saved in dir_path={os.fspath(dir_path)!r} is damaged and cannot be read. Save it again."
+                ) from error
+            if saved_by != cls.__name__:
+                raise ValueError(f"{path!r} holds a model of class {saved_by}, not {cls.__name__}. Load it with that class.")
+        with warnings.catch_warnings():
+            # Genes are matched by name, so that their order does not matter.
+            warnings.filterwarnings("ignore", message="`var_names` for the loaded `model`", category=UserWarning)
+            return super().load(
+                dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs
+            )
+
+
+def _read_counts(adata: AnnData, layer: str | None) -> tuple[sp.csr_array, str]:
+    """The counts of the data, and what the user calls them."""
+    if layer is None:
+        return as_counts(adata.X, "adata.X"), "adata.X"
+    check_key(layer, adata.layers, "layer", "adata.layers")
+    where = f"adata.layers[{layer!r}]"
+    return as_counts(adata.layers[layer], where), where
+
+
+def _read_space(adata: AnnData, key: str) -> np.ndarray:
+    check_key(key, adata.obsm, "features_key", "adata.obsm")
+    return as_features(adata.obsm[key], f"adata.obsm[{key!r}]")
+
+
+def _read_graph(adata: AnnData, key: str) -> sp.csr_array:
+    check_key(key, adata.uns, "neighbors_key", "adata.uns")
+    entry = adata.uns[key]
+    graph_key = entry.get("connectivities_key") if isinstance(entry, dict) else None
+    if graph_key is None:
+        raise ValueError(
+            f"adata.uns[{key!r}] does not describe a cell graph. Build one first: "
+            f"`scanpy.pp.neighbors(adata, key_added={key!r})`."
+        )
+    check_key(graph_key, adata.obsp, f"the graph of neighbors_key={key!r},", "adata.obsp")
+    return adata.obsp[graph_key]
+
+
+def _check_plan_kwargs(plan: type, module: type, plan_kwargs: dict[str, Any]) -> None:
+    """Refuse options that neither the training plan nor the loss knows."""
+    known: set[str] = set()
+    for function in (*(c.__init__ for c in plan.__mro__ if "__init__" in vars(c)), module.loss):
+        known.update(inspect.signature(function).parameters)
+    unknown = sorted(set(plan_kwargs) - known)
+    if unknown:
+        raise ValueError(
+            f"plan_kwargs has unknown options: {', '.join(unknown)}. Known are lr, weight_decay, neighborhood_weight, "
+            "cross_view_weight and those of scvi.train.TrainingPlan."
+        )

@@ -1,0 +1,108 @@
+"""What a model keeps of the cells it was built on: enough to train, to embed them again and to place new cells."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from ._features import CountFeatures
+from ._graph import Neighbors, nearest_neighbors
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The cells, genes and graphs of a model.
+
+    Attributes
+    ----------
+    transform
+        Counts to features. Also gives the gene features when the cell features are the user's own.
+    all_genes
+        Names of all genes of the data; a cell's total is taken over them.
+    genes
+        Names of the ``G`` genes kept.
+    features
+        ``(n, d)`` cell features, float32.
+    adjacency
+        ``(n, n)`` binary, symmetric cell graph without self loops.
+    gene_graph
+        ``(G, G)`` directed gene graph.
+    n_neighbors
+        Number of nearest neighbours of a cell that is placed later.
+    center, scale
+        Shift ``(d,)`` and factor applied to features that are the user's own; ``None`` where features come from
+        counts.
+    """
+
+    transform: CountFeatures
+    all_genes: pd.Index
+    genes: pd.Index
+    features: np.ndarray
+    adjacency: sp.csr_array
+    gene_graph: sp.csr_array
+    n_neighbors: int
+    center: np.ndarray | None = None
+    scale: float = 1.0
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.features)
+
+    def locate(self, features: np.ndarray) -> tuple[np.ndarray, Neighbors]:
+        """Find cells among those of the reference.
+
+        Parameters
+        ----------
+        features
+            ``(m, d)`` features.
+
+        Returns
+        -------
+        For each cell, the reference cell that has the same features up to rounding, or -1; and its nearest
+        neighbours.
+        """
+        neighbors = nearest_neighbors(self.features, self.n_neighbors, features)
+        nearest = neighbors.indices[:, 0]
+        # Rounding differs with the number of cells projected at once; two profiles differ by far more.
+        tolerance = 1e-4 * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
+        same = np.linalg.norm(self.features[nearest] - features, axis=1) <= tolerance
+        return np.where(same, nearest, -1), neighbors
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reference as plain numbers and arrays, which outlive changes of the classes."""
+        return {
+            "transform": self.transform.to_dict(),
+            "all_genes": self.all_genes.to_numpy(dtype=object),
+            "genes": self.genes.to_numpy(dtype=object),
+            "features": self.features,
+            "adjacency": _csr_to_dict(self.adjacency),
+            "gene_graph": _csr_to_dict(self.gene_graph),
+            "n_neighbors": self.n_neighbors,
+            "center": self.center,
+            "scale": self.scale,
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            **{
+                **state,
+                "transform": CountFeatures.from_dict(state["transform"]),
+                "all_genes": pd.Index(state["all_genes"]),
+                "genes": pd.Index(state["genes"]),
+                "adjacency": _csr_from_dict(state["adjacency"]),
+                "gene_graph": _csr_from_dict(state["gene_graph"]),
+            }
+        )
+
+
+def _csr_to_dict(matrix: sp.csr_array) -> dict[str, Any]:
+    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
+
+
+def _csr_from_dict(state: dict[str, Any]) -> sp.csr_array:
+    return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=state["shape"])

@@ -1,0 +1,140 @@
+"""Plots of training and of what the model found."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from .. import _constants as keys
+from .._checks import check_key
+from .._graph import nearest_neighbors
+
+
+def history(model: Any, ax: Axes | None = None) -> Axes:
+    """Plot the training history, the total loss and its terms by epoch.
+
+    Each curve is divided by its first value, as the terms differ by orders of magnitude.
+
+    Parameters
+    ----------
+    model
+        A trained :class:`~scrcl.SCRCL`, or its ``history``.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        If there is no history, as the model is not trained.
+    """
+    curves: Mapping[str, pd.DataFrame] | None = getattr(model, "history", model)
+    if not curves:
+        raise ValueError("model has no training history. Train it first: `model.train()`.")
+    ax = _axes(ax)
+    for name, curve in curves.items():
+        values = curve.iloc[:, 0].to_numpy(dtype=float)
+        start = values[0] if values[0] != 0 else 1.0
+        label = name.removesuffix("_train").replace("_", " ")
+        ax.plot(curve.index + 1, values / start, label=label, lw=2.5 if name == "train_loss" else 1.2)
+    ax.set(xlabel="epoch", ylabel="loss relative to the first epoch")
+    ax.legend(frameon=False)
+    return ax
+
+
+def umap(
+    adata: AnnData, color: str = keys.CLUSTERS_KEY, basis: str = keys.LATENT_KEY, ax: Axes | None = None, **kwargs: Any
+) -> Axes:
+    """Plot a UMAP of the latent space.
+
+    The map is computed on the first call and kept in ``adata.obsm["X_scrcl_umap"]``.
+
+    Parameters
+    ----------
+    adata
+        Data with the latent representation.
+    color
+        Key of ``adata.obs`` to colour cells by.
+    basis
+        Key of ``adata.obsm`` of the latent representation.
+    ax
+        Axes to draw on; new ones by default.
+    **kwargs
+        Passed to :func:`scanpy.pl.embedding`.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If ``color`` or ``basis`` is missing.
+    """
+    check_key(color, adata.obs, "color", "adata.obs")
+    if keys.UMAP_KEY not in adata.obsm:
+        check_key(basis, adata.obsm, "basis", "adata.obsm")
+        adata.obsm[keys.UMAP_KEY] = umap_coordinates(adata.obsm[basis])
+    options = {"show": False, "ax": _axes(ax), "frameon": False, "title": color}
+    return sc.pl.embedding(adata, keys.UMAP_KEY, color=color, **{**options, **kwargs})
+
+
+def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Two-dimensional UMAP coordinates ``(n, 2)`` of a latent representation ``(n, d)``, float32."""
+    from umap import UMAP
+
+    n_neighbors = min(15, len(latent) - 1)
+    found = nearest_neighbors(latent, n_neighbors)
+    itself = np.arange(len(latent))[:, None]
+    # UMAP counts a point as its own nearest neighbour.
+    indices = np.concatenate([itself, found.indices], 1)
+    distances = np.concatenate([np.zeros_like(itself, dtype=np.float32), found.distances], 1)
+    mapper = UMAP(
+        n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1, precomputed_knn=(indices, distances, None)
+    )
+    return mapper.fit_transform(latent).astype(np.float32)
+
+
+def cluster_sizes(adata: AnnData, key: str = keys.CLUSTERS_KEY, ax: Axes | None = None) -> Axes:
+    """Plot the number of cells in each cluster.
+
+    Parameters
+    ----------
+    adata
+        Data with clusters.
+    key
+        Key of ``adata.obs`` of the clusters.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If ``key`` is missing.
+    """
+    check_key(key, adata.obs, "key", "adata.obs")
+    sizes = adata.obs[key].value_counts()
+    ax = _axes(ax)
+    bars = ax.barh(sizes.index.astype(str), sizes.to_numpy(), color="#4c78a8")
+    ax.bar_label(bars, [f"{size:,}" for size in sizes], padding=3)
+    ax.invert_yaxis()
+    ax.set(xlabel="cells", ylabel=key)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.margins(x=0.12)
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots(layout="constrained")[1] if ax is None else ax
