@@ -32,10 +32,14 @@ def as_counts(matrix: Any, where: str) -> sp.csr_array:
         matrix = matrix.to_memory()
     if isinstance(matrix, pd.DataFrame):
         matrix = matrix.to_numpy()
-    counts = sp.csr_array(matrix if sp.issparse(matrix) else np.asarray(matrix))
+    if not sp.issparse(matrix):
+        matrix = np.asarray(matrix)
     mend = "Pass raw counts, e.g. `setup_anndata(adata, layer='counts')`."
-    if not (np.issubdtype(counts.dtype, np.number) or counts.dtype == bool):
-        raise ValueError(f"{where} holds values of type {counts.dtype}, not numbers. {mend}")
+    if matrix.dtype.kind not in "buif":
+        raise ValueError(f"{where} holds values of type {matrix.dtype}, not real numbers. {mend}")
+    if 0 in matrix.shape:
+        raise ValueError(f"{where} holds no cells or no genes: its shape is {matrix.shape}. Check how it was filtered.")
+    counts = sp.csr_array(matrix)
     values = counts.data
     if not np.isfinite(values).all():
         found = "NaN" if np.isnan(values).any() else "infinite"
@@ -87,7 +91,7 @@ def check_at_least(value: Any, lowest: float, argument: str) -> None:
     integral = isinstance(lowest, int)
     wanted = "a whole number" if integral else "a number"
     kinds = (int, np.integer) if integral else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= lowest:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value < np.inf:
         raise ValueError(f"{argument} must be {wanted} of at least {lowest}, not {value!r}.")
 
 
@@ -103,7 +107,7 @@ def as_features(array: Any, where: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it is not two-dimensional and finite, or does not vary.
+        If it is not two-dimensional and finite.
     """
     if sp.issparse(array):
         array = array.toarray()

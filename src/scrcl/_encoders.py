@@ -58,9 +58,9 @@ class NeighborhoodEncoder(nn.Module):
 class GeneEncoder(nn.Module):
     r"""One graph convolution over the gene graph gives each gene an embedding.
 
-    The published layer has one weight per *cell*, :math:`\Gamma = \mathrm{ReLU}(\bar A X^\top \Theta)` with
+    The published layer has one weight per *cell*, :math:`\Gamma = \mathrm{ReLU}(\bar B X^\top \Theta)` with
     :math:`\Theta` of shape ``(n, c)``. With :math:`\Theta = U_d W` in the span of the leading ``d`` left singular
-    vectors of ``X``, it is :math:`\mathrm{ReLU}(\bar A F W)` with gene features :math:`F = X^\top U_d`, whose weight
+    vectors of ``X``, it is :math:`\mathrm{ReLU}(\bar B F W)` with gene features :math:`F = X^\top U_d`, whose weight
     no longer depends on the number of cells. For ``d = n`` the two are the same layer, so full rank and low rank
     differ only in the features that are passed.
 
@@ -76,9 +76,9 @@ class GeneEncoder(nn.Module):
         super().__init__()
         self.convolution = nn.Linear(n_features, n_refined)
 
-    def forward(self, features: Tensor, propagation: Tensor) -> Tensor:
-        """Map gene features ``(G, d)`` to gene embeddings ``(G, c)``.
+    def forward(self, profiles: Tensor) -> Tensor:
+        r"""Map gene profiles :math:`\bar B F`, ``(G, d)``, to gene embeddings ``(G, c)``.
 
-        ``propagation`` is the gene graph normalised by in-degree, a sparse CSR tensor of shape ``(G, G)``.
+        The features are fixed, so they are propagated over the gene graph once and not at every step.
         """
-        return F.relu(self.convolution(propagation @ features))
+        return F.relu(self.convolution(profiles))

@@ -68,8 +68,8 @@ def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
 def normalized_adjacency(adjacency: sp.csr_array) -> sp.csr_array:
     r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution."""
     n = adjacency.shape[0]
-    scale = sp.diags_array(1 / np.sqrt(adjacency.sum(axis=1) + 1), dtype=np.float32)
-    return sp.csr_array(scale @ (adjacency + sp.eye_array(n, dtype=np.float32)) @ scale)
+    scale = sp.diags_array(1 / np.sqrt(adjacency.sum(axis=1) + 1), dtype=adjacency.dtype)
+    return sp.csr_array(scale @ (adjacency + sp.eye_array(n, dtype=adjacency.dtype)) @ scale)
 
 
 def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:
@@ -84,7 +84,7 @@ def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:
 
     Returns
     -------
-    Binary ``(G, G)`` matrix; row ``g`` holds the genes from which gene ``g`` receives.
+    Binary ``(G, G)`` matrix; row ``g`` holds the nearest genes of gene ``g``.
     """
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     profiles = features / np.maximum(norms, np.finfo(features.dtype).tiny)
@@ -93,21 +93,23 @@ def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:
     return sp.csr_array(itself if others is None else others.to_sparse() + itself)
 
 
-def mean_propagation(graph: sp.csr_array) -> sp.csr_array:
-    """The propagation matrix of a directed graph, normalised by in-degree: each row averages what it receives.
+def directed_propagation(graph: sp.csr_array) -> sp.csr_array:
+    r"""The propagation matrix :math:`\bar B = D^{-1/2} B^\top D^{-1/2}` of a graph convolution over a directed graph.
 
-    A row without edges stays zero.
+    Row ``i`` of ``B`` holds the edges from ``i``, so that a node receives from those that name it; ``D`` holds the
+    in-degrees, the column sums of ``B``. A node that nobody names receives nothing.
     """
-    degree = graph.sum(axis=1)
-    return sp.csr_array(sp.diags_array(1 / np.maximum(degree, 1), dtype=np.float32) @ graph)
+    degree = np.maximum(graph.sum(axis=0), 1)
+    scale = sp.diags_array(1 / np.sqrt(degree), dtype=graph.dtype)
+    return sp.csr_array(scale @ graph.T @ scale)
 
 
 def attach(propagation: sp.csr_array, adjacency: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
     """Add new cells to a cell graph so that they receive from it and send nothing.
 
-    A new cell has the weights that :func:`normalized_adjacency` would give its edges if it had joined the graph, but
-    the rows of the cells already there do not change. So neither their representation nor that of another new cell
-    depends on it.
+    The edges of a new cell are weighted as in :func:`normalized_adjacency`, with the degrees that its neighbours have
+    in the graph as it is. The rows of the cells already there do not change, so neither their representation nor that
+    of another new cell depends on it.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
@@ -33,7 +33,16 @@ from ._checks import (
 )
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
 from ._features import CountFeatures, variable_genes
-from ._graph import Neighbors, attach, gene_graph, mean_propagation, nearest_neighbors, normalized_adjacency, symmetric_adjacency, to_torch
+from ._graph import (
+    Neighbors,
+    attach,
+    directed_propagation,
+    gene_graph,
+    nearest_neighbors,
+    normalized_adjacency,
+    symmetric_adjacency,
+    to_torch,
+)
 from ._module import SCRCLModule
 from ._reference import Reference
 from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
@@ -43,6 +52,9 @@ logger = logging.getLogger("scvi.scrcl")
 
 #: Passes over the cells when `max_epochs` is not given.
 DEFAULT_EPOCHS = 150
+
+#: What is recorded at each epoch.
+METRICS = ("train_loss", "alignment_loss_train", "neighborhood_loss_train", "cross_view_loss_train")
 
 Representation = Literal["aligned", "refined"]
 REPRESENTATIONS = get_args(Representation)
@@ -129,10 +141,11 @@ class SCRCL(BaseModelClass):
         for name in ("n_top_genes", "n_components", "n_neighbors", "n_hidden", "n_refined"):
             check_at_least(locals()[name], 2 if name == "n_top_genes" else 1, name)
         check_at_least(temperature, 1e-6, "temperature")
-        if not 0 <= dropout_rate < 1:
-            raise ValueError(f"dropout_rate must be at least 0 and below 1, not {dropout_rate!r}.")
+        check_at_least(dropout_rate, 0.0, "dropout_rate")
+        if dropout_rate >= 1:
+            raise ValueError(f"dropout_rate must be below 1, not {dropout_rate!r}.")
         super().__init__(adata, registry)
-        self._module_kwargs = {
+        self._module_kwargs: dict[str, Any] = {
             "n_hidden": n_hidden,
             "n_refined": n_refined,
             "temperature": temperature,
@@ -192,12 +205,17 @@ class SCRCL(BaseModelClass):
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(adata, AnnData):
             raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.")
+        if adata.is_view:
+            # As scvi-tools does elsewhere: a view cannot be written to, so it becomes data of its own, in place.
+            adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
         check_unique_genes(adata.var_names)
         counts, where = _read_counts(adata, layer)
         check_cells_have_counts(counts, where)
         fields = [_CountsField(layer)]
         if features_key is not None:
-            _read_space(adata, features_key)
+            space = _read_space(adata, features_key)
+            if "source_registry" not in kwargs and (space == space[0]).all():
+                raise ValueError(f"adata.obsm[{features_key!r}] is the same for all cells. Name a space that varies.")
             fields.append(ObsmField(keys.FEATURES_KEY, features_key))
         # Data on which a saved model is loaded need no graph: the model places their cells in its own.
         if neighbors_key is not None and "source_registry" not in kwargs:
@@ -232,7 +250,7 @@ class SCRCL(BaseModelClass):
         else:
             space = _read_space(adata, features_key)
             center = space.mean(0)
-            scale = 1 / max(float(np.sqrt(((space - center) ** 2).sum(1).mean())), np.finfo(np.float32).tiny)
+            scale = 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
             features = (space - center) * scale
         distances = None
         if neighbors_key is None:
@@ -333,11 +351,10 @@ class SCRCL(BaseModelClass):
     @cached_property
     def module(self) -> SCRCLModule:
         """The network, sized by what the model prepared."""
-        transform = self._reference.transform
+        reference = self._reference
         return self._module_cls(
-            gene_features=transform.gene_features,
-            gene_propagation=mean_propagation(self._reference.gene_graph),
-            n_input=self._reference.features.shape[1],
+            gene_profiles=directed_propagation(reference.gene_graph) @ reference.transform.gene_features,
+            n_input=reference.features.shape[1],
             **self._module_kwargs,
         )
 
@@ -383,10 +400,17 @@ class SCRCL(BaseModelClass):
         if accelerator == "mps":
             raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
         plan_kwargs = dict(plan_kwargs or {})
-        _check_plan_kwargs(self._training_plan_cls, self._module_cls, plan_kwargs)
-        trainer_kwargs.setdefault("early_stopping_monitor", "train_loss")
-        trainer_kwargs.setdefault("checkpointing_monitor", "train_loss")
+        _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
+        for name, value in (
+            ("early_stopping_monitor", "train_loss"),
+            ("checkpointing_monitor", "train_loss"),
+            ("log_every_n_steps", 1),
+        ):
+            trainer_kwargs.setdefault(name, value)
+        for name in ("early_stopping_monitor", "checkpointing_monitor"):
+            check_option(trainer_kwargs[name], METRICS, name)
         self._forget()
+        self.module.train()  # Lightning keeps the mode it finds
         runner = self._train_runner_cls(
             self,
             training_plan=self._training_plan_cls(self.module, **plan_kwargs),
@@ -494,6 +518,7 @@ class SCRCL(BaseModelClass):
                     "fewer."
                 )
         check_at_least(resolution, 0.0, "resolution")
+        check_at_least(seed, 0, "seed")
         adata = self._data(adata)
         clustering = self._cluster(n_clusters, method, float(resolution), representation, seed)
         known, placed = self._find(adata, indices)
@@ -501,15 +526,20 @@ class SCRCL(BaseModelClass):
         labels[known < 0] = clustering.assign(placed[representation])
         names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
         categories = [str(number) for number in range(clustering.n_clusters)]
-        return pd.Series(pd.Categorical.from_codes(labels, categories), index=names, name=keys.CLUSTERS_KEY)
+        return pd.Series(pd.Categorical.from_codes(labels, pd.Index(categories)), index=names, name=keys.CLUSTERS_KEY)
 
     def _data(self, adata: AnnData | None) -> AnnData:
-        adata = self.adata if adata is None else adata
+        if adata is None:
+            adata = self.adata
         if adata is None:
             raise ValueError("The model was loaded without data. Pass `adata`.")
         if not isinstance(adata, AnnData):
             raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.")
         return adata
+
+    def _is_reference(self, adata: AnnData) -> bool:
+        """Whether the data are those that the model was built on, with the same cells still."""
+        return adata is self._reference_adata and bool(adata.obs_names.equals(self._reference_names))
 
     def _find(
         self, adata: AnnData, indices: Sequence[int] | np.ndarray | None
@@ -521,7 +551,7 @@ class SCRCL(BaseModelClass):
         The row of each cell among the cells of the model, -1 for a new one, and each representation of the new cells.
         """
         rows = None if indices is None else as_rows(indices, adata.n_obs)
-        if adata is self._reference_adata and adata.obs_names.equals(self._reference_names):
+        if self._is_reference(adata):
             known = np.arange(adata.n_obs) if rows is None else rows
             return known, {name: latent[:0] for name, latent in self._reference_latent.items()}
         features = self._read_features(adata, rows)
@@ -626,13 +656,13 @@ class SCRCL(BaseModelClass):
                     f"The model saved in dir_path={os.fspath(dir_path)!r} is damaged and cannot be read. Save it again."
                 ) from error
             if saved_by != cls.__name__:
-                raise ValueError(f"{path!r} holds a model of class {saved_by}, not {cls.__name__}. Load it with that class.")
+                raise ValueError(
+                    f"{path!r} holds a model of class {saved_by}, not {cls.__name__}. Load it with that class."
+                )
         with warnings.catch_warnings():
             # Genes are matched by name, so that their order does not matter.
             warnings.filterwarnings("ignore", message="`var_names` for the loaded `model`", category=UserWarning)
-            return super().load(
-                dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs
-            )
+            return super().load(dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs)
 
 
 def _read_counts(adata: AnnData, layer: str | None) -> tuple[sp.csr_array, str]:
@@ -662,10 +692,10 @@ def _read_graph(adata: AnnData, key: str) -> sp.csr_array:
     return adata.obsp[graph_key]
 
 
-def _check_plan_kwargs(plan: type, module: type, plan_kwargs: dict[str, Any]) -> None:
+def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) -> None:
     """Refuse options that neither the training plan nor the loss knows."""
     known: set[str] = set()
-    for function in (*(c.__init__ for c in plan.__mro__ if "__init__" in vars(c)), module.loss):
+    for function in (*(vars(c)["__init__"] for c in plan.__mro__ if "__init__" in vars(c)), loss):
         known.update(inspect.signature(function).parameters)
     unknown = sorted(set(plan_kwargs) - known)
     if unknown:
@@ -673,3 +703,6 @@ def _check_plan_kwargs(plan: type, module: type, plan_kwargs: dict[str, Any]) ->
             f"plan_kwargs has unknown options: {', '.join(unknown)}. Known are lr, weight_decay, neighborhood_weight, "
             "cross_view_weight and those of scvi.train.TrainingPlan."
         )
+    for name in ("lr", "weight_decay", "neighborhood_weight", "cross_view_weight"):
+        if name in plan_kwargs:
+            check_at_least(plan_kwargs[name], 0.0, f"plan_kwargs[{name!r}]")

@@ -3,14 +3,12 @@
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from ._encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
-from ._graph import to_torch
 from ._losses import alignment_loss, cross_view_loss, neighborhood_loss
 
 
@@ -22,10 +20,8 @@ class SCRCLModule(BaseModuleClass):
 
     Parameters
     ----------
-    gene_features
-        ``(G, d_g)`` features of the genes kept.
-    gene_propagation
-        ``(G, G)`` gene graph normalised by in-degree.
+    gene_profiles
+        ``(G, d_g)`` features of the genes kept, propagated over the gene graph.
     n_input
         Number of cell features ``d``.
     n_hidden
@@ -40,8 +36,7 @@ class SCRCLModule(BaseModuleClass):
 
     def __init__(
         self,
-        gene_features: np.ndarray,
-        gene_propagation: sp.csr_array,
+        gene_profiles: np.ndarray,
         n_input: int,
         n_hidden: int,
         n_refined: int,
@@ -49,15 +44,14 @@ class SCRCLModule(BaseModuleClass):
         dropout_rate: float,
     ) -> None:
         super().__init__()
-        n_genes, n_gene_features = gene_features.shape
+        n_genes, n_gene_features = gene_profiles.shape
         self.temperature = temperature
         self.cell_encoder = CellEncoder(n_input, n_hidden)
         self.neighborhood_encoder = NeighborhoodEncoder(n_input, n_hidden, dropout_rate)
         self.gene_encoder = GeneEncoder(n_gene_features, n_refined)
         self.to_genes = nn.Linear(n_hidden, n_genes)
         self.dropout = nn.Dropout(dropout_rate)
-        self.register_buffer("gene_features", torch.from_numpy(gene_features), persistent=False)
-        self.register_buffer("gene_propagation", to_torch(gene_propagation), persistent=False)
+        self.register_buffer("gene_profiles", torch.from_numpy(gene_profiles), persistent=False)
 
     def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         return {"features": tensors["features"], "propagation": tensors["propagation"]}
@@ -92,7 +86,7 @@ class SCRCLModule(BaseModuleClass):
         ``genes`` ``(G, c)``, the gene embeddings, and ``refined_1``, ``refined_2`` ``(n, c)``, the refined views with
         L2-normalised rows.
         """
-        genes = self.gene_encoder(self.gene_features, self.gene_propagation)
+        genes = self.gene_encoder(self.gene_profiles)
         # (H W + b) G = H (W G) + b G: the (n, n_genes) matrix is never formed.
         weight, bias = self.to_genes.weight.T @ genes, self.to_genes.bias @ genes
         refined_1 = F.normalize(self.dropout(hidden_1) @ weight + bias)

@@ -77,11 +77,16 @@ class SCRCLTrainRunner(TrainRunner):
         in_main_thread = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGINT)
         try:
-            super().__call__()
-        except (KeyboardInterrupt, SystemExit):
+            with warnings.catch_warnings():
+                # All cells are trained on: there is nothing to validate with, and one batch an epoch is meant.
+                warnings.filterwarnings("ignore", message="You defined a `validation_step`")
+                super().__call__()
+        except (KeyboardInterrupt, SystemExit) as error:
             # Lightning turns Ctrl-C into SystemExit and leaves the signal ignored.
-            if not self.trainer.interrupted:
+            if not any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__)):
                 raise
+            if self.trainer.current_epoch == 0:
+                raise KeyboardInterrupt from None
             self.model.module.eval()
             self.model.to_device(self.device)
             self.model.train_indices = self.data_splitter.train_idx

@@ -10,9 +10,9 @@ import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from .. import _constants as keys
-from .._checks import check_key
-from .._graph import nearest_neighbors
+from scrcl import _constants as keys
+from scrcl._checks import check_key
+from scrcl._graph import nearest_neighbors
 
 
 def history(model: Any, ax: Axes | None = None) -> Axes:
@@ -97,9 +97,7 @@ def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
     # UMAP counts a point as its own nearest neighbour.
     indices = np.concatenate([itself, found.indices], 1)
     distances = np.concatenate([np.zeros_like(itself, dtype=np.float32), found.distances], 1)
-    mapper = UMAP(
-        n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1, precomputed_knn=(indices, distances, None)
-    )
+    mapper = UMAP(n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1, precomputed_knn=(indices, distances, None))
     return mapper.fit_transform(latent).astype(np.float32)
 
 

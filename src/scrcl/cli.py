@@ -1,0 +1,288 @@
+"""The command line: ``scrcl run`` and ``scrcl demo``."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anndata
+import matplotlib as mpl
+import pandas as pd
+import scvi
+from anndata import AnnData
+from lightning.pytorch import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from . import _constants as keys
+from . import datasets, pl
+from ._model import SCRCL
+
+#: Results go to standard output; progress and errors to standard error.
+results, console = Console(), Console(stderr=True)
+
+#: Packages whose versions decide the result.
+RECORDED = ("scrcl", "scvi-tools", "torch", "anndata", "scanpy", "scikit-learn", "igraph", "numpy")
+
+
+class UserError(Exception):
+    """Something that the user can mend; shown without a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    Exit status: 0 success, 1 an error that is explained on standard error, 2 wrong usage, 130 interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        _run(arguments)
+    except (UserError, ValueError, KeyError, TypeError, OSError, MemoryError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        console.print(f"[bold red]error:[/] {type(error).__name__ if not str(message) else ''}", end="")
+        console.print(str(message), markup=False, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted. Nothing was written.")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scrcl", description="Find cell types in single-cell counts without labels.")
+    parser.add_argument("--version", action="version", version=f"scrcl {version('scrcl')}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="find cell types in an .h5ad file of counts")
+    run.add_argument("input", type=Path, help="cells by genes, raw counts of all genes")
+    run.add_argument("-o", "--output", type=Path, required=True, help=".h5ad file to write")
+    run.add_argument("--layer", help="layer that holds the counts (default: X)")
+
+    demo = commands.add_parser("demo", help="the same on 700 PBMC that scanpy ships, compared with their annotation")
+    demo.add_argument("-o", "--output", type=Path, help=".h5ad file to write (default: scrcl-demo.h5ad, replaced)")
+
+    for command in (run, demo):
+        command.add_argument("--n-clusters", type=int, help="number of clusters (default: found)")
+        command.add_argument("--epochs", type=int, help="number of training epochs")
+        command.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+        command.add_argument("--plots", type=Path, metavar="DIR", help="folder for plots, made if need be")
+        command.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    is_demo = arguments.command == "demo"
+    source: Path | None = None if is_demo else arguments.input
+    output = arguments.output or Path("scrcl-demo.h5ad")
+    _check_paths(source, output, arguments.plots, arguments.overwrite or arguments.output is None)
+
+    with _writable(output) as unfinished, _quiet(), _Stages() as stages:
+        with stages("reading"):
+            adata = datasets.pbmc700() if is_demo else _read(arguments.input)
+        scvi.settings.seed = arguments.seed
+        with stages("features and graphs"):
+            SCRCL.setup_anndata(adata, layer=None if is_demo else arguments.layer)
+            model = SCRCL(adata)
+            _check_n_clusters(arguments.n_clusters, adata.n_obs)
+        with stages("training") as on_epoch:
+            model.train(arguments.epochs, enable_progress_bar=False, callbacks=[on_epoch])
+            if model.trainer.interrupted:
+                raise KeyboardInterrupt
+        with stages("clustering"):
+            adata.obsm[keys.LATENT_KEY] = model.get_latent_representation()
+            adata.obs[keys.CLUSTERS_KEY] = model.get_clusters(n_clusters=arguments.n_clusters, seed=arguments.seed)
+        if arguments.plots:
+            with stages("plots"):
+                _plot(model, adata, arguments.plots)
+        adata.uns[keys.RUN_KEY] = _record(arguments, model, adata, stages.seconds)
+        with stages("writing"):
+            adata.write_h5ad(unfinished)
+
+    _report(adata, model, stages.seconds, output)
+    if is_demo:
+        _compare(adata)
+
+
+def _check_paths(source: Path | None, output: Path, plots: Path | None, overwrite: bool) -> None:
+    """Refuse, before any work is done, what could not be read or written in the end."""
+    if source is not None:
+        if not source.is_file():
+            raise UserError(f"{source} is not a file. Name an .h5ad file of counts.")
+        if output.exists() and os.path.samefile(source, output):
+            raise UserError(f"{output} is the input, which is never overwritten. Name another output.")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder. Name a file in it: -o {output / 'out.h5ad'}.")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output} exists already. Name another output, or pass --overwrite to replace it.")
+    if plots is not None:
+        try:
+            plots.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"The folder {plots} for plots cannot be made: {error.strerror}.") from error
+
+
+def _check_n_clusters(n_clusters: int | None, n_cells: int) -> None:
+    if n_clusters is not None and not 2 <= n_clusters <= n_cells:
+        raise UserError(f"--n-clusters must be between 2 and the number of cells, {n_cells:,}, not {n_clusters}.")
+
+
+@contextmanager
+def _writable(output: Path) -> Iterator[Path]:
+    """A file beside the output that takes its place when all is written, and goes when anything fails."""
+    try:
+        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.", suffix=".unfinished")
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written: {error.strerror}. Name an output in a folder of yours."
+        ) from error
+    os.close(handle)
+    unfinished = Path(name)
+    try:
+        yield unfinished
+        umask = os.umask(0)
+        os.umask(umask)
+        unfinished.chmod(0o666 & ~umask)
+        os.replace(unfinished, output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the chatter of the libraries out of the progress display."""
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("scvi").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _Stages:
+    """The stages of a run: a progress bar for each, and the seconds it took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:<20}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> "_Stages":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[Callback]:
+        task = self._progress.add_task(name, total=None)
+        start = time.perf_counter()
+        yield _epoch_callback(self._progress, task)
+        self.seconds[name] = time.perf_counter() - start
+        total = self._progress.tasks[task].total or 1
+        self._progress.update(task, total=total, completed=total)
+
+
+def _epoch_callback(progress: Progress, task: TaskID) -> Callback:
+    class OnEpoch(Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            progress.update(task, total=trainer.max_epochs, completed=trainer.current_epoch + 1)
+
+    return OnEpoch()
+
+
+def _read(path: Path) -> AnnData:
+    try:
+        return anndata.read_h5ad(path)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as an .h5ad file: {error}") from error
+
+
+def _plot(model: SCRCL, adata: AnnData, folder: Path) -> None:
+    mpl.use("Agg")
+    for name, axes in (
+        ("history", pl.history(model)),
+        ("umap", pl.umap(adata)),
+        ("cluster_sizes", pl.cluster_sizes(adata)),
+    ):
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+
+
+def _record(arguments: argparse.Namespace, model: SCRCL, adata: AnnData, seconds: dict[str, float]) -> dict[str, Any]:
+    """What was run, in a form that .h5ad can hold."""
+    parameters = {**model.init_params_["non_kwargs"], "epochs": len(model.history["train_loss"])}
+    parameters["n_clusters"] = arguments.n_clusters or "found"
+    parameters["layer"] = getattr(arguments, "layer", None) or "X"
+    return {
+        "versions": {name: version(name) for name in RECORDED},
+        "parameters": parameters,
+        "seed": arguments.seed,
+        "sizes": {
+            "cells": adata.n_obs,
+            "genes": adata.n_vars,
+            "genes_kept": int(adata.var[keys.GENES_KEY].sum()),
+            "clusters": adata.obs[keys.CLUSTERS_KEY].nunique(),
+        },
+        "seconds": {name.replace(" ", "_"): round(value, 3) for name, value in seconds.items()},
+    }
+
+
+def _report(adata: AnnData, model: SCRCL, seconds: dict[str, float], output: Path) -> None:
+    clusters = Table(title=f"{adata.n_obs:,} cells, {adata.obs[keys.CLUSTERS_KEY].nunique()} clusters")
+    for column in ("cluster", "cells", "share"):
+        clusters.add_column(column, justify="right")
+    for name, size in adata.obs[keys.CLUSTERS_KEY].value_counts().items():
+        clusters.add_row(str(name), f"{size:,}", f"{size / adata.n_obs:.1%}")
+    results.print(clusters)
+    total = sum(seconds.values())
+    results.print(f"{total:.1f} s: " + ", ".join(f"{name} {value / total:.0%}" for name, value in seconds.items()))
+    results.print(f"Written to {output}: obsm['{keys.LATENT_KEY}'], obs['{keys.CLUSTERS_KEY}'], uns['{keys.RUN_KEY}']")
+
+
+def _compare(adata: AnnData) -> None:
+    """Compare the clusters of the demo with the published annotation."""
+    found, published = adata.obs[keys.CLUSTERS_KEY], adata.obs["bulk_labels"]
+    counts = pd.crosstab(found, published)
+    table = Table(title="Clusters against the published annotation, which the model never saw")
+    table.add_column("cluster", justify="right")
+    table.add_column("cells", justify="right")
+    table.add_column("most frequent published types")
+    for name, row in counts.iterrows():
+        top = row.sort_values(ascending=False).head(3)
+        listed = ", ".join(f"{kind} {size / row.sum():.0%}" for kind, size in top.items() if size)
+        table.add_row(str(name), str(row.sum()), listed)
+    results.print(table)
+    results.print(
+        f"Agreement: adjusted Rand index {adjusted_rand_score(published, found):.2f}, "
+        f"normalised mutual information {normalized_mutual_info_score(published, found):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

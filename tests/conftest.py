@@ -1,0 +1,60 @@
+import os
+from pathlib import Path
+
+import anndata as ad
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import scvi
+
+import scrcl
+
+mpl.use("Agg")
+
+
+def simulate(n_cells: int = 150, n_genes: int = 120, n_types: int = 3, seed: int = 0) -> ad.AnnData:
+    """Counts of cell types that each express their own block of genes more."""
+    rng = np.random.default_rng(seed)
+    types = rng.integers(n_types, size=n_cells)
+    rates = rng.gamma(1.0, 0.8, size=n_genes)
+    boost = np.ones((n_types, n_genes))
+    for kind, genes in enumerate(np.array_split(np.arange(n_genes), n_types)):
+        boost[kind, genes[: len(genes) // 2]] = 8
+    counts = rng.poisson(rates * boost[types] * rng.lognormal(0, 0.3, size=(n_cells, 1)))
+    counts[:, 0] = np.maximum(counts[:, 0], 1)  # no empty cell
+    return ad.AnnData(
+        sp.csr_matrix(counts.astype(np.float32)),
+        obs=pd.DataFrame({"cell_type": pd.Categorical(types.astype(str))}, index=[f"cell{i}" for i in range(n_cells)]),
+        var=pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]),
+    )
+
+
+def build(adata: ad.AnnData, seed: int = 0, epochs: int = 5, setup: dict | None = None, **kwargs) -> scrcl.SCRCL:
+    """A small model, trained for a few epochs."""
+    scvi.settings.seed = seed
+    scrcl.SCRCL.setup_anndata(adata, **(setup or {}))
+    model = scrcl.SCRCL(adata, **{"n_hidden": 16, "n_refined": 8, "n_components": 10, **kwargs})
+    model.train(epochs, accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+def real_data(name: str) -> Path:
+    """Path of a labelled real data set, or skip."""
+    folder = os.environ.get("SCRCL_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    path = Path(folder) / name
+    if not path.is_file():
+        pytest.skip(f"{name} is neither in $SCRCL_DATA nor in ../shared/data")
+    return path
+
+
+@pytest.fixture
+def adata() -> ad.AnnData:
+    return simulate()
+
+
+@pytest.fixture(scope="session")
+def trained() -> scrcl.SCRCL:
+    """A trained model that no test may change."""
+    return build(simulate())

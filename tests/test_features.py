@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.decomposition import PCA
+
+from scrcl import _features
+from scrcl._features import CountFeatures, log_normalize, pearson_residuals, variable_genes
+
+from .conftest import simulate
+
+
+@pytest.fixture
+def counts() -> sp.csr_array:
+    return sp.csr_array(simulate(90, 60).X)
+
+
+def totals_of(counts: sp.csr_array) -> np.ndarray:
+    return counts.sum(axis=1).astype(np.float64)
+
+
+def test_log_normalize_against_scanpy(counts):
+    import scanpy as sc
+    from anndata import AnnData
+
+    reference = AnnData(counts.toarray().astype(np.float64))
+    sc.pp.normalize_total(reference, target_sum=500)
+    sc.pp.log1p(reference)
+    np.testing.assert_allclose(log_normalize(counts.toarray(), totals_of(counts), 500), reference.X, rtol=1e-6)
+
+
+def test_pearson_residuals_against_scanpy(counts):
+    import scanpy as sc
+    from anndata import AnnData
+
+    reference = AnnData(counts.toarray().astype(np.float64))
+    sc.experimental.pp.normalize_pearson_residuals(reference, theta=100)
+    totals = totals_of(counts)
+    fractions = counts.sum(axis=0) / totals.sum()
+    ours = pearson_residuals(counts.toarray().astype(np.float64), totals, fractions, np.sqrt(len(totals)))
+    np.testing.assert_allclose(ours, reference.X, rtol=1e-5, atol=1e-6)
+
+
+def test_variable_genes_against_scanpy(counts):
+    import scanpy as sc
+    from anndata import AnnData
+
+    reference = AnnData(counts.toarray())
+    sc.experimental.pp.highly_variable_genes(reference, n_top_genes=15, theta=100)
+    np.testing.assert_array_equal(variable_genes(counts, 15), np.flatnonzero(reference.var["highly_variable"]))
+
+
+def test_variable_genes_keeps_no_constant_gene(counts):
+    padded = sp.hstack([counts, sp.csr_array((counts.shape[0], 10))], format="csr")
+    kept = variable_genes(padded, 1000)
+    assert kept.max() < counts.shape[1]
+
+
+def test_variable_genes_without_variation():
+    with pytest.raises(ValueError, match="no variable genes"):
+        variable_genes(sp.csr_array(np.ones((20, 5))), 10)
+
+
+@pytest.mark.parametrize("n_components", [1, 8, 200])
+def test_projections_are_principal_components(counts, n_components):
+    """Scores and explained variances equal those of scikit-learn, and are scaled to unit root mean square norm."""
+    totals = totals_of(counts)
+    fitted = CountFeatures.fit(counts, totals, n_components)
+    values = log_normalize(counts.toarray(), totals, fitted.target)
+    pca = PCA(min(n_components, *(np.array(counts.shape) - [1, 0])), svd_solver="full").fit(values)
+    kept = fitted.log.loadings.shape[1]
+    scores = fitted.log(values)
+    expected = pca.transform(values)[:, :kept]
+    signs = np.sign((scores * expected).sum(0))
+    np.testing.assert_allclose(scores, expected * signs * fitted.log.scale, atol=1e-6)
+    np.testing.assert_allclose(fitted.log.singular_values**2, (expected**2).mean(0), rtol=1e-6)
+    assert (scores**2).sum(1).mean() == pytest.approx(1)
+
+
+def test_transform_does_not_depend_on_the_other_cells(counts, monkeypatch):
+    totals = totals_of(counts)
+    fitted = CountFeatures.fit(counts, totals, 6)
+    together = fitted.transform(counts, totals)
+    alone = np.concatenate([fitted.transform(counts[[i]], totals[[i]]) for i in range(len(totals))])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    monkeypatch.setattr(_features, "BLOCK_ENTRIES", 7 * counts.shape[1])
+    np.testing.assert_allclose(fitted.transform(counts, totals), together, atol=1e-5)
+    blockwise = CountFeatures.fit(counts, totals, 6).transform(counts, totals)
+    np.testing.assert_allclose(blockwise, together, atol=1e-4)
+
+
+def test_gene_features_are_the_projection_of_genes_on_left_singular_vectors(counts):
+    totals = totals_of(counts)
+    fitted = CountFeatures.fit(counts, totals, 5)
+    values = log_normalize(counts.toarray(), totals, fitted.target)
+    centred = values - values.mean(0)
+    left = np.linalg.svd(centred, full_matrices=False)[0][:, :5]
+    expected = centred.T @ left / np.sqrt(len(totals))
+    signs = np.sign((expected * fitted.gene_features).sum(0))
+    np.testing.assert_allclose(fitted.gene_features, expected * signs, atol=1e-6)
+
+
+def test_round_trip(counts):
+    totals = totals_of(counts)
+    fitted = CountFeatures.fit(counts, totals, 4)
+    again = CountFeatures.from_dict(fitted.to_dict())
+    np.testing.assert_array_equal(again.transform(counts, totals), fitted.transform(counts, totals))

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scrcl._graph import (
+    attach,
+    directed_propagation,
+    gene_graph,
+    nearest_neighbors,
+    normalized_adjacency,
+    symmetric_adjacency,
+    to_torch,
+)
+
+#: Five points on a line; the neighbours can be told by eye.
+LINE = np.array([[0.0], [1.0], [3.0], [6.0], [10.0]], dtype=np.float32)
+
+
+def test_nearest_neighbors_of_points_on_a_line():
+    found = nearest_neighbors(LINE, 2)
+    np.testing.assert_array_equal(found.indices, [[1, 2], [0, 2], [1, 0], [2, 4], [3, 2]])
+    np.testing.assert_allclose(found.distances, [[1, 3], [1, 2], [2, 3], [3, 4], [4, 7]])
+
+
+def test_nearest_neighbors_against_brute_force():
+    points = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    found = nearest_neighbors(points, 7)
+    np.testing.assert_array_equal(found.indices, np.argsort(distances, axis=1)[:, :7])
+    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :7], rtol=1e-5)
+
+
+def test_duplicate_points_are_never_their_own_neighbor():
+    found = nearest_neighbors(np.repeat(LINE, 3, axis=0), 2)
+    assert not (found.indices == np.arange(15)[:, None]).any()
+    assert (found.distances == 0).all()
+
+
+def test_neighbors_of_no_points():
+    assert nearest_neighbors(LINE, 2, LINE[:0]).indices.shape == (0, 2)
+
+
+def test_symmetric_adjacency_by_hand():
+    directed = sp.csr_array(np.array([[5.0, 0.3, 0, 0], [0, 0, 0, 0], [0, -2, 0, 0], [0, 0, 0, 1]]))
+    expected = [[0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    before = directed.copy()
+    np.testing.assert_array_equal(symmetric_adjacency(directed).toarray(), expected)
+    np.testing.assert_array_equal(directed.toarray(), before.toarray())
+
+
+def test_normalized_adjacency_against_the_dense_formula():
+    rng = np.random.default_rng(1)
+    graph = symmetric_adjacency(sp.csr_array((rng.random((30, 30)) < 0.05).astype(float)))
+    assert (graph.sum(axis=1) == 0).any(), "the example should have an isolated cell"
+    looped = graph.toarray() + np.eye(30)
+    scale = np.diag(looped.sum(1) ** -0.5)
+    np.testing.assert_allclose(normalized_adjacency(graph).toarray(), scale @ looped @ scale, rtol=1e-6)
+
+
+def test_directed_propagation_by_hand():
+    """Node 0 names 0 and 1, node 1 names nobody, node 2 names all: the in-degrees are 2, 2 and 1."""
+    graph = sp.csr_array(np.array([[1.0, 1, 0], [0, 0, 0], [1, 1, 1]]))
+    expected = [[1 / 2, 0, 1 / np.sqrt(2)], [1 / 2, 0, 1 / np.sqrt(2)], [0, 0, 1]]
+    np.testing.assert_allclose(directed_propagation(graph).toarray(), expected)
+
+
+def test_gene_graph_against_scikit_learn():
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    features = np.random.default_rng(2).normal(size=(40, 6)).astype(np.float32)
+    nearest = np.argsort(-cosine_similarity(features), axis=1)[:, :5]
+    expected = np.zeros((40, 40))
+    np.put_along_axis(expected, nearest, 1, axis=1)
+    graph = gene_graph(features, 5)
+    np.testing.assert_array_equal(graph.toarray(), expected)
+    assert (graph.toarray() != graph.toarray().T).any()
+
+
+@pytest.mark.parametrize("n_genes", [1, 2, 3])
+def test_gene_graph_of_few_genes(n_genes):
+    graph = gene_graph(np.eye(n_genes, 4, dtype=np.float32), 5)
+    np.testing.assert_array_equal(graph.toarray(), np.ones((n_genes, n_genes)))
+
+
+def test_gene_graph_of_a_gene_without_profile():
+    features = np.random.default_rng(3).normal(size=(10, 3)).astype(np.float32)
+    features[4] = 0
+    assert np.isfinite(directed_propagation(gene_graph(features)).toarray()).all()
+
+
+def test_attached_cells_receive_and_send_nothing():
+    """A new cell gets the weights of one that had joined, and changes nothing for the others."""
+    adjacency = symmetric_adjacency(nearest_neighbors(LINE, 1).to_sparse())
+    propagation = normalized_adjacency(adjacency)
+    new = nearest_neighbors(LINE, 2, np.array([[0.4], [9.0]], dtype=np.float32))
+    attached = attach(propagation, adjacency, new).toarray()
+    np.testing.assert_array_equal(attached[:5, :5], propagation.toarray())
+    np.testing.assert_array_equal(attached[:5, 5:], 0)
+    degree = adjacency.sum(axis=1) + 1
+    assert attached[5, 0] == pytest.approx(1 / np.sqrt(degree[0] * 3))
+    assert attached[5, 5] == pytest.approx(1 / 3)
+    assert attached[5, 6] == 0
+    assert (attached[5] != 0).sum() == 3
+
+
+def test_to_torch_keeps_the_matrix():
+    matrix = sp.csr_array(np.array([[0, 2.0, 0], [1, 0, 3]]))
+    np.testing.assert_array_equal(to_torch(matrix).to_dense().numpy(), matrix.toarray())
+    assert to_torch(matrix).crow_indices().dtype == torch.int32

@@ -1,0 +1,60 @@
+"""No label reaches training, latents or clusters."""
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import scrcl
+
+from .conftest import build, real_data, simulate
+
+
+def run(adata: ad.AnnData):
+    model = build(adata, epochs=10)
+    return {
+        "weights": np.concatenate([p.detach().numpy().ravel() for p in model.module.parameters()]),
+        "history": model.history["train_loss"].to_numpy(dtype=float),
+        "latent": model.get_latent_representation(),
+        "refined": model.get_latent_representation(representation="refined"),
+        "features": adata.obsm["X_scrcl_features"],
+        "found": model.get_clusters().to_numpy(dtype=str),
+        "leiden": model.get_clusters(method="leiden").to_numpy(dtype=str),
+        "given": model.get_clusters(n_clusters=4).to_numpy(dtype=str),
+    }
+
+
+@pytest.fixture(params=["simulated", "real"])
+def data(request) -> ad.AnnData:
+    if request.param == "simulated":
+        return simulate()
+    return ad.read_h5ad(real_data("zheng_pbmc500.h5ad"))
+
+
+@pytest.mark.parametrize("change", ["shuffled", "absent", "one class", "numeric"])
+def test_labels_have_no_effect(data, change):
+    expected = run(data.copy())
+    other = data.copy()
+    labels = other.obs["cell_type"]
+    if change == "shuffled":
+        other.obs["cell_type"] = np.random.default_rng(0).permutation(labels)
+    elif change == "absent":
+        del other.obs["cell_type"]
+    elif change == "one class":
+        other.obs["cell_type"] = "same"
+    else:
+        other.obs["cell_type"] = np.arange(len(labels))
+    assert "cell_type" in data.obs
+    for name, value in run(other).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_no_source_file_names_a_label():
+    """The package reads no column of `obs`, apart from the demo's comparison and the plots."""
+    from pathlib import Path
+
+    folder = Path(scrcl.__file__).parent
+    readers = {file.name for file in folder.rglob("*.py") if ".obs[" in file.read_text()}
+    assert readers <= {"cli.py", "datasets.py", "_plots.py", "_model.py"}
+    code = (folder / "_model.py").read_text()
+    assert code.count(".obs[") == 1
+    assert '>>> adata.obs["scrcl"] = model.get_clusters()' in code
