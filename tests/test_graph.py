@@ -7,9 +7,11 @@ from scrcl._graph import (
     attach,
     directed_propagation,
     gene_graph,
+    local_order,
     nearest_neighbors,
     normalized_adjacency,
     symmetric_adjacency,
+    symmetric_product,
     to_torch,
 )
 
@@ -103,6 +105,32 @@ def test_attached_cells_receive_and_send_nothing():
     assert attached[5, 5] == pytest.approx(1 / 3)
     assert attached[5, 6] == 0
     assert (attached[5] != 0).sum() == 3
+
+
+def test_symmetric_product_has_the_dense_gradient():
+    rng = np.random.default_rng(0)
+    dense = torch.from_numpy(
+        normalized_adjacency(symmetric_adjacency(sp.csr_array(rng.random((9, 9)) < 0.3))).toarray()
+    )
+    x = torch.from_numpy(rng.normal(size=(9, 4)).astype(np.float32)).requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    (symmetric_product(dense.to_sparse_csr(), x) ** 2).sum().backward()
+    ((dense @ y) ** 2).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_local_order_is_a_permutation_that_narrows_the_graph():
+    points = np.random.default_rng(0).uniform(size=(300, 1)).astype(np.float32)
+    graph = symmetric_adjacency(nearest_neighbors(points, 4).to_sparse())
+    order = local_order(graph)
+    np.testing.assert_array_equal(np.sort(order), np.arange(300))
+
+    def reach(matrix):
+        edges = matrix.tocoo()
+        return np.abs(edges.row - edges.col).mean()
+
+    assert reach(graph[order][:, order]) < reach(graph) / 10
 
 
 def test_to_torch_keeps_the_matrix():

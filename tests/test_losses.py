@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
+from scrcl import _losses
 from scrcl._encoders import GeneEncoder
 from scrcl._graph import directed_propagation
 from scrcl._losses import alignment_loss, cross_view_loss, neighborhood_loss
@@ -198,3 +199,17 @@ def test_float32_is_accurate():
     exact = dense_neighborhood(e1, e2, adjacency, 1.0).item()
     single = neighborhood_loss(e1.float(), e2.float(), to_sparse(adjacency.float()), 1.0).item()
     assert single == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7])
+def test_blocks_do_not_matter(rows, monkeypatch):
+    rng = np.random.default_rng(4)
+    adjacency = to_sparse(random_graph(23, 0.2, rng))
+    embeddings = [F.normalize(torch.from_numpy(rng.normal(size=(23, 5)))) for _ in range(2)]
+
+    def total(a, b):
+        return alignment_loss(a, b, 0.5) + neighborhood_loss(a, b, adjacency, 0.5)
+
+    whole = total(*embeddings)
+    monkeypatch.setattr(_losses, "BLOCK_ROWS", rows)
+    torch.testing.assert_close(total(*embeddings), whole, rtol=1e-12, atol=1e-12)

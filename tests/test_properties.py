@@ -77,7 +77,12 @@ def test_form_of_counts_does_not_matter(counts):
     values=hnp.arrays(np.float64, (4, 3), elements=st.floats(allow_nan=True, allow_infinity=True, width=64)),
 )
 def test_counts_are_accepted_if_and_only_if_they_are_counts(values):
-    is_counts = np.isfinite(values).all() and (values >= 0).all() and (values == np.round(values)).all()
+    is_counts = (
+        np.isfinite(values).all()
+        and (values >= 0).all()
+        and (values == np.round(values)).all()
+        and (values <= 2**31).all()
+    )
     if is_counts:
         as_counts(values, "counts")
     else:

@@ -9,6 +9,8 @@ import scipy.sparse as sp
 
 #: Share of the genes a model reads that new data may lack.
 MAX_MISSING_GENES = 0.1
+#: Largest value that is taken for a count.
+MAX_COUNT = 2**31
 
 
 def as_counts(matrix: Any, where: str) -> sp.csr_array:
@@ -46,6 +48,8 @@ def as_counts(matrix: Any, where: str) -> sp.csr_array:
         raise ValueError(f"{where} holds {(~np.isfinite(values)).sum():,} {found} values. Remove them first. {mend}")
     if (values < 0).any():
         raise ValueError(f"{where} holds negative values (smallest {values.min():.4g}), so it is not counts. {mend}")
+    if values.size and values.max() > MAX_COUNT:
+        raise ValueError(f"{where} holds values up to {values.max():.4g}, too large to be counts. {mend}")
     fractions = values != np.round(values)
     if fractions.any():
         example = values[fractions.argmax()]

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._graph import symmetric_product
+
 
 class CellEncoder(nn.Module):
     """The first branch: sees each cell by itself.
@@ -50,8 +52,8 @@ class NeighborhoodEncoder(nn.Module):
         ``propagation`` is the normalised adjacency, a sparse CSR tensor of shape ``(n, n)``.
         """
         # Propagating before the weights, not after, is the same convolution; here d <= h or the two are equal.
-        hidden = F.leaky_relu(self.convolution_1(propagation @ x))
-        hidden = F.leaky_relu(self.convolution_2(propagation @ hidden))
+        hidden = F.leaky_relu(self.convolution_1(symmetric_product(propagation, x)))
+        hidden = F.leaky_relu(self.convolution_2(symmetric_product(propagation, hidden)))
         return F.leaky_relu(self.linear(self.dropout(hidden)))
 
 

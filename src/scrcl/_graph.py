@@ -2,10 +2,12 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
@@ -143,3 +145,30 @@ def to_torch(matrix: sp.csr_array) -> Tensor:
             torch.from_numpy(matrix.data.astype(np.float32)),
             size=matrix.shape,
         )
+
+
+class _SymmetricProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, x: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return matrix @ x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.matrix @ gradient
+
+
+def symmetric_product(matrix: Tensor, x: Tensor) -> Tensor:
+    """Product of a symmetric sparse CSR tensor ``(n, n)`` with a dense one ``(n, d)``, differentiable in the latter.
+
+    The gradient multiplies by the same matrix, where torch would sort and transpose it at every backward pass.
+    """
+    return _SymmetricProduct.apply(matrix, x)
+
+
+def local_order(adjacency: sp.csr_array) -> np.ndarray:
+    """An order of the nodes that puts neighbours close to each other, by the reverse Cuthill-McKee algorithm.
+
+    Sparse products over a graph in this order find in the cache what they need.
+    """
+    return reverse_cuthill_mckee(sp.csr_matrix(adjacency), symmetric_mode=True)

@@ -8,8 +8,15 @@ Source: Peng et al., *Refinement Contrastive Learning of Cell-Gene Associations 
 Identification*, AAAI 2026, arXiv 2512.10640.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+from ._graph import symmetric_product
+
+#: Rows of a block. Blocks keep temporary arrays small enough for memory to be reused instead of asked for anew.
+BLOCK_ROWS = 8192
 
 
 def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float) -> Tensor:
@@ -31,11 +38,16 @@ def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float)
     -------
     Scalar tensor.
     """
-    logits_1, logits_2 = embedding_1 / temperature, embedding_2 / temperature
-    difference = logits_1 - logits_2
-    overall = logits_1.flatten().softmax(0) - logits_2.flatten().softmax(0)
-    by_cell = logits_1.softmax(1) - logits_2.softmax(1)
-    return overall @ difference.flatten() + (by_cell * difference).sum() / (2 * len(difference))
+    n = len(embedding_1)
+    overall_1, overall_2 = (_logsumexp(embedding, temperature) for embedding in (embedding_1, embedding_2))
+    total = embedding_1.new_zeros(())
+    for block_1, block_2 in _blocks(embedding_1, embedding_2):
+        logits_1, logits_2 = block_1 / temperature, block_2 / temperature
+        difference = (logits_1 - logits_2).flatten()
+        overall = (logits_1 - overall_1).exp() - (logits_2 - overall_2).exp()
+        by_cell = logits_1.softmax(1) - logits_2.softmax(1)
+        total = total + overall.flatten() @ difference + by_cell.flatten() @ difference / (2 * n)
+    return total
 
 
 def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tensor, temperature: float) -> Tensor:
@@ -50,7 +62,7 @@ def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tenso
     embedding_1, embedding_2
         The two views, each of shape ``(n, h)``.
     adjacency
-        Sparse CSR tensor of shape ``(n, n)``, binary, without self loops. Cells without neighbours are allowed.
+        Sparse CSR tensor of shape ``(n, n)``, binary and symmetric, without self loops. Cells without neighbours are allowed.
     temperature
         Temperature of the softmax.
 
@@ -59,22 +71,31 @@ def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tenso
     Scalar tensor; 0 for a single cell, which has nothing to be contrasted with.
     """
     n, h = embedding_1.shape
-    logits_1, logits_2 = embedding_1 / temperature, embedding_2 / temperature
     if n == 1:
-        return (logits_1 - logits_2).sum() * 0
-    centred_1, centred_2 = logits_1.softmax(1) - 1 / h, logits_2.softmax(1) - 1 / h
-    own_1, own_2 = (centred_1 * logits_1).sum(1), (centred_2 * logits_2).sum(1)  # (n,)
+        return (embedding_1 - embedding_2).sum() * 0
+    logits_2 = embedding_2 / temperature
+    centred_2 = torch.cat([block.softmax(1) - 1 / h for (block,) in _blocks(logits_2)])
+    own_2 = _row_dots(centred_2, logits_2)
+    sum_logits_2, sum_centred_2, sum_own_2 = logits_2.sum(0), centred_2.sum(0), own_2.sum()
+    near_logits_2 = symmetric_product(adjacency, logits_2)
+    near_centred_2 = symmetric_product(adjacency, centred_2)
+    near_own_2 = symmetric_product(adjacency, own_2[:, None])[:, 0]
+    degrees = adjacency.crow_indices().diff()
 
-    itself = ((centred_1 - centred_2) * (logits_1 - logits_2)).sum(1)
-    everyone = n * own_1 + own_2.sum() - centred_1 @ logits_2.sum(0) - logits_1 @ centred_2.sum(0)
-    degree = adjacency.crow_indices().diff()
-    # One sparse product for the three neighbour sums: the graph is what limits the speed.
-    sums = adjacency @ torch.cat([logits_2, centred_2, own_2[:, None]], 1)
-    neighbors = degree * own_1 + sums[:, -1] - (centred_1 * sums[:, :h]).sum(1) - (logits_1 * sums[:, h:-1]).sum(1)
-
-    near = (neighbors + itself) / (degree + 1)
-    far = (everyone - itself) / (n - 1)
-    return (near / far.clamp_min(torch.finfo(far.dtype).eps ** 2)).mean()
+    total = embedding_1.new_zeros(())
+    for s1, s2, q2, near_s2, near_q2, near_b, degree in _blocks(
+        embedding_1, logits_2, centred_2, near_logits_2, near_centred_2, near_own_2, degrees
+    ):
+        s1 = s1 / temperature
+        q1 = s1.softmax(1) - 1 / h
+        own_1 = _row_dots(q1, s1)
+        itself = _row_dots(q1 - q2, s1 - s2)
+        everyone = n * own_1 + sum_own_2 - q1 @ sum_logits_2 - s1 @ sum_centred_2
+        neighbors = degree * own_1 + near_b - _row_dots(q1, near_s2) - _row_dots(s1, near_q2)
+        near = (neighbors + itself) / (degree + 1)
+        far = (everyone - itself) / (n - 1)
+        total = total + (near / far.clamp_min(torch.finfo(far.dtype).eps ** 2)).sum()
+    return total / n
 
 
 def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> Tensor:
@@ -88,7 +109,7 @@ def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> 
     refined_1, refined_2
         The refined views, each of shape ``(n, c)``.
     adjacency
-        Sparse CSR tensor of shape ``(n, n)``, binary, without self loops.
+        Sparse CSR tensor of shape ``(n, n)``, binary and symmetric, without self loops.
 
     Returns
     -------
@@ -96,5 +117,18 @@ def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> 
     """
     n = len(refined_1)
     gram = ((refined_1.T @ refined_1) * (refined_2.T @ refined_2)).sum()
-    edges = (refined_1 * (adjacency @ refined_2 + refined_2)).sum()
+    edges = (refined_1 * (symmetric_product(adjacency, refined_2) + refined_2)).sum()
     return (gram - 2 * edges + adjacency.values().sum() + n) / n**2
+
+
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(tensor.split(BLOCK_ROWS) for tensor in tensors), strict=True)
+
+
+def _row_dots(a: Tensor, b: Tensor) -> Tensor:
+    return torch.einsum("ij,ij->i", a, b)
+
+
+def _logsumexp(embedding: Tensor, temperature: float) -> Tensor:
+    """Logarithm of the sum over all entries of the exponential of the logits."""
+    return torch.stack([(block / temperature).flatten().logsumexp(0) for (block,) in _blocks(embedding)]).logsumexp(0)

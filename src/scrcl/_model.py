@@ -153,6 +153,7 @@ class SCRCL(BaseModelClass):
         }
         self._forget()
         self._reference_adata: AnnData | None = None
+        self._reference_names = pd.Index([])
         if adata is not None and registry is None:
             self._prepare(adata, n_top_genes, n_components, n_neighbors)
             self.module  # noqa: B018  built now, so that the seed set by the user governs its weights
@@ -539,7 +540,7 @@ class SCRCL(BaseModelClass):
 
     def _is_reference(self, adata: AnnData) -> bool:
         """Whether the data are those that the model was built on, with the same cells still."""
-        return adata is self._reference_adata and bool(adata.obs_names.equals(self._reference_names))
+        return bool(adata.obs_names.equals(self._reference_names)) and adata is self._reference_adata
 
     def _find(
         self, adata: AnnData, indices: Sequence[int] | np.ndarray | None
