@@ -7,11 +7,14 @@ from typing import Any, Self
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from statsmodels.nonparametric.smoothers_lowess import lowess
 
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
 THETA = 100.0
 #: Entries of the dense block of counts that is held at once.
 BLOCK_ENTRIES = 20_000_000
+#: Genes below which no curve of variance over mean is fitted.
+MIN_TREND_POINTS = 30
 
 
 def _blocks(counts: sp.csr_array) -> Iterator[tuple[slice, np.ndarray]]:
@@ -41,7 +44,12 @@ def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarr
 
 
 def variable_genes(counts: sp.csr_array, n_top_genes: int) -> np.ndarray:
-    """The genes whose Pearson residuals vary most.
+    r"""The genes that vary most for their mean.
+
+    The variance of each gene's counts, standardised by what is expected at its mean and clipped at :math:`\sqrt n`
+    standard deviations, as in the ``seurat_v3`` flavour of :func:`scanpy.pp.highly_variable_genes` (Stuart et al., Cell
+    2019). The expectation is a lowess curve, which also exists where the loess of that flavour is singular, as it is on
+    sparse data.
 
     Parameters
     ----------
@@ -60,22 +68,35 @@ def variable_genes(counts: sp.csr_array, n_top_genes: int) -> np.ndarray:
         If fewer than two genes vary between cells.
     """
     n, n_genes = counts.shape
-    totals = counts.sum(axis=1).astype(np.float64)
-    fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
-    first, second = np.zeros(n_genes), np.zeros(n_genes)
-    for rows, block in _blocks(counts):
-        residuals = pearson_residuals(block, totals[rows], fractions, np.sqrt(n))
-        first += residuals.sum(0)
-        second += (residuals**2).sum(0)
-    variance = second / n - (first / n) ** 2
-    n_varying = int((variance > 1e-8).sum())
+    values = counts.data.astype(np.float64)
+    mean = np.bincount(counts.indices, values, minlength=n_genes) / n
+    variance = (np.bincount(counts.indices, values**2, minlength=n_genes) / n - mean**2) * n / max(n - 1, 1)
+    varying = variance > 1e-12 * np.maximum(mean, 1) ** 2
+    n_varying = int(varying.sum())
     if n_varying < 2:
         raise ValueError(
             f"{n_varying} of {n_genes} genes vary between cells, so there are no variable genes to tell cells apart "
             "by. Pass counts of more genes, or check that the layer holds the counts of different cells."
         )
-    order = np.argsort(-variance, kind="stable")
+    log_mean, log_variance = np.log10(mean[varying]), np.log10(variance[varying])
+    spread = np.zeros(n_genes)
+    spread[varying] = np.sqrt(10 ** _trend(log_mean, log_variance))
+    limit = mean + spread * np.sqrt(n)
+    clipped = np.minimum(values, limit[counts.indices])
+    first = np.bincount(counts.indices, clipped, minlength=n_genes)
+    second = np.bincount(counts.indices, clipped**2, minlength=n_genes)
+    squares = n * mean**2 + second - 2 * mean * first
+    standardized = np.divide(squares, (n - 1) * spread**2, out=np.full(n_genes, -1.0), where=varying)
+    order = np.argsort(-standardized, kind="stable")
     return np.sort(order[: min(n_top_genes, n_varying)])
+
+
+def _trend(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A smooth curve of ``y`` over ``x``, at each ``x``; the mean where there are too few points for a curve."""
+    if len(x) < MIN_TREND_POINTS:
+        return np.full(len(x), y.mean())
+    curve = lowess(y, x, frac=0.3, it=0, delta=0.01 * np.ptp(x), return_sorted=False)
+    return np.where(np.isfinite(curve), curve, y)
 
 
 @dataclass(frozen=True)

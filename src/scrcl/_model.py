@@ -51,7 +51,7 @@ from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
 logger = logging.getLogger("scvi.scrcl")
 
 #: Passes over the cells when `max_epochs` is not given.
-DEFAULT_EPOCHS = 150
+DEFAULT_EPOCHS = 50
 
 #: What is recorded at each epoch.
 METRICS = ("train_loss", "alignment_loss_train", "neighborhood_loss_train", "cross_view_loss_train")
@@ -373,7 +373,7 @@ class SCRCL(BaseModelClass):
         Parameters
         ----------
         max_epochs
-            Number of passes over the cells; 150 by default.
+            Number of passes over the cells; 50 by default.
         accelerator, devices
             Where to train, as in :class:`lightning.pytorch.trainer.Trainer`.
         early_stopping
