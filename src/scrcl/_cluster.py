@@ -16,7 +16,7 @@ N_STARTS = 20
 #: Number of neighbours in the graph that Leiden divides.
 N_NEIGHBORS = 15
 #: Modularity resolution that suits this latent space, whose clusters are compact.
-RESOLUTION = 0.1
+RESOLUTION = 0.2
 
 
 @dataclass(frozen=True)

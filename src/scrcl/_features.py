@@ -190,8 +190,14 @@ class CountFeatures:
 
     @property
     def gene_features(self) -> np.ndarray:
-        r"""Gene features ``(G, d)``, float32: :math:`X^\top U_d / \sqrt n` of the centred log-normalised counts ``X``."""
-        return (self.log.loadings * self.log.singular_values).astype(np.float32)
+        r"""Gene features ``(G, d)``, float32: :math:`X^\top U_d` of the centred log-normalised counts ``X``.
+
+        Each row is scaled to the norm :math:`\sqrt d`, so that a gene counts by its profile, as in the gene graph, and
+        not by its abundance.
+        """
+        features = self.log.loadings * self.log.singular_values
+        norms = np.linalg.norm(features, axis=1, keepdims=True)
+        return (features * np.sqrt(features.shape[1]) / np.maximum(norms, 1e-12)).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain numbers and arrays."""

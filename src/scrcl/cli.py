@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> None:
             adata.obs[keys.CLUSTERS_KEY] = model.get_clusters(n_clusters=arguments.n_clusters, seed=arguments.seed)
         if arguments.plots:
             with stages("plots"):
-                _plot(model, adata, arguments.plots)
+                _plot(model, adata, arguments.plots, ["bulk_labels"] if is_demo else [])
         adata.uns[keys.RUN_KEY] = _record(arguments, model, adata, stages.seconds)
         with stages("writing"):
             adata.write_h5ad(unfinished)
@@ -222,12 +222,13 @@ def _read(path: Path) -> AnnData:
         raise UserError(f"{path} cannot be read as an .h5ad file: {error}") from error
 
 
-def _plot(model: SCRCL, adata: AnnData, folder: Path) -> None:
+def _plot(model: SCRCL, adata: AnnData, folder: Path, annotations: Sequence[str]) -> None:
     mpl.use("Agg")
     for name, axes in (
         ("history", pl.history(model)),
         ("umap", pl.umap(adata)),
         ("cluster_sizes", pl.cluster_sizes(adata)),
+        *((f"umap_{name}", pl.umap(adata, color=name)) for name in annotations),
     ):
         figure = axes.get_figure(root=True)
         assert figure is not None
