@@ -236,7 +236,7 @@ def report(names: list[str], methods: list[str], seeds: int) -> str:
         best = group.groupby(["way", "set"])["ARI"].mean().groupby("way").mean().idxmax()
         unknown.append(group[group["way"] == "leiden 1.0"].assign(label=f"{method} + Leiden at 1.0"))
         unknown.append(
-            group[group["way"] == best].assign(label=f"{method} + Leiden at its best fixed {best.split()[1]}")
+            group[group["way"] == best].assign(label=f"{method} + Leiden at its best fixed {str(best).split()[1]}")
         )
         ways = group.groupby(["set", "way"])["ARI"].mean().groupby("set").idxmax()
         chosen = group[[(s, w) in set(ways) for s, w in zip(group["set"], group["way"], strict=True)]]

@@ -617,7 +617,7 @@ class SCRCL(BaseModelClass):
     @classmethod
     def load(
         cls,
-        dir_path: str,
+        dir_path: str | os.PathLike[str],
         adata: AnnData | Literal[False] | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
