@@ -161,7 +161,14 @@ class TestRefusals:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_writes_nothing(counts, tmp_path):
     command = [sys.executable, "-m", "scrcl.cli", "run", counts, "-o", tmp_path / "out.h5ad", "--epochs", "100000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not any(name.endswith(".unfinished") for name in listing(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import signal
 from typing import Any
 
 import anndata as ad
@@ -201,10 +202,16 @@ class TestTraining:
         rates = model.history["lr-Adam"].iloc[:, 0]
         assert rates.iloc[-1] < rates.iloc[0]
 
+    @pytest.fixture
+    def listening(self):
+        """Ctrl-C raises KeyboardInterrupt, also where a shell that runs the tests in the background ignores it."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    @pytest.mark.usefixtures("listening")
     @pytest.mark.parametrize("interrupt", ["signal", "exception"])
     def test_ctrl_c_keeps_a_usable_model(self, adata, interrupt):
-        import signal
-
         class Interrupt(Callback):
             def on_train_epoch_end(self, trainer, pl_module):
                 if trainer.current_epoch == 3:

@@ -176,6 +176,8 @@ class SCRCL(BaseModelClass):
     ) -> None:
         """Register data. Validates, and leaves all work to the model.
 
+        Genes without counts may be there and are never kept. Cells without counts are refused.
+
         Parameters
         ----------
         adata
