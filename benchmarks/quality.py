@@ -66,7 +66,11 @@ def run_scrcl(adata: ad.AnnData, n_clusters: int, seed: int, **options: Any) -> 
     scrcl.SCRCL.setup_anndata(adata)
     model = scrcl.SCRCL(adata)
     model.train(enable_progress_bar=False)
-    ways: dict[str, dict[str, Any]] = {"given": {"n_clusters": n_clusters}, "found": {}}
+    ways: dict[str, dict[str, Any]] = {
+        "given": {"n_clusters": n_clusters},
+        "kmeans": {"n_clusters": n_clusters, "method": "kmeans"},
+        "found": {},
+    }
     return {
         way: model.get_clusters(seed=seed, **arguments, **options).to_numpy(dtype=str)
         for way, arguments in ways.items()
@@ -232,9 +236,9 @@ def report(names: list[str], methods: list[str], seeds: int) -> str:
     if runs.empty:
         sys.exit("Nothing was run yet.")
     leiden = runs[runs["way"].str.startswith("leiden")]
-    given = runs[runs["way"] == "given"].assign(
-        label=lambda r: r["method"] + np.where(r["method"].str.startswith("SCRCL"), "", " + k-means")
-    )
+    given = runs[runs["way"].isin(["given", "kmeans"])]
+    plain = (given["way"] == "kmeans") | ~given["method"].str.startswith("SCRCL")
+    given = given.assign(label=given["method"] + np.where(plain, " + k-means", ""))
     unknown = [runs[runs["way"] == "found"].assign(label=lambda r: r["method"])]
     ceiling = []
     for method, group in leiden.groupby("method", sort=False):

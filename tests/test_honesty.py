@@ -19,6 +19,7 @@ def run(adata: ad.AnnData):
         "features": adata.obsm["X_scrcl_features"],
         "found": model.get_clusters().to_numpy(dtype=str),
         "leiden": model.get_clusters(method="leiden").to_numpy(dtype=str),
+        "kmeans": model.get_clusters(method="kmeans").to_numpy(dtype=str),
         "given": model.get_clusters(n_clusters=4).to_numpy(dtype=str),
     }
 

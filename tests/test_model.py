@@ -285,7 +285,7 @@ class TestResults:
         np.testing.assert_array_equal(found.to_numpy(), clusters.to_numpy()[expected])
         assert list(found.index) == list(trained.adata.obs_names[expected])
 
-    @pytest.mark.parametrize("method", ["kmeans", "leiden"])
+    @pytest.mark.parametrize("method", ["consensus", "kmeans", "leiden"])
     @pytest.mark.parametrize("change", ["copy", "shuffled", "subset", "renamed", "in place"])
     def test_cells_of_the_model_are_recognised(self, change, method):
         """The graph of the model is used for its cells wherever they stand, and whatever they are called."""
@@ -318,7 +318,7 @@ class TestResults:
         np.testing.assert_array_equal(result[:50], trained.get_latent_representation()[:50])
         np.testing.assert_allclose(result[50:][::-1], together, atol=1e-4)
 
-    @pytest.mark.parametrize("method", ["kmeans", "leiden"])
+    @pytest.mark.parametrize("method", ["consensus", "kmeans", "leiden"])
     def test_new_cells_join_the_right_clusters(self, method):
         everything = simulate(300)
         model = build(everything[:200].copy(), epochs=40)
@@ -389,7 +389,7 @@ class TestResults:
         from sklearn.cluster import KMeans
 
         expected = KMeans(3, n_init=20, random_state=5).fit_predict(trained.get_latent_representation())
-        assert adjusted_rand_score(expected, trained.get_clusters(n_clusters=3, seed=5)) == 1
+        assert adjusted_rand_score(expected, trained.get_clusters(n_clusters=3, method="kmeans", seed=5)) == 1
 
     def test_refined_representation_can_be_clustered(self, trained):
         assert trained.get_clusters(n_clusters=3, representation="refined").nunique() == 3
@@ -399,8 +399,8 @@ class TestResults:
 
     def test_number_of_clusters_is_found(self):
         model = build(simulate(), epochs=40)
-        assert model.get_clusters().nunique() == 3
-        assert model.get_clusters(method="leiden").nunique() == 3
+        for method in ("consensus", "kmeans", "leiden"):
+            assert model.get_clusters(method=method).nunique() == 3
 
 
 class TestSaveAndLoad:
@@ -419,7 +419,7 @@ class TestSaveAndLoad:
         np.testing.assert_array_equal(model.get_latent_representation(asked), latent)
         refined = trained.get_latent_representation(representation="refined")
         np.testing.assert_array_equal(model.get_latent_representation(asked, representation="refined"), refined)
-        for options in ({}, {"n_clusters": 3}, {"method": "leiden"}):
+        for options in ({}, {"n_clusters": 3}, {"method": "kmeans"}, {"method": "leiden"}):
             pd.testing.assert_series_equal(model.get_clusters(asked, **options), trained.get_clusters(**options))
         new = simulate(25, seed=8)
         np.testing.assert_allclose(

@@ -32,9 +32,9 @@ def test_results(model, expected):
     for representation in ("aligned", "refined"):
         found = model.get_latent_representation(adata, representation=representation)
         np.testing.assert_allclose(found, expected[representation], atol=1e-5)
-    np.testing.assert_array_equal(model.get_clusters(adata, n_clusters=3), expected["clusters"])
+    np.testing.assert_array_equal(model.get_clusters(adata, n_clusters=3, method="kmeans"), expected["clusters"])
     np.testing.assert_allclose(model.get_latent_representation(new), expected["new"], atol=1e-5)
-    np.testing.assert_array_equal(model.get_clusters(new, n_clusters=3), expected["new_clusters"])
+    np.testing.assert_array_equal(model.get_clusters(new, n_clusters=3, method="kmeans"), expected["new_clusters"])
 
 
 def test_training_goes_on(model):

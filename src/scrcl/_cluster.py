@@ -65,8 +65,9 @@ def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
         Seed of the starts.
     """
     fit = KMeans(n_clusters, n_init=N_STARTS, random_state=seed).fit(points)
-    order = _by_size(fit.labels_, n_clusters)
-    return Clustering(points, np.argsort(order)[fit.labels_], fit.cluster_centers_[order])
+    labels = number_by_size(fit.labels_)
+    _, first = np.unique(labels, return_index=True)
+    return Clustering(points, labels, fit.cluster_centers_[fit.labels_[first]])
 
 
 def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
@@ -133,10 +134,10 @@ def _divide(points: np.ndarray, network: igraph.Graph, resolution: float, seed: 
         found = network.community_leiden("modularity", resolution=resolution, n_iterations=-1)
     finally:
         igraph.set_random_number_generator(random)
-    membership = np.asarray(found.membership)
-    return Clustering(points, np.argsort(_by_size(membership, len(found)))[membership])
+    return Clustering(points, number_by_size(np.asarray(found.membership)))
 
 
-def _by_size(labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Clusters by decreasing size."""
-    return np.argsort(-np.bincount(labels, minlength=n_clusters), kind="stable")
+def number_by_size(labels: np.ndarray) -> np.ndarray:
+    """Number clusters from 0 by decreasing size."""
+    _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.argsort(np.argsort(-sizes, kind="stable"))[labels]

@@ -32,6 +32,7 @@ from ._checks import (
     match_genes,
 )
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
+from ._consensus import consensus
 from ._features import CountFeatures, variable_genes
 from ._graph import (
     Neighbors,
@@ -57,6 +58,7 @@ DEFAULT_EPOCHS = 50
 METRICS = ("train_loss", "alignment_loss_train", "neighborhood_loss_train", "cross_view_loss_train")
 
 Representation = Literal["aligned", "refined"]
+Method = Literal["consensus", "kmeans", "leiden"]
 REPRESENTATIONS = get_args(Representation)
 
 
@@ -473,7 +475,7 @@ class SCRCL(BaseModelClass):
         adata: AnnData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         n_clusters: int | None = None,
-        method: Literal["kmeans", "leiden"] = "kmeans",
+        method: Method = "consensus",
         resolution: float = RESOLUTION,
         representation: Representation = "aligned",
         seed: int = 0,
@@ -489,6 +491,8 @@ class SCRCL(BaseModelClass):
         n_clusters
             Number of clusters; found by Leiden by default.
         method
+            ``"consensus"``: small clusters of the latent space, joined by the similarity of their cells in the features;
+            the consensus of ten such clusterings. It keeps large cell types whole where k-means divides them.
             ``"kmeans"``: k-means, the best of 20 k-means++ starts. ``"leiden"``: Leiden communities of the
             nearest-neighbour graph of the latent space; a given ``n_clusters`` is sought by changing the resolution.
         resolution
@@ -511,7 +515,7 @@ class SCRCL(BaseModelClass):
             If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
         """
         self._check_if_trained(warn=False)
-        check_option(method, ("kmeans", "leiden"), "method")
+        check_option(method, get_args(Method), "method")
         check_option(representation, REPRESENTATIONS, "representation")
         if n_clusters is not None:
             check_at_least(n_clusters, 2, "n_clusters")
@@ -593,10 +597,12 @@ class SCRCL(BaseModelClass):
             if n_clusters is None:
                 found = leiden(points, resolution, seed)
                 n_clusters = found.n_clusters
-                if method == "kmeans":
-                    found = kmeans(points, n_clusters, seed)
-            else:
-                found = (kmeans if method == "kmeans" else leiden_with)(points, n_clusters, seed)
+            elif method == "leiden":
+                found = leiden_with(points, n_clusters, seed)
+            if method == "consensus":
+                found = consensus(points, self._reference.features, n_clusters, seed)
+            elif method == "kmeans":
+                found = kmeans(points, n_clusters, seed)
             self._clusterings[choice] = found
         return self._clusterings[choice]
 

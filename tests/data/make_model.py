@@ -22,7 +22,7 @@ if __name__ == "__main__":
         genes=adata.var_names.to_numpy(dtype=str),
         aligned=model.get_latent_representation(),
         refined=model.get_latent_representation(representation="refined"),
-        clusters=model.get_clusters(n_clusters=3).to_numpy(dtype=str),
+        clusters=model.get_clusters(n_clusters=3, method="kmeans").to_numpy(dtype=str),
         new=model.get_latent_representation(new),
-        new_clusters=model.get_clusters(new, n_clusters=3).to_numpy(dtype=str),
+        new_clusters=model.get_clusters(new, n_clusters=3, method="kmeans").to_numpy(dtype=str),
     )
