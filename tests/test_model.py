@@ -353,6 +353,13 @@ class TestResults:
             expected = torch.cat([first, second]).numpy()
             np.testing.assert_allclose(trained.get_latent_representation(new)[i], expected, atol=1e-5)
 
+    def test_data_can_be_exchanged(self):
+        model, new = build(simulate()), simulate(25, seed=8)
+        expected = model.get_latent_representation(new)
+        model.adata = new
+        np.testing.assert_array_equal(model.get_latent_representation(), expected)
+        assert list(model.get_clusters().index) == list(new.obs_names)
+
     def test_genes_are_matched_by_name(self, trained):
         expected = trained.get_latent_representation()
         adata = simulate()
@@ -460,6 +467,17 @@ class TestSaveAndLoad:
         scrcl.SCRCL.load(saved, adata=False).save(tmp_path / "again")
         model = scrcl.SCRCL.load(tmp_path / "again", adata=simulate())
         np.testing.assert_array_equal(model.get_latent_representation(), trained.get_latent_representation())
+
+    def test_model_of_another_device_is_put_where_asked(self, trained, saved):
+        """The file is read onto the device asked for, whatever device it was saved from."""
+        import torch
+
+        stored = torch.load(saved / "model.pt", map_location="meta", weights_only=False)
+        assert {tensor.device.type for tensor in stored["model_state_dict"].values() if hasattr(tensor, "device")} == {
+            "meta"
+        }
+        model = scrcl.SCRCL.load(saved, adata=False, accelerator="cpu")
+        assert {parameter.device.type for parameter in model.module.parameters()} == {"cpu"}
 
     def test_prefix(self, trained, tmp_path):
         trained.save(tmp_path / "model", prefix="mine_")
