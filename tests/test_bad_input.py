@@ -75,6 +75,10 @@ def test_neighbors_key_that_is_no_graph():
     adata.uns["pca"] = {"params": {}}
     with pytest.raises(ValueError, match=r"does not describe a cell graph.*scanpy.pp.neighbors"):
         setup(adata, neighbors_key="pca")
+    adata.obsp["holes"] = sp.csr_matrix(np.diag(np.full(150, np.nan)))
+    adata.uns["holes"] = {"connectivities_key": "holes"}
+    with pytest.raises(ValueError, match=r"adata.obsp\['holes'\] holds NaN"):
+        setup(adata, neighbors_key="holes")
     adata.uns["lost"] = {"connectivities_key": "gone"}
     with pytest.raises(KeyError, match="'gone' is not in adata.obsp"):
         setup(adata, neighbors_key="lost")

@@ -698,7 +698,10 @@ def _read_graph(adata: AnnData, key: str) -> sp.csr_array:
             f"`scanpy.pp.neighbors(adata, key_added={key!r})`."
         )
     check_key(graph_key, adata.obsp, f"the graph of neighbors_key={key!r},", "adata.obsp")
-    return adata.obsp[graph_key]
+    graph = sp.csr_array(adata.obsp[graph_key])
+    if not np.isfinite(graph.data).all():
+        raise ValueError(f"adata.obsp[{graph_key!r}] holds NaN or infinite weights. Build the graph again.")
+    return graph
 
 
 def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) -> None:
