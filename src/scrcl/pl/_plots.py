@@ -1,5 +1,6 @@
 """Plots of training and of what the model found."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,7 +99,10 @@ def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
     indices = np.concatenate([itself, found.indices], 1)
     distances = np.concatenate([np.zeros_like(itself, dtype=np.float32), found.distances], 1)
     mapper = UMAP(n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1, precomputed_knn=(indices, distances, None))
-    return mapper.fit_transform(latent).astype(np.float32)
+    with warnings.catch_warnings():
+        # New points will not be mapped, so that UMAP's search index is not missed.
+        warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)
+        return mapper.fit_transform(latent).astype(np.float32)
 
 
 def cluster_sizes(adata: AnnData, key: str = keys.CLUSTERS_KEY, ax: Axes | None = None) -> Axes:
