@@ -48,6 +48,15 @@ def test_umap(result):
     np.testing.assert_array_equal(adata.obsm["X_scrcl_umap"], coordinates)
 
 
+def test_umap_follows_the_latent_representation(result):
+    _, adata = result
+    scrcl.pl.umap(adata)
+    before = adata.obsm["X_scrcl_umap"].copy()
+    adata.obsm["X_scrcl"] = adata.obsm["X_scrcl"][::-1].copy()
+    scrcl.pl.umap(adata)
+    assert not np.array_equal(adata.obsm["X_scrcl_umap"], before)
+
+
 def test_umap_is_reproducible(result):
     from scrcl.pl._plots import umap_coordinates
 

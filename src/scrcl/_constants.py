@@ -24,5 +24,7 @@ RUN_KEY: Final = "scrcl_run"
 LATENT_KEY: Final = "X_scrcl"
 #: ``obsm`` key of the two-dimensional map of the latent representation.
 UMAP_KEY: Final = "X_scrcl_umap"
+#: ``uns`` key of the checksum of the latent representation that was mapped.
+UMAP_SOURCE_KEY: Final = "scrcl_umap"
 #: ``obs`` key of the clusters (command line, tutorials).
 CLUSTERS_KEY: Final = "scrcl"

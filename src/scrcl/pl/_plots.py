@@ -1,6 +1,7 @@
 """Plots of training and of what the model found."""
 
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,8 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
         raise ValueError("model has no training history. Train it first: `model.train()`.")
     ax = _axes(ax)
     for name, curve in curves.items():
+        if "loss" not in name:  # a learning rate, say
+            continue
         values = curve.iloc[:, 0].to_numpy(dtype=float)
         start = values[0] if values[0] != 0 else 1.0
         label = name.removesuffix("_train").replace("_", " ")
@@ -56,7 +59,8 @@ def umap(
 ) -> Axes:
     """Plot a UMAP of the latent space.
 
-    The map is computed on the first call and kept in ``adata.obsm["X_scrcl_umap"]``.
+    The map is computed on the first call, kept in ``adata.obsm["X_scrcl_umap"]``, and computed anew when the latent
+    representation has changed.
 
     Parameters
     ----------
@@ -81,9 +85,12 @@ def umap(
         If ``color`` or ``basis`` is missing.
     """
     check_key(color, adata.obs, "color", "adata.obs")
-    if keys.UMAP_KEY not in adata.obsm:
-        check_key(basis, adata.obsm, "basis", "adata.obsm")
-        adata.obsm[keys.UMAP_KEY] = umap_coordinates(adata.obsm[basis])
+    check_key(basis, adata.obsm, "basis", "adata.obsm")
+    latent = np.ascontiguousarray(adata.obsm[basis])
+    source = zlib.crc32(latent.tobytes())
+    if keys.UMAP_KEY not in adata.obsm or adata.uns.get(keys.UMAP_SOURCE_KEY) != source:
+        adata.obsm[keys.UMAP_KEY] = umap_coordinates(latent)
+        adata.uns[keys.UMAP_SOURCE_KEY] = source
     options = {"show": False, "ax": _axes(ax), "frameon": False, "title": color}
     return sc.pl.embedding(adata, keys.UMAP_KEY, color=color, **{**options, **kwargs})
 
