@@ -96,11 +96,11 @@ def _run(arguments: argparse.Namespace) -> None:
     with _writable(output) as unfinished, _quiet(), _Stages() as stages:
         with stages("reading"):
             adata = datasets.pbmc700() if is_demo else _read(arguments.input)
+        _check_n_clusters(arguments.n_clusters, adata.n_obs)
         scvi.settings.seed = arguments.seed
         with stages("features and graphs"):
             SCRCL.setup_anndata(adata, layer=None if is_demo else arguments.layer)
             model = SCRCL(adata)
-            _check_n_clusters(arguments.n_clusters, adata.n_obs)
         with stages("training") as on_epoch:
             model.train(arguments.epochs, enable_progress_bar=False, callbacks=[on_epoch])
             if model.trainer.interrupted:
