@@ -97,7 +97,7 @@ def test_attached_cells_receive_and_send_nothing():
     adjacency = symmetric_adjacency(nearest_neighbors(LINE, 1).to_sparse())
     propagation = normalized_adjacency(adjacency)
     new = nearest_neighbors(LINE, 2, np.array([[0.4], [9.0]], dtype=np.float32))
-    attached = attach(propagation, adjacency, new).toarray()
+    attached = attach(adjacency, new).toarray()
     np.testing.assert_array_equal(attached[:5, :5], propagation.toarray())
     np.testing.assert_array_equal(attached[:5, 5:], 0)
     degree = adjacency.sum(axis=1) + 1

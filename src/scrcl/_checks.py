@@ -99,6 +99,15 @@ def check_at_least(value: Any, lowest: float, argument: str) -> None:
         raise ValueError(f"{argument} must be {wanted} of at least {lowest}, not {value!r}.")
 
 
+def check_n_clusters(value: Any, n_cells: int, argument: str = "n_clusters") -> None:
+    """Refuse a number of clusters below 2 or above the number of cells; ``None`` leaves it to be found."""
+    if value is None:
+        return
+    check_at_least(value, 2, argument)
+    if value > n_cells:
+        raise ValueError(f"{argument}={value} is more than the {n_cells:,} cells there are. Ask for fewer.")
+
+
 def check_option(value: Any, options: Sequence[str], argument: str) -> None:
     """Refuse a value that is not among the options."""
     if value not in options:

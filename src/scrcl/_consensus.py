@@ -9,6 +9,7 @@ import numpy as np
 import scipy.cluster.hierarchy
 from scipy.spatial.distance import squareform
 from sklearn.cluster import KMeans
+from sklearn.preprocessing import normalize
 
 from ._cluster import Clustering, number_by_size
 
@@ -39,8 +40,7 @@ def consensus(points: np.ndarray, features: np.ndarray, n_clusters: int, seed: i
         Seed of the micro-clusters.
     """
     n = len(points)
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    profiles = features / np.maximum(norms, np.finfo(features.dtype).tiny)
+    profiles = normalize(features)
     seeds = np.random.default_rng(seed).integers(2**31, size=N_REPEATS + 1)
 
     def divide(number: int, cells_each: int, seed: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from sklearn.preprocessing import normalize
 from statsmodels.nonparametric.smoothers_lowess import lowess
 
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
@@ -195,9 +196,8 @@ class CountFeatures:
         Each row is scaled to the norm :math:`\sqrt d`, so that a gene counts by its profile, as in the gene graph, and
         not by its abundance.
         """
-        features = self.log.loadings * self.log.singular_values
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
-        return (features * np.sqrt(features.shape[1]) / np.maximum(norms, 1e-12)).astype(np.float32)
+        features = normalize(self.log.loadings * self.log.singular_values)
+        return (features * np.sqrt(features.shape[1])).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain numbers and arrays."""

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
 
@@ -88,9 +89,7 @@ def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:
     -------
     Binary ``(G, G)`` matrix; row ``g`` holds the nearest genes of gene ``g``.
     """
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    profiles = features / np.maximum(norms, np.finfo(features.dtype).tiny)
-    others = nearest_neighbors(profiles, min(n_neighbors, len(features)) - 1) if len(features) > 1 else None
+    others = nearest_neighbors(normalize(features), min(n_neighbors, len(features)) - 1) if len(features) > 1 else None
     itself = sp.eye_array(len(features), dtype=np.float32, format="csr")
     return sp.csr_array(itself if others is None else others.to_sparse() + itself)
 
@@ -106,7 +105,7 @@ def directed_propagation(graph: sp.csr_array) -> sp.csr_array:
     return sp.csr_array(scale @ graph.T @ scale)
 
 
-def attach(propagation: sp.csr_array, adjacency: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
+def attach(adjacency: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
     """Add new cells to a cell graph so that they receive from it and send nothing.
 
     The edges of a new cell are weighted as in :func:`normalized_adjacency`, with the degrees that its neighbours have
@@ -115,8 +114,6 @@ def attach(propagation: sp.csr_array, adjacency: sp.csr_array, neighbors: Neighb
 
     Parameters
     ----------
-    propagation
-        ``(n, n)`` propagation matrix of the graph.
     adjacency
         ``(n, n)`` adjacency of the graph.
     neighbors
@@ -131,7 +128,7 @@ def attach(propagation: sp.csr_array, adjacency: sp.csr_array, neighbors: Neighb
     weights = 1 / np.sqrt((degree[neighbors.indices] + 1) * (k + 1))
     received = neighbors.to_sparse(weights.astype(np.float32))
     itself = sp.diags_array(np.full(n_new, 1 / (k + 1), dtype=np.float32))
-    return sp.csr_array(sp.block_array([[propagation, None], [received, itself]]))
+    return sp.csr_array(sp.block_array([[normalized_adjacency(adjacency), None], [received, itself]]))
 
 
 def to_torch(matrix: sp.csr_array) -> Tensor:

@@ -27,6 +27,7 @@ from ._checks import (
     check_at_least,
     check_cells_have_counts,
     check_key,
+    check_n_clusters,
     check_option,
     check_unique_genes,
     match_genes,
@@ -309,9 +310,10 @@ class SCRCL(BaseModelClass):
         kept = np.zeros(adata.n_vars, dtype=bool)
         kept[columns] = True
         adata.var[keys.GENES_KEY] = kept
-        gene_features = np.zeros((adata.n_vars, reference.transform.gene_features.shape[1]), dtype=np.float32)
-        gene_features[columns] = reference.transform.gene_features
-        adata.varm[keys.GENE_FEATURES_KEY] = gene_features
+        gene_features = reference.transform.gene_features
+        all_genes = np.zeros((adata.n_vars, gene_features.shape[1]), dtype=np.float32)
+        all_genes[columns] = gene_features
+        adata.varm[keys.GENE_FEATURES_KEY] = all_genes
         edges = reference.gene_graph.tocoo()
         adata.varp[keys.GENE_GRAPH_KEY] = sp.csr_matrix(
             (edges.data, (columns[edges.row], columns[edges.col])), shape=(adata.n_vars, adata.n_vars)
@@ -517,18 +519,12 @@ class SCRCL(BaseModelClass):
         self._check_if_trained(warn=False)
         check_option(method, get_args(Method), "method")
         check_option(representation, REPRESENTATIONS, "representation")
-        if n_clusters is not None:
-            check_at_least(n_clusters, 2, "n_clusters")
-            if n_clusters > self._reference.n_cells:
-                raise ValueError(
-                    f"n_clusters={n_clusters} is more than the {self._reference.n_cells:,} cells of the model. Ask for "
-                    "fewer."
-                )
+        check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
         adata = self._data(adata)
-        clustering = self._cluster(n_clusters, method, float(resolution), representation, seed)
         known, placed = self._find(adata, indices)
+        clustering = self._cluster(n_clusters, method, float(resolution), representation, seed)
         labels = clustering.labels[known]
         labels[known < 0] = clustering.assign(placed[representation])
         names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
@@ -558,15 +554,16 @@ class SCRCL(BaseModelClass):
         The row of each cell among the cells of the model, -1 for a new one, and each representation of the new cells.
         """
         rows = None if indices is None else as_rows(indices, adata.n_obs)
+        reference, none_placed = self._reference, {name: z[:0] for name, z in self._reference_latent.items()}
         if self._is_reference(adata):
-            known = np.arange(adata.n_obs) if rows is None else rows
-            return known, {name: latent[:0] for name, latent in self._reference_latent.items()}
+            return (np.arange(adata.n_obs) if rows is None else rows), none_placed
         features = self._read_features(adata, rows)
-        known, neighbors = self._reference.locate(features)
+        known, neighbors = reference.locate(features)
         new = known < 0
+        if not new.any():
+            return known, none_placed
         neighbors = Neighbors(neighbors.indices[new], neighbors.distances[new], neighbors.n_targets)
-        reference = self._reference
-        propagation = attach(normalized_adjacency(reference.adjacency), reference.adjacency, neighbors)
+        propagation = attach(reference.adjacency, neighbors)
         encoded = self._encode(np.concatenate([reference.features, features[new]]), propagation)
         return known, {name: latent[reference.n_cells :] for name, latent in encoded.items()}
 

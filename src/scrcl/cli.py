@@ -26,6 +26,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from . import _constants as keys
 from . import datasets, pl
+from ._checks import check_n_clusters
 from ._model import SCRCL
 
 #: Results go to standard output; progress and errors to standard error.
@@ -96,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with _writable(output) as unfinished, _quiet(), _Stages() as stages:
         with stages("reading"):
             adata = datasets.pbmc700() if is_demo else _read(arguments.input)
-        _check_n_clusters(arguments.n_clusters, adata.n_obs)
+        check_n_clusters(arguments.n_clusters, adata.n_obs, "--n-clusters")
         scvi.settings.seed = arguments.seed
         with stages("features and graphs"):
             SCRCL.setup_anndata(adata, layer=None if is_demo else arguments.layer)
@@ -115,7 +116,7 @@ def _run(arguments: argparse.Namespace) -> None:
         with stages("writing"):
             adata.write_h5ad(unfinished)
 
-    _report(adata, model, stages.seconds, output)
+    _report(adata, stages.seconds, output)
     if is_demo:
         _compare(adata)
 
@@ -136,11 +137,6 @@ def _check_paths(source: Path | None, output: Path, plots: Path | None, overwrit
             plots.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"The folder {plots} for plots cannot be made: {error.strerror}.") from error
-
-
-def _check_n_clusters(n_clusters: int | None, n_cells: int) -> None:
-    if n_clusters is not None and not 2 <= n_clusters <= n_cells:
-        raise UserError(f"--n-clusters must be between 2 and the number of cells, {n_cells:,}, not {n_clusters}.")
 
 
 @contextmanager
@@ -254,7 +250,7 @@ def _record(arguments: argparse.Namespace, model: SCRCL, adata: AnnData, seconds
     }
 
 
-def _report(adata: AnnData, model: SCRCL, seconds: dict[str, float], output: Path) -> None:
+def _report(adata: AnnData, seconds: dict[str, float], output: Path) -> None:
     clusters = Table(title=f"{adata.n_obs:,} cells, {adata.obs[keys.CLUSTERS_KEY].nunique()} clusters")
     for column in ("cluster", "cells", "share"):
         clusters.add_column(column, justify="right")
