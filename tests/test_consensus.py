@@ -5,14 +5,11 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from scrcl._cluster import kmeans
-from scrcl._consensus import (
-    LEAST_COHESION,
-    SIZE_POWER,
-    agglomerate,
-    consensus,
-    joining_cost,
-    reconcile,
-)
+from scrcl._consensus import LEAST_COHESION, Ensemble, Tree, agglomerate, joining_distance
+
+
+def consensus(points, features, n_clusters, seed):
+    return Ensemble.build([points], [features], seed, n_clusters).cut(n_clusters)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -42,20 +39,18 @@ def test_number_of_clusters_and_numbering(n_clusters):
     np.testing.assert_array_equal(consensus(points, points, n_clusters, 0).labels, found.labels)
 
 
-def test_joining_cost_by_brute_force():
+def test_joining_distance_by_brute_force():
     rng = np.random.default_rng(1)
     profiles, labels = unit(rng.normal(size=(30, 4)) + 1), rng.integers(4, size=30)
     members = [profiles[labels == k] for k in range(4)]
     cosines = np.array([[(a @ b.T).sum() for b in members] for a in members])
     sizes = np.array([len(m) for m in members], dtype=float)
-    cost = joining_cost(cosines, sizes)
+    distance = joining_distance(cosines, sizes)
     for a, b in itertools.permutations(range(4), 2):
         between = np.mean([x @ y for x in members[a] for y in members[b]])
         within = [np.mean([x @ y for x, y in itertools.permutations(members[k], 2)]) for k in (a, b)]
         noise_free = between / np.sqrt(np.prod(np.maximum(within, LEAST_COHESION)))
-        harmonic = 2 / (1 / sizes[a] + 1 / sizes[b]) / 30
-        assert cost[a, b] == pytest.approx(max(1 - noise_free, 1e-6) * harmonic**SIZE_POWER)
-    assert np.isinf(np.diag(cost)).all()
+        assert distance[a, b] == pytest.approx(max(1 - noise_free, 1e-6))
 
 
 def test_agglomeration_joins_what_is_alike():
@@ -63,25 +58,65 @@ def test_agglomeration_joins_what_is_alike():
     rng = np.random.default_rng(2)
     labels = np.repeat(np.arange(6), 20)
     profiles = unit(np.eye(3)[labels // 2] + 0.1 * rng.normal(size=(120, 3)))
-    assert adjusted_rand_score(labels // 2, agglomerate(profiles, labels, 3)) == 1
-    np.testing.assert_array_equal(agglomerate(profiles, labels, 6), labels)
-    np.testing.assert_array_equal(agglomerate(profiles, labels, 9), labels)
+    tree = agglomerate(profiles, labels)
+    assert adjusted_rand_score(labels // 2, tree.cut(3)) == 1
+    np.testing.assert_array_equal(tree.cut(6), labels)
+    np.testing.assert_array_equal(tree.cut(9), labels)
+    assert (tree.cut(1) == 0).all()
+    # Halves of one direction are alike; different directions are not.
+    assert (tree.distances[4:7] < 0.1).all()
+    assert (tree.distances[2:4] > 0.8).all()
+
+
+def test_trees_are_nested():
+    rng = np.random.default_rng(4)
+    tree = agglomerate(unit(rng.normal(size=(200, 5))), rng.integers(12, size=200))
+    cuts = [tree.cut(k) for k in range(1, 13)]
+    for fewer, more in itertools.pairwise(cuts):
+        assert len(np.unique(more)) == len(np.unique(fewer)) + 1
+        assert len(np.unique(more + 100 * fewer)) == len(np.unique(more))
 
 
 def test_very_small_clusters_join_the_most_similar_first():
     labels = np.array([0] * 20 + [1] * 20 + [2] * 3)
     profiles = unit(np.array([[1.0, 0], [0, 1], [0.3, 1]])[labels])
-    joined = agglomerate(profiles, labels, 2)
+    joined = agglomerate(profiles, labels).cut(2)
     assert adjusted_rand_score(np.where(labels == 2, 1, labels), joined) == 1
 
 
+def flat_tree(labels: list[int]) -> Tree:
+    """A tree of two clusters."""
+    return Tree(np.array(labels), np.array([[2, 1], [1, 2]]), np.array([0, 0, 0.5]))
+
+
 def test_reconciliation_by_hand():
-    """Two of three runs say that atoms 0 and 1 belong together, and 2 and 3."""
+    """Two of three trees say that atoms 0 and 1 belong together, and 2 and 3."""
     atoms = np.array([0, 0, 1, 2, 3, 3])
-    runs = [np.array([7, 7, 7, 1, 1, 1]), np.array([0, 0, 0, 5, 5, 5]), np.array([0, 0, 1, 0, 1, 1])]
-    found = reconcile(runs, atoms, 2)
-    assert adjusted_rand_score([0, 0, 0, 1, 1, 1], found) == 1
-    np.testing.assert_array_equal(reconcile(runs, atoms, 4), atoms)
+    trees = [flat_tree([0, 0, 0, 1, 1, 1]), flat_tree([1, 1, 1, 0, 0, 0]), flat_tree([0, 0, 1, 0, 1, 1])]
+    ensemble = Ensemble(np.zeros((6, 1)), atoms, trees)
+    found = ensemble.cut(2)
+    assert adjusted_rand_score([0, 0, 0, 1, 1, 1], found.labels) == 1
+    assert adjusted_rand_score(atoms, ensemble.cut(4).labels) == 1
+    # Atom 0 is always with itself and in two of three trees with atom 1; in one of three with atom 2, never with 3.
+    same, other = (2 * 1 + 1 * 2 / 3) / 3, (1 * 1 / 3 + 2 * 0) / 3
+    np.testing.assert_allclose(found.probabilities[0, found.labels[0]], same / (same + other), rtol=1e-6)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
+    assert ensemble.agreement(2) == pytest.approx((1 + 1 + adjusted_rand_score([0, 0, 1, 0, 1, 1], found.labels)) / 3)
+    assert ensemble.distance(2) == 0.5
+    assert ensemble.distance(3) == 0
+
+
+def test_probabilities_tell_cells_between_two_types():
+    rng = np.random.default_rng(0)
+    centers = np.eye(8)[[0, 1]] * 5
+    sure = np.repeat(centers, 150, axis=0)
+    between = np.repeat(centers.mean(0, keepdims=True), 30, axis=0)
+    points = (np.concatenate([sure, between]) + rng.normal(size=(330, 8)) * 0.6).astype(np.float32)
+    # Micro-clusters of cells between the types are put with one type by some trees and with the other by others.
+    features = [points + rng.normal(size=points.shape) * 0.8 for _ in range(6)]
+    certainty = Ensemble.build([points], features, 0).cut(2).probabilities.max(1)
+    assert certainty[:300].mean() > 0.95
+    assert certainty[300:].mean() < certainty[:300].mean() - 0.1
 
 
 def test_duplicate_cells():

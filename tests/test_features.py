@@ -87,13 +87,55 @@ def test_projections_are_principal_components(counts, n_components):
     fitted = CountFeatures.fit(counts, totals, n_components)
     values = log_normalize(counts.toarray(), totals, fitted.target)
     pca = PCA(min(n_components, *(np.array(counts.shape) - [1, 0])), svd_solver="full").fit(values)
-    kept = fitted.log.loadings.shape[1]
-    scores = fitted.log(values)
+    kept = fitted.projections["log"].loadings.shape[1]
+    scores = fitted.projections["log"](values)
     expected = pca.transform(values)[:, :kept]
     signs = np.sign((scores * expected).sum(0))
-    np.testing.assert_allclose(scores, expected * signs * fitted.log.scale, atol=1e-6)
-    np.testing.assert_allclose(fitted.log.singular_values**2, (expected**2).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(scores, expected * signs * fitted.projections["log"].scale, atol=1e-6)
+    np.testing.assert_allclose(fitted.projections["log"].singular_values ** 2, (expected**2).mean(0), rtol=1e-6)
     assert (scores**2).sum(1).mean() == pytest.approx(1)
+
+
+def test_features_are_the_components_of_each_normalization(counts):
+    """Every part of the features, against scikit-learn on a normalisation written out here."""
+    totals = totals_of(counts)
+    dense = counts.toarray().astype(np.float64)
+    log = np.log1p(dense / totals[:, None] * np.median(totals))
+    mean = totals[:, None] * dense.sum(0) / dense.sum()
+    residuals = np.clip((dense - mean) / np.sqrt(mean + mean**2 / 100), -np.sqrt(90), np.sqrt(90))
+    fitted_log = log / log.sum(1, keepdims=True)
+    expected = {
+        "log": log,
+        "pearson": residuals,
+        "standardized_log": fitted_log / fitted_log.std(0),
+        "signed_log_residuals": np.sign(residuals) * np.log(1 + np.abs(residuals)),
+    }
+    fitted = CountFeatures.fit(counts, totals, 5)
+    features = fitted.transform(counts, totals)
+    assert list(fitted.projections) == list(expected)
+    for part, values in zip(fitted.parts.values(), expected.values(), strict=True):
+        scores = PCA(5, svd_solver="full").fit_transform(values)
+        scores /= np.sqrt((scores**2).sum(1).mean())
+        found = features[:, part]
+        np.testing.assert_allclose(found, scores * np.sign((scores * found).sum(0)), atol=1e-4)
+
+
+def test_the_stabilised_normalizations_at_unit_length(counts):
+    totals = totals_of(counts)
+    fitted = CountFeatures.fit(counts, totals, 4)
+    features = fitted.transform(counts, totals)
+    expected = features[:, 8:] / np.linalg.norm(features[:, 8:], axis=1, keepdims=True)
+    np.testing.assert_allclose(fitted.select_stabilized(features), expected, rtol=1e-5)
+
+
+def test_reads_the_two_normalizations_of_the_first_release(counts):
+    totals = totals_of(counts)
+    fitted = CountFeatures.fit(counts, totals, 4)
+    new = fitted.to_dict()
+    old = {key: new[key] for key in ("target", "fractions", "clip")}
+    old |= {name: new["projections"][name] for name in ("log", "pearson")}
+    features = CountFeatures.from_dict(old).transform(counts, totals)
+    np.testing.assert_array_equal(features, fitted.transform(counts, totals)[:, :8])
 
 
 def test_transform_does_not_depend_on_the_other_cells(counts, monkeypatch):

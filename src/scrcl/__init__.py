@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 from . import datasets, pl
 from ._model import SCRCL
+from ._number import NumberOfClusters
 
-__all__ = ["SCRCL", "datasets", "pl"]
+__all__ = ["SCRCL", "NumberOfClusters", "datasets", "pl"]
 
 __version__ = version("scrcl")

@@ -16,7 +16,7 @@ N_STARTS = 20
 #: Number of neighbours in the graph that Leiden divides.
 N_NEIGHBORS = 15
 #: Modularity resolution that suits this latent space, whose clusters are compact.
-RESOLUTION = 0.2
+RESOLUTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,14 @@ class Clustering:
         ``(n,)`` cluster of each, numbered from 0 by decreasing size.
     centers
         ``(k, d)`` cluster centres; ``None`` where clusters are not defined by centres.
+    probabilities
+        ``(n, k)`` probability that a point belongs to a cluster; ``None`` where the method gives none.
     """
 
     points: np.ndarray
     labels: np.ndarray
     centers: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
     @property
     def n_clusters(self) -> int:
@@ -46,10 +49,18 @@ class Clustering:
         """Assign points ``(m, d)`` to the nearest centre or, without centres, to what most of their neighbours are."""
         if self.centers is not None:
             return nearest_neighbors(self.centers, 1, points).indices[:, 0]
-        neighbors = nearest_neighbors(self.points, min(N_NEIGHBORS, len(self.points)), points)
         votes = np.zeros((len(points), self.n_clusters))
-        np.add.at(votes, (np.arange(len(points))[:, None], self.labels[neighbors.indices]), 1)
+        np.add.at(votes, (np.arange(len(points))[:, None], self.labels[self._neighbors(points)]), 1)
         return votes.argmax(1)
+
+    def assign_probabilities(self, points: np.ndarray) -> np.ndarray:
+        """Probabilities ``(m, k)`` of points ``(m, d)``: the mean of those of their neighbours."""
+        if self.probabilities is None:
+            raise ValueError("These clusters have no probabilities.")
+        return self.probabilities[self._neighbors(points)].mean(1)
+
+    def _neighbors(self, points: np.ndarray) -> np.ndarray:
+        return nearest_neighbors(self.points, min(N_NEIGHBORS, len(self.points)), points).indices
 
 
 def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:

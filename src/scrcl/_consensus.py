@@ -1,22 +1,32 @@
 """Consensus of agglomerated micro-clusters, over plain arrays.
 
 k-means wants clusters of equal size and divides the largest cell type rather than find the rare ones. Here k-means only
-makes many small clusters of the latent space. These are joined by how similar their cells are in the features, which
-training has not drawn together, and several such clusterings are reconciled.
+makes many small clusters. These are joined, two at a time, by how similar their cells are in the features, which
+training has not drawn together. What they are joined by, and from which small clusters the joining starts, decides
+where a close call goes; so it is done many times, from several representations and by several features, and the trees
+that result are reconciled. How often they agree tells how certain a cell's cluster is.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.cluster.hierarchy
+import scipy.sparse as sp
 from scipy.spatial.distance import squareform
 from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
 from ._cluster import Clustering, number_by_size
 
-#: Micro-clusters, and atoms on which clusterings are reconciled, if there are enough cells.
+#: Micro-clusters, and atoms on which trees are reconciled, if there are enough cells.
 N_MICRO, N_ATOMS = 60, 150
-#: Clusterings that are reconciled.
-N_REPEATS = 10
+#: Least number of cells to each micro-cluster and to each atom.
+CELLS_PER_MICRO, CELLS_PER_ATOM = 8, 6
+#: Divisions into micro-clusters, shared among the representations.
+N_REPEATS = 8
 #: Cells and share of cells below which a micro-cluster joins another first.
 SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
 #: Power of the size in the cost of joining two clusters: 0 is average linkage, 1 would be like Ward's.
@@ -25,36 +35,127 @@ SIZE_POWER = 0.05
 LEAST_COHESION = 0.02
 
 
-def consensus(points: np.ndarray, features: np.ndarray, n_clusters: int, seed: int) -> Clustering:
-    """Consensus of agglomerated micro-clusters.
+@dataclass(frozen=True)
+class Tree:
+    """The order in which micro-clusters are joined.
 
-    Parameters
+    Attributes
+    ----------
+    labels
+        ``(n,)`` micro-cluster of each cell.
+    together
+        ``(m, m)`` the largest number of clusters at which two micro-clusters are in the same one.
+    distances
+        ``(m + 1,)`` distance between the two clusters that are joined when there are as many as the index says; 0
+        where none are.
+    """
+
+    labels: np.ndarray
+    together: np.ndarray
+    distances: np.ndarray
+
+    def cut(self, n_clusters: int) -> np.ndarray:
+        """The ``(n,)`` clusters when ``n_clusters`` are left; fewer if there never were as many."""
+        return (self.together >= min(n_clusters, len(self.together))).argmax(1)[self.labels]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Many trees over the same cells.
+
+    Attributes
     ----------
     points
-        ``(n, d)`` latent representation, in which micro-clusters are made.
-    features
-        ``(n, m)`` cell features, by which they are joined.
-    n_clusters
-        Number of clusters.
-    seed
-        Seed of the micro-clusters.
+        ``(n, d)`` latent representation, by which further cells join.
+    atoms
+        ``(n,)`` small groups of cells, numbered from 0, that are never divided.
+    trees
+        The trees.
     """
-    n = len(points)
-    profiles = normalize(features)
-    seeds = np.random.default_rng(seed).integers(2**31, size=N_REPEATS + 1)
 
-    def divide(number: int, cells_each: int, seed: int) -> np.ndarray:
-        number = max(min(number, n // cells_each), n_clusters)
-        return KMeans(number, n_init=1, random_state=seed).fit_predict(points)
+    points: np.ndarray
+    atoms: np.ndarray
+    trees: list[Tree]
 
-    runs = [agglomerate(profiles, divide(N_MICRO, 8, s), n_clusters) for s in seeds[:-1]]
-    atoms = divide(N_ATOMS, 6, seeds[-1])
-    joined = reconcile(runs, np.unique(atoms, return_inverse=True)[1], n_clusters)
-    return Clustering(points, number_by_size(joined))
+    @classmethod
+    def build(
+        cls, representations: Sequence[np.ndarray], features: Sequence[np.ndarray], seed: int, n_clusters: int = 0
+    ) -> "Ensemble":
+        """Divide cells into micro-clusters in several ways and join these in several ways.
+
+        Parameters
+        ----------
+        representations
+            ``(n, d)`` arrays in which micro-clusters are made by k-means, the latent representation first.
+        features
+            ``(n, m)`` arrays by whose cosines they are joined.
+        seed
+            Seed of k-means.
+        n_clusters
+            Number of clusters for which there must be enough micro-clusters.
+        """
+        n = len(representations[0])
+        n_divisions = max(1, N_REPEATS // len(representations))
+        seeds = iter(np.random.default_rng(seed).integers(2**31, size=n_divisions * len(representations) + 1))
+
+        def divide(points: np.ndarray, number: int, cells_each: int) -> np.ndarray:
+            number = min(n, max(n_clusters, min(max(number, 2 * n_clusters), n // cells_each)))
+            labels = KMeans(max(number, 1), n_init=1, random_state=next(seeds)).fit_predict(points)
+            return np.unique(labels, return_inverse=True)[1]
+
+        profiles = [normalize(space) for space in features]
+        trees = []
+        for points in representations:
+            for _ in range(n_divisions):
+                micro = divide(points, N_MICRO, CELLS_PER_MICRO)
+                trees += [agglomerate(profile, micro) for profile in profiles]
+        return cls(representations[0], divide(representations[0], N_ATOMS, CELLS_PER_ATOM), trees)
+
+    @cached_property
+    def _shares(self) -> list[sp.csr_array]:
+        """For each tree, the share of each atom ``(n_atoms, m)`` that is in each micro-cluster."""
+        return [normalize(_members(self.atoms).T @ _members(tree.labels), norm="l1") for tree in self.trees]
+
+    def cut(self, n_clusters: int) -> Clustering:
+        """Reconcile the clusters of all trees when ``n_clusters`` are left.
+
+        Atoms are joined by average linkage of how often they are together. The probability that an atom belongs to a
+        cluster is how often it is together with the cells of that cluster, relative to all clusters.
+        """
+        together = np.zeros((len(self._shares[0].toarray()),) * 2)
+        for tree, share in zip(self.trees, self._shares, strict=True):
+            same = (tree.together >= min(n_clusters, len(tree.together))).astype(np.float64)
+            together += share @ same @ share.T.toarray() / len(self.trees)
+        together = (together + together.T) / 2
+        if len(together) > n_clusters:
+            apart = np.clip(1 - together, 0, None)
+            np.fill_diagonal(apart, 0)
+            tree = scipy.cluster.hierarchy.linkage(squareform(apart, checks=False), "average")
+            joined = scipy.cluster.hierarchy.cut_tree(tree, n_clusters).ravel()
+        else:
+            joined = np.arange(len(together))
+        labels = number_by_size(joined[self.atoms])
+        cluster_of_atom = np.zeros(len(together), dtype=np.int64)
+        cluster_of_atom[self.atoms] = labels
+        sizes = np.bincount(self.atoms).astype(np.float64)
+        weights = _members(cluster_of_atom) * sizes[:, None]
+        belonging = together @ weights.toarray() / weights.sum(axis=0)
+        probabilities = normalize(belonging, norm="l1").astype(np.float32)
+        return Clustering(self.points, labels, probabilities=probabilities[self.atoms])
+
+    def agreement(self, n_clusters: int) -> float:
+        """Mean adjusted Rand index between the clusters of the trees and those of their consensus."""
+        consensus = self.cut(n_clusters).labels
+        return float(np.mean([adjusted_rand_score(consensus, tree.cut(n_clusters)) for tree in self.trees]))
+
+    def distance(self, n_clusters: int) -> float:
+        """Mean distance at which one of ``n_clusters`` clusters would be the next to be joined to another."""
+        found = [tree.distances[n_clusters] for tree in self.trees if n_clusters < len(tree.distances)]
+        return float(np.mean(found)) if found else 0.0
 
 
-def agglomerate(profiles: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    r"""Join clusters until ``n_clusters`` are left.
+def agglomerate(profiles: np.ndarray, labels: np.ndarray) -> Tree:
+    r"""Join clusters, two at a time, until one is left.
 
     The two clusters with the smallest :math:`d_{ab}\, s_{ab}^\alpha` are joined. :math:`d_{ab}` is one less the mean
     cosine between cells of both, divided by the geometric mean of the mean cosines between different cells of each:
@@ -66,86 +167,53 @@ def agglomerate(profiles: np.ndarray, labels: np.ndarray, n_clusters: int) -> np
     profiles
         ``(n, m)`` features with rows of unit length.
     labels
-        ``(n,)`` clusters to start from.
-    n_clusters
-        Number of clusters; if there are no more to start from, they are left as they are.
-
-    Returns
-    -------
-    ``(n,)`` clusters.
+        ``(n,)`` clusters to start from, numbered from 0.
     """
-    n = len(labels)
-    _, labels = np.unique(labels, return_inverse=True)
-    sizes = np.bincount(labels).astype(np.float64)
-    sums = np.zeros((len(sizes), profiles.shape[1]))
-    np.add.at(sums, labels, profiles)
+    members = _members(labels)
+    sizes = members.sum(axis=0)
+    sums = members.T @ profiles.astype(np.float64)
     cosines = sums @ sums.T  # summed over all pairs of cells of two clusters
-    names = np.arange(len(sizes))
-    group = names.copy()
-
-    def join(a: int, b: int) -> None:
-        nonlocal cosines, sizes, names
+    groups = [[number] for number in range(len(sizes))]
+    together = np.diag(np.full(len(sizes), len(sizes)))
+    distances = np.zeros(len(sizes) + 1)
+    smallest_size = max(SMALLEST_CELLS, SMALLEST_SHARE * len(labels))
+    while len(groups) > 1:
+        distance = joining_distance(cosines, sizes)
+        if sizes.min() < smallest_size:
+            a = int(sizes.argmin())
+            similarity = cosines[a] / sizes
+            similarity[a] = -np.inf
+            b = int(similarity.argmax())
+        else:
+            cost = distance * _size_factor(sizes)
+            np.fill_diagonal(cost, np.inf)
+            a, b = (int(i) for i in np.unravel_index(cost.argmin(), cost.shape))
+            distances[len(groups)] = distance[a, b]
+        a, b = min(a, b), max(a, b)
+        together[np.ix_(groups[a], groups[b])] = together[np.ix_(groups[b], groups[a])] = len(groups) - 1
+        groups[a] += groups.pop(b)
         cosines[a] += cosines[b]
         cosines[:, a] += cosines[:, b]
         sizes[a] += sizes[b]
-        group[group == names[b]] = names[a]
-        cosines = np.delete(np.delete(cosines, b, 0), b, 1)
-        sizes, names = np.delete(sizes, b), np.delete(names, b)
-
-    while len(names) > n_clusters and sizes.min() < max(SMALLEST_CELLS, SMALLEST_SHARE * n):
-        smallest = int(sizes.argmin())
-        similarity = cosines[smallest] / sizes
-        similarity[smallest] = -np.inf
-        join(int(similarity.argmax()), smallest)
-    while len(names) > n_clusters:
-        cost = joining_cost(cosines, sizes)
-        a, b = np.unravel_index(cost.argmin(), cost.shape)
-        join(int(a), int(b))
-    return group[labels]
+        cosines, sizes = np.delete(np.delete(cosines, b, 0), b, 1), np.delete(sizes, b)
+    return Tree(labels, together, distances)
 
 
-def joining_cost(cosines: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Cost ``(k, k)`` of joining two clusters, from cosines summed over pairs of cells and from sizes.
-
-    The diagonal is infinite.
-    """
+def joining_distance(cosines: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Distance ``(k, k)`` between clusters, from cosines summed over pairs of cells and from sizes."""
     pairs = np.maximum(sizes * (sizes - 1), 1)
     cohesion = np.maximum((np.diag(cosines) - sizes) / pairs, LEAST_COHESION)
     between = cosines / np.outer(sizes, sizes)
-    distance = np.maximum(1 - between / np.sqrt(np.outer(cohesion, cohesion)), 1e-6)
+    return np.maximum(1 - between / np.sqrt(np.outer(cohesion, cohesion)), 1e-6)
+
+
+def _size_factor(sizes: np.ndarray) -> np.ndarray:
+    """By what the distance is multiplied, so that of two equal ones the smaller clusters are joined."""
     harmonic = 2 * np.outer(sizes, sizes) / np.add.outer(sizes, sizes) / sizes.sum()
-    cost = distance * harmonic**SIZE_POWER
-    np.fill_diagonal(cost, np.inf)
-    return cost
+    return harmonic**SIZE_POWER
 
 
-def reconcile(runs: list[np.ndarray], atoms: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Reconcile clusterings by average linkage of how often atoms fall together.
-
-    Parameters
-    ----------
-    runs
-        Clusterings ``(n,)``.
-    atoms
-        ``(n,)`` atoms, numbered from 0, that are joined as wholes.
-    n_clusters
-        Number of clusters.
-
-    Returns
-    -------
-    ``(n,)`` clusters.
-    """
-    n_atoms = int(atoms.max()) + 1
-    together = np.zeros((n_atoms, n_atoms))
-    for labels in runs:
-        _, labels = np.unique(labels, return_inverse=True)
-        shares = np.zeros((n_atoms, labels.max() + 1))
-        np.add.at(shares, (atoms, labels), 1)
-        shares /= shares.sum(1, keepdims=True)
-        together += shares @ shares.T / len(runs)
-    if n_atoms <= n_clusters:
-        return atoms
-    apart = np.clip(1 - (together + together.T) / 2, 0, None)
-    np.fill_diagonal(apart, 0)
-    tree = scipy.cluster.hierarchy.linkage(squareform(apart, checks=False), "average")
-    return scipy.cluster.hierarchy.cut_tree(tree, n_clusters).ravel()[atoms]
+def _members(labels: np.ndarray) -> sp.csr_array:
+    """Which of ``n`` things is in which of ``k`` groups, ``(n, k)``."""
+    n = len(labels)
+    return sp.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, int(labels.max()) + 1))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,12 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
 THETA = 100.0
+#: The normalisations, in the order of the features: two as they are, and one of each with its genes on a par.
+LOG, PEARSON, STANDARDIZED, SIGNED_LOG = NORMALIZATIONS = ("log", "pearson", "standardized_log", "signed_log_residuals")
+#: Those that the network reads and that neighbours are found by.
+STABILIZED = (STANDARDIZED, SIGNED_LOG)
+#: Those by which clusters are joined.
+JOINING = (LOG, PEARSON, STANDARDIZED)
 #: Entries of the dense block of counts that is held at once.
 BLOCK_ENTRIES = 20_000_000
 #: Genes below which no curve of variance over mean is fitted.
@@ -128,28 +135,36 @@ class Projection:
 
 @dataclass(frozen=True)
 class CountFeatures:
-    """Cell features from counts: principal components of two normalisations, side by side.
+    """Cell features from counts: principal components of several normalisations, side by side.
 
-    Log-normalised counts and analytic Pearson residuals see different things in the same counts. Both are reduced to
-    their leading components by loadings that are kept, so that new cells are projected in the same way.
+    Each normalisation sees something else in the same counts. In log-normalised counts and in analytic Pearson
+    residuals, genes count by their variance, so that few genes that differ much can tell two types apart. In the two
+    stabilised forms, proportional fitting of the logarithms (Booeshaghi et al., bioRxiv 2022) with standardised genes
+    and the signed logarithms of the residuals, genes count alike, so that small differences of many genes do. All
+    are reduced to their leading components by loadings that are kept, so that new cells are projected in the same way.
 
     Attributes
     ----------
     target
         Counts a cell to which the log-normalised counts are scaled.
+    log_target
+        Sum of the log-normalised counts of a cell to which the fitted logarithms are scaled.
     fractions
         ``(G,)`` fraction of all counts that each gene has.
+    deviations
+        ``(G,)`` standard deviation of the fitted logarithms of each gene.
     clip
         Largest Pearson residual.
-    log, pearson
-        The two projections.
+    projections
+        The projection of each normalisation by its name, in the order of the features.
     """
 
     target: float
+    log_target: float
     fractions: np.ndarray
+    deviations: np.ndarray
     clip: float
-    log: Projection
-    pearson: Projection
+    projections: dict[str, Projection]
 
     @classmethod
     def fit(cls, counts: sp.csr_array, totals: np.ndarray, n_components: int) -> Self:
@@ -165,29 +180,57 @@ class CountFeatures:
             Number of components of each normalisation; fewer where the data support fewer.
         """
         target = float(np.median(totals))
+        log_sums = [log_normalize(block, totals[rows], target).sum(1) for rows, block in _blocks(counts)]
+        log_target = float(np.median(np.concatenate(log_sums)))
         fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
         clip = float(np.sqrt(counts.shape[0]))
-        log = _principal_components(
-            counts, lambda block, rows: log_normalize(block, totals[rows], target), n_components
-        )
-        pearson = _principal_components(
-            counts, lambda block, rows: pearson_residuals(block, totals[rows], fractions, clip), n_components
-        )
-        return cls(target, fractions, clip, log, pearson)
+        plain = cls(target, log_target, fractions, np.ones(counts.shape[1]), clip, {})
+        moments = _moments(counts, lambda block, rows: plain.normalize(block, totals[rows]))
+        # Standardising genes turns their covariance into their correlation, so no further pass is needed.
+        mean, covariance = moments[STANDARDIZED]
+        deviations = np.sqrt(np.maximum(np.diag(covariance), 0))
+        deviations = np.where(deviations > 1e-6, deviations, 1.0)
+        moments[STANDARDIZED] = mean / deviations, covariance / np.outer(deviations, deviations)
+        n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
+        projections = {name: _principal_components(*found, n_components) for name, found in moments.items()}
+        return cls(target, log_target, fractions, deviations, clip, projections)
+
+    def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
+        """Every normalisation of counts ``(n, G)`` of cells with the given totals."""
+        log = log_normalize(block, totals, self.target)
+        residuals = pearson_residuals(block, totals, self.fractions, self.clip)
+        # A cell without counts of these genes has no logarithms to fit.
+        fitted = log * (self.log_target / np.maximum(log.sum(1, keepdims=True), 1e-12))
+        return {
+            LOG: log,
+            PEARSON: residuals,
+            STANDARDIZED: fitted / self.deviations,
+            SIGNED_LOG: np.copysign(np.log1p(np.abs(residuals)), residuals),
+        }
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         """Project counts ``(n, G)`` to features ``(n, d)``, float32."""
         features = np.empty((counts.shape[0], self.n_features), dtype=np.float32)
         for rows, block in _blocks(counts):
-            log = self.log(log_normalize(block, totals[rows], self.target))
-            pearson = self.pearson(pearson_residuals(block, totals[rows], self.fractions, self.clip))
-            features[rows] = np.concatenate([log, pearson], 1)
+            normalized = self.normalize(block, totals[rows])
+            for name, part in self.parts.items():
+                features[rows, part] = self.projections[name](normalized[name])
         return features
+
+    def select_stabilized(self, features: np.ndarray) -> np.ndarray:
+        """The stabilised normalisations among features ``(n, d)``, rows scaled to unit length."""
+        return normalize(np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1))
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Columns of the features that each normalisation has."""
+        ends = np.cumsum([0, *(projection.loadings.shape[1] for projection in self.projections.values())]).tolist()
+        return {name: slice(*ends) for name, ends in zip(self.projections, pairwise(ends), strict=True)}
 
     @property
     def n_features(self) -> int:
         """Number of features of a cell."""
-        return self.log.loadings.shape[1] + self.pearson.loadings.shape[1]
+        return sum(projection.loadings.shape[1] for projection in self.projections.values())
 
     @property
     def gene_features(self) -> np.ndarray:
@@ -196,7 +239,8 @@ class CountFeatures:
         Each row is scaled to the norm :math:`\sqrt d`, so that a gene counts by its profile, as in the gene graph, and
         not by its abundance.
         """
-        features = normalize(self.log.loadings * self.log.singular_values)
+        log = self.projections[LOG]
+        features = normalize(log.loadings * log.singular_values)
         return (features * np.sqrt(features.shape[1])).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,23 +249,35 @@ class CountFeatures:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{**state, "log": Projection(**state["log"]), "pearson": Projection(**state["pearson"])})
+        """The inverse of :meth:`to_dict`; also reads what 0.1 saved, which had two normalisations."""
+        if "projections" not in state:
+            state = dict(state)
+            projections = {name: state.pop(name) for name in (LOG, PEARSON)}
+            state |= {"log_target": 1.0, "deviations": np.ones(len(state["fractions"])), "projections": projections}
+        projections = {name: Projection(**values) for name, values in state["projections"].items()}
+        return cls(**{**state, "projections": projections})
 
 
-def _principal_components(
-    counts: sp.csr_array, normalize: Callable[[np.ndarray, slice], np.ndarray], n_components: int
-) -> Projection:
-    """Exact principal components from the gene-gene covariance, accumulated over blocks of cells."""
+def _moments(
+    counts: sp.csr_array, normalize: Callable[[np.ndarray, slice], dict[str, np.ndarray]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean ``(G,)`` and covariance ``(G, G)`` of each normalisation of counts, accumulated over blocks of cells."""
     n, n_genes = counts.shape
-    total, products = np.zeros(n_genes), np.zeros((n_genes, n_genes))
+    total = {name: np.zeros(n_genes) for name in NORMALIZATIONS}
+    products = {name: np.zeros((n_genes, n_genes)) for name in NORMALIZATIONS}
     for rows, block in _blocks(counts):
-        values = normalize(block, rows)
-        total += values.sum(0)
-        products += values.T @ values
-    mean = total / n
-    covariance = products / n - np.outer(mean, mean)
-    n_components = min(n_components, n - 1, n_genes)
+        for name, values in normalize(block, rows).items():
+            total[name] += values.sum(0)
+            products[name] += values.T @ values
+    return {
+        name: (total[name] / n, products[name] / n - np.outer(total[name], total[name]) / n**2)
+        for name in NORMALIZATIONS
+    }
+
+
+def _principal_components(mean: np.ndarray, covariance: np.ndarray, n_components: int) -> Projection:
+    """Exact principal components from the covariance of the genes."""
+    n_genes = len(mean)
     variances, loadings = scipy.linalg.eigh(covariance, subset_by_index=[n_genes - n_components, n_genes - 1])
     variances, loadings = variances[::-1], loadings[:, ::-1]
     kept = variances > 1e-10 * variances[0]

@@ -33,7 +33,7 @@ from ._checks import (
     match_genes,
 )
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
-from ._consensus import consensus
+from ._consensus import N_MICRO, Ensemble
 from ._features import CountFeatures, variable_genes
 from ._graph import (
     Neighbors,
@@ -46,6 +46,7 @@ from ._graph import (
     to_torch,
 )
 from ._module import SCRCLModule
+from ._number import NumberOfClusters, estimate_number
 from ._reference import Reference
 from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
 
@@ -56,7 +57,13 @@ logger = logging.getLogger("scvi.scrcl")
 DEFAULT_EPOCHS = 50
 
 #: What is recorded at each epoch.
-METRICS = ("train_loss", "alignment_loss_train", "neighborhood_loss_train", "cross_view_loss_train")
+METRICS = (
+    "train_loss",
+    "alignment_loss_train",
+    "neighborhood_loss_train",
+    "cross_view_loss_train",
+    "spread_loss_train",
+)
 
 Representation = Literal["aligned", "refined"]
 Method = Literal["consensus", "kmeans", "leiden"]
@@ -258,9 +265,10 @@ class SCRCL(BaseModelClass):
             center = space.mean(0)
             scale = 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
             features = (space - center) * scale
-        distances = None
+        stabilized, distances = features_key is None, None
         if neighbors_key is None:
-            neighbors = nearest_neighbors(features, n_neighbors)
+            inputs = transform.select_stabilized(features) if stabilized else features
+            neighbors = nearest_neighbors(inputs, n_neighbors)
             distances = neighbors.to_sparse(neighbors.distances)
             adjacency = symmetric_adjacency(neighbors.to_sparse())
         else:
@@ -276,6 +284,7 @@ class SCRCL(BaseModelClass):
             n_neighbors=n_neighbors,
             center=center,
             scale=scale,
+            stabilized=stabilized,
         )
         self._reference_adata, self._reference_names = adata, adata.obs_names.copy()
         parameters = {
@@ -287,7 +296,7 @@ class SCRCL(BaseModelClass):
         }
         self._write_reference(adata, columns, distances, parameters)
         logger.info(
-            f"{adata.n_obs:,} cells: {features.shape[1]} features from {features_key or f'{len(columns):,} genes'}; "
+            f"{adata.n_obs:,} cells: {self._reference.inputs.shape[1]} features from {features_key or f'{len(columns):,} genes'}; "
             f"cell graph {f'of {neighbors_key!r}' if neighbors_key else f'of {n_neighbors} nearest neighbours'}, "
             f"{adjacency.nnz // 2:,} edges"
         )
@@ -296,7 +305,7 @@ class SCRCL(BaseModelClass):
         self, adata: AnnData, columns: np.ndarray, distances: sp.csr_array | None, parameters: dict[str, Any]
     ) -> None:
         reference = self._reference
-        adata.obsm[keys.FEATURES_KEY] = reference.features
+        adata.obsm[keys.FEATURES_KEY] = reference.inputs
         adata.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
         adata.uns[keys.NEIGHBORS_KEY] = {
             "connectivities_key": keys.CONNECTIVITIES_KEY,
@@ -361,7 +370,7 @@ class SCRCL(BaseModelClass):
         reference = self._reference
         return self._module_cls(
             gene_profiles=directed_propagation(reference.gene_graph) @ reference.transform.gene_features,
-            n_input=reference.features.shape[1],
+            n_input=reference.inputs.shape[1],
             **self._module_kwargs,
         )
 
@@ -387,7 +396,7 @@ class SCRCL(BaseModelClass):
             as ``early_stopping_patience`` and so on.
         plan_kwargs
             Options of :class:`~scrcl._training.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
-            losses, ``neighborhood_weight`` and ``cross_view_weight``.
+            losses, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 
@@ -400,7 +409,7 @@ class SCRCL(BaseModelClass):
         -----
         The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
         usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
-        ``neighborhood_loss_train`` and ``cross_view_loss_train``, unweighted, by epoch.
+        ``neighborhood_loss_train``, ``cross_view_loss_train`` and ``spread_loss_train``, unweighted, by epoch.
         """
         max_epochs = DEFAULT_EPOCHS if max_epochs is None else max_epochs
         check_at_least(max_epochs, 1, "max_epochs")
@@ -421,7 +430,7 @@ class SCRCL(BaseModelClass):
         runner = self._train_runner_cls(
             self,
             training_plan=self._training_plan_cls(self.module, **plan_kwargs),
-            data_splitter=GraphDataModule(self._reference.features, self._reference.adjacency),
+            data_splitter=GraphDataModule(self._reference.inputs, self._reference.adjacency),
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=devices,
@@ -491,14 +500,15 @@ class SCRCL(BaseModelClass):
         adata, indices
             Cells to return, as in :meth:`get_latent_representation`.
         n_clusters
-            Number of clusters; found by Leiden by default.
+            Number of clusters; estimated as in :meth:`estimate_n_clusters` by default.
         method
-            ``"consensus"``: small clusters of the latent space, joined by the similarity of their cells in the features;
-            the consensus of ten such clusterings. It keeps large cell types whole where k-means divides them.
-            ``"kmeans"``: k-means, the best of 20 k-means++ starts. ``"leiden"``: Leiden communities of the
-            nearest-neighbour graph of the latent space; a given ``n_clusters`` is sought by changing the resolution.
+            ``"consensus"``: small clusters of the latent representation and of the smoothed features, joined by the
+            similarity of their cells in the features of each normalisation; the consensus of all. It keeps large cell
+            types whole where k-means divides them. ``"kmeans"``: k-means, the best of 20 k-means++ starts.
+            ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
+            is sought by changing the resolution.
         resolution
-            Resolution of Leiden where ``n_clusters`` is not given: more gives more clusters.
+            Resolution of ``method="leiden"`` where ``n_clusters`` is not given: more gives more clusters.
         representation
             Latent representation to cluster.
         seed
@@ -530,6 +540,80 @@ class SCRCL(BaseModelClass):
         names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
         categories = [str(number) for number in range(clustering.n_clusters)]
         return pd.Series(pd.Categorical.from_codes(labels, pd.Index(categories)), index=names, name=keys.CLUSTERS_KEY)
+
+    def get_cluster_probabilities(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_clusters: int | None = None,
+        representation: Representation = "aligned",
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Return how certainly cells belong to each cluster of the consensus.
+
+        The consensus reconciles many clusterings. A cell belongs to a cluster as often as these put it together with
+        the cells of that cluster, relative to all clusters. A cell between two types has shares in both, and may have
+        the larger one in the other than it was put in.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`. A new cell has the mean of its neighbours.
+        n_clusters, representation, seed
+            As in :meth:`get_clusters`.
+
+        Returns
+        -------
+        Data frame ``(n_cells, n_clusters)``, float32, indexed by the names of the cells; the columns are the names of
+        the clusters in :meth:`get_clusters`. Rows sum to 1.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        check_option(representation, REPRESENTATIONS, "representation")
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        adata = self._data(adata)
+        known, placed = self._find(adata, indices)
+        clustering = self._cluster(n_clusters, "consensus", RESOLUTION, representation, seed)
+        probabilities = clustering.probabilities[known]
+        probabilities[known < 0] = clustering.assign_probabilities(placed[representation])
+        names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
+        return pd.DataFrame(probabilities, index=names, columns=[str(i) for i in range(clustering.n_clusters)])
+
+    def estimate_n_clusters(self, representation: Representation = "aligned", seed: int = 0) -> NumberOfClusters:
+        """Estimate the number of clusters, and tell what speaks for others.
+
+        The estimate is the median number of Leiden communities at three low resolutions, in the nearest-neighbour
+        graphs of the latent representation and of the smoothed features. :func:`scrcl.pl.n_clusters` draws it.
+
+        Parameters
+        ----------
+        representation, seed
+            As in :meth:`get_clusters`.
+
+        Returns
+        -------
+        The estimate ``best``, the numbers that are next to it ``runner_ups``, and ``curve``, a data frame of the
+        evidence for each number: ``votes``, ``distance`` and ``agreement``, explained at
+        :class:`~scrcl.NumberOfClusters`.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        check_option(representation, REPRESENTATIONS, "representation")
+        check_at_least(seed, 0, "seed")
+        return self._estimate(representation, seed)
 
     def _data(self, adata: AnnData | None) -> AnnData:
         if adata is None:
@@ -564,14 +648,14 @@ class SCRCL(BaseModelClass):
             return known, none_placed
         neighbors = Neighbors(neighbors.indices[new], neighbors.distances[new], neighbors.n_targets)
         propagation = attach(reference.adjacency, neighbors)
-        encoded = self._encode(np.concatenate([reference.features, features[new]]), propagation)
+        encoded = self._encode(np.concatenate([reference.inputs, reference.select_inputs(features[new])]), propagation)
         return known, {name: latent[reference.n_cells :] for name, latent in encoded.items()}
 
     @cached_property
     def _reference_latent(self) -> dict[Representation, np.ndarray]:
         """Each representation of the cells of the model."""
         reference = self._reference
-        return self._encode(reference.features, normalized_adjacency(reference.adjacency))
+        return self._encode(reference.inputs, normalized_adjacency(reference.adjacency))
 
     @torch.inference_mode()
     def _encode(self, features: np.ndarray, propagation: sp.csr_array) -> dict[Representation, np.ndarray]:
@@ -591,21 +675,42 @@ class SCRCL(BaseModelClass):
         choice = (n_clusters, method, resolution, representation, seed)
         if choice not in self._clusterings:
             points = self._reference_latent[representation]
-            if n_clusters is None:
-                found = leiden(points, resolution, seed)
-                n_clusters = found.n_clusters
-            elif method == "leiden":
-                found = leiden_with(points, n_clusters, seed)
-            if method == "consensus":
-                found = consensus(points, self._reference.features, n_clusters, seed)
-            elif method == "kmeans":
-                found = kmeans(points, n_clusters, seed)
+            if method == "leiden":
+                found = (
+                    leiden(points, resolution, seed) if n_clusters is None else leiden_with(points, n_clusters, seed)
+                )
+            else:
+                if n_clusters is None:
+                    n_clusters = self._estimate(representation, seed).best
+                if method == "consensus":
+                    found = self._ensemble(representation, seed, n_clusters).cut(n_clusters)
+                else:
+                    found = kmeans(points, n_clusters, seed)
             self._clusterings[choice] = found
         return self._clusterings[choice]
+
+    def _ensemble(self, representation: Representation, seed: int, n_clusters: int) -> Ensemble:
+        """Trees over the cells of the model; the same for all usual numbers of clusters."""
+        least = n_clusters if 2 * n_clusters > N_MICRO else 0
+        choice = (representation, seed, least)
+        if choice not in self._ensembles:
+            points = [self._reference_latent[representation], self._reference.smoothed]
+            self._ensembles[choice] = Ensemble.build(points, self._reference.spaces, seed, least)
+        return self._ensembles[choice]
+
+    def _estimate(self, representation: Representation, seed: int) -> NumberOfClusters:
+        """Estimate the number of clusters, once for each choice of arguments."""
+        choice = (representation, seed)
+        if choice not in self._estimates:
+            points = [self._reference_latent[representation], self._reference.smoothed]
+            self._estimates[choice] = estimate_number(points, self._ensemble(representation, seed, 0), seed)
+        return self._estimates[choice]
 
     def _forget(self) -> None:
         """Drop what was computed from the weights."""
         self._clusterings: dict[tuple, Clustering] = {}
+        self._ensembles: dict[tuple, Ensemble] = {}
+        self._estimates: dict[tuple, NumberOfClusters] = {}
         self.__dict__.pop("_reference_latent", None)
 
     # --------------------------------------------------------- save and load
@@ -710,8 +815,8 @@ def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) 
     if unknown:
         raise ValueError(
             f"plan_kwargs has unknown options: {', '.join(unknown)}. Known are lr, weight_decay, neighborhood_weight, "
-            "cross_view_weight and those of scvi.train.TrainingPlan."
+            "cross_view_weight, spread_weight and those of scvi.train.TrainingPlan."
         )
-    for name in ("lr", "weight_decay", "neighborhood_weight", "cross_view_weight"):
+    for name in ("lr", "weight_decay", "neighborhood_weight", "cross_view_weight", "spread_weight"):
         if name in plan_kwargs:
             check_at_least(plan_kwargs[name], 0.0, f"plan_kwargs[{name!r}]")

@@ -9,7 +9,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from ._encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
-from ._losses import alignment_loss, cross_view_loss, neighborhood_loss
+from ._losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
 
 
 class SCRCLModule(BaseModuleClass):
@@ -100,8 +100,11 @@ class SCRCLModule(BaseModuleClass):
         generative_outputs: dict[str, Tensor],
         neighborhood_weight: float = 100.0,
         cross_view_weight: float = 1.0,
+        spread_weight: float = 60.0,
     ) -> LossOutput:
-        r"""The total loss, :math:`L = L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross}`.
+        r"""The total loss.
+
+        :math:`L = L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross} + \lambda_3 L_\text{spread}`.
 
         Parameters
         ----------
@@ -111,19 +114,26 @@ class SCRCLModule(BaseModuleClass):
             :math:`\lambda_1`.
         cross_view_weight
             :math:`\lambda_2`.
+        spread_weight
+            :math:`\lambda_3`.
         """
         adjacency = tensors["adjacency"]
         views = inference_outputs["embedding_1"], inference_outputs["embedding_2"]
         alignment = alignment_loss(*views, self.temperature)
         neighborhood = neighborhood_loss(*views, adjacency, self.temperature)
         cross_view = cross_view_loss(generative_outputs["refined_1"], generative_outputs["refined_2"], adjacency)
+        spread = spread_loss(*views)
         return LossOutput(
-            loss=alignment + neighborhood_weight * neighborhood + cross_view_weight * cross_view,
+            loss=alignment
+            + neighborhood_weight * neighborhood
+            + cross_view_weight * cross_view
+            + spread_weight * spread,
             n_obs_minibatch=len(tensors["features"]),
             extra_metrics={
                 "alignment_loss": alignment.detach(),
                 "neighborhood_loss": neighborhood.detach(),
                 "cross_view_loss": cross_view.detach(),
+                "spread_loss": spread.detach(),
             },
         )
 

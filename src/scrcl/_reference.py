@@ -1,14 +1,16 @@
 """What a model keeps of the cells it was built on: enough to train, to embed them again and to place new cells."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from sklearn.preprocessing import normalize
 
-from ._features import CountFeatures
-from ._graph import Neighbors, nearest_neighbors
+from ._features import JOINING, CountFeatures
+from ._graph import Neighbors, nearest_neighbors, normalized_adjacency
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Reference:
     center, scale
         Shift ``(d,)`` and factor applied to features that are the user's own; ``None`` where features come from
         counts.
+    stabilized
+        Whether the network reads only the stabilised normalisations, at unit length; otherwise all features as they
+        are, as with features of the user and in models of 0.1.
     """
 
     transform: CountFeatures
@@ -45,11 +50,34 @@ class Reference:
     n_neighbors: int
     center: np.ndarray | None = None
     scale: float = 1.0
+    stabilized: bool = False
 
     @property
     def n_cells(self) -> int:
         """Number of cells."""
         return len(self.features)
+
+    @property
+    def spaces(self) -> list[np.ndarray]:
+        """Features ``(n, d_i)`` by which clusters are joined: of each normalisation, or the user's own."""
+        if self.center is not None:
+            return [self.features]
+        return [self.features[:, part] for name, part in self.transform.parts.items() if name in JOINING]
+
+    @cached_property
+    def inputs(self) -> np.ndarray:
+        """What the network reads of each cell, ``(n, d_in)``, float32."""
+        return self.select_inputs(self.features)
+
+    def select_inputs(self, features: np.ndarray) -> np.ndarray:
+        """What the network reads, and neighbours are found by, of cells with features ``(m, d)``."""
+        return self.transform.select_stabilized(features) if self.stabilized else features
+
+    @cached_property
+    def smoothed(self) -> np.ndarray:
+        """What the network reads, averaged over the cell graph twice, at unit length."""
+        propagation = normalized_adjacency(self.adjacency)
+        return normalize(propagation @ (propagation @ normalize(self.inputs)))
 
     def locate(self, features: np.ndarray) -> tuple[np.ndarray, Neighbors]:
         """Find cells among those of the reference.
@@ -64,7 +92,7 @@ class Reference:
         For each cell, the reference cell that has the same features up to rounding, or -1; and its nearest
         neighbours.
         """
-        neighbors = nearest_neighbors(self.features, self.n_neighbors, features)
+        neighbors = nearest_neighbors(self.inputs, self.n_neighbors, self.select_inputs(features))
         nearest = neighbors.indices[:, 0]
         # Rounding differs with the number of cells projected at once; two profiles differ by far more.
         tolerance = 1e-4 * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
@@ -83,6 +111,7 @@ class Reference:
             "n_neighbors": self.n_neighbors,
             "center": self.center,
             "scale": self.scale,
+            "stabilized": self.stabilized,
         }
 
     @classmethod

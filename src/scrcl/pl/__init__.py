@@ -1,5 +1,5 @@
 """Plots."""
 
-from ._plots import cluster_sizes, history, umap
+from ._plots import cluster_sizes, history, n_clusters, umap
 
-__all__ = ["cluster_sizes", "history", "umap"]
+__all__ = ["cluster_sizes", "history", "n_clusters", "umap"]

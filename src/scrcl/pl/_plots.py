@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from scrcl import _constants as keys
 from scrcl._checks import check_key
 from scrcl._graph import nearest_neighbors
+from scrcl._number import NumberOfClusters
 
 
 def history(model: Any, ax: Axes | None = None) -> Axes:
@@ -50,6 +51,31 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
         label = name.removesuffix("_train").replace("_", " ")
         ax.plot(curve.index + 1, values / start, label=label, lw=2.5 if name == "train_loss" else 1.2)
     ax.set(xlabel="epoch", ylabel="loss relative to the first epoch")
+    ax.legend(frameon=False)
+    return ax
+
+
+def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
+    """Plot the evidence for each number of clusters.
+
+    Parameters
+    ----------
+    estimate
+        What :meth:`scrcl.SCRCL.estimate_n_clusters` returned.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax = _axes(ax)
+    curve = estimate.curve
+    ax.bar(curve.index, curve["votes"] / max(curve["votes"].max(), 1), color="0.85", label="votes")
+    ax.plot(curve.index, curve["distance"], marker=".", label="distance of the next two")
+    ax.plot(curve.index, curve["agreement"], marker=".", label="agreement")
+    ax.axvline(estimate.best, color="0.3", ls=":", label=f"estimate: {estimate.best}")
+    ax.set(xlabel="number of clusters", ylabel="evidence", ylim=(0, None))
     ax.legend(frameon=False)
     return ax
 

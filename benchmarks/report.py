@@ -1,0 +1,2 @@
+def write_report(*a):
+    print(a[0].keys())

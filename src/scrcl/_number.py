@@ -1,0 +1,71 @@
+"""How many clusters there are, from several kinds of evidence, over plain arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ._cluster import leiden
+from ._consensus import Ensemble
+
+#: Resolutions at which communities are counted.
+RESOLUTIONS = (0.05, 0.1, 0.2)
+#: Clusters up to which the curve goes at least.
+CURVE_UP_TO = 20
+
+
+@dataclass(frozen=True)
+class NumberOfClusters:
+    """An estimate of the number of clusters, with what speaks for other numbers.
+
+    Attributes
+    ----------
+    best
+        The estimate: the median of the votes.
+    runner_ups
+        Other numbers that votes were cast for, nearest to the estimate first.
+    curve
+        Data frame by number of clusters ``n_clusters``. ``votes``: how many of the Leiden clusterings, of the latent
+        representation and of the smoothed features at three low resolutions, have this number of communities.
+        ``distance``: mean distance of the two clusters that would be joined next, 0 for the same profile, 1 for
+        unrelated ones, corrected for noise. ``agreement``: mean adjusted Rand index of the trees with their
+        consensus; low where the data do not determine the clusters.
+    """
+
+    best: int
+    runner_ups: list[int]
+    curve: pd.DataFrame
+
+
+def estimate_number(representations: Sequence[np.ndarray], ensemble: Ensemble, seed: int) -> NumberOfClusters:
+    """Estimate the number of clusters.
+
+    Parameters
+    ----------
+    representations
+        ``(n, d)`` arrays whose nearest-neighbour graphs are divided.
+    ensemble
+        Trees over the same cells.
+    seed
+        Seed of Leiden.
+    """
+    votes = count_communities(representations, seed)
+    best = int(np.median(votes))
+    numbers = np.arange(1, max(CURVE_UP_TO, 2 * max(votes)) + 1)
+    numbers = numbers[numbers <= int(ensemble.atoms.max()) + 1]
+    curve = pd.DataFrame(
+        {
+            "votes": [votes.count(number) for number in numbers],
+            "distance": [ensemble.distance(number) for number in numbers],
+            "agreement": [ensemble.agreement(number) for number in numbers],
+        },
+        index=pd.Index(numbers, name="n_clusters"),
+    )
+    others = sorted(set(votes) - {best}, key=lambda number: (abs(number - best), number))
+    return NumberOfClusters(best, others, curve)
+
+
+def count_communities(representations: Sequence[np.ndarray], seed: int) -> list[int]:
+    """Numbers of Leiden communities at low resolutions."""
+    return [leiden(points, resolution, seed).n_clusters for points in representations for resolution in RESOLUTIONS]
