@@ -1,5 +1,6 @@
 """What the model says of genes: their embedding, their associations with cells, and markers. Wiring only."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from . import _constants as keys
 from ._associations import GeneMap, Groups, log_expression, marker_statistics, permutation_pvalues
 from ._checks import as_rows, check_at_least, check_genes, check_groups, check_key
 from ._cluster import leiden, leiden_with
-from ._naming import NONE, name_groups
+from ._naming import NONE, MarkerList, name_groups
 from ._networks import check_identifiers, read_gene_sets
 from ._reference import Reference
 
@@ -285,16 +286,17 @@ class GeneMixin:
 
     def get_cluster_names(
         self,
-        markers: Mapping[str, Sequence[str]] | pd.DataFrame | str,
+        markers: Mapping[str, Sequence[str]] | pd.DataFrame | str | os.PathLike[str],
         adata: AnnData | None = None,
         groupby: str | None = None,
+        min_support: float = 0.5,
         seed: int = 0,
     ) -> pd.DataFrame:
         """Propose names for clusters from lists of marker genes, or none of them.
 
-        A list scores the mean of the scores of its genes in the cluster (see :meth:`get_marker_genes`). The best one is
-        proposed if hardly any random set of as many genes scores as high. Lists are resampled to tell how much the name
-        depends on single genes.
+        A list fits a cluster if its genes score higher there (see :meth:`get_marker_genes`) than hardly any random set
+        of as many genes does, and enough of them are up. Of those that fit, the one with the highest score is proposed.
+        Lists are resampled to tell how much the name depends on single genes.
 
         Parameters
         ----------
@@ -303,6 +305,10 @@ class GeneMixin:
             decoupler has them) or ``cell_type`` and ``gene``, or the path of a GMT file.
         adata, groupby
             Cells and their clusters, as in :meth:`get_marker_genes`.
+        min_support
+            Fraction of the markers of a list, among those that the data have, that must be up in a cluster: their
+            score is above 0 by its 95 % interval. Markers that vary too little to be kept count as not up. Take less
+            for long lists that were not made by hand.
         seed
             Seed of the random sets and of the resampling.
 
@@ -312,10 +318,11 @@ class GeneMixin:
 
         - ``name``: the name proposed, or ``"none of these"``
         - ``confidence``: share of resampled lists that lead to the same answer, from 0 to 1
-        - ``best``, ``score``, ``pvalue``: the list with the highest score, proposed or not; the p-value is against
-          random gene sets, times the number of lists
+        - ``best``, ``score``, ``support``, ``pvalue``: the list with the highest score, proposed or not; the score is the
+          mean over its genes in standard errors of the mean of as many random genes, the support is the fraction that is
+          up, and the p-value is against random gene sets, times the number of lists
         - ``second``, ``second_score``: the next
-        - ``genes``: the genes of the best list that speak for it, highest score first
+        - ``genes``: the genes of the best list that are up, highest score first
 
         The number of markers of each list that were used is in ``attrs["used"]``, the unknown ones are in
         ``attrs["unknown"]``.
@@ -331,6 +338,9 @@ class GeneMixin:
         """
         self._check_refinement()
         check_at_least(seed, 0, "seed")
+        check_at_least(min_support, 0.0, "min_support")
+        if min_support > 1:
+            raise ValueError(f"min_support must be a fraction of at most 1, not {min_support!r}.")
         adata = self._data(adata)
         lists = read_gene_sets(markers, "markers")
         reference = self._reference
@@ -347,26 +357,31 @@ class GeneMixin:
         groupby = self._own_groups(adata) if groupby is None else groupby
         rows, division, clusters = _groups(adata, np.arange(adata.n_obs), groupby, least=2)
         expression = self._expression(adata, rows, self.get_setup_arg("layer"))
-        values = marker_statistics(self._positions(adata, rows), expression, division).score
-        found = name_groups(values, [columns[name] for name in usable], seed)
-        order = np.argsort(-found.score, axis=1, kind="stable")
+        found = marker_statistics(self._positions(adata, rows), expression, division)
+        up = found.score - 1.96 * found.standard_error > 0
+        candidates = [
+            MarkerList(columns[name], sum(gene in reference.all_genes for gene in lists[name])) for name in usable
+        ]
+        naming = name_groups(found.score, up, candidates, float(min_support), seed)
+        order = np.argsort(-naming.score, axis=1, kind="stable")
         every = np.arange(len(clusters))
         best, second = order[:, 0], order[:, min(1, len(usable) - 1)]
         names = np.array([*usable, NONE], dtype=object)
         speaking = []
         for cluster in every:
             own = columns[usable[best[cluster]]]
-            own = own[np.argsort(-values[cluster, own], kind="stable")]
-            speaking.append(", ".join(reference.genes[own[values[cluster, own] > 0]]))
+            own = own[up[cluster, own]]
+            speaking.append(", ".join(reference.genes[own[np.argsort(-found.score[cluster, own], kind="stable")]]))
         result = pd.DataFrame(
             {
-                "name": names[found.choice],
-                "confidence": found.confidence,
+                "name": names[naming.choice],
+                "confidence": naming.confidence,
                 "best": names[best],
-                "score": found.score[every, best],
-                "pvalue": found.pvalue[every, best],
+                "score": naming.score[every, best],
+                "support": naming.support[every, best],
+                "pvalue": naming.pvalue[every, best],
                 "second": names[second] if len(usable) > 1 else "",
-                "second_score": found.score[every, second] if len(usable) > 1 else np.nan,
+                "second_score": naming.score[every, second] if len(usable) > 1 else np.nan,
                 "genes": speaking,
             },
             index=pd.Index(clusters, name="cluster"),
@@ -440,7 +455,7 @@ def _groups(adata: AnnData, rows: np.ndarray, key: str, least: int) -> tuple[np.
             f"groupby={key!r} has {len(column.categories)} groups of cells, but at least {least} are needed. Name a key "
             "of adata.obs that divides the cells, or ask for more clusters."
         )
-    if len(column.categories) > max(1000, len(rows) // 2):
+    if least > 1 and len(column.categories) > max(2, len(rows) // 2):
         raise ValueError(f"groupby={key!r} has a value of its own for most cells. Name a key that divides the cells.")
     inside = np.flatnonzero(column.codes >= 0)
     return (

@@ -6,8 +6,24 @@ import numpy as np
 
 #: The answer where no list fits.
 NONE = "none of these"
-#: Share of random gene sets of the same size that a list must exceed, before the number of lists is taken into account.
+#: Share of random gene sets of the same size that may score as high as a list, over all lists together.
 LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class MarkerList:
+    """A list of marker genes.
+
+    Attributes
+    ----------
+    columns
+        Those of its genes that have a score; at least one.
+    n_genes
+        Number of its genes that the data have. Those without a score vary too little to speak for any group.
+    """
+
+    columns: np.ndarray
+    n_genes: int
 
 
 @dataclass(frozen=True)
@@ -17,7 +33,9 @@ class Naming:
     Attributes
     ----------
     score
-        ``(K, L)`` mean score of the markers of each list.
+        ``(K, L)`` mean score of the markers of each list, in standard errors of the mean of as many random genes.
+    support
+        ``(K, L)`` fraction of the markers that the data have which are up in the group.
     pvalue
         ``(K, L)`` share of random gene sets of the same size with at least this mean score, times the number of
         lists (at most 1).
@@ -28,56 +46,71 @@ class Naming:
     """
 
     score: np.ndarray
+    support: np.ndarray
     pvalue: np.ndarray
     choice: np.ndarray
     confidence: np.ndarray
 
 
-def name_groups(scores: np.ndarray, lists: list[np.ndarray], seed: int, n_samples: int = 1000) -> Naming:
-    """Choose the list of marker genes that fits each group, or none.
+def name_groups(
+    scores: np.ndarray,
+    up: np.ndarray,
+    lists: list[MarkerList],
+    min_support: float,
+    seed: int,
+    n_samples: int = 1000,
+) -> Naming:
+    """Choose the list of marker genes that fits each group best, or none.
 
-    The list with the highest mean score is chosen if hardly any random set of as many genes scores as high in the
-    group. The confidence is how often the choice stays the same when each list is resampled with replacement, so that a
-    name that hangs on a single gene of many, or that a similar list contests, gets a low one.
+    A list fits if hardly any random set of as many genes has as high a mean score in the group, and enough of its
+    markers are up in it. The confidence is how often the choice stays the same when each list is resampled with
+    replacement, so that a name that hangs on few genes, or that a similar list contests, gets a low one.
 
     Parameters
     ----------
     scores
         ``(K, G)`` scores of the genes in each group.
+    up
+        ``(K, G)`` whether the gene is higher in the group than in the other cells beyond doubt.
     lists
-        Columns of the marker genes of each list; none is empty.
+        The lists.
+    min_support
+        Fraction of the markers of a list that must be up.
     seed
-        Seed of the resampling.
+        Seed of the random sets and of the resampling.
     n_samples
         Number of random gene sets and of resampled lists.
     """
     rng = np.random.default_rng(seed)
     n_groups, n_genes = scores.shape
-    mean = np.stack([scores[:, columns].mean(1) for columns in lists], 1)
-    sizes = np.array([len(columns) for columns in lists])
-    pvalue = np.empty_like(mean)
-    threshold = np.empty_like(mean)
-    level = LEVEL / len(lists)
+    center, deviation = scores.mean(1, keepdims=True), np.maximum(scores.std(1, keepdims=True), 1e-12)
+    sizes = np.array([len(markers.columns) for markers in lists])
+    shares = np.array([len(markers.columns) / markers.n_genes for markers in lists])
+
+    def judge(columns: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        mean = np.stack([scores[:, genes].mean(1) for genes in columns], 1)
+        support = np.stack([up[:, genes].mean(1) for genes in columns], 1) * shares
+        return (mean - center) / deviation * np.sqrt(sizes), support
+
+    score, support = judge([markers.columns for markers in lists])
+    pvalue, threshold = np.empty_like(score), np.empty_like(score)
     for size in np.unique(sizes):
         if size == 1:
             random = scores
         else:
-            draws = np.stack([rng.choice(n_genes, min(size, n_genes), replace=False) for _ in range(n_samples)])
+            draws = np.stack([rng.choice(n_genes, size, replace=False) for _ in range(n_samples)])
             random = scores[:, draws].mean(2)
-        of_size = sizes == size
-        reached = (random[:, :, None] >= mean[:, None, of_size]).sum(1)
-        pvalue[:, of_size] = (1 + reached) / (1 + random.shape[1])
-        threshold[:, of_size] = np.quantile(random, 1 - level, axis=1)[:, None]
-    pvalue = np.minimum(pvalue * len(lists), 1)
+        random = (random - center) / deviation * np.sqrt(size)
+        reached = (random[:, :, None] >= score[:, None, sizes == size]).sum(1)
+        pvalue[:, sizes == size] = (1 + reached) / (1 + random.shape[1])
+        threshold[:, sizes == size] = np.quantile(random, 1 - LEVEL / len(lists), axis=1)[:, None]
 
-    def choose(mean: np.ndarray) -> np.ndarray:
-        best = mean.argmax(-1)
-        fits = np.take_along_axis(mean > threshold, best[..., None], -1)[..., 0]
-        return np.where(fits, best, len(lists))
+    def choose(score: np.ndarray, support: np.ndarray) -> np.ndarray:
+        fitting = np.where((score > threshold) & (support >= min_support), score, -np.inf)
+        return np.where(np.isfinite(fitting).any(1), fitting.argmax(1), len(lists))
 
-    choice = choose(mean)
+    choice = choose(score, support)
     agree = np.zeros(n_groups)
     for _ in range(n_samples):
-        resampled = [scores[:, rng.choice(columns, len(columns))].mean(1) for columns in lists]
-        agree += choose(np.stack(resampled, 1)) == choice
-    return Naming(mean, pvalue, choice, agree / n_samples)
+        agree += choose(*judge([rng.choice(markers.columns, len(markers.columns)) for markers in lists])) == choice
+    return Naming(score, support, np.minimum(pvalue * len(lists), 1), choice, agree / n_samples)

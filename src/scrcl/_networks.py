@@ -1,6 +1,5 @@
 """Prior knowledge of genes: networks and gene sets, read, matched by name, and turned into a gene graph."""
 
-import csv
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -308,9 +307,12 @@ def _edges(table: pd.DataFrame, argument: str) -> tuple[np.ndarray, np.ndarray, 
 
 def _read_table(path: Path, argument: str) -> pd.DataFrame:
     _check_file(path, argument)
+    with path.open() as file:
+        first = file.readline()
+    separator = next((mark for mark in "\t,;" if mark in first), r"\s+")
     try:
-        table = pd.read_csv(path, sep=None, engine="python", comment="#")
-    except (ValueError, csv.Error) as error:
+        table = pd.read_csv(path, sep=separator, comment="#")
+    except ValueError as error:
         raise ValueError(f"{argument}={os.fspath(path)!r} cannot be read as a table: {error}") from error
     if table.shape[1] < 2:
         raise ValueError(
@@ -319,7 +321,7 @@ def _read_table(path: Path, argument: str) -> pd.DataFrame:
         )
     if not any(set(pair) <= set(table.columns) for pair in EDGE_COLUMNS):
         # A plain edge list has no header; pandas took its first edge for one.
-        table = pd.read_csv(path, sep=None, engine="python", comment="#", header=None)
+        table = pd.read_csv(path, sep=separator, comment="#", header=None)
         names = {0: "source", 1: "target"}
         if table.shape[1] > 2 and pd.api.types.is_numeric_dtype(table[2]):
             names[2] = "weight"
