@@ -306,8 +306,8 @@ class GeneMixin:
         adata, groupby
             Cells and their clusters, as in :meth:`get_marker_genes`.
         min_support
-            Fraction of the markers of a list, among those that the data have, that must be up in a cluster: their
-            score is above 0 by its 95 % interval. Markers that vary too little to be kept count as not up. Take less
+            More than this fraction of the markers of a list, among those that the data have, must be up in a cluster:
+            their score is above 0 by its 95 % interval. Markers that vary too little to be kept count as not up. Take less
             for long lists that were not made by hand.
         seed
             Seed of the random sets and of the resampling.

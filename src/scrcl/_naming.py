@@ -75,7 +75,7 @@ def name_groups(
     lists
         The lists.
     min_support
-        Fraction of the markers of a list that must be up.
+        More than this fraction of the markers of a list must be up.
     seed
         Seed of the random sets and of the resampling.
     n_samples
@@ -106,7 +106,7 @@ def name_groups(
         threshold[:, sizes == size] = np.quantile(random, 1 - LEVEL / len(lists), axis=1)[:, None]
 
     def choose(score: np.ndarray, support: np.ndarray) -> np.ndarray:
-        fitting = np.where((score > threshold) & (support >= min_support), score, -np.inf)
+        fitting = np.where((score > threshold) & (support > min_support), score, -np.inf)
         return np.where(np.isfinite(fitting).any(1), fitting.argmax(1), len(lists))
 
     choice = choose(score, support)
