@@ -165,6 +165,7 @@ def work(name: str, seed: int) -> dict[str, Any]:
         for method, values in by_cell.items():
             methods.setdefault(method, contrast(values, groups.to_numpy(), model._reference.genes))
         right = {t: str(groups[truth == t].value_counts().index[0]) for t in types}
+        outside = table.set_index(["group", "gene"])["fraction_out"]
         judged = {}
         for method, scores in methods.items():
             rows = []
@@ -178,6 +179,7 @@ def work(name: str, seed: int) -> dict[str, Any]:
                         "known": len(known),
                         "hits": hits,
                         "top": top,
+                        "fraction_out": [float(outside[right[t], gene]) for gene in top],
                         "auroc_of_wilcoxon": auroc(scores, right[t], others),
                         "auroc_of_known": auroc(scores, right[t], list(known)) if known else None,
                     }
@@ -313,26 +315,33 @@ def report(names: list[str], seeds: int) -> str:
         values = [[float(np.mean(list(run["cells"][method].values()))) for run in found] for method in methods]
         lines.append(f"| {name} | " + " | ".join(spread(v, 3) for v in values) + " |")
     lines += ["", "### SCRCL and Wilcoxon", ""]
-    lines += ["Where the two top tens of a type differ, the known markers among the genes that only one of them names."]
+    lines += ["Where the two top tens of a type differ, the known markers among the genes that only one of them names,"]
+    lines += ["and the mean fraction of the cells outside the group that express these genes."]
     lines += [
         "",
-        "| set | groups | same of top 20 | AUROC of Wilcoxon for the 50 best of SCRCL | known, only SCRCL | known, only Wilcoxon |",
+        "| set | groups | same of top 20 | AUROC of Wilcoxon for the 50 best of SCRCL | known, only SCRCL | known, only Wilcoxon | outside, only SCRCL | outside, only Wilcoxon |",
     ]
-    lines += ["|---|---|---|---|---|---|"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
     for name, found in runs.items():
         for grouping, title in titles.items():
             ours_only, theirs_only, differ = 0, 0, 0
+            outside: list[list[float]] = [[], []]
             for run in found:
                 methods = run["groupings"][grouping]["methods"]
                 for t in run["types"]:
                     ours, theirs = methods["SCRCL"][t], methods["Wilcoxon"][t]
+                    for values, (a, b) in zip(outside, ((ours, theirs), (theirs, ours)), strict=True):
+                        pairs = zip(a["top"], a["fraction_out"], strict=True)
+                        values += [fraction for gene, fraction in pairs if gene not in b["top"]]
                     differ += len(set(ours["top"]) - set(theirs["top"]))
                     ours_only += len(set(ours["hits"]) - set(theirs["hits"]))
                     theirs_only += len(set(theirs["hits"]) - set(ours["hits"]))
             overlap = spread([run["groupings"][grouping]["overlap_20"] for run in found])
             back = spread([run["groupings"][grouping]["auroc_wilcoxon_of_scrcl"] for run in found], 3)
             lines.append(
-                f"| {name} | {title} | {overlap} | {back} | {ours_only} of {differ} | {theirs_only} of {differ} |"
+                f"| {name} | {title} | {overlap} | {back} | {ours_only} of {differ} | {theirs_only} of {differ} | "
+                + " | ".join(f"{np.mean(values):.2f}" for values in outside)
+                + " |"
             )
     lines += ["", "### Types whose markers are missed", ""]
     for name, found in runs.items():

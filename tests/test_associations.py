@@ -1,5 +1,6 @@
 """Associations against scikit-learn, statsmodels, brute force and hand-worked cases."""
 
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
@@ -144,3 +145,22 @@ def test_tested_cells_keep_rare_groups(monkeypatch):
     codes = np.repeat([0, 1, 2], [500, 300, 7])
     rows = _associations._tested_cells(Groups(codes, 3), np.random.default_rng(0))
     assert np.bincount(codes[rows]).tolist() == [10, 10, 7]
+
+
+def test_memory_is_bounded(monkeypatch):
+    """No array of all cells by all genes is formed: the peak stays below a fraction of one."""
+    monkeypatch.setattr(_associations, "BLOCK_ENTRIES", 20_000)
+    rng = np.random.default_rng(0)
+    n, n_genes = 6000, 800
+    positions = rng.normal(size=(n, 4))
+    expression = sp.random_array((n, n_genes), density=0.01, rng=rng, format="csr")
+    groups = Groups(rng.integers(3, size=n), 3)
+    tracemalloc.start()
+    try:
+        GeneMap.fit(positions, expression).top(positions, 5)
+        marker_statistics(positions, expression, groups)
+        permutation_pvalues(positions, expression, groups, 3, seed=0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.25 * n * n_genes * 8
