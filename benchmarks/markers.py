@@ -330,9 +330,9 @@ def report(names: list[str], seeds: int) -> str:
                 methods = run["groupings"][grouping]["methods"]
                 for t in run["types"]:
                     ours, theirs = methods["SCRCL"][t], methods["Wilcoxon"][t]
-                    for values, (a, b) in zip(outside, ((ours, theirs), (theirs, ours)), strict=True):
+                    for fractions, (a, b) in zip(outside, ((ours, theirs), (theirs, ours)), strict=True):
                         pairs = zip(a["top"], a["fraction_out"], strict=True)
-                        values += [fraction for gene, fraction in pairs if gene not in b["top"]]
+                        fractions += [fraction for gene, fraction in pairs if gene not in b["top"]]
                     differ += len(set(ours["top"]) - set(theirs["top"]))
                     ours_only += len(set(ours["hits"]) - set(theirs["hits"]))
                     theirs_only += len(set(theirs["hits"]) - set(ours["hits"]))

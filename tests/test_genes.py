@@ -286,7 +286,7 @@ class TestBadInput:
             (lambda m: m.get_marker_genes(one_group(), "own"), ValueError, "value of its own for most cells"),
             (lambda m: m.get_cluster_names({"a": ["GENE1", "GENE2"]}), ValueError, "markers differ from those of the data by case"),
             (lambda m: m.get_cluster_names({"a": ["ENSG00000141510"]}), ValueError, "markers has Ensembl identifiers"),
-            (lambda m: m.get_cluster_names({"a": ["Foo"]}), ValueError, "Only 0 of the 1 genes of markers"),
+            (lambda m: m.get_cluster_names({"a": ["Foo"]}), ValueError, "None of the 1 genes of markers is in the data"),
             (lambda m: m.get_cluster_names({}), ValueError, "markers holds no set"),
             (lambda m: m.get_cluster_names({"a": "gene1"}), ValueError, "must be a dictionary of lists"),
             (lambda m: m.get_cluster_names({"a": ["gene1"]}, min_support=2), ValueError, "min_support must be a fraction"),

@@ -106,7 +106,7 @@ DATA = pd.Index(["Ins1", "Ins2", "Gcg", "Sst"])
     [
         (["INS1", "INS2", "Gcg"], "differ from those of the data by case.*'INS1', the data have 'Ins1'.*organism"),
         (["ENSMUSG00000035804", "ENSMUSG00000000215"], "has Ensembl identifiers, the data have gene symbols.*Map"),
-        (["Foo", "Bar"], "Only 0 of the 2 genes of net are in the data.*'Foo', the data have 'Ins1'"),
+        (["Foo", "Bar"], "None of the 2 genes of net is in the data.*'Foo', the data have 'Ins1'"),
         ([], "net names no gene"),
     ],
 )
@@ -116,12 +116,15 @@ def test_other_identifiers(given, message):
 
 
 def test_version_of_identifiers():
-    with pytest.raises(ValueError, match="differ by the version after the dot"):
+    with pytest.raises(ValueError, match="by the version after the dot"):
         check_identifiers(["ENSG00000141510.2"], pd.Index(["ENSG00000141510", "ENSG00000000003"]), "net")
 
 
 def test_names_that_fit_are_accepted():
     check_identifiers(["Ins1", "Foo", "INS2"], DATA, "net")
+    check_identifiers(
+        ["Ins1", *(f"Foo{i}" for i in range(50))], pd.Index([*DATA, *(f"Bar{i}" for i in range(50))]), "net"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ EDGE_COLUMNS = (
     ("source", "target"),
     ("geneset", "genesymbol"),
 )
-#: Share of the names, of the smaller side, below which they are taken to be other identifiers.
+#: Share of the names, of the smaller side, below which it is asked whether they are other identifiers.
 LEAST_SHARED = 0.1
 #: Share of the sources that must be genes for a table to be a network of genes and not a table of gene sets.
 LEAST_SOURCES = 0.5
@@ -56,7 +56,8 @@ def check_identifiers(given: Iterable[str], present: pd.Index, argument: str) ->
     Raises
     ------
     ValueError
-        If hardly any name is among those of the data, or far more would be if case did not matter.
+        If no name is among those of the data, or few are and they are of another kind or version, or far more would be if
+        case did not matter.
     """
     names = pd.Index(pd.unique(np.asarray(list(given), dtype=object)))
     if not len(names) or not len(present):
@@ -72,21 +73,25 @@ def check_identifiers(given: Iterable[str], present: pd.Index, argument: str) ->
             f"data have {twin!r}). It may be of another organism. If it is not, write the names as in adata.var_names; "
             "else map them to orthologous genes."
         )
-    if shared.sum() < LEAST_SHARED * min(len(names), len(present)):
-        kinds = kind_of(names), kind_of(present)
-        if kinds[0] != kinds[1]:
-            raise ValueError(
-                f"{argument} has {kinds[0]}, the data have {kinds[1]} ({example}). Map the ones to the others, or put "
-                f"{kinds[0]} into adata.var_names."
-            )
-        bare = names.str.replace(r"\.\d+$", "", regex=True).isin(present.str.replace(r"\.\d+$", "", regex=True))
-        mend = (
-            "They differ by the version after the dot: remove it from both."
-            if bare.sum() > 2 * shared.sum()
-            else "Pass the names that are in adata.var_names."
-        )
+    if shared.sum() >= LEAST_SHARED * min(len(names), len(present)):
+        return
+    kinds = kind_of(names), kind_of(present)
+    if kinds[0] != kinds[1]:
         raise ValueError(
-            f"Only {shared.sum():,} of the {len(names):,} genes of {argument} are in the data ({example}). {mend}"
+            f"{argument} has {kinds[0]}, the data have {kinds[1]} ({example}). Map the ones to the others, or put "
+            f"{kinds[0]} into adata.var_names."
+        )
+    version = r"\.\d+$"
+    bare = names.str.replace(version, "", regex=True).isin(present.str.replace(version, "", regex=True))
+    if bare.sum() > 2 * shared.sum():
+        raise ValueError(
+            f"The genes of {argument} differ from those of the data by the version after the dot ({example}). Remove it "
+            "from both."
+        )
+    if not shared.any():
+        raise ValueError(
+            f"None of the {len(names):,} genes of {argument} is in the data ({example}). Pass names that are in "
+            "adata.var_names."
         )
 
 
