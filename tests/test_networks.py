@@ -198,6 +198,7 @@ class TestModel:
         adata = simulate()
         network = pd.concat([edges_of_the_data(), pd.DataFrame({"source": ["gene1"], "target": ["Trp53"]})])
         logger = logging.getLogger("scvi")
+        caplog.set_level(logging.INFO, logger="scvi")
         propagate, logger.propagate = logger.propagate, True
         try:
             build(adata, gene_network=network)

@@ -432,7 +432,8 @@ class GeneMixin:
 
     def _expression(self, adata: AnnData, rows: np.ndarray, layer: str | None) -> sp.csr_array:
         """Log-normalised expression of cells for the genes kept."""
-        counts, totals = self._read_kept(adata, None if len(rows) == adata.n_obs else rows, layer)
+        every = np.array_equal(rows, np.arange(adata.n_obs))
+        counts, totals = self._read_kept(adata, None if every else rows, layer)
         return log_expression(counts, totals, self._reference.transform.target)
 
     def _check_refinement(self) -> None:
