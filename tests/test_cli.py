@@ -8,6 +8,7 @@ import time
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import scrcl
@@ -51,6 +52,29 @@ def test_run(counts, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "150 cells, 4 clusters" in printed.out
     assert "training" in printed.err
+
+
+def test_markers(counts, tmp_path):
+    table, output = tmp_path / "markers.csv", tmp_path / "out.h5ad"
+    options = ["--n-clusters", "3", "--epochs", "20", "--markers", str(table)]
+    assert main(["run", str(counts), "-o", str(output), *options]) == 0
+    markers = pd.read_csv(table)
+    best = markers.groupby("group").head(1)
+    assert len(best) == 3
+    np.testing.assert_allclose(best["pvalue"], 1 / 1001)
+    result = ad.read_h5ad(output)
+    assert list(result.uns["scrcl_markers"]["names"].dtype.names) == ["0", "1", "2"]
+    assert result.uns["scrcl_markers"]["names"]["0"][0] == best["gene"].iloc[0]
+    assert listing(tmp_path) == ["counts.h5ad", "markers.csv", "out.h5ad"]
+
+
+def test_markers_are_not_overwritten(counts, tmp_path, capsys):
+    (tmp_path / "markers.csv").write_text("mine")
+    assert main(["run", str(counts), "-o", str(tmp_path / "o.h5ad"), "--markers", str(tmp_path / "markers.csv")]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "markers.csv").read_text() == "mine"
+    assert main(["run", str(counts), "-o", str(tmp_path / "o.h5ad"), "--markers", str(tmp_path / "o.h5ad")]) == 1
+    assert "--markers names the output" in capsys.readouterr().err
 
 
 def test_run_is_reproducible(counts, tmp_path):

@@ -50,12 +50,16 @@ def test_labels_have_no_effect(data, change):
 
 
 def test_no_source_file_names_a_label():
-    """The package reads no column of `obs`, apart from the demo's comparison and the plots."""
+    """The package reads no column of `obs`, apart from the demo's comparison, the plots, and groups named by `groupby`."""
     from pathlib import Path
 
     folder = Path(scrcl.__file__).parent
     readers = {file.name for file in folder.rglob("*.py") if ".obs[" in file.read_text()}
-    assert readers <= {"cli.py", "datasets.py", "_plots.py", "_model.py"}
+    assert readers <= {"cli.py", "datasets.py", "_plots.py", "_model.py", "_genes.py"}
+    genes = (folder / "_genes.py").read_text()
+    assert genes.count(".obs[key]") == 1
+    assert genes.count(".obs[keys.MARKER_GROUPS_KEY] = self.get_clusters(adata)") == 1
+    assert genes.count("adata.obs[") == 2
     code = (folder / "_model.py").read_text()
     assert code.count(".obs[") == 1
     assert '>>> adata.obs["scrcl"] = model.get_clusters()' in code

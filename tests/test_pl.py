@@ -1,3 +1,5 @@
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from matplotlib.axes import Axes
 
 import scrcl
 
-from .conftest import build
+from .conftest import build, simulate
 
 
 @pytest.fixture
@@ -86,3 +88,65 @@ def test_missing_keys(adata):
         scrcl.pl.umap(adata, color="cell_type")
     with pytest.raises(KeyError, match="key='scrcl' is not in adata.obs"):
         scrcl.pl.cluster_sizes(adata)
+
+
+@pytest.fixture(scope="module")
+def marked():
+    model = build(simulate(), epochs=20)
+    return model, model.get_marker_genes(groupby="cell_type", n_permutations=9)
+
+
+class TestGenes:
+    @pytest.fixture(autouse=True)
+    def close(self):
+        yield
+        plt.close("all")
+
+    def test_dotplot(self, marked):
+        _, markers = marked
+        ax = scrcl.pl.markers_dotplot(markers, n_genes=3)
+        assert isinstance(ax, Axes)
+        shown = [label.get_text() for label in ax.get_xticklabels()]
+        best = markers.groupby("group", observed=True).head(3)
+        assert shown == list(best["gene"])
+        wide = markers.pivot(index="group", columns="gene", values="score")[shown]
+        colors = ax.collections[0].get_array()
+        assert colors is None or np.allclose(np.asarray(colors), wide.to_numpy().ravel())
+
+    def test_heatmap_shows_the_associations(self, marked):
+        model, markers = marked
+        ax = scrcl.pl.associations_heatmap(model, markers, "cell_type", n_genes=2)
+        image = np.asarray(ax.images[0].get_array())
+        genes = list(markers.groupby("group", observed=True).head(2)["gene"])
+        order = np.argsort(model.adata.obs["cell_type"].cat.codes.to_numpy(), kind="stable")
+        expected = model.get_cell_gene_associations(genes=genes).to_numpy()[order]
+        np.testing.assert_allclose(np.sort(image, 0), np.sort(expected, 0), atol=1e-5)
+
+    def test_bars_and_their_intervals(self, marked):
+        _, markers = marked
+        ax: Any = scrcl.pl.marker_bars(markers, "1", n_genes=4)
+        best = markers[markers["group"] == "1"].head(4)
+        np.testing.assert_allclose([bar.get_width() for bar in ax.patches], best["score"])
+        intervals = np.array([segment[:, 0] for segment in ax.collections[0].get_segments()])
+        np.testing.assert_allclose(intervals, best[["score_low", "score_high"]])
+
+    def test_map_of_the_gene_embedding(self, marked):
+        model, _ = marked
+        ax: Any = scrcl.pl.gene_modules(model, genes=["gene3", "gene50"])
+        assert [text.get_text() for text in ax.texts] == ["gene3", "gene50"]
+        assert len(ax.collections[0].get_offsets()) == model.get_gene_modules().notna().sum()
+
+    def test_bad_input(self, marked):
+        model, markers = marked
+        with pytest.raises(ValueError, match=r"no column 'score'.*get_marker_genes\(\)"):
+            scrcl.pl.markers_dotplot(markers.drop(columns="score"))
+        with pytest.raises(ValueError, match="markers lacks genes of some groups"):
+            scrcl.pl.markers_dotplot(markers.groupby("group", observed=True).head(3))
+        with pytest.raises(KeyError, match="'9' is not in groupby='group'"):
+            scrcl.pl.marker_bars(markers, "9")
+        with pytest.raises(ValueError, match="n_genes"):
+            scrcl.pl.marker_bars(markers, "1", n_genes=0)
+        with pytest.raises(KeyError, match="groupby='nothing' is not in adata.obs"):
+            scrcl.pl.associations_heatmap(model, markers, "nothing")
+        with pytest.raises(KeyError, match="'Foo' is not in the data"):
+            scrcl.pl.gene_modules(model, genes=["Foo"])

@@ -40,3 +40,13 @@ def test_results(model, expected):
 def test_training_goes_on(model):
     model.train(1, enable_progress_bar=False)
     assert len(model.history["train_loss"]) == 4
+
+
+def test_genes(expected):
+    adata = cells(expected, "counts")
+    model = scrcl.SCRCL.load(FOLDER, adata=adata, accelerator="cpu")
+    assert model.get_gene_embedding().shape[1] == 4
+    assert model.get_cell_gene_associations(cells(expected, "new_counts"), genes="gene3").shape == (10, 1)
+    without = scrcl.SCRCL.load(FOLDER, adata=False, accelerator="cpu")
+    with pytest.raises(ValueError, match="adata=training_data"):
+        without.get_cell_gene_associations(adata)

@@ -1,6 +1,7 @@
 """Checks of what a user passes: a clear error that names the argument and the mend, before any work is done."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -183,3 +184,44 @@ def match_genes(present: pd.Index, wanted: pd.Index) -> tuple[np.ndarray, pd.Ind
             "gene identifiers, or train a new model on the genes that both have."
         )
     return columns, missing
+
+
+def check_genes(genes: Any, kept: pd.Index, every: pd.Index) -> np.ndarray:
+    """Return the numbers of genes among those kept by the model.
+
+    Raises
+    ------
+    KeyError
+        If a gene is not kept, saying whether the data have it.
+    """
+    names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+    if not names:
+        raise ValueError("genes is empty. Name at least one gene, or pass None for all.")
+    columns = kept.get_indexer(pd.Index(names))
+    for name in (name for name, column in zip(names, columns, strict=True) if column < 0):
+        if name in every:
+            raise KeyError(
+                f"The gene {name!r} is in the data, but not among the {len(kept):,} that the model keeps as they vary "
+                "most. Keep more: `SCRCL(adata, n_top_genes=...)`."
+            )
+        near = [other for other in every if other.casefold() == name.casefold()] or get_close_matches(name, every, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" The data have names like {every[0]!r}."
+        raise KeyError(f"The gene {name!r} is not in the data.{hint}")
+    return columns
+
+
+def check_groups(groups: Any, present: Sequence[str], key: str) -> list[str]:
+    """Return groups of cells that are asked for, as names.
+
+    Raises
+    ------
+    KeyError
+        If one is not there, saying which are.
+    """
+    names = [groups] if isinstance(groups, str) else [str(group) for group in groups]
+    if not names:
+        raise ValueError("groups is empty. Name at least one group, or pass None for all.")
+    for name in names:
+        if name not in present:
+            raise KeyError(f"The group {name!r} is not in groupby={key!r}. Present: {', '.join(map(repr, present))}.")
+    return names

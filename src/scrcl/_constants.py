@@ -28,3 +28,9 @@ UMAP_KEY: Final = "X_scrcl_umap"
 UMAP_SOURCE_KEY: Final = "scrcl_umap"
 #: ``obs`` key of the clusters (command line, tutorials).
 CLUSTERS_KEY: Final = "scrcl"
+#: ``uns`` key of the report on the gene network that was passed: genes, pairs and unknown names.
+GENE_NETWORK_KEY: Final = "scrcl_gene_network"
+#: ``uns`` key of marker genes, in the form of :func:`scanpy.tl.rank_genes_groups`.
+MARKERS_KEY: Final = "scrcl_markers"
+#: ``obs`` key of the groups of the marker genes, where they are the model's own clusters.
+MARKER_GROUPS_KEY: Final = "scrcl_marker_groups"

@@ -4,7 +4,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
@@ -19,6 +19,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from . import _constants as keys
+from ._associations import GeneMap
 from ._batches import GraphDataModule
 from ._checks import (
     as_counts,
@@ -35,6 +36,7 @@ from ._checks import (
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
 from ._consensus import N_MICRO, Ensemble
 from ._features import CountFeatures, variable_genes
+from ._genes import GeneMixin
 from ._graph import (
     Neighbors,
     attach,
@@ -46,6 +48,7 @@ from ._graph import (
     to_torch,
 )
 from ._module import SCRCLModule
+from ._networks import prior_gene_graph, read_network
 from ._number import NumberOfClusters, estimate_number
 from ._reference import Reference
 from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
@@ -68,6 +71,7 @@ METRICS = (
 Representation = Literal["aligned", "refined"]
 Method = Literal["consensus", "kmeans", "leiden"]
 REPRESENTATIONS = get_args(Representation)
+NETWORK_MODES = ("join", "replace")
 
 
 class _CountsField(LayerField):
@@ -81,7 +85,7 @@ class _CountsField(LayerField):
         return self.register_field(adata_target)
 
 
-class SCRCL(BaseModelClass):
+class SCRCL(GeneMixin, BaseModelClass):
     r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
 
     Finds cell types without labels. Two views of each cell, by itself and among its neighbours, are brought into
@@ -108,11 +112,20 @@ class SCRCL(BaseModelClass):
         Temperature of the softmax in the alignment losses.
     dropout_rate
         Dropout in the neighbourhood branch and before the map to gene space.
+    gene_network
+        Prior knowledge of which genes belong together: a network, as a table with columns ``source`` and ``target``
+        (decoupler) or ``source_genesymbol`` and ``target_genesymbol`` (OmniPath) and maybe ``weight``, or the path of
+        one; or gene sets, as a dictionary, a table whose sources are no genes, or the path of a GMT file. Genes are
+        matched by name; what was matched is written to ``uns["scrcl_gene_network"]``.
+    gene_network_mode
+        ``"join"``: its edges are added to those between genes with similar expression. ``"replace"``: they take their
+        place.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, there are no more cells than neighbours, or no genes vary.
+        If an argument is out of range, there are no more cells than neighbours, no genes vary, or the gene network
+        cannot be read or has other identifiers than the data.
 
     Notes
     -----
@@ -147,7 +160,10 @@ class SCRCL(BaseModelClass):
         n_refined: int = 32,
         temperature: float = 1.0,
         dropout_rate: float = 0.1,
+        gene_network: pd.DataFrame | Mapping[str, Sequence[str]] | str | os.PathLike[str] | None = None,
+        gene_network_mode: Literal["join", "replace"] = "join",
     ) -> None:
+        check_option(gene_network_mode, NETWORK_MODES, "gene_network_mode")
         for name in ("n_top_genes", "n_components", "n_neighbors", "n_hidden", "n_refined"):
             check_at_least(locals()[name], 2 if name == "n_top_genes" else 1, name)
         check_at_least(temperature, 1e-6, "temperature")
@@ -162,15 +178,18 @@ class SCRCL(BaseModelClass):
             "dropout_rate": dropout_rate,
         }
         self._forget()
+        self.refinement_trained_: bool | None = None
         self._reference_adata: AnnData | None = None
         self._reference_names = pd.Index([])
         if adata is not None and registry is None:
-            self._prepare(adata, n_top_genes, n_components, n_neighbors)
+            self._prepare(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode)
             self.module  # noqa: B018  built now, so that the seed set by the user governs its weights
         self._model_summary_string = (
             f"SCRCL with n_top_genes: {n_top_genes}, n_components: {n_components}, n_neighbors: {n_neighbors}, "
             f"n_hidden: {n_hidden}, n_refined: {n_refined}, temperature: {temperature}, dropout_rate: {dropout_rate}"
         )
+        # The gene graph is saved with the model; what it was made from may be large and need not be.
+        gene_network = None if gene_network is None else "in the gene graph"
         self.init_params_ = self._get_init_params(locals())
 
     # ------------------------------------------------------------------ data
@@ -242,7 +261,15 @@ class SCRCL(BaseModelClass):
         """Not available: batches of independent cells have no graph."""
         raise NotImplementedError("SCRCL needs the graph of the cells. Use `setup_anndata`.")
 
-    def _prepare(self, adata: AnnData, n_top_genes: int, n_components: int, n_neighbors: int) -> None:
+    def _prepare(
+        self,
+        adata: AnnData,
+        n_top_genes: int,
+        n_components: int,
+        n_neighbors: int,
+        gene_network: Any,
+        gene_network_mode: str,
+    ) -> None:
         """Build features and graphs from the data, and write them where the user can see them."""
         if adata.n_obs <= n_neighbors:
             raise ValueError(
@@ -253,6 +280,8 @@ class SCRCL(BaseModelClass):
         check_cells_have_counts(counts, where)
         totals = counts.sum(axis=1).astype(np.float64)
         columns = variable_genes(counts, n_top_genes)
+        genes = adata.var_names[columns]
+        network = None if gene_network is None else read_network(gene_network, genes, adata.var_names)
         kept = counts[:, columns]
         transform = CountFeatures.fit(kept, totals, n_components)
 
@@ -274,13 +303,16 @@ class SCRCL(BaseModelClass):
         else:
             adjacency = symmetric_adjacency(_read_graph(adata, neighbors_key))
 
+        graph = None if network and gene_network_mode == "replace" else gene_graph(transform.gene_features)
+        if network:
+            graph = prior_gene_graph(network, transform.gene_features, graph)
         self._reference = Reference(
             transform=transform,
             all_genes=adata.var_names.copy(),
-            genes=adata.var_names[columns],
+            genes=genes,
             features=features,
             adjacency=adjacency,
-            gene_graph=gene_graph(transform.gene_features),
+            gene_graph=graph,
             n_neighbors=n_neighbors,
             center=center,
             scale=scale,
@@ -293,8 +325,18 @@ class SCRCL(BaseModelClass):
             "n_neighbors": n_neighbors,
             "features_key": features_key or "",
             "neighbors_key": neighbors_key or "",
+            "gene_network": gene_network_mode if network else "",
         }
         self._write_reference(adata, columns, distances, parameters)
+        adata.uns.pop(keys.GENE_NETWORK_KEY, None)
+        if network:
+            adata.uns[keys.GENE_NETWORK_KEY] = report = network.report(gene_network_mode)
+            logger.info(
+                f"gene_network: {report['pairs']:,} pairs of the genes kept, of {report['form']}; "
+                f"{len(network.unknown):,} of its {network.n_genes:,} genes are not in the data"
+                f"{': ' + ', '.join(network.unknown[:5]) if len(network.unknown) else ''}"
+                f"{', …' if len(network.unknown) > 5 else ''}"
+            )
         logger.info(
             f"{adata.n_obs:,} cells: {self._reference.inputs.shape[1]} features from {features_key or f'{len(columns):,} genes'}; "
             f"cell graph {f'of {neighbors_key!r}' if neighbors_key else f'of {n_neighbors} nearest neighbours'}, "
@@ -340,6 +382,11 @@ class SCRCL(BaseModelClass):
                     f"{len(reference.center)}. Compute it with the same method as for the training cells."
                 )
             return ((space if rows is None else space[rows]) - reference.center) * reference.scale
+        return reference.transform.transform(*self._read_kept(adata, rows, self.get_setup_arg("layer")))
+
+    def _read_kept(self, adata: AnnData, rows: np.ndarray | None, layer: str | None) -> tuple[sp.csr_array, np.ndarray]:
+        """Counts of any cells for the genes kept, in the model's order, and the total of each cell."""
+        reference = self._reference
         columns, missing = match_genes(adata.var_names, reference.genes)
         every, _ = match_genes(adata.var_names, reference.all_genes)
         if len(missing):
@@ -349,7 +396,7 @@ class SCRCL(BaseModelClass):
                 UserWarning,
                 stacklevel=settings.warnings_stacklevel,
             )
-        counts, where = _read_counts(adata, self.get_setup_arg("layer"))
+        counts, where = _read_counts(adata, layer)
         if rows is not None:
             counts = counts[rows]
         counts = counts[:, every[every >= 0]]
@@ -359,8 +406,7 @@ class SCRCL(BaseModelClass):
         padded = sp.hstack([counts, sp.csr_array((counts.shape[0], 1), dtype=np.float32)], format="csr")
         position = np.full(adata.n_vars, counts.shape[1])
         position[every[every >= 0]] = np.arange(counts.shape[1])
-        kept = padded[:, np.where(columns < 0, counts.shape[1], position[columns])]
-        return reference.transform.transform(kept, totals)
+        return padded[:, np.where(columns < 0, counts.shape[1], position[columns])], totals
 
     # -------------------------------------------------------------- training
 
@@ -426,6 +472,8 @@ class SCRCL(BaseModelClass):
         for name in ("early_stopping_monitor", "checkpointing_monitor"):
             check_option(trainer_kwargs[name], METRICS, name)
         self._forget()
+        earlier = self.is_trained_ if self.refinement_trained_ is None else self.refinement_trained_
+        self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
         self.module.train()  # Lightning keeps the mode it finds
         runner = self._train_runner_cls(
             self,
@@ -711,6 +759,7 @@ class SCRCL(BaseModelClass):
         self._clusterings: dict[tuple, Clustering] = {}
         self._ensembles: dict[tuple, Ensemble] = {}
         self._estimates: dict[tuple, NumberOfClusters] = {}
+        self._gene_map: GeneMap | None = None
         self.__dict__.pop("_reference_latent", None)
 
     # --------------------------------------------------------- save and load

@@ -8,7 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--epochs", type=int, help="number of training epochs")
         command.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
         command.add_argument("--plots", type=Path, metavar="DIR", help="folder for plots, made if need be")
+        command.add_argument(
+            "--markers", type=Path, metavar="FILE", help=".csv file for the marker genes of the clusters"
+        )
         command.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     return parser
 
@@ -93,8 +96,13 @@ def _run(arguments: argparse.Namespace) -> None:
     source: Path | None = None if is_demo else arguments.input
     output = arguments.output or Path("scrcl-demo.h5ad")
     _check_paths(source, output, arguments.plots, arguments.overwrite or arguments.output is None)
+    if arguments.markers:
+        _check_paths(source, arguments.markers, None, arguments.overwrite)
+        if arguments.markers.resolve() == output.resolve():
+            raise UserError(f"--markers names the output, {output}. Name another file.")
 
-    with _writable(output) as unfinished, _quiet(), _Stages() as stages:
+    table = _writable(arguments.markers) if arguments.markers else nullcontext()
+    with _writable(output) as unfinished, table as unfinished_table, _quiet(), _Stages() as stages:
         with stages("reading"):
             adata = datasets.pbmc700() if is_demo else _read(arguments.input)
         check_n_clusters(arguments.n_clusters, adata.n_obs, "--n-clusters")
@@ -109,6 +117,9 @@ def _run(arguments: argparse.Namespace) -> None:
         with stages("clustering"):
             adata.obsm[keys.LATENT_KEY] = model.get_latent_representation()
             adata.obs[keys.CLUSTERS_KEY] = model.get_clusters(n_clusters=arguments.n_clusters, seed=arguments.seed)
+        if unfinished_table:
+            with stages("marker genes"):
+                _markers(model, adata, arguments.seed).to_csv(unfinished_table, index=False)
         if arguments.plots:
             with stages("plots"):
                 _plot(model, adata, arguments.plots, ["bulk_labels"] if is_demo else [])
@@ -218,6 +229,14 @@ def _read(path: Path) -> AnnData:
         raise UserError(f"{path} cannot be read as an .h5ad file: {error}") from error
 
 
+def _markers(model: SCRCL, adata: AnnData, seed: int) -> pd.DataFrame:
+    """Marker genes of the clusters; none where there is only one cluster."""
+    if adata.obs[keys.CLUSTERS_KEY].nunique() < 2:
+        console.print("There is only one cluster, so there are no marker genes.")
+        return pd.DataFrame()
+    return model.get_marker_genes(adata, keys.CLUSTERS_KEY, seed=seed)
+
+
 def _plot(model: SCRCL, adata: AnnData, folder: Path, annotations: Sequence[str]) -> None:
     mpl.use("Agg")
     for name, axes in (
@@ -233,7 +252,8 @@ def _plot(model: SCRCL, adata: AnnData, folder: Path, annotations: Sequence[str]
 
 def _record(arguments: argparse.Namespace, model: SCRCL, adata: AnnData, seconds: dict[str, float]) -> dict[str, Any]:
     """What was run, in a form that .h5ad can hold."""
-    parameters = {**model.init_params_["non_kwargs"], "epochs": len(model.history["train_loss"])}
+    given = {name: value for name, value in model.init_params_["non_kwargs"].items() if value is not None}
+    parameters = {**given, "epochs": len(model.history["train_loss"])}
     parameters["n_clusters"] = arguments.n_clusters or "found"
     parameters["layer"] = getattr(arguments, "layer", None) or "X"
     return {

@@ -1,5 +1,15 @@
 """Plots."""
 
+from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
 from ._plots import cluster_sizes, history, n_clusters, umap
 
-__all__ = ["cluster_sizes", "history", "n_clusters", "umap"]
+__all__ = [
+    "associations_heatmap",
+    "cluster_sizes",
+    "gene_modules",
+    "history",
+    "marker_bars",
+    "markers_dotplot",
+    "n_clusters",
+    "umap",
+]

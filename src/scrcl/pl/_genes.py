@@ -1,0 +1,219 @@
+"""Plots of genes: markers, associations, and the gene embedding."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+from matplotlib.axes import Axes
+from sklearn.preprocessing import normalize
+
+from scrcl._checks import check_at_least, check_genes, check_groups, check_key
+
+from ._plots import _axes, umap_coordinates
+
+#: Cells that a heat map shows; of more, a random part.
+MAX_CELLS = 2000
+
+
+def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = None, **kwargs: Any) -> Axes:
+    """Plot the best marker genes of each group as dots.
+
+    The colour is the mean association of the group less that of all other cells, the size the fraction of its cells that
+    express the gene.
+
+    Parameters
+    ----------
+    markers
+        The table of :meth:`scrcl.SCRCL.get_marker_genes`, with all genes.
+    n_genes
+        Number of genes of each group. A gene is shown once, with the group where it scores highest.
+    ax
+        Axes to draw on; new ones by default.
+    **kwargs
+        Passed to :class:`scanpy.pl.DotPlot`.
+
+    Returns
+    -------
+    The axes of the dots.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks columns, or genes were left out of it.
+    """
+    score, fraction = _wide(markers, "score"), _wide(markers, "fraction_in")
+    shown = _best(markers, n_genes)
+    genes = [gene for group in shown.values() for gene in group]
+    # scanpy takes names and groups from the data, and what it draws from the two tables.
+    cells = AnnData(
+        score.to_numpy(),
+        obs=pd.DataFrame({"group": score.index}, index=score.index),
+        var=pd.DataFrame(index=score.columns),
+    )
+    cells.obs["group"] = pd.Categorical(score.index, categories=score.index)
+    limit = float(np.quantile(np.abs(score[genes].to_numpy()), 0.98))
+    options = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r", **kwargs}
+    cmap = options.pop("cmap")
+    plot = sc.pl.DotPlot(
+        cells, shown, "group", dot_color_df=score[genes], dot_size_df=fraction[genes], ax=ax, **options
+    )
+    plot.style(cmap=cmap).legend(colorbar_title="association\n(s.d.)", size_title="fraction of\ncells in group (%)")
+    return plot.get_axes()["mainplot_ax"]
+
+
+def associations_heatmap(
+    model: Any, markers: pd.DataFrame, groupby: str, adata: AnnData | None = None, n_genes: int = 5, **kwargs: Any
+) -> Axes:
+    """Plot the associations of cells with the best marker genes of their groups as a heat map.
+
+    Parameters
+    ----------
+    model
+        A trained :class:`~scrcl.SCRCL`.
+    markers
+        The table of :meth:`scrcl.SCRCL.get_marker_genes`.
+    groupby
+        Key of ``adata.obs`` of the groups that order the cells.
+    adata
+        Cells, by default those of the model. Of more than 2,000 a random part is shown.
+    n_genes
+        Number of genes of each group. A gene is shown once, with the group where it scores highest.
+    **kwargs
+        Passed to :func:`scanpy.pl.heatmap`.
+
+    Returns
+    -------
+    The axes of the heat map.
+
+    Raises
+    ------
+    KeyError
+        If ``groupby`` is missing.
+    ValueError
+        If the table lacks columns.
+    """
+    adata = model._data(adata)
+    check_key(groupby, adata.obs, "groupby", "adata.obs")
+    shown = _best(markers, n_genes)
+    rows = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:MAX_CELLS])
+    rows = rows[adata.obs[groupby].iloc[rows].notna().to_numpy()]
+    genes = [gene for group in shown.values() for gene in group]
+    found = model.get_cell_gene_associations(adata, rows, genes=genes)
+    cells = AnnData(found.to_numpy(), obs=pd.DataFrame(index=found.index), var=pd.DataFrame(index=found.columns))
+    cells.obs[groupby] = pd.Categorical(adata.obs[groupby].iloc[rows]).remove_unused_categories()
+    limit = float(np.quantile(np.abs(found.to_numpy()), 0.99))
+    options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "show_gene_labels": True, **kwargs}
+    return sc.pl.heatmap(cells, shown, groupby, show=False, **options)["heatmap_ax"]
+
+
+def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes | None = None) -> Axes:
+    """Plot the best marker genes of one group as bars with their 95 % intervals.
+
+    Parameters
+    ----------
+    markers
+        The table of :meth:`scrcl.SCRCL.get_marker_genes`.
+    group
+        The group.
+    n_genes
+        Number of genes.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If the group is not in the table.
+    ValueError
+        If the table lacks columns.
+    """
+    _check_table(markers, "group", "gene", "score", "score_low", "score_high")
+    check_at_least(n_genes, 1, "n_genes")
+    present = markers["group"].astype(str)
+    check_groups(group, list(present.unique()), "group")
+    best = markers[present == group].nlargest(n_genes, "score")
+    ax = _axes(ax)
+    margin = best["score_high"].to_numpy() - best["score"].to_numpy()
+    ax.barh(best["gene"], best["score"], xerr=margin, color="#4c78a8", error_kw={"lw": 1, "capsize": 2})
+    ax.invert_yaxis()
+    ax.set(xlabel="association with the group less that with other cells (s.d.)", title=group)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def gene_modules(
+    model: Any, modules: pd.Series | None = None, genes: Sequence[str] = (), ax: Axes | None = None
+) -> Axes:
+    """Plot a map of the gene embedding, coloured by module.
+
+    Parameters
+    ----------
+    model
+        A trained :class:`~scrcl.SCRCL`.
+    modules
+        Module of each gene; those of :meth:`scrcl.SCRCL.get_gene_modules` by default.
+    genes
+        Genes to name on the map.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If a gene is not among those that the model keeps.
+    """
+    embedding = model.get_gene_embedding()
+    modules = model.get_gene_modules() if modules is None else modules
+    reference = model._reference
+    named = check_genes(genes, reference.genes, reference.all_genes) if len(genes) else np.empty(0, dtype=int)
+    placed = np.flatnonzero(embedding.to_numpy().any(1))
+    points = np.full((len(embedding), 2), np.nan)
+    points[placed] = umap_coordinates(normalize(embedding.to_numpy()[placed]))
+    cells = AnnData(
+        obs=pd.DataFrame({"module": pd.Categorical(modules.reindex(embedding.index))}, index=embedding.index),
+        obsm={"X_genes": points},
+    )[placed].copy()
+    ax = sc.pl.embedding(cells, "genes", color="module", title="gene modules", frameon=False, show=False, ax=_axes(ax))
+    for column in named:
+        ax.annotate(reference.genes[column], points[column], fontsize=8, xytext=(3, 3), textcoords="offset points")
+        ax.plot(*points[column], "o", mfc="none", mec="black", ms=4)
+    return ax
+
+
+def _check_table(markers: pd.DataFrame, *columns: str) -> None:
+    missing = [column for column in columns if column not in getattr(markers, "columns", ())]
+    if missing:
+        raise ValueError(
+            f"markers has no column {', '.join(map(repr, missing))}. Pass the table of `model.get_marker_genes()`."
+        )
+
+
+def _wide(markers: pd.DataFrame, values: str) -> pd.DataFrame:
+    """Groups by genes."""
+    _check_table(markers, "group", "gene", values)
+    wide = markers.pivot_table(index="group", columns="gene", values=values, observed=True)
+    if wide.isna().to_numpy().any():
+        raise ValueError("markers lacks genes of some groups. Pass the whole table: `get_marker_genes(n_top=None)`.")
+    wide.index = wide.index.astype(str).rename(None)
+    return wide
+
+
+def _best(markers: pd.DataFrame, n_genes: int) -> dict[str, list[str]]:
+    """The best genes of each group, each gene with the group where it scores highest."""
+    _check_table(markers, "group", "gene", "score")
+    check_at_least(n_genes, 1, "n_genes")
+    best = markers.sort_values("score", ascending=False).groupby("group", observed=True).head(n_genes)
+    best = best.drop_duplicates("gene")
+    parts = {str(group): part["gene"].tolist() for group, part in best.groupby("group", observed=True)}
+    return {group: genes for group, genes in parts.items() if genes}

@@ -1,0 +1,67 @@
+"""Known markers are found in real data with default settings, and the table of known markers is sound."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+from scipy.stats import kstest
+
+import scrcl
+
+from .conftest import real_data
+
+TABLE = Path(__file__).parents[1] / "benchmarks" / "known_markers.csv"
+
+
+@pytest.fixture(scope="module")
+def known() -> pd.DataFrame:
+    if not TABLE.is_file():
+        pytest.skip("the table of known markers is in the repository and not in the source distribution")
+    return pd.read_csv(TABLE, keep_default_na=False)
+
+
+def test_table_of_known_markers(known):
+    assert list(known.columns) == ["organism", "tissue", "cell_type", "labels", "gene", "source"]
+    assert (known[["organism", "tissue", "cell_type", "gene", "source"]] != "").all(axis=None)
+    assert not known.duplicated(["organism", "cell_type", "gene"]).any()
+
+
+def found(name: str, known: pd.DataFrame) -> tuple[pd.Series, scrcl.SCRCL]:
+    """Whether a known marker is in the top 10 of the cluster that holds most of a type, for each type."""
+    adata = ad.read_h5ad(real_data(f"{name}.h5ad"))
+    truth = adata.obs["cell_type"].astype(str)
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata)
+    model.train(enable_progress_bar=False)
+    markers = model.get_marker_genes(n_top=10, n_permutations=0)
+    top = markers.groupby("group", observed=True)["gene"].agg(set)
+    sizes = truth.value_counts()
+    hits = {}
+    for kind in sizes.index[sizes >= 10]:
+        genes = set(known.loc[[kind in labels.split(";") for labels in known["labels"]], "gene"])
+        if genes:
+            cluster = adata.obs.loc[truth == kind, "scrcl_marker_groups"].value_counts().index[0]
+            hits[kind] = bool(top[cluster] & genes)
+    return pd.Series(hits), model
+
+
+def test_known_markers_are_in_the_top_ten(known):
+    results = {name: found(name, known) for name in ("baron_mouse", "zheng_pbmc500")}
+    hits = pd.concat([hits for hits, _ in results.values()])
+    assert len(hits) == 13
+    assert hits.mean() >= 0.9
+    # and the p-values of permuted cells are uniform on real data, too
+    model = results["zheng_pbmc500"][1]
+    adata = model.adata
+    adata.layers["permuted"] = adata.X[np.random.default_rng(1).permutation(adata.n_obs)]
+    table = model.get_marker_genes(groupby="scrcl_marker_groups", layer="permuted", n_permutations=200)
+    n_cells = pd.Series(np.asarray((adata.X > 0).sum(0)).ravel(), adata.var_names)
+    expressed = table["gene"].map(n_cells)
+    for _, part in table[expressed >= 50].groupby("group", observed=True):
+        # genes of permuted cells go together, so that the share is not as sure as that of independent ones
+        assert 0.01 < (part["pvalue"] < 0.05).mean() < 0.12
+        assert kstest(part["pvalue"], "uniform").statistic < 0.2
