@@ -26,27 +26,99 @@ Method = Callable[[ad.AnnData, int, int], Found]
 
 
 def run_scrcl(
-    adata: ad.AnnData, n_clusters: int, seed: int, train: dict[str, Any] | None = None, **options: Any
+    adata: ad.AnnData,
+    n_clusters: int,
+    seed: int,
+    train: dict[str, Any] | None = None,
+    setup: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Found:
-    """SCRCL with default settings, but for what is passed to `train` and to `get_clusters`."""
+    """SCRCL with default settings, but for what is passed to `setup_anndata`, the model and `train`."""
+    model = trained(adata, seed, train, setup, **options)
+    clusters = {
+        "given": model.get_clusters(n_clusters=n_clusters, seed=seed),
+        "given, k-means": model.get_clusters(n_clusters=n_clusters, seed=seed, method="kmeans"),
+        "found": model.get_clusters(seed=seed),
+    }
+    return Found(model.get_latent_representation(), {way: labels.to_numpy(str) for way, labels in clusters.items()})
+
+
+def trained(
+    adata: ad.AnnData,
+    seed: int,
+    train: dict[str, Any] | None = None,
+    setup: dict[str, Any] | None = None,
+    **options: Any,
+) -> Any:
     import scvi
 
     import scrcl
 
     scvi.settings.seed = seed
-    scrcl.SCRCL.setup_anndata(adata)
-    model = scrcl.SCRCL(adata)
+    scrcl.SCRCL.setup_anndata(adata, **(setup or {}))
+    model = scrcl.SCRCL(adata, **options)
     model.train(enable_progress_bar=False, **(train or {}))
-    ways: dict[str, dict[str, Any]] = {
-        "given": {"n_clusters": n_clusters},
-        "given, k-means": {"n_clusters": n_clusters, "method": "kmeans"},
-        "found": {},
+    return model
+
+
+def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    """What is left of the consensus when a part of it is taken away. Reads what is private to the model."""
+    from scrcl._consensus import Ensemble
+
+    model = trained(adata, seed)
+    reference, latent = model._reference, model._reference_latent["aligned"]
+    both, spaces = [latent, reference.smoothed], reference.spaces
+    ensembles = {
+        "latent representation only": ([latent], spaces),
+        "smoothed features only": (both[1:], spaces),
+        "joined by log-normalised counts only": (both, spaces[:1]),
+        "joined by Pearson residuals only": (both, spaces[1:2]),
+        "joined by standardised logarithms only": (both, spaces[2:]),
     }
     clusters = {
-        way: model.get_clusters(seed=seed, **arguments, **options).to_numpy(dtype=str)
-        for way, arguments in ways.items()
+        f"given, {name}": Ensemble.build(*parts, seed).cut(n_clusters).labels for name, parts in ensembles.items()
     }
-    return Found(model.get_latent_representation(**options), clusters)
+    one = Ensemble.build(both, spaces, seed)
+    clusters["given, one tree, no consensus"] = one.trees[0].cut(n_clusters)
+    refined = {"n_clusters": n_clusters, "representation": "refined", "seed": seed}
+    clusters["given, refined"] = model.get_clusters(**refined).to_numpy(str)
+    clusters["given, refined, k-means"] = model.get_clusters(**refined, method="kmeans").to_numpy(str)
+    return Found(latent, clusters)
+
+
+def run_on_pca(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    """SCRCL with the standard principal components as features."""
+    import scanpy as sc
+
+    genes = standard_genes(adata.copy())
+    sc.pp.pca(genes, n_comps=min(50, genes.n_obs - 1), random_state=seed)
+    adata.obsm["X_pca"] = genes.obsm["X_pca"]
+    return run_scrcl(adata, n_clusters, seed, setup={"features_key": "X_pca"})
+
+
+def run_paper_protocol(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    """The published settings as far as they do not need labels; the last epoch, as choosing one would need them.
+
+    Counts of 2,000 genes as features, a graph by cosine on log-normalised genes, c = K, k-means on the refined views.
+    """
+    import scvi
+
+    import scrcl
+    from scrcl._graph import nearest_neighbors
+
+    genes = standard_genes(adata.copy())
+    rows = genes.X.toarray()
+    graph = nearest_neighbors(rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12), 15).to_sparse()
+    adata.obsm["counts"] = genes.layers["counts"].toarray()
+    adata.obsp["cosine"] = graph
+    adata.uns["cosine"] = {"connectivities_key": "cosine"}
+    scvi.settings.seed = seed
+    scrcl.SCRCL.setup_anndata(adata, features_key="counts", neighbors_key="cosine")
+    model = scrcl.SCRCL(adata, n_hidden=1500, n_refined=n_clusters, temperature=0.1, dropout_rate=0.3)
+    weights = {"neighborhood_weight": 100.0, "cross_view_weight": 1.0, "spread_weight": 0.0}
+    model.train(500, plan_kwargs={"lr": 1e-4, "weight_decay": 0.1, **weights}, enable_progress_bar=False)
+    labels = model.get_clusters(n_clusters=n_clusters, method="kmeans", representation="refined", seed=seed)
+    return Found(model.get_latent_representation(representation="refined"), {"given, k-means": labels.to_numpy(str)})
 
 
 def cluster_space(space: np.ndarray, n_clusters: int, seed: int) -> Found:
@@ -93,18 +165,27 @@ def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     return cluster_space(model.get_latent_representation(), n_clusters, seed)
 
 
-#: What is left of SCRCL when a part is taken away.
+def without(weight: str) -> Method:
+    return partial(run_scrcl, train={"plan_kwargs": {f"{weight}_weight": 0.0}})
+
+
+#: What is left of SCRCL when a part is taken away or a setting changed.
 ABLATIONS: dict[str, Method] = {
+    "SCRCL, parts of the consensus": run_parts,
     "SCRCL, untrained": partial(run_scrcl, train={"max_epochs": 1, "plan_kwargs": {"lr": 0.0, "weight_decay": 0.0}}),
-    "SCRCL, no neighborhood loss": partial(run_scrcl, train={"plan_kwargs": {"neighborhood_weight": 0.0}}),
-    "SCRCL, no cross-view loss": partial(run_scrcl, train={"plan_kwargs": {"cross_view_weight": 0.0}}),
+    "SCRCL, no alignment loss": without("alignment"),
+    "SCRCL, no neighborhood loss": without("neighborhood"),
+    "SCRCL, no cross-view loss": without("cross_view"),
+    "SCRCL, no spread loss": without("spread"),
     "SCRCL, 150 epochs": partial(run_scrcl, train={"max_epochs": 150}),
-    "SCRCL, refined": partial(run_scrcl, representation="refined"),
+    "SCRCL, 30 neighbors": partial(run_scrcl, n_neighbors=30),
+    "SCRCL, features of PCA": run_on_pca,
 }
 
 METHODS: dict[str, Method] = {
     "SCRCL": run_scrcl,
     "PCA": run_pca,
     "scVI": run_scvi,
+    "paper protocol": run_paper_protocol,
     **ABLATIONS,
 }

@@ -32,13 +32,15 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-from methods import METHODS
+from methods import ABLATIONS, METHODS
 from report import write_report
 from scores import score_clusters, score_embedding
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SMALLEST_CLASS = 10
+#: Methods whose results do not depend on the source of SCRCL.
+RIVALS = ("PCA", "scVI")
 PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "igraph", "numpy", "scib-metrics")
 
 
@@ -62,7 +64,7 @@ def digest(*paths: Path) -> str:
 
 def inputs(path: Path, method: str) -> dict[str, str]:
     """What a result depends on."""
-    source = digest(*sorted((ROOT / "src").rglob("*.py"))) if method.startswith("SCRCL") else ""
+    source = digest(*sorted((ROOT / "src").rglob("*.py"))) if method not in RIVALS else ""
     return {"data": digest(path), "source": source}
 
 
@@ -86,7 +88,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
         "cells": adata.n_obs,
         "classes": n_clusters,
         "scores": {way: score_clusters(truth[scored], labels[scored]) for way, labels in clusters.items()},
-        "embedding": score_embedding(truth[scored], embedding[scored]),
+        "embedding": {} if method in ABLATIONS else score_embedding(truth[scored], embedding[scored]),
         "labels": {way: np.unique(labels, return_inverse=True)[1].tolist() for way, labels in clusters.items()},
         "versions": {package: version(package) for package in PACKAGES},
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",

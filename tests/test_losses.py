@@ -215,8 +215,9 @@ def test_blocks_do_not_matter(rows, monkeypatch):
     torch.testing.assert_close(total(*embeddings), whole, rtol=1e-12, atol=1e-12)
 
 
-def test_spread_is_the_inverse_participation_ratio(rng=np.random.default_rng(5)):
+def test_spread_is_the_inverse_participation_ratio():
     """Against the eigenvalues of the covariance, with gradients by finite differences."""
+    rng = np.random.default_rng(5)
     views = [torch.from_numpy(rng.normal(size=(40, 6)) * np.arange(1, 7) + 3) for _ in range(2)]
     expected = 0.0
     for view in views:

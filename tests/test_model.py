@@ -153,20 +153,24 @@ class TestPreparation:
 class TestTraining:
     def test_history_holds_the_terms_of_the_loss_and_nothing_else(self, adata):
         model = build(adata, epochs=6)
-        terms = {"alignment_loss_train", "neighborhood_loss_train", "cross_view_loss_train"}
+        terms = {f"{name}_loss_train" for name in ("alignment", "neighborhood", "cross_view", "spread")}
         assert set(model.history) == {"train_loss", *terms}
         assert all(len(curve) == 6 for curve in model.history.values())
         first = {name: curve.iloc[0, 0] for name, curve in model.history.items()}
-        total = first["alignment_loss_train"] + 100 * first["neighborhood_loss_train"] + first["cross_view_loss_train"]
+        weights = {"alignment": 1, "neighborhood": 100, "cross_view": 1, "spread": 60}
+        total = sum(weight * first[f"{name}_loss_train"] for name, weight in weights.items())
         assert first["train_loss"] == pytest.approx(total, rel=1e-5)
         assert model.history["train_loss"].iloc[-1, 0] < first["train_loss"]
 
     def test_weights_of_the_losses(self, adata):
         scrcl.SCRCL.setup_anndata(adata)
         model = scrcl.SCRCL(adata, n_hidden=8)
-        model.train(1, plan_kwargs={"neighborhood_weight": 0, "cross_view_weight": 0}, enable_progress_bar=False)
-        history = model.history
-        assert history["train_loss"].iloc[0, 0] == pytest.approx(history["alignment_loss_train"].iloc[0, 0])
+        names = ("alignment", "neighborhood", "cross_view", "spread")
+        for kept in names:
+            weights = {f"{name}_weight": 3.0 if name == kept else 0.0 for name in names}
+            model.train(1, plan_kwargs=weights, enable_progress_bar=False)
+            history = {name: curve.iloc[-1, 0] for name, curve in model.history.items()}
+            assert history["train_loss"] == pytest.approx(3 * history[f"{kept}_loss_train"], rel=1e-5)
 
     def test_same_seed_same_result(self):
         one, two, other = (build(simulate(), seed=seed) for seed in (3, 3, 4))
@@ -333,7 +337,9 @@ class TestResults:
         new = simulate(3, seed=11)
         reference, module = trained._reference, trained.module
         features = trained._read_features(new, None)
-        distances = np.linalg.norm(reference.features[None] - features[:, None], axis=2)
+        read = features[:, 2 * features.shape[1] // 4 :]  # the two stabilised normalisations of four
+        read = read / np.linalg.norm(read, axis=1, keepdims=True)
+        distances = np.linalg.norm(reference.search_space[None] - read[:, None], axis=2)
         n, k = reference.n_cells, reference.n_neighbors
         degree = reference.adjacency.sum(axis=1) + 1
         for i in range(3):

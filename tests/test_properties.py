@@ -48,7 +48,7 @@ def test_any_counts(counts, n_neighbors, sparse):
     assert np.isfinite(latent).all()
     n_clusters = min(3, len(counts))
     clusters = model.get_clusters(n_clusters=n_clusters)
-    assert len(clusters.cat.categories) == n_clusters
+    assert 1 <= len(clusters.cat.categories) <= n_clusters  # cells that do not differ are not divided
     assert not clusters.isna().any()
     np.testing.assert_array_equal(model.get_clusters(adata.copy(), n_clusters=n_clusters).isna(), False)
     assert np.isfinite(model.history["train_loss"].to_numpy(dtype=float)).all()

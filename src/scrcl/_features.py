@@ -15,7 +15,7 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 THETA = 100.0
 #: The normalisations, in the order of the features: two as they are, and one of each with its genes on a par.
 LOG, PEARSON, STANDARDIZED, SIGNED_LOG = NORMALIZATIONS = ("log", "pearson", "standardized_log", "signed_log_residuals")
-#: Those that the network reads and that neighbours are found by.
+#: Those that neighbours are found by.
 STABILIZED = (STANDARDIZED, SIGNED_LOG)
 #: Those by which clusters are joined.
 JOINING = (LOG, PEARSON, STANDARDIZED)
@@ -219,7 +219,8 @@ class CountFeatures:
 
     def select_stabilized(self, features: np.ndarray) -> np.ndarray:
         """The stabilised normalisations among features ``(n, d)``, rows scaled to unit length."""
-        return normalize(np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1))
+        selected = np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1)
+        return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
 
     @property
     def parts(self) -> dict[str, slice]:

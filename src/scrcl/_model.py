@@ -68,6 +68,19 @@ METRICS = (
     "spread_loss_train",
 )
 
+#: Agreement of the trees with their consensus below which a warning is given; about 0.5 on data without types.
+LEAST_AGREEMENT = 0.6
+
+#: Options of training that are weights and rates.
+PLAN_OPTIONS = (
+    "lr",
+    "weight_decay",
+    "alignment_weight",
+    "neighborhood_weight",
+    "cross_view_weight",
+    "spread_weight",
+)
+
 Representation = Literal["aligned", "refined"]
 Method = Literal["consensus", "kmeans", "leiden"]
 REPRESENTATIONS = get_args(Representation)
@@ -296,8 +309,8 @@ class SCRCL(GeneMixin, BaseModelClass):
             features = (space - center) * scale
         stabilized, distances = features_key is None, None
         if neighbors_key is None:
-            inputs = transform.select_stabilized(features) if stabilized else features
-            neighbors = nearest_neighbors(inputs, n_neighbors)
+            space = transform.select_stabilized(features) if stabilized else features
+            neighbors = nearest_neighbors(space, n_neighbors)
             distances = neighbors.to_sparse(neighbors.distances)
             adjacency = symmetric_adjacency(neighbors.to_sparse())
         else:
@@ -338,7 +351,7 @@ class SCRCL(GeneMixin, BaseModelClass):
                 f"{', …' if len(network.unknown) > 5 else ''}"
             )
         logger.info(
-            f"{adata.n_obs:,} cells: {self._reference.inputs.shape[1]} features from {features_key or f'{len(columns):,} genes'}; "
+            f"{adata.n_obs:,} cells: {features.shape[1]} features from {features_key or f'{len(columns):,} genes'}; "
             f"cell graph {f'of {neighbors_key!r}' if neighbors_key else f'of {n_neighbors} nearest neighbours'}, "
             f"{adjacency.nnz // 2:,} edges"
         )
@@ -347,7 +360,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         self, adata: AnnData, columns: np.ndarray, distances: sp.csr_array | None, parameters: dict[str, Any]
     ) -> None:
         reference = self._reference
-        adata.obsm[keys.FEATURES_KEY] = reference.inputs
+        adata.obsm[keys.FEATURES_KEY] = reference.features
         adata.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
         adata.uns[keys.NEIGHBORS_KEY] = {
             "connectivities_key": keys.CONNECTIVITIES_KEY,
@@ -416,7 +429,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         reference = self._reference
         return self._module_cls(
             gene_profiles=directed_propagation(reference.gene_graph) @ reference.transform.gene_features,
-            n_input=reference.inputs.shape[1],
+            n_input=reference.features.shape[1],
             **self._module_kwargs,
         )
 
@@ -442,7 +455,7 @@ class SCRCL(GeneMixin, BaseModelClass):
             as ``early_stopping_patience`` and so on.
         plan_kwargs
             Options of :class:`~scrcl._training.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
-            losses, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
+            losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 
@@ -478,7 +491,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         runner = self._train_runner_cls(
             self,
             training_plan=self._training_plan_cls(self.module, **plan_kwargs),
-            data_splitter=GraphDataModule(self._reference.inputs, self._reference.adjacency),
+            data_splitter=GraphDataModule(self._reference.features, self._reference.adjacency),
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=devices,
@@ -629,6 +642,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         adata = self._data(adata)
         known, placed = self._find(adata, indices)
         clustering = self._cluster(n_clusters, "consensus", RESOLUTION, representation, seed)
+        assert clustering.probabilities is not None  # a consensus has them
         probabilities = clustering.probabilities[known]
         probabilities[known < 0] = clustering.assign_probabilities(placed[representation])
         names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
@@ -696,14 +710,14 @@ class SCRCL(GeneMixin, BaseModelClass):
             return known, none_placed
         neighbors = Neighbors(neighbors.indices[new], neighbors.distances[new], neighbors.n_targets)
         propagation = attach(reference.adjacency, neighbors)
-        encoded = self._encode(np.concatenate([reference.inputs, reference.select_inputs(features[new])]), propagation)
+        encoded = self._encode(np.concatenate([reference.features, features[new]]), propagation)
         return known, {name: latent[reference.n_cells :] for name, latent in encoded.items()}
 
     @cached_property
     def _reference_latent(self) -> dict[Representation, np.ndarray]:
         """Each representation of the cells of the model."""
         reference = self._reference
-        return self._encode(reference.inputs, normalized_adjacency(reference.adjacency))
+        return self._encode(reference.features, normalized_adjacency(reference.adjacency))
 
     @torch.inference_mode()
     def _encode(self, features: np.ndarray, propagation: sp.csr_array) -> dict[Representation, np.ndarray]:
@@ -731,7 +745,9 @@ class SCRCL(GeneMixin, BaseModelClass):
                 if n_clusters is None:
                     n_clusters = self._estimate(representation, seed).best
                 if method == "consensus":
-                    found = self._ensemble(representation, seed, n_clusters).cut(n_clusters)
+                    ensemble = self._ensemble(representation, seed, n_clusters)
+                    found = ensemble.cut(n_clusters)
+                    _warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters))
                 else:
                     found = kmeans(points, n_clusters, seed)
             self._clusterings[choice] = found
@@ -825,6 +841,17 @@ class SCRCL(GeneMixin, BaseModelClass):
             return super().load(dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs)
 
 
+def _warn_if_undetermined(n_clusters: int, agreement: float) -> None:
+    if n_clusters > 1 and agreement < LEAST_AGREEMENT:
+        warnings.warn(
+            f"The data hardly determine {n_clusters} clusters: the clusterings that were reconciled agree with an "
+            f"adjusted Rand index of only {agreement:.2f}. See `get_cluster_probabilities()` for how certain each cell "
+            "is, and `estimate_n_clusters()` for other numbers.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
+
+
 def _read_counts(adata: AnnData, layer: str | None) -> tuple[sp.csr_array, str]:
     """The counts of the data, and what the user calls them."""
     if layer is None:
@@ -863,9 +890,9 @@ def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) 
     unknown = sorted(set(plan_kwargs) - known)
     if unknown:
         raise ValueError(
-            f"plan_kwargs has unknown options: {', '.join(unknown)}. Known are lr, weight_decay, neighborhood_weight, "
-            "cross_view_weight, spread_weight and those of scvi.train.TrainingPlan."
+            f"plan_kwargs has unknown options: {', '.join(unknown)}. Known are {', '.join(PLAN_OPTIONS)} and those of "
+            "scvi.train.TrainingPlan."
         )
-    for name in ("lr", "weight_decay", "neighborhood_weight", "cross_view_weight", "spread_weight"):
+    for name in PLAN_OPTIONS:
         if name in plan_kwargs:
             check_at_least(plan_kwargs[name], 0.0, f"plan_kwargs[{name!r}]")

@@ -101,10 +101,11 @@ class SCRCLModule(BaseModuleClass):
         neighborhood_weight: float = 100.0,
         cross_view_weight: float = 1.0,
         spread_weight: float = 60.0,
+        alignment_weight: float = 1.0,
     ) -> LossOutput:
         r"""The total loss.
 
-        :math:`L = L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross} + \lambda_3 L_\text{spread}`.
+        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross} + \lambda_3 L_\text{spread}`.
 
         Parameters
         ----------
@@ -115,7 +116,9 @@ class SCRCLModule(BaseModuleClass):
         cross_view_weight
             :math:`\lambda_2`.
         spread_weight
-            :math:`\lambda_3`.
+            :math:`\lambda_3`; 0 gives the published loss.
+        alignment_weight
+            :math:`\lambda_0`.
         """
         adjacency = tensors["adjacency"]
         views = inference_outputs["embedding_1"], inference_outputs["embedding_2"]
@@ -124,7 +127,7 @@ class SCRCLModule(BaseModuleClass):
         cross_view = cross_view_loss(generative_outputs["refined_1"], generative_outputs["refined_2"], adjacency)
         spread = spread_loss(*views)
         return LossOutput(
-            loss=alignment
+            loss=alignment_weight * alignment
             + neighborhood_weight * neighborhood
             + cross_view_weight * cross_view
             + spread_weight * spread,

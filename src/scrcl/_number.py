@@ -52,8 +52,7 @@ def estimate_number(representations: Sequence[np.ndarray], ensemble: Ensemble, s
     """
     votes = count_communities(representations, seed)
     best = int(np.median(votes))
-    numbers = np.arange(1, max(CURVE_UP_TO, 2 * max(votes)) + 1)
-    numbers = numbers[numbers <= int(ensemble.atoms.max()) + 1]
+    numbers = range(1, min(max(CURVE_UP_TO, 2 * max(votes)), int(ensemble.atoms.max()) + 1) + 1)
     curve = pd.DataFrame(
         {
             "votes": [votes.count(number) for number in numbers],

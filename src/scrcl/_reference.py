@@ -37,8 +37,8 @@ class Reference:
         Shift ``(d,)`` and factor applied to features that are the user's own; ``None`` where features come from
         counts.
     stabilized
-        Whether the network reads only the stabilised normalisations, at unit length; otherwise all features as they
-        are, as with features of the user and in models of 0.1.
+        Whether neighbours are found by the stabilised normalisations, at unit length; otherwise by all features as
+        they are, as with features of the user and in models of 0.1.
     """
 
     transform: CountFeatures
@@ -65,19 +65,19 @@ class Reference:
         return [self.features[:, part] for name, part in self.transform.parts.items() if name in JOINING]
 
     @cached_property
-    def inputs(self) -> np.ndarray:
-        """What the network reads of each cell, ``(n, d_in)``, float32."""
-        return self.select_inputs(self.features)
+    def search_space(self) -> np.ndarray:
+        """That by which neighbours are found, ``(n, d_s)``, float32."""
+        return self.to_search_space(self.features)
 
-    def select_inputs(self, features: np.ndarray) -> np.ndarray:
-        """What the network reads, and neighbours are found by, of cells with features ``(m, d)``."""
+    def to_search_space(self, features: np.ndarray) -> np.ndarray:
+        """That by which the neighbours of cells with features ``(m, d)`` are found."""
         return self.transform.select_stabilized(features) if self.stabilized else features
 
     @cached_property
     def smoothed(self) -> np.ndarray:
-        """What the network reads, averaged over the cell graph twice, at unit length."""
+        """The search space averaged over the cell graph twice, at unit length."""
         propagation = normalized_adjacency(self.adjacency)
-        return normalize(propagation @ (propagation @ normalize(self.inputs)))
+        return normalize(propagation @ (propagation @ normalize(self.search_space)))
 
     def locate(self, features: np.ndarray) -> tuple[np.ndarray, Neighbors]:
         """Find cells among those of the reference.
@@ -92,7 +92,7 @@ class Reference:
         For each cell, the reference cell that has the same features up to rounding, or -1; and its nearest
         neighbours.
         """
-        neighbors = nearest_neighbors(self.inputs, self.n_neighbors, self.select_inputs(features))
+        neighbors = nearest_neighbors(self.search_space, self.n_neighbors, self.to_search_space(features))
         nearest = neighbors.indices[:, 0]
         # Rounding differs with the number of cells projected at once; two profiles differ by far more.
         tolerance = 1e-4 * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
