@@ -22,7 +22,8 @@ REGIMES = {
 
 def collect(results: Results) -> tuple[pd.DataFrame, dict[tuple[str, str], list[np.ndarray]]]:
     """One row for each run, regime and way of finding clusters; and the clusters of all seeds by set and label."""
-    rows, clusters = [], {}
+    rows: list[dict[str, Any]] = []
+    clusters: dict[tuple[str, str], list[np.ndarray]] = {}
     for (name, method, seed), result in results.items():
         for way, scores in result["scores"].items():
             regime, label = regime_and_label(method, way)
@@ -67,8 +68,8 @@ def main_table(runs: pd.DataFrame, clusters: dict, ours: pd.Series) -> list[str]
     names = sorted(runs["set"].unique())
     head = ["method", *names, "mean ARI", "NMI", "ACC", "F1", "clusters", "seeds agree", "s", "GB", "time of SCRCL"]
     lines = [row(head), row(["---"] * len(head))]
-    for label, group in runs.groupby("label", sort=False):
-        by_set = group.groupby("set")
+    for name, group in runs.groupby("label", sort=False):
+        label, by_set = str(name), group.groupby("set")
         ari = by_set["ARI"].agg(["mean", "min"]).reindex(names)
         cells = [
             "–" if np.isnan(mean) else f"{mean:.3f}" if group["seed"].nunique() < 2 else f"{mean:.3f} ({worst:.3f})"
@@ -76,7 +77,7 @@ def main_table(runs: pd.DataFrame, clusters: dict, ours: pd.Series) -> list[str]
         ]
         complete = ari["mean"].notna().all()
         means = by_set[["ARI", "NMI", "ACC", "F1", "clusters", "seconds", "peak_gb"]].mean().mean()
-        agree = np.mean([agreement(clusters.get((name, label), [])) for name in names])
+        agree = float(np.mean([agreement(clusters.get((name, label), [])) for name in names]))
         times = (by_set["seconds"].mean() / ours).mean()
         lines.append(
             row(

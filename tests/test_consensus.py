@@ -99,6 +99,7 @@ def test_reconciliation_by_hand():
     assert adjusted_rand_score(atoms, ensemble.cut(4).labels) == 1
     # Atom 0 is always with itself and in two of three trees with atom 1; in one of three with atom 2, never with 3.
     same, other = (2 * 1 + 1 * 2 / 3) / 3, (1 * 1 / 3 + 2 * 0) / 3
+    assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities[0, found.labels[0]], same / (same + other), rtol=1e-6)
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
     assert ensemble.agreement(2) == pytest.approx((1 + 1 + adjusted_rand_score([0, 0, 1, 0, 1, 1], found.labels)) / 3)
@@ -114,7 +115,9 @@ def test_probabilities_tell_cells_between_two_types():
     points = (np.concatenate([sure, between]) + rng.normal(size=(330, 8)) * 0.6).astype(np.float32)
     # Micro-clusters of cells between the types are put with one type by some trees and with the other by others.
     features = [points + rng.normal(size=points.shape) * 0.8 for _ in range(6)]
-    certainty = Ensemble.build([points], features, 0).cut(2).probabilities.max(1)
+    probabilities = Ensemble.build([points], features, 0).cut(2).probabilities
+    assert probabilities is not None
+    certainty = probabilities.max(1)
     assert certainty[:300].mean() > 0.95
     assert certainty[300:].mean() < certainty[:300].mean() - 0.1
 

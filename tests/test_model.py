@@ -42,7 +42,7 @@ class TestPreparation:
 
     def test_what_is_prepared_can_be_seen(self, adata):
         build(adata, n_top_genes=50, n_neighbors=7)
-        assert adata.obsm["X_scrcl_features"].shape == (150, 20)
+        assert adata.obsm["X_scrcl_features"].shape == (150, 40)
         graph = adata.obsp["scrcl_connectivities"]
         assert (graph != graph.T).nnz == 0
         assert set(graph.data) == {1}
@@ -62,7 +62,8 @@ class TestPreparation:
 
     def test_cell_graph_against_brute_force(self, adata):
         build(adata, n_neighbors=6)
-        points = adata.obsm["X_scrcl_features"].astype(np.float64)
+        stabilized = adata.obsm["X_scrcl_features"][:, 20:].astype(np.float64)
+        points = stabilized / np.linalg.norm(stabilized, axis=1, keepdims=True)
         distances = np.linalg.norm(points[:, None] - points[None], axis=2)
         np.fill_diagonal(distances, np.inf)
         expected = np.zeros(distances.shape)
