@@ -19,7 +19,7 @@ CURVE_UP_TO = 20
 class NumberOfClusters:
     """An estimate of the number of clusters, with what speaks for other numbers.
 
-    Attributes
+    Parameters
     ----------
     best
         The estimate: the median of the votes.
