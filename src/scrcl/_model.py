@@ -49,7 +49,7 @@ from ._graph import (
 )
 from ._module import SCRCLModule
 from ._networks import prior_gene_graph, read_network
-from ._number import NumberOfClusters, estimate_number
+from ._number import NumberOfClusters, count_communities, estimate_number, median
 from ._reference import Reference
 from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
 
@@ -675,7 +675,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         self._check_if_trained(warn=False)
         check_option(representation, REPRESENTATIONS, "representation")
         check_at_least(seed, 0, "seed")
-        return self._estimate(representation, seed)
+        return estimate_number(self._count(representation, seed), self._ensemble(representation, seed, 0))
 
     def _data(self, adata: AnnData | None) -> AnnData:
         if adata is None:
@@ -743,7 +743,7 @@ class SCRCL(GeneMixin, BaseModelClass):
                 )
             else:
                 if n_clusters is None:
-                    n_clusters = self._estimate(representation, seed).best
+                    n_clusters = median(self._count(representation, seed))
                 if method == "consensus":
                     ensemble = self._ensemble(representation, seed, n_clusters)
                     found = ensemble.cut(n_clusters)
@@ -753,28 +753,30 @@ class SCRCL(GeneMixin, BaseModelClass):
             self._clusterings[choice] = found
         return self._clusterings[choice]
 
+    def _sources(self, representation: Representation) -> list[np.ndarray]:
+        """What micro-clusters are made in and communities are counted in."""
+        return [self._reference_latent[representation], self._reference.smoothed]
+
     def _ensemble(self, representation: Representation, seed: int, n_clusters: int) -> Ensemble:
         """Trees over the cells of the model; the same for all usual numbers of clusters."""
         least = n_clusters if 2 * n_clusters > N_MICRO else 0
         choice = (representation, seed, least)
         if choice not in self._ensembles:
-            points = [self._reference_latent[representation], self._reference.smoothed]
-            self._ensembles[choice] = Ensemble.build(points, self._reference.spaces, seed, least)
+            self._ensembles[choice] = Ensemble.build(self._sources(representation), self._reference.spaces, seed, least)
         return self._ensembles[choice]
 
-    def _estimate(self, representation: Representation, seed: int) -> NumberOfClusters:
-        """Estimate the number of clusters, once for each choice of arguments."""
+    def _count(self, representation: Representation, seed: int) -> list[int]:
+        """Numbers of communities, of which the number of clusters is the median."""
         choice = (representation, seed)
-        if choice not in self._estimates:
-            points = [self._reference_latent[representation], self._reference.smoothed]
-            self._estimates[choice] = estimate_number(points, self._ensemble(representation, seed, 0), seed)
-        return self._estimates[choice]
+        if choice not in self._votes:
+            self._votes[choice] = count_communities(self._sources(representation), seed)
+        return self._votes[choice]
 
     def _forget(self) -> None:
         """Drop what was computed from the weights."""
         self._clusterings: dict[tuple, Clustering] = {}
         self._ensembles: dict[tuple, Ensemble] = {}
-        self._estimates: dict[tuple, NumberOfClusters] = {}
+        self._votes: dict[tuple, list[int]] = {}
         self._gene_map: GeneMap | None = None
         self.__dict__.pop("_reference_latent", None)
 

@@ -38,20 +38,17 @@ class NumberOfClusters:
     curve: pd.DataFrame
 
 
-def estimate_number(representations: Sequence[np.ndarray], ensemble: Ensemble, seed: int) -> NumberOfClusters:
-    """Estimate the number of clusters.
+def estimate_number(votes: list[int], ensemble: Ensemble) -> NumberOfClusters:
+    """Estimate the number of clusters, with the evidence for each number.
 
     Parameters
     ----------
-    representations
-        ``(n, d)`` arrays whose nearest-neighbour graphs are divided.
+    votes
+        Numbers of communities, from :func:`count_communities`.
     ensemble
         Trees over the same cells.
-    seed
-        Seed of Leiden.
     """
-    votes = count_communities(representations, seed)
-    best = int(np.median(votes))
+    best = median(votes)
     numbers = range(1, min(max(CURVE_UP_TO, 2 * max(votes)), int(ensemble.atoms.max()) + 1) + 1)
     curve = pd.DataFrame(
         {
@@ -65,6 +62,19 @@ def estimate_number(representations: Sequence[np.ndarray], ensemble: Ensemble, s
     return NumberOfClusters(best, others, curve)
 
 
+def median(votes: list[int]) -> int:
+    """The median of the votes, rounded down."""
+    return int(np.median(votes))
+
+
 def count_communities(representations: Sequence[np.ndarray], seed: int) -> list[int]:
-    """Numbers of Leiden communities at low resolutions."""
+    """Numbers of Leiden communities at low resolutions.
+
+    Parameters
+    ----------
+    representations
+        ``(n, d)`` arrays whose nearest-neighbour graphs are divided.
+    seed
+        Seed of Leiden.
+    """
     return [leiden(points, resolution, seed).n_clusters for points in representations for resolution in RESOLUTIONS]
