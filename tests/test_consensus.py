@@ -104,7 +104,8 @@ def test_reconciliation_by_hand():
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
     assert ensemble.agreement(2) == pytest.approx((1 + 1 + adjusted_rand_score([0, 0, 1, 0, 1, 1], found.labels)) / 3)
     assert ensemble.distance(2) == 0.5
-    assert ensemble.distance(3) == 0
+    assert np.isnan(ensemble.distance(1))
+    assert np.isnan(ensemble.distance(3))
 
 
 def test_probabilities_tell_cells_between_two_types():

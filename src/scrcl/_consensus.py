@@ -149,9 +149,9 @@ class Ensemble:
         return float(np.mean([adjusted_rand_score(consensus, tree.cut(n_clusters)) for tree in self.trees]))
 
     def distance(self, n_clusters: int) -> float:
-        """Mean distance at which one of ``n_clusters`` clusters would be the next to be joined to another."""
-        found = [tree.distances[n_clusters] for tree in self.trees if n_clusters < len(tree.distances)]
-        return float(np.mean(found)) if found else 0.0
+        """Mean distance of the next two of ``n_clusters`` clusters to be joined; NaN for a single one."""
+        found = [tree.distances[n_clusters] for tree in self.trees if 1 < n_clusters < len(tree.distances)]
+        return float(np.mean(found)) if found else np.nan
 
 
 def agglomerate(profiles: np.ndarray, labels: np.ndarray) -> Tree:

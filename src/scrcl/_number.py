@@ -29,7 +29,7 @@ class NumberOfClusters:
         Data frame by number of clusters ``n_clusters``. ``votes``: how many of the Leiden clusterings, of the latent
         representation and of the smoothed features at three low resolutions, have this number of communities.
         ``distance``: mean distance of the two clusters that would be joined next, 0 for the same profile, 1 for
-        unrelated ones, corrected for noise. ``agreement``: mean adjusted Rand index of the trees with their
+        unrelated ones, corrected for noise; above 1 for opposite ones. ``agreement``: mean adjusted Rand index of the trees with their
         consensus; low where the data do not determine the clusters.
     """
 

@@ -11,6 +11,7 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from scrcl import _constants as keys
 from scrcl._checks import check_key
@@ -76,6 +77,7 @@ def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
     ax.plot(curve.index, curve["agreement"], marker=".", label="agreement")
     ax.axvline(estimate.best, color="0.3", ls=":", label=f"estimate: {estimate.best}")
     ax.set(xlabel="number of clusters", ylabel="evidence", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False)
     return ax
 
