@@ -169,9 +169,12 @@ def without(weight: str) -> Method:
     return partial(run_scrcl, train={"plan_kwargs": {f"{weight}_weight": 0.0}})
 
 
+#: The method whose ways are several ablations of the readout of one trained model.
+PARTS = "SCRCL, parts of the consensus"
+
 #: What is left of SCRCL when a part is taken away or a setting changed.
 ABLATIONS: dict[str, Method] = {
-    "SCRCL, parts of the consensus": run_parts,
+    PARTS: run_parts,
     "SCRCL, untrained": partial(run_scrcl, train={"max_epochs": 1, "plan_kwargs": {"lr": 0.0, "weight_decay": 0.0}}),
     "SCRCL, no alignment loss": without("alignment"),
     "SCRCL, no neighborhood loss": without("neighborhood"),

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from methods import PARTS
 from scores import agreement, interval
 
 mpl.use("agg")
@@ -48,6 +49,8 @@ def regime_and_label(method: str, way: str) -> tuple[str, str]:
     if way.startswith("leiden"):
         return "leiden", f"{method} + Leiden at {way.split()[1]}"
     regime, _, how = way.partition(", ")
+    if method == PARTS:
+        return "K given", f"SCRCL, {how}"
     return {"given": "K given", "found": "K unknown"}[regime], f"{method} + {how}" if how else method
 
 
