@@ -181,7 +181,7 @@ class CountFeatures:
         """
         target = float(np.median(totals))
         log_sums = [log_normalize(block, totals[rows], target).sum(1) for rows, block in _blocks(counts)]
-        log_target = float(np.median(np.concatenate(log_sums)))
+        log_target = float(np.mean(np.concatenate(log_sums)))
         fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
         clip = float(np.sqrt(counts.shape[0]))
         plain = cls(target, log_target, fractions, np.ones(counts.shape[1]), clip, {})
@@ -281,8 +281,8 @@ def _principal_components(mean: np.ndarray, covariance: np.ndarray, n_components
     n_genes = len(mean)
     variances, loadings = scipy.linalg.eigh(covariance, subset_by_index=[n_genes - n_components, n_genes - 1])
     variances, loadings = variances[::-1], loadings[:, ::-1]
-    kept = variances > 1e-10 * variances[0]
+    kept = variances > max(1e-10 * variances[0], 1e-20)  # none where a normalisation is the same for all cells
     variances, loadings = variances[kept], loadings[:, kept]
     # A sign convention makes the components reproducible between linear algebra libraries.
     loadings = loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])])
-    return Projection(mean, loadings, np.sqrt(variances), float(1 / np.sqrt(variances.sum())))
+    return Projection(mean, loadings, np.sqrt(variances), float(1 / np.sqrt(variances.sum())) if kept.any() else 1.0)
