@@ -131,9 +131,12 @@ def difference_table(runs: pd.DataFrame, ours: str) -> list[str]:
 def embedding_table(results: Results) -> list[str]:
     """The scores of scib-metrics, means over sets and seeds."""
     rows = [{"method": m, "set": n, **r["embedding"]} for (n, m, _), r in results.items() if r["embedding"]]
+    if not rows:
+        return []
     frame = pd.DataFrame(rows)
     means = frame.groupby(["method", "set"], sort=False).mean().groupby("method", sort=False).mean()
-    lines = [row(["embedding", *means.columns]), row(["---"] * (len(means.columns) + 1))]
+    lines = ["### Embeddings", "", "Bio-conservation by scib-metrics, of the scores that need no batches.", ""]
+    lines += [row(["embedding", *means.columns]), row(["---"] * (len(means.columns) + 1))]
     return [*lines, *(row([name, *(f"{value:.3f}" for value in values)]) for name, *values in means.itertuples()), ""]
 
 
@@ -179,7 +182,6 @@ def write_report(results: Results, path: Path, external: Path | None) -> None:
         if len(part):
             lines += [f"### {regime}", "", f"{meaning} ARI by set: mean (worst seed).", ""]
             lines += main_table(part, clusters, ours) + difference_table(part, "SCRCL")
-    lines += ["### Embeddings", "", "Bio-conservation by scib-metrics, of the scores that need no batches.", ""]
     lines += embedding_table(results)
     seeds = sorted({seed for _, _, seed in results})
     some = next(iter(results.values()))

@@ -50,11 +50,14 @@ class TestEmbedding:
         np.testing.assert_allclose(model.get_latent_representation(representation="refined"), expected, atol=1e-5)
 
     def test_modules_are_the_blocks_of_the_simulation(self, model):
-        modules = model.get_gene_modules(n_modules=3)
         truth = pd.Series({gene: kind for kind in range(3) for gene in marked(kind)})
-        both = truth.index.intersection(modules.index)
-        assert adjusted_rand_score(truth[both], modules[both].astype(str)) > 0.8
-        assert modules.equals(model.get_gene_modules(n_modules=3))
+        agreement = []
+        for seed in range(3):
+            modules = build(simulate(), epochs=100, seed=seed).get_gene_modules(n_modules=3)
+            both = truth.index.intersection(modules.index)
+            agreement.append(adjusted_rand_score(truth[both], modules[both].astype(str)))
+        assert np.mean(agreement) > 0.8
+        assert model.get_gene_modules(n_modules=3).equals(model.get_gene_modules(n_modules=3))
         sizes = model.get_gene_modules(resolution=3.0).value_counts()
         assert list(sizes) == sorted(sizes, reverse=True)
 
