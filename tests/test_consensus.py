@@ -102,7 +102,9 @@ def test_reconciliation_by_hand():
     assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities[0, found.labels[0]], same / (same + other), rtol=1e-6)
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
-    assert ensemble.agreement(2) == pytest.approx((1 + 1 + adjusted_rand_score([0, 0, 1, 0, 1, 1], found.labels)) / 3)
+    assert ensemble.agreement(2, found.labels) == pytest.approx(
+        (1 + 1 + adjusted_rand_score([0, 0, 1, 0, 1, 1], found.labels)) / 3
+    )
     assert ensemble.distance(2) == 0.5
     assert np.isnan(ensemble.distance(1))
     assert np.isnan(ensemble.distance(3))

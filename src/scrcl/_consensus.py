@@ -111,6 +111,11 @@ class Ensemble:
                 trees += [agglomerate(profile, micro) for profile in profiles]
         return cls(representations[0], divide(representations[0], N_ATOMS, CELLS_PER_ATOM), trees)
 
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms, above which there are no more clusters."""
+        return int(self.atoms.max()) + 1
+
     @cached_property
     def _shares(self) -> list[sp.csr_array]:
         """For each tree, the share of each atom ``(n_atoms, m)`` that is in each micro-cluster."""
@@ -122,20 +127,20 @@ class Ensemble:
         Atoms are joined by average linkage of how often they are together. The probability that an atom belongs to a
         cluster is how often it is together with the cells of that cluster, relative to all clusters.
         """
-        together = np.zeros((len(self._shares[0].toarray()),) * 2)
+        together = np.zeros((self.n_atoms, self.n_atoms))
         for tree, share in zip(self.trees, self._shares, strict=True):
             same = (tree.together >= min(n_clusters, len(tree.together))).astype(np.float64)
             together += share @ same @ share.T.toarray() / len(self.trees)
         together = (together + together.T) / 2
-        if len(together) > n_clusters:
+        if self.n_atoms > n_clusters:
             apart = np.clip(1 - together, 0, None)
             np.fill_diagonal(apart, 0)
             tree = scipy.cluster.hierarchy.linkage(squareform(apart, checks=False), "average")
             joined = scipy.cluster.hierarchy.cut_tree(tree, n_clusters).ravel()
         else:
-            joined = np.arange(len(together))
+            joined = np.arange(self.n_atoms)
         labels = number_by_size(joined[self.atoms])
-        cluster_of_atom = np.zeros(len(together), dtype=np.int64)
+        cluster_of_atom = np.zeros(self.n_atoms, dtype=np.int64)
         cluster_of_atom[self.atoms] = labels
         sizes = np.bincount(self.atoms).astype(np.float64)
         weights = _members(cluster_of_atom) * sizes[:, None]
@@ -143,9 +148,8 @@ class Ensemble:
         probabilities = normalize(belonging, norm="l1").astype(np.float32)
         return Clustering(self.points, labels, probabilities=probabilities[self.atoms])
 
-    def agreement(self, n_clusters: int) -> float:
-        """Mean adjusted Rand index between the clusters of the trees and those of their consensus."""
-        consensus = self.cut(n_clusters).labels
+    def agreement(self, n_clusters: int, consensus: np.ndarray) -> float:
+        """Mean adjusted Rand index between ``n_clusters`` clusters of the trees and those of their consensus, ``(n,)``."""
         return float(np.mean([adjusted_rand_score(consensus, tree.cut(n_clusters)) for tree in self.trees]))
 
     def distance(self, n_clusters: int) -> float:

@@ -598,9 +598,12 @@ class SCRCL(GeneMixin, BaseModelClass):
         clustering = self._cluster(n_clusters, method, float(resolution), representation, seed)
         labels = clustering.labels[known]
         labels[known < 0] = clustering.assign(placed[representation])
-        names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
         categories = [str(number) for number in range(clustering.n_clusters)]
-        return pd.Series(pd.Categorical.from_codes(labels, pd.Index(categories)), index=names, name=keys.CLUSTERS_KEY)
+        return pd.Series(
+            pd.Categorical.from_codes(labels, pd.Index(categories)),
+            index=_cell_names(adata, indices),
+            name=keys.CLUSTERS_KEY,
+        )
 
     def get_cluster_probabilities(
         self,
@@ -645,8 +648,8 @@ class SCRCL(GeneMixin, BaseModelClass):
         assert clustering.probabilities is not None  # a consensus has them
         probabilities = clustering.probabilities[known]
         probabilities[known < 0] = clustering.assign_probabilities(placed[representation])
-        names = adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
-        return pd.DataFrame(probabilities, index=names, columns=[str(i) for i in range(clustering.n_clusters)])
+        columns = [str(number) for number in range(clustering.n_clusters)]
+        return pd.DataFrame(probabilities, index=_cell_names(adata, indices), columns=columns)
 
     def estimate_n_clusters(self, representation: Representation = "aligned", seed: int = 0) -> NumberOfClusters:
         """Estimate the number of clusters, and tell what speaks for others.
@@ -747,7 +750,7 @@ class SCRCL(GeneMixin, BaseModelClass):
                 if method == "consensus":
                     ensemble = self._ensemble(representation, seed, n_clusters)
                     found = ensemble.cut(n_clusters)
-                    _warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters))
+                    _warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters, found.labels))
                 else:
                     found = kmeans(points, n_clusters, seed)
             self._clusterings[choice] = found
@@ -841,6 +844,10 @@ class SCRCL(GeneMixin, BaseModelClass):
             # Genes are matched by name, so that their order does not matter.
             warnings.filterwarnings("ignore", message="`var_names` for the loaded `model`", category=UserWarning)
             return super().load(dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs)
+
+
+def _cell_names(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> pd.Index:
+    return adata.obs_names if indices is None else adata.obs_names[as_rows(indices, adata.n_obs)]
 
 
 def _warn_if_undetermined(n_clusters: int, agreement: float) -> None:

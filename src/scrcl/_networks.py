@@ -18,6 +18,8 @@ EDGE_COLUMNS = (
     ("source", "target"),
     ("geneset", "genesymbol"),
 )
+#: Pairs of columns that name a set and one of its genes.
+SET_COLUMNS = (("source", "target"), ("cell_type", "gene"), ("cell_type", "genesymbol"), ("group", "gene"))
 #: Share of the names, of the smaller side, below which it is asked whether they are other identifiers.
 LEAST_SHARED = 0.1
 #: Share of the sources that must be genes for a table to be a network of genes and not a table of gene sets.
@@ -114,10 +116,8 @@ def read_gene_sets(sets: Any, argument: str) -> dict[str, list[str]]:
     if isinstance(sets, str | os.PathLike):
         sets = _read_gmt(Path(sets), argument)
     if isinstance(sets, pd.DataFrame):
-        for pair in (("source", "target"), ("cell_type", "gene"), ("cell_type", "genesymbol"), ("group", "gene")):
-            if set(pair) <= set(sets.columns):
-                break
-        else:
+        pair = _named_pair(sets, SET_COLUMNS)
+        if pair is None:
             if sets.shape[1] != 2:
                 raise ValueError(
                     f"{argument} has columns {', '.join(map(repr, sets.columns))}. Name two of them 'source' (the set) "
@@ -282,12 +282,15 @@ def _pairs(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, n: int) -
     return sp.csr_array(upper + upper.T)
 
 
+def _named_pair(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first of the pairs of columns that the table has."""
+    return next((pair for pair in pairs if set(pair) <= set(table.columns)), None)
+
+
 def _edges(table: pd.DataFrame, argument: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The two ends and the weight of each row."""
-    for pair in EDGE_COLUMNS:
-        if set(pair) <= set(table.columns):
-            break
-    else:
+    pair = _named_pair(table, EDGE_COLUMNS)
+    if pair is None:
         if table.shape[1] < 2 or any(pd.api.types.is_float_dtype(table[name]) for name in table.columns[:2]):
             raise ValueError(
                 f"{argument} has columns {', '.join(map(repr, table.columns)) or 'none'}. Name the two ends of an edge "
@@ -324,7 +327,7 @@ def _read_table(path: Path, argument: str) -> pd.DataFrame:
             f"{argument}={os.fspath(path)!r} has one column only. Give the two ends of an edge in columns 'source' and "
             "'target', separated by commas or tabs."
         )
-    if not any(set(pair) <= set(table.columns) for pair in EDGE_COLUMNS):
+    if _named_pair(table, EDGE_COLUMNS) is None:
         # A plain edge list has no header; pandas took its first edge for one.
         table = pd.read_csv(path, sep=separator, comment="#", header=None)
         names = {0: "source", 1: "target"}
