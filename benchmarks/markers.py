@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -26,6 +25,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+from runs import run_to_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -256,14 +256,7 @@ def run_all(names: list[str], seeds: int) -> None:
     todo = [(n, s) for s in range(seeds) for n in names if not result_file(n, s).exists()]
     for number, (name, seed) in enumerate(todo, 1):
         print(f"[{number}/{len(todo)}] {name}, seed {seed}", file=sys.stderr, flush=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "--work", name, str(seed)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"{name} failed:\n{done.stderr}")
-        path = result_file(name, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(done.stdout.splitlines()[-1] + "\n")
+        run_to_file(result_file(name, seed), [__file__, "--work", name, str(seed)])
 
 
 def jaccard(runs: list[dict[str, Any]], grouping: str, method: str) -> list[float]:

@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 import warnings
@@ -34,6 +33,7 @@ import anndata as ad
 import numpy as np
 from methods import ABLATIONS, METHODS
 from report import write_report
+from runs import run_to_file
 from scores import score_clusters, score_embedding
 
 ROOT = Path(__file__).parents[1]
@@ -112,16 +112,7 @@ def run_all(paths: list[Path], methods: list[str], seeds: int) -> None:
     todo = [run for run in runs if read_result(*run) is None]
     for number, (path, method, seed) in enumerate(todo, 1):
         print(f"[{number}/{len(todo)}] {method} on {path.stem}, seed {seed}", file=sys.stderr, flush=True)
-        command = [sys.executable, __file__, "--work", str(path), method, str(seed)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"{method} on {path.stem} failed:\n{done.stderr}")
-        file = result_file(path.stem, method, seed)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(done.stdout.splitlines()[-1] + "\n")
-        unfinished.rename(file)
+        run_to_file(result_file(path.stem, method, seed), [__file__, "--work", str(path), method, str(seed)])
 
 
 def main() -> None:

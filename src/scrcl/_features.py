@@ -147,8 +147,6 @@ class CountFeatures:
     ----------
     target
         Counts a cell to which the log-normalised counts are scaled.
-    log_target
-        Sum of the log-normalised counts of a cell to which the fitted logarithms are scaled.
     fractions
         ``(G,)`` fraction of all counts that each gene has.
     deviations
@@ -160,7 +158,6 @@ class CountFeatures:
     """
 
     target: float
-    log_target: float
     fractions: np.ndarray
     deviations: np.ndarray
     clip: float
@@ -180,11 +177,9 @@ class CountFeatures:
             Number of components of each normalisation; fewer where the data support fewer.
         """
         target = float(np.median(totals))
-        log_sums = [log_normalize(block, totals[rows], target).sum(1) for rows, block in _blocks(counts)]
-        log_target = float(np.mean(np.concatenate(log_sums)))
         fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
         clip = float(np.sqrt(counts.shape[0]))
-        plain = cls(target, log_target, fractions, np.ones(counts.shape[1]), clip, {})
+        plain = cls(target, fractions, np.ones(counts.shape[1]), clip, {})
         moments = _moments(counts, lambda block, rows: plain.normalize(block, totals[rows]))
         # Standardising genes turns their covariance into their correlation, so no further pass is needed.
         mean, covariance = moments[STANDARDIZED]
@@ -193,14 +188,14 @@ class CountFeatures:
         moments[STANDARDIZED] = mean / deviations, covariance / np.outer(deviations, deviations)
         n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
         projections = {name: _principal_components(*found, n_components) for name, found in moments.items()}
-        return cls(target, log_target, fractions, deviations, clip, projections)
+        return cls(target, fractions, deviations, clip, projections)
 
     def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Every normalisation of counts ``(n, G)`` of cells with the given totals."""
         log = log_normalize(block, totals, self.target)
         residuals = pearson_residuals(block, totals, self.fractions, self.clip)
-        # A cell without counts of these genes has no logarithms to fit.
-        fitted = log * (self.log_target / np.maximum(log.sum(1, keepdims=True), 1e-12))
+        # Relative to the mean of the cell; one without counts of these genes has no logarithms to fit.
+        fitted = log / np.maximum(log.mean(1, keepdims=True), 1e-12)
         return {
             LOG: log,
             PEARSON: residuals,
@@ -254,7 +249,7 @@ class CountFeatures:
         if "projections" not in state:
             state = dict(state)
             projections = {name: state.pop(name) for name in (LOG, PEARSON)}
-            state |= {"log_target": 1.0, "deviations": np.ones(len(state["fractions"])), "projections": projections}
+            state |= {"deviations": np.ones(len(state["fractions"])), "projections": projections}
         projections = {name: Projection(**values) for name, values in state["projections"].items()}
         return cls(**{**state, "projections": projections})
 

@@ -1,0 +1,20 @@
+"""How the benchmarks run one method on one set: a process of one thread whose result becomes a file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def run_to_file(file: Path, arguments: list[str]) -> None:
+    """Run Python with the arguments, and keep the last line it prints; no half file is left under the name."""
+    command, environment = [sys.executable, *arguments], {**os.environ, **ONE_THREAD}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(done.stdout.splitlines()[-1] + "\n")
+    unfinished.rename(file)
