@@ -23,14 +23,15 @@ def test_a_batch_is_a_graph():
 
 def test_one_batch_holds_all_cells_with_their_edges():
     features, adjacency = example()
-    (batch,) = GraphDataModule(features, adjacency).train_dataloader()
+    (batch,) = GraphDataModule(features, adjacency, features).train_dataloader()
     rows = np.array([np.flatnonzero((features == row).all(1))[0] for row in batch["features"].numpy()])
     np.testing.assert_array_equal(np.sort(rows), np.arange(20))
     np.testing.assert_array_equal(batch["adjacency"].to_dense().numpy(), adjacency.toarray()[np.ix_(rows, rows)])
 
 
 def test_the_data_module_can_be_copied_after_use():
-    module = GraphDataModule(*example())
+    features, adjacency = example()
+    module = GraphDataModule(features, adjacency, features)
     (batch,) = module.train_dataloader()
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         (again,) = twin.train_dataloader()

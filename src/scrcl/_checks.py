@@ -15,33 +15,25 @@ MAX_COUNT = 2**31
 
 
 def as_counts(matrix: Any, where: str) -> sp.csr_array:
-    """Return counts as canonical CSR float32, whatever form they come in.
+    """Return counts as canonical CSR float32.
 
     Parameters
     ----------
     matrix
-        ``(n, G)`` dense or sparse array, in memory or backed.
+        ``(n, G)`` dense or sparse array in memory.
     where
         What the user calls it, for messages.
 
     Raises
     ------
     ValueError
-        If it is missing or is not finite, non-negative and integral.
+        If it is not finite, non-negative and integral.
     """
-    if matrix is None:
-        raise ValueError(f"{where} is empty. Put raw counts there, or name the layer that holds them: `layer=...`.")
-    if hasattr(matrix, "to_memory"):
-        matrix = matrix.to_memory()
-    if isinstance(matrix, pd.DataFrame):
-        matrix = matrix.to_numpy()
     if not sp.issparse(matrix):
         matrix = np.asarray(matrix)
     mend = "Pass raw counts, e.g. `setup_anndata(adata, layer='counts')`."
     if matrix.dtype.kind not in "buif":
         raise ValueError(f"{where} holds values of type {matrix.dtype}, not real numbers. {mend}")
-    if 0 in matrix.shape:
-        raise ValueError(f"{where} holds no cells or no genes: its shape is {matrix.shape}. Check how it was filtered.")
     counts = sp.csr_array(matrix)
     values = counts.data
     if not np.isfinite(values).all():
@@ -64,12 +56,12 @@ def as_counts(matrix: Any, where: str) -> sp.csr_array:
     return counts
 
 
-def check_cells_have_counts(counts: sp.csr_array, where: str) -> None:
+def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
     """Refuse cells without any count: nothing can be said of them."""
-    empty = int((counts.sum(axis=1) == 0).sum())
+    empty = int((totals == 0).sum())
     if empty:
         raise ValueError(
-            f"{empty:,} of {counts.shape[0]:,} cells in {where} have no counts. Remove them first: "
+            f"{empty:,} of {len(totals):,} cells in {where} have no counts. Remove them first: "
             "`scanpy.pp.filter_cells(adata, min_counts=1)`."
         )
 

@@ -51,10 +51,16 @@ class NeighborhoodEncoder(nn.Module):
 
         ``propagation`` is the normalised adjacency, a sparse CSR tensor of shape ``(n, n)``.
         """
-        # Propagating before the weights, not after, is the same convolution; here d <= h or the two are equal.
-        hidden = F.leaky_relu(self.convolution_1(symmetric_product(propagation, x)))
-        hidden = F.leaky_relu(self.convolution_2(symmetric_product(propagation, hidden)))
-        return F.leaky_relu(self.linear(self.dropout(hidden)))
+        return self.second(symmetric_product(propagation, self.first(symmetric_product(propagation, x))))
+
+    # Propagating before the weights, not after, is the same convolution; here d <= h or the two are equal.
+    def first(self, propagated: Tensor) -> Tensor:
+        """What follows the first propagation: features ``(n, d)`` to hidden units ``(n, h)``."""
+        return F.leaky_relu(self.convolution_1(propagated))
+
+    def second(self, propagated: Tensor) -> Tensor:
+        """What follows the second propagation, ``(n, h)`` to ``(n, h)``."""
+        return F.leaky_relu(self.linear(self.dropout(F.leaky_relu(self.convolution_2(propagated)))))
 
 
 class GeneEncoder(nn.Module):

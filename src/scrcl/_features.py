@@ -11,6 +11,8 @@ import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 from statsmodels.nonparametric.smoothers_lowess import lowess
 
+from ._counts import Counts
+
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
 THETA = 100.0
 #: The normalisations, in the order of the features: two as they are, and one of each with its genes on a par.
@@ -20,9 +22,18 @@ STABILIZED = (STANDARDIZED, SIGNED_LOG)
 #: Those by which clusters are joined.
 JOINING = (LOG, PEARSON, STANDARDIZED)
 #: Entries of the dense block of counts that is held at once.
-BLOCK_ENTRIES = 20_000_000
+BLOCK_ENTRIES = 8_000_000
+#: Cells on which components are found; of more, so many are drawn.
+SAMPLE_CELLS = 50_000
 #: Genes below which no curve of variance over mean is fitted.
 MIN_TREND_POINTS = 30
+
+
+def sample_cells(n: int) -> np.ndarray:
+    """The cells on which components are found, increasing: all, or as many as suffice."""
+    if n <= SAMPLE_CELLS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, SAMPLE_CELLS, replace=False))
 
 
 def _blocks(counts: sp.csr_array) -> Iterator[tuple[slice, np.ndarray]]:
@@ -51,7 +62,37 @@ def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarr
     return np.clip(residuals, -clip, clip, out=residuals)
 
 
-def variable_genes(counts: sp.csr_array, n_top_genes: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Moments:
+    """What one pass over counts ``(n, G)`` gives.
+
+    Attributes
+    ----------
+    totals
+        ``(n,)`` counts of each cell.
+    mean, variance
+        ``(G,)`` mean and unbiased variance of each gene.
+    """
+
+    totals: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        """Read all counts once."""
+        n = counts.n_cells
+        totals, sums, squares = np.empty(n), np.zeros(counts.n_genes), np.zeros(counts.n_genes)
+        for rows, block in counts.blocks():
+            values = block.data.astype(np.float64)
+            totals[rows] = block.sum(axis=1, dtype=np.float64)
+            sums += np.bincount(block.indices, values, minlength=counts.n_genes)
+            squares += np.bincount(block.indices, values**2, minlength=counts.n_genes)
+        mean = sums / n
+        return cls(totals, mean, (squares / n - mean**2) * n / max(n - 1, 1))
+
+
+def variable_genes(counts: Counts, moments: Moments, n_top_genes: int) -> np.ndarray:
     r"""The genes that vary most for their mean.
 
     The variance of each gene's counts, standardised by what is expected at its mean and clipped at :math:`\sqrt n`
@@ -61,8 +102,8 @@ def variable_genes(counts: sp.csr_array, n_top_genes: int) -> np.ndarray:
 
     Parameters
     ----------
-    counts
-        ``(n, G)`` counts.
+    counts, moments
+        ``(n, G)`` counts, which are read once more, and their moments.
     n_top_genes
         Number of genes to keep; fewer are kept where fewer vary.
 
@@ -75,10 +116,8 @@ def variable_genes(counts: sp.csr_array, n_top_genes: int) -> np.ndarray:
     ValueError
         If fewer than two genes vary between cells.
     """
-    n, n_genes = counts.shape
-    values = counts.data.astype(np.float64)
-    mean = np.bincount(counts.indices, values, minlength=n_genes) / n
-    variance = (np.bincount(counts.indices, values**2, minlength=n_genes) / n - mean**2) * n / max(n - 1, 1)
+    n, n_genes = counts.n_cells, counts.n_genes
+    mean, variance = moments.mean, moments.variance
     varying = variance > 1e-12 * np.maximum(mean, 1) ** 2
     n_varying = int(varying.sum())
     if n_varying < 2:
@@ -90,9 +129,11 @@ def variable_genes(counts: sp.csr_array, n_top_genes: int) -> np.ndarray:
     spread = np.zeros(n_genes)
     spread[varying] = np.sqrt(10 ** _trend(log_mean, log_variance))
     limit = mean + spread * np.sqrt(n)
-    clipped = np.minimum(values, limit[counts.indices])
-    first = np.bincount(counts.indices, clipped, minlength=n_genes)
-    second = np.bincount(counts.indices, clipped**2, minlength=n_genes)
+    first, second = np.zeros(n_genes), np.zeros(n_genes)
+    for _, block in counts.blocks():
+        clipped = np.minimum(block.data, limit[block.indices])
+        first += np.bincount(block.indices, clipped, minlength=n_genes)
+        second += np.bincount(block.indices, clipped**2, minlength=n_genes)
     squares = n * mean**2 + second - 2 * mean * first
     standardized = np.divide(squares, (n - 1) * spread**2, out=np.full(n_genes, -1.0), where=varying)
     order = np.argsort(-standardized, kind="stable")

@@ -432,9 +432,9 @@ class GeneMixin:
 
     def _expression(self, adata: AnnData, rows: np.ndarray, layer: str | None) -> sp.csr_array:
         """Log-normalised expression of cells for the genes kept."""
-        every = np.array_equal(rows, np.arange(adata.n_obs))
-        counts, totals = self._read_kept(adata, None if every else rows, layer)
-        return log_expression(counts, totals, self._reference.transform.target)
+        target = self._reference.transform.target
+        blocks = [log_expression(counts, totals, target) for _, counts, totals in self._read_kept(adata, rows, layer)]
+        return sp.csr_array(sp.vstack(blocks, format="csr"))
 
     def _check_refinement(self) -> None:
         self._check_if_trained(warn=False)

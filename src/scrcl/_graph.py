@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor
+
+#: Targets up to which neighbours are searched for exactly.
+EXACT_TARGETS = 20_000
+#: Neighbours that nearest-neighbour descent keeps of each target; more than are asked for, so that these are found.
+DESCENT_NEIGHBORS = 30
+#: How much farther than the farthest neighbour found so far a query looks.
+DESCENT_EPSILON = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,66 @@ class Neighbors:
         return sp.csr_array((data, self.indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, self.n_targets))
 
 
+class NeighborSearch:
+    """Search for nearest neighbours by Euclidean distance among targets that stay the same.
+
+    Exact among up to ``EXACT_TARGETS`` targets. Among more, nearest-neighbour descent (Dong et al., WWW 2011), which finds
+    nearly all and the same at each run. What is found for a point never depends on the other points.
+
+    Parameters
+    ----------
+    targets
+        ``(m, d)`` points to search among.
+    """
+
+    def __init__(self, targets: np.ndarray) -> None:
+        self._targets = targets
+
+    @cached_property
+    def _exact(self) -> NearestNeighbors | None:
+        return NearestNeighbors(algorithm="brute").fit(self._targets) if len(self._targets) <= EXACT_TARGETS else None
+
+    @cached_property
+    def _index(self) -> Any:
+        from pynndescent import NNDescent  # compiles for seconds, and is not needed for few cells
+
+        return NNDescent(
+            np.ascontiguousarray(self._targets, dtype=np.float32), n_neighbors=DESCENT_NEIGHBORS, random_state=0
+        )
+
+    def among_themselves(self, n_neighbors: int) -> Neighbors:
+        """The nearest neighbours of each target among the others."""
+        if self._exact is not None:
+            return self._neighbors(*self._exact.kneighbors(n_neighbors=n_neighbors))
+        if n_neighbors >= DESCENT_NEIGHBORS:
+            raise ValueError(
+                f"n_neighbors={n_neighbors} is too many for the approximate search that more than {EXACT_TARGETS:,} cells "
+                f"need. Take at most {DESCENT_NEIGHBORS - 1}."
+            )
+        indices, distances = self._index.neighbor_graph
+        # A point is its own neighbour at distance 0, but not always the first one where points coincide.
+        itself = indices == np.arange(len(indices))[:, None]
+        itself[~itself.any(1), -1] = True
+        others = np.argsort(itself, axis=1, kind="stable")[:, :n_neighbors]
+        return self._neighbors(np.take_along_axis(distances, others, 1), np.take_along_axis(indices, others, 1))
+
+    def __call__(self, points: np.ndarray, n_neighbors: int) -> Neighbors:
+        """The nearest targets of points ``(n, d)``."""
+        if len(points) == 0:
+            return self._neighbors(np.empty((0, n_neighbors)), np.empty((0, n_neighbors)))
+        if self._exact is not None:
+            return self._neighbors(*self._exact.kneighbors(points, n_neighbors))
+        indices, distances = self._index.query(
+            np.ascontiguousarray(points, dtype=np.float32), n_neighbors, epsilon=DESCENT_EPSILON
+        )
+        return self._neighbors(distances, indices)
+
+    def _neighbors(self, distances: np.ndarray, indices: np.ndarray) -> Neighbors:
+        return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(self._targets))
+
+
 def nearest_neighbors(targets: np.ndarray, n_neighbors: int, points: np.ndarray | None = None) -> Neighbors:
-    """Find the exact nearest neighbours by Euclidean distance.
+    """Find nearest neighbours once, as :class:`NeighborSearch` does.
 
     Parameters
     ----------
@@ -50,11 +116,8 @@ def nearest_neighbors(targets: np.ndarray, n_neighbors: int, points: np.ndarray 
     points
         ``(n, d)`` points to search for. By default the targets themselves, none being its own neighbour.
     """
-    if points is not None and len(points) == 0:
-        return Neighbors(np.empty((0, n_neighbors), np.int64), np.empty((0, n_neighbors), np.float32), len(targets))
-    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(targets)
-    distances, indices = search.kneighbors(points)
-    return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(targets))
+    search = NeighborSearch(targets)
+    return search.among_themselves(n_neighbors) if points is None else search(points, n_neighbors)
 
 
 def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
@@ -105,12 +168,12 @@ def directed_propagation(graph: sp.csr_array) -> sp.csr_array:
     return sp.csr_array(scale @ graph.T @ scale)
 
 
-def attach(adjacency: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
+def attach(adjacency: sp.csr_array, neighbors: Neighbors) -> tuple[sp.csr_array, float]:
     """Add new cells to a cell graph so that they receive from it and send nothing.
 
     The edges of a new cell are weighted as in :func:`normalized_adjacency`, with the degrees that its neighbours have
-    in the graph as it is. The rows of the cells already there do not change, so neither their representation nor that
-    of another new cell depends on it.
+    in the graph as it is. Nothing changes for the cells already there, so neither their representation nor that of
+    another new cell depends on it.
 
     Parameters
     ----------
@@ -121,14 +184,12 @@ def attach(adjacency: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
 
     Returns
     -------
-    ``(n + m, n + m)`` propagation matrix, the new cells last.
+    The weights ``(m, n)`` with which new cells receive from the graph, and the one each has for itself.
     """
-    n_new, k = neighbors.indices.shape
+    k = neighbors.indices.shape[1]
     degree = adjacency.sum(axis=1)
     weights = 1 / np.sqrt((degree[neighbors.indices] + 1) * (k + 1))
-    received = neighbors.to_sparse(weights.astype(np.float32))
-    itself = sp.diags_array(np.full(n_new, 1 / (k + 1), dtype=np.float32))
-    return sp.csr_array(sp.block_array([[normalized_adjacency(adjacency), None], [received, itself]]))
+    return neighbors.to_sparse(weights.astype(np.float32)), 1 / (k + 1)
 
 
 def to_torch(matrix: sp.csr_array) -> Tensor:
@@ -148,11 +209,17 @@ class _SymmetricProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, x: Tensor) -> Tensor:
         ctx.matrix = matrix
-        return matrix @ x
+        return _product(matrix, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.matrix @ gradient
+        return None, _product(ctx.matrix, gradient)
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    # Sparse products exist in the precision of the matrix only, whatever that of the training.
+    with torch.autocast(x.device.type, enabled=False):
+        return (matrix @ x.to(matrix.dtype)).to(x.dtype)
 
 
 def symmetric_product(matrix: Tensor, x: Tensor) -> Tensor:

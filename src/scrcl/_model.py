@@ -4,14 +4,13 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
@@ -22,7 +21,6 @@ from . import _constants as keys
 from ._associations import GeneMap
 from ._batches import GraphDataModule
 from ._checks import (
-    as_counts,
     as_features,
     as_rows,
     check_at_least,
@@ -35,29 +33,30 @@ from ._checks import (
 )
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
 from ._consensus import N_MICRO, Ensemble
-from ._features import CountFeatures, variable_genes
+from ._counts import Counts
+from ._features import CountFeatures, Moments, sample_cells, variable_genes
 from ._genes import GeneMixin
 from ._graph import (
-    Neighbors,
     attach,
     directed_propagation,
     gene_graph,
     nearest_neighbors,
     normalized_adjacency,
     symmetric_adjacency,
-    to_torch,
 )
+from ._inference import REPRESENTATIONS, Encoded, Representation, encode, encode_new
 from ._module import SCRCLModule
 from ._networks import prior_gene_graph, read_network
 from ._number import NumberOfClusters, count_communities, estimate_number, median
+from ._progress import begin
 from ._reference import Reference
 from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
 
 # A child of the logger of scvi-tools, so that `scvi.settings.verbosity` governs both.
 logger = logging.getLogger("scvi.scrcl")
 
-#: Passes over the cells when `max_epochs` is not given.
-DEFAULT_EPOCHS = 50
+#: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
+DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 1000
 
 #: What is recorded at each epoch.
 METRICS = (
@@ -81,9 +80,7 @@ PLAN_OPTIONS = (
     "spread_weight",
 )
 
-Representation = Literal["aligned", "refined"]
 Method = Literal["consensus", "kmeans", "leiden"]
-REPRESENTATIONS = get_args(Representation)
 NETWORK_MODES = ("join", "replace")
 
 
@@ -254,8 +251,7 @@ class SCRCL(GeneMixin, BaseModelClass):
             # As scvi-tools does elsewhere: a view cannot be written to, so it becomes data of its own, in place.
             adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
         check_unique_genes(adata.var_names)
-        counts, where = _read_counts(adata, layer)
-        check_cells_have_counts(counts, where)
+        _read_counts(adata, layer).check()
         fields = [_CountsField(layer)]
         if features_key is not None:
             space = _read_space(adata, features_key)
@@ -289,24 +285,28 @@ class SCRCL(GeneMixin, BaseModelClass):
                 f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} cells, but adata has {adata.n_obs}. Pass "
                 f"more cells or `n_neighbors={max(1, adata.n_obs - 1)}` or fewer."
             )
-        counts, where = _read_counts(adata, self.get_setup_arg("layer"))
-        check_cells_have_counts(counts, where)
-        totals = counts.sum(axis=1).astype(np.float64)
-        columns = variable_genes(counts, n_top_genes)
+        counts = _read_counts(adata, self.get_setup_arg("layer"))
+        begin("features")
+        moments = Moments.of(counts)
+        check_cells_have_counts(moments.totals, counts.where)
+        columns = variable_genes(counts, moments, n_top_genes)
         genes = adata.var_names[columns]
         network = None if gene_network is None else read_network(gene_network, genes, adata.var_names)
-        kept = counts[:, columns]
-        transform = CountFeatures.fit(kept, totals, n_components)
+        kept, sample = counts.select(columns), sample_cells(counts.n_cells)
+        transform = CountFeatures.fit(kept.read(sample), moments.totals[sample], n_components)
 
         features_key, neighbors_key = self.get_setup_arg("features_key"), self.get_setup_arg("neighbors_key")
         center, scale = None, 1.0
         if features_key is None:
-            features = transform.transform(kept, totals)
+            features = np.empty((counts.n_cells, transform.n_features), dtype=np.float32)
+            for rows, block in kept.blocks():
+                features[rows] = transform.transform(block, moments.totals[rows])
         else:
             space = _read_space(adata, features_key)
             center = space.mean(0)
             scale = 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
             features = (space - center) * scale
+        begin("graph")
         stabilized, distances = features_key is None, None
         if neighbors_key is None:
             space = transform.select_stabilized(features) if stabilized else features
@@ -395,13 +395,20 @@ class SCRCL(GeneMixin, BaseModelClass):
                     f"{len(reference.center)}. Compute it with the same method as for the training cells."
                 )
             return ((space if rows is None else space[rows]) - reference.center) * reference.scale
-        return reference.transform.transform(*self._read_kept(adata, rows, self.get_setup_arg("layer")))
+        wanted, place = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
+        features = np.empty((adata.n_obs if wanted is None else len(wanted), reference.n_features), dtype=np.float32)
+        for found, counts, totals in self._read_kept(adata, wanted, self.get_setup_arg("layer")):
+            features[found] = reference.transform.transform(counts, totals)
+        return features[place]
 
-    def _read_kept(self, adata: AnnData, rows: np.ndarray | None, layer: str | None) -> tuple[sp.csr_array, np.ndarray]:
-        """Counts of any cells for the genes kept, in the model's order, and the total of each cell."""
+    def _read_kept(
+        self, adata: AnnData, rows: np.ndarray | None, layer: str | None
+    ) -> Iterator[tuple[slice, sp.csr_array, np.ndarray]]:
+        """Read any cells, increasing, in blocks: counts of the genes kept, in the model's order, and totals."""
         reference = self._reference
         columns, missing = match_genes(adata.var_names, reference.genes)
         every, _ = match_genes(adata.var_names, reference.all_genes)
+        every = every[every >= 0]
         if len(missing):
             warnings.warn(
                 f"{len(missing)} of the {len(columns):,} genes that the model reads are missing from the data and are "
@@ -409,17 +416,17 @@ class SCRCL(GeneMixin, BaseModelClass):
                 UserWarning,
                 stacklevel=settings.warnings_stacklevel,
             )
-        counts, where = _read_counts(adata, layer)
-        if rows is not None:
-            counts = counts[rows]
-        counts = counts[:, every[every >= 0]]
-        check_cells_have_counts(counts, where)
-        totals = counts.sum(axis=1).astype(np.float64)
+        counts = _read_counts(adata, layer)
+        if not np.array_equal(every, np.arange(adata.n_vars)):
+            counts = counts.select(every)
         # Columns of the genes read, in the model's order; a missing gene takes an empty column at the end.
-        padded = sp.hstack([counts, sp.csr_array((counts.shape[0], 1), dtype=np.float32)], format="csr")
-        position = np.full(adata.n_vars, counts.shape[1])
-        position[every[every >= 0]] = np.arange(counts.shape[1])
-        return padded[:, np.where(columns < 0, counts.shape[1], position[columns])], totals
+        position = np.full(adata.n_vars + 1, len(every))
+        position[every] = np.arange(len(every))
+        for found, block in counts.blocks(rows):
+            totals = block.sum(axis=1, dtype=np.float64)
+            check_cells_have_counts(totals, counts.where)
+            padded = sp.hstack([block, sp.csr_array((block.shape[0], 1), dtype=np.float32)], format="csr")
+            yield found, padded[:, position[columns]], totals
 
     # -------------------------------------------------------------- training
 
@@ -429,7 +436,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         reference = self._reference
         return self._module_cls(
             gene_profiles=directed_propagation(reference.gene_graph) @ reference.transform.gene_features,
-            n_input=reference.features.shape[1],
+            n_input=reference.n_features,
             **self._module_kwargs,
         )
 
@@ -438,6 +445,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         max_epochs: int | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
+        batch_size: int | None = None,
         early_stopping: bool = False,
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
@@ -447,9 +455,13 @@ class SCRCL(GeneMixin, BaseModelClass):
         Parameters
         ----------
         max_epochs
-            Number of passes over the cells; 50 by default.
+            Number of passes over the cells. By default 50, or fewer where 1,000 batches are reached before.
         accelerator, devices
-            Where to train, as in :class:`lightning.pytorch.trainer.Trainer`.
+            Where to train, as in :class:`lightning.pytorch.trainer.Trainer`. On several devices, each takes its share
+            of the batches of an epoch.
+        batch_size
+            Number of cells of a batch. A batch is made of random neighbourhoods and the graph among their cells. By
+            default all cells and the whole graph up to 20,000 cells, and 1,024 cells beyond.
         early_stopping
             Stop when ``train_loss`` no longer falls. :class:`scvi.train.Trainer` lists the options, which are passed
             as ``early_stopping_patience`` and so on.
@@ -470,7 +482,12 @@ class SCRCL(GeneMixin, BaseModelClass):
         usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
         ``neighborhood_loss_train``, ``cross_view_loss_train`` and ``spread_loss_train``, unweighted, by epoch.
         """
-        max_epochs = DEFAULT_EPOCHS if max_epochs is None else max_epochs
+        if batch_size is not None:
+            check_at_least(batch_size, 1, "batch_size")
+        reference = self._reference
+        data = GraphDataModule(reference.features, reference.adjacency, reference.search_space, batch_size)
+        if max_epochs is None:
+            max_epochs = min(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // data.n_batches))
         check_at_least(max_epochs, 1, "max_epochs")
         if accelerator == "mps":
             raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
@@ -491,7 +508,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         runner = self._train_runner_cls(
             self,
             training_plan=self._training_plan_cls(self.module, **plan_kwargs),
-            data_splitter=GraphDataModule(self._reference.features, self._reference.adjacency),
+            data_splitter=data,
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=devices,
@@ -707,31 +724,25 @@ class SCRCL(GeneMixin, BaseModelClass):
         if self._is_reference(adata):
             return (np.arange(adata.n_obs) if rows is None else rows), none_placed
         features = self._read_features(adata, rows)
-        known, neighbors = reference.locate(features)
+        known = reference.identify(features)
         new = known < 0
         if not new.any():
             return known, none_placed
-        neighbors = Neighbors(neighbors.indices[new], neighbors.distances[new], neighbors.n_targets)
-        propagation = attach(reference.adjacency, neighbors)
-        encoded = self._encode(np.concatenate([reference.features, features[new]]), propagation)
-        return known, {name: latent[reference.n_cells :] for name, latent in encoded.items()}
+        features = features[new]
+        received, own = attach(reference.adjacency, reference.neighbors(features))
+        encoded = self._encoded
+        return known, encode_new(self.module, features, received, own, reference.features, encoded.hidden)
 
     @cached_property
+    def _encoded(self) -> Encoded:
+        """What the network makes of the cells of the model."""
+        reference = self._reference
+        return encode(self.module, reference.features, normalized_adjacency(reference.adjacency))
+
+    @property
     def _reference_latent(self) -> dict[Representation, np.ndarray]:
         """Each representation of the cells of the model."""
-        reference = self._reference
-        return self._encode(reference.features, normalized_adjacency(reference.adjacency))
-
-    @torch.inference_mode()
-    def _encode(self, features: np.ndarray, propagation: sp.csr_array) -> dict[Representation, np.ndarray]:
-        """Run the network over a whole graph."""
-        self.module.eval()
-        tensors = {"features": torch.from_numpy(features), "propagation": to_torch(propagation)}
-        views, refined = self.module(tensors, compute_loss=False)
-        return {
-            "aligned": torch.cat([views["embedding_1"], views["embedding_2"]], 1).cpu().numpy(),
-            "refined": torch.cat([refined["refined_1"], refined["refined_2"]], 1).cpu().numpy(),
-        }
+        return self._encoded.latent
 
     def _cluster(
         self, n_clusters: int | None, method: str, resolution: float, representation: Representation, seed: int
@@ -781,7 +792,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         self._ensembles: dict[tuple, Ensemble] = {}
         self._votes: dict[tuple, list[int]] = {}
         self._gene_map: GeneMap | None = None
-        self.__dict__.pop("_reference_latent", None)
+        self.__dict__.pop("_encoded", None)
 
     # --------------------------------------------------------- save and load
 
@@ -861,13 +872,11 @@ def _warn_if_undetermined(n_clusters: int, agreement: float) -> None:
         )
 
 
-def _read_counts(adata: AnnData, layer: str | None) -> tuple[sp.csr_array, str]:
-    """The counts of the data, and what the user calls them."""
+def _read_counts(adata: AnnData, layer: str | None) -> Counts:
     if layer is None:
-        return as_counts(adata.X, "adata.X"), "adata.X"
+        return Counts.of(adata.X, "adata.X")
     check_key(layer, adata.layers, "layer", "adata.layers")
-    where = f"adata.layers[{layer!r}]"
-    return as_counts(adata.layers[layer], where), where
+    return Counts.of(adata.layers[layer], f"adata.layers[{layer!r}]")
 
 
 def _read_space(adata: AnnData, key: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from ._encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
+from ._graph import symmetric_product
 from ._losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
 
 
@@ -64,8 +65,18 @@ class SCRCLModule(BaseModuleClass):
         The unnormalised branch outputs ``hidden_1``, ``hidden_2`` and their L2-normalised rows ``embedding_1``,
         ``embedding_2``, each ``(n, h)``.
         """
+        return self.views(
+            features, symmetric_product(propagation, self.convolve(symmetric_product(propagation, features)))
+        )
+
+    def convolve(self, propagated: Tensor) -> Tensor:
+        """The first graph convolution, of features ``(n, d)`` that are propagated over the graph."""
+        return self.neighborhood_encoder.first(propagated)
+
+    def views(self, features: Tensor, propagated: Tensor) -> dict[str, Tensor]:
+        """What :meth:`inference` returns, from features ``(n, d)`` and what :meth:`convolve` gave, propagated."""
         hidden_1 = self.cell_encoder(features)
-        hidden_2 = self.neighborhood_encoder(features, propagation)
+        hidden_2 = self.neighborhood_encoder.second(propagated)
         return {
             "hidden_1": hidden_1,
             "hidden_2": hidden_2,

@@ -7,10 +7,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from scipy.spatial import cKDTree
 from sklearn.preprocessing import normalize
 
 from ._features import JOINING, CountFeatures
-from ._graph import Neighbors, nearest_neighbors, normalized_adjacency
+from ._graph import Neighbors, NeighborSearch, normalized_adjacency
+
+#: Leading features by which a cell is looked up among those of the reference.
+IDENTIFYING_FEATURES = 8
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class Reference:
         return len(self.features)
 
     @property
+    def n_features(self) -> int:
+        """Number of features of a cell."""
+        return self.features.shape[1]
+
+    @property
     def spaces(self) -> list[np.ndarray]:
         """Features ``(n, d_i)`` by which clusters are joined: of each normalisation, or the user's own."""
         if self.center is not None:
@@ -79,25 +88,26 @@ class Reference:
         propagation = normalized_adjacency(self.adjacency)
         return normalize(propagation @ (propagation @ normalize(self.search_space)))
 
-    def locate(self, features: np.ndarray) -> tuple[np.ndarray, Neighbors]:
-        """Find cells among those of the reference.
+    @cached_property
+    def search(self) -> NeighborSearch:
+        """Search for the nearest cells of the reference."""
+        return NeighborSearch(self.search_space)
 
-        Parameters
-        ----------
-        features
-            ``(m, d)`` features.
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.features[:, :IDENTIFYING_FEATURES])
 
-        Returns
-        -------
-        For each cell, the reference cell that has the same features up to rounding, or -1; and its nearest
-        neighbours.
-        """
-        neighbors = nearest_neighbors(self.search_space, self.n_neighbors, self.to_search_space(features))
-        nearest = neighbors.indices[:, 0]
+    def identify(self, features: np.ndarray) -> np.ndarray:
+        """Find cells ``(m, d)`` among those of the reference: the one with the same features up to rounding, or -1."""
+        nearest = self._tree.query(features[:, :IDENTIFYING_FEATURES])[1]
         # Rounding differs with the number of cells projected at once; two profiles differ by far more.
         tolerance = 1e-4 * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
         same = np.linalg.norm(self.features[nearest] - features, axis=1) <= tolerance
-        return np.where(same, nearest, -1), neighbors
+        return np.where(same, nearest, -1)
+
+    def neighbors(self, features: np.ndarray) -> Neighbors:
+        """The nearest cells of the reference to cells with features ``(m, d)``."""
+        return self.search(self.to_search_space(features), self.n_neighbors)
 
     def to_dict(self) -> dict[str, Any]:
         """The reference as plain numbers and arrays, which outlive changes of the classes."""

@@ -80,6 +80,7 @@ class SCRCLTrainRunner(TrainRunner):
             with warnings.catch_warnings():
                 # All cells are trained on: there is nothing to validate with, and one batch an epoch is meant.
                 warnings.filterwarnings("ignore", message="You defined a `validation_step`")
+                warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
                 super().__call__()
         except (KeyboardInterrupt, SystemExit) as error:
             # Lightning turns Ctrl-C into SystemExit and leaves the signal ignored.
