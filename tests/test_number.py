@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scrcl._consensus import Ensemble
-from scrcl._number import RESOLUTIONS, count_communities, estimate_number
+from scrcl._number import RESOLUTIONS, cast_votes, estimate_number
 
 
 def blobs(n_types: int, seed: int = 0) -> np.ndarray:
@@ -14,7 +14,7 @@ def blobs(n_types: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("n_types", [2, 5, 9])
 def test_the_number_of_clear_types_is_found(n_types):
     points = blobs(n_types)
-    estimate = estimate_number(count_communities([points, points], 0), Ensemble.build([points], [points], 0))
+    estimate = estimate_number(cast_votes([points, points], 0), Ensemble.build([points], [points], 0))
     assert estimate.best == n_types
     assert estimate.curve.loc[n_types, "votes"] >= 3
     assert estimate.curve.loc[n_types, "agreement"] > 0.95
@@ -25,7 +25,7 @@ def test_the_number_of_clear_types_is_found(n_types):
 
 def test_the_estimate_is_the_median_of_the_votes():
     points = blobs(4), np.random.default_rng(1).normal(size=(240, 3)).astype(np.float32)
-    votes = count_communities(points, 0)
+    votes = cast_votes(points, 0)
     assert len(votes) == 2 * len(RESOLUTIONS)
     estimate = estimate_number(votes, Ensemble.build(points, [points[0]], 0))
     assert estimate.best == int(np.median(votes))

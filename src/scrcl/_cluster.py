@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import igraph
@@ -17,6 +18,8 @@ N_STARTS = 20
 N_NEIGHBORS = 15
 #: Modularity resolution that suits this latent space, whose clusters are compact.
 RESOLUTION = 0.1
+#: Points on which centres of k-means are found, and among which communities are counted, where there are more.
+SAMPLED_POINTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,31 @@ def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
     seed
         Seed of the starts.
     """
-    fit = KMeans(n_clusters, n_init=N_STARTS, random_state=seed).fit(points)
-    labels = number_by_size(fit.labels_)
+    found, centers = fit_kmeans(points, n_clusters, N_STARTS, seed)
+    labels = number_by_size(found)
     _, first = np.unique(labels, return_index=True)
-    return Clustering(points, labels, fit.cluster_centers_[fit.labels_[first]])
+    return Clustering(points, labels, centers[found[first]])
+
+
+def fit_kmeans(points: np.ndarray, n_clusters: int, n_starts: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels ``(n,)`` and centres ``(k, d)`` of k-means; of many points, centres are found on some.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    n_clusters
+        Number of clusters.
+    n_starts
+        Number of k-means++ starts, of which the best counts.
+    seed
+        Seed of the starts and of the choice of points.
+    """
+    fit = KMeans(n_clusters, n_init=n_starts, random_state=seed)
+    if len(points) <= SAMPLED_POINTS:
+        return fit.fit_predict(points), fit.cluster_centers_
+    chosen = np.random.default_rng(seed).choice(len(points), SAMPLED_POINTS, replace=False)
+    return fit.fit(points[chosen]).predict(points), fit.cluster_centers_
 
 
 def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
@@ -94,6 +118,24 @@ def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
         Seed of the optimiser.
     """
     return _divide(points, _network(points), resolution, seed)
+
+
+def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: int) -> list[int]:
+    """Numbers of Leiden communities at some resolutions; of many points, among a random part of them.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    resolutions
+        Resolutions of the modularity.
+    seed
+        Seed of the optimiser and of the choice of points.
+    """
+    if len(points) > SAMPLED_POINTS:
+        points = points[np.random.default_rng(seed).choice(len(points), SAMPLED_POINTS, replace=False)]
+    network = _network(points)
+    return [_divide(points, network, resolution, seed).n_clusters for resolution in resolutions]
 
 
 def leiden_with(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:

@@ -15,11 +15,11 @@ import numpy as np
 import scipy.cluster.hierarchy
 import scipy.sparse as sp
 from scipy.spatial.distance import squareform
-from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
-from ._cluster import Clustering, number_by_size
+from ._cluster import Clustering, fit_kmeans, number_by_size
+from ._progress import track
 
 #: Micro-clusters, and atoms on which trees are reconciled, if there are enough cells.
 N_MICRO, N_ATOMS = 60, 150
@@ -100,15 +100,15 @@ class Ensemble:
 
         def divide(points: np.ndarray, number: int, cells_each: int) -> np.ndarray:
             number = min(n, max(n_clusters, min(max(number, 2 * n_clusters), n // cells_each)))
-            labels = KMeans(max(number, 1), n_init=1, random_state=next(seeds)).fit_predict(points)
+            labels, _ = fit_kmeans(points, max(number, 1), 1, int(next(seeds)))
             return np.unique(labels, return_inverse=True)[1]
 
         profiles = [normalize(space) for space in features]
         trees = []
-        for points in representations:
-            for _ in range(n_divisions):
-                micro = divide(points, N_MICRO, CELLS_PER_MICRO)
-                trees += [agglomerate(profile, micro) for profile in profiles]
+        divisions = [points for points in representations for _ in range(n_divisions)]
+        for points in track(divisions, len(divisions)):
+            micro = divide(points, N_MICRO, CELLS_PER_MICRO)
+            trees += [agglomerate(profile, micro) for profile in profiles]
         return cls(representations[0], divide(representations[0], N_ATOMS, CELLS_PER_ATOM), trees)
 
     @property

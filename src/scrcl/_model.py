@@ -41,13 +41,12 @@ from ._graph import (
     directed_propagation,
     gene_graph,
     nearest_neighbors,
-    normalized_adjacency,
     symmetric_adjacency,
 )
 from ._inference import REPRESENTATIONS, Encoded, Representation, encode, encode_new
 from ._module import SCRCLModule
 from ._networks import prior_gene_graph, read_network
-from ._number import NumberOfClusters, count_communities, estimate_number, median
+from ._number import NumberOfClusters, cast_votes, estimate_number, median
 from ._progress import begin
 from ._reference import Reference
 from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
@@ -504,6 +503,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         self._forget()
         earlier = self.is_trained_ if self.refinement_trained_ is None else self.refinement_trained_
         self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
+        begin("training")
         self.module.train()  # Lightning keeps the mode it finds
         runner = self._train_runner_cls(
             self,
@@ -729,6 +729,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         if not new.any():
             return known, none_placed
         features = features[new]
+        begin("placing")
         received, own = attach(reference.adjacency, reference.neighbors(features))
         encoded = self._encoded
         return known, encode_new(self.module, features, received, own, reference.features, encoded.hidden)
@@ -737,7 +738,8 @@ class SCRCL(GeneMixin, BaseModelClass):
     def _encoded(self) -> Encoded:
         """What the network makes of the cells of the model."""
         reference = self._reference
-        return encode(self.module, reference.features, normalized_adjacency(reference.adjacency))
+        begin("inference")
+        return encode(self.module, reference.features, reference.propagation)
 
     @property
     def _reference_latent(self) -> dict[Representation, np.ndarray]:
@@ -750,6 +752,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         """Cluster the cells of the model, once for each choice of arguments."""
         choice = (n_clusters, method, resolution, representation, seed)
         if choice not in self._clusterings:
+            begin("clustering")
             points = self._reference_latent[representation]
             if method == "leiden":
                 found = (
@@ -783,7 +786,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         """Numbers of communities, of which the number of clusters is the median."""
         choice = (representation, seed)
         if choice not in self._votes:
-            self._votes[choice] = count_communities(self._sources(representation), seed)
+            self._votes[choice] = cast_votes(self._sources(representation), seed)
         return self._votes[choice]
 
     def _forget(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ._cluster import leiden
+from ._cluster import count_communities
 from ._consensus import Ensemble
 
 #: Resolutions at which communities are counted.
@@ -44,7 +44,7 @@ def estimate_number(votes: list[int], ensemble: Ensemble) -> NumberOfClusters:
     Parameters
     ----------
     votes
-        Numbers of communities, from :func:`count_communities`.
+        Numbers of communities, from :func:`cast_votes`.
     ensemble
         Trees over the same cells.
     """
@@ -67,7 +67,7 @@ def median(votes: list[int]) -> int:
     return int(np.median(votes))
 
 
-def count_communities(representations: Sequence[np.ndarray], seed: int) -> list[int]:
+def cast_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:
     """Numbers of Leiden communities at low resolutions.
 
     Parameters
@@ -77,4 +77,4 @@ def count_communities(representations: Sequence[np.ndarray], seed: int) -> list[
     seed
         Seed of Leiden.
     """
-    return [leiden(points, resolution, seed).n_clusters for points in representations for resolution in RESOLUTIONS]
+    return [number for points in representations for number in count_communities(points, RESOLUTIONS, seed)]

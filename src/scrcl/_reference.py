@@ -83,10 +83,14 @@ class Reference:
         return self.transform.select_stabilized(features) if self.stabilized else features
 
     @cached_property
+    def propagation(self) -> sp.csr_array:
+        """The propagation matrix of the cell graph, ``(n, n)``."""
+        return normalized_adjacency(self.adjacency)
+
+    @cached_property
     def smoothed(self) -> np.ndarray:
         """The search space averaged over the cell graph twice, at unit length."""
-        propagation = normalized_adjacency(self.adjacency)
-        return normalize(propagation @ (propagation @ normalize(self.search_space)))
+        return normalize(self.propagation @ (self.propagation @ normalize(self.search_space)), copy=False)
 
     @cached_property
     def search(self) -> NeighborSearch:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -13,11 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import anndata
+import h5py
 import matplotlib as mpl
 import pandas as pd
 import scvi
 from anndata import AnnData
+from anndata.io import read_elem, sparse_dataset, write_elem
 from lightning.pytorch import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -26,8 +28,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from . import _constants as keys
 from . import datasets, pl
-from ._checks import check_n_clusters
+from ._checks import check_key, check_n_clusters
 from ._model import SCRCL
+from ._progress import begin, listening
 
 #: Results go to standard output; progress and errors to standard error.
 results, console = Console(), Console(stderr=True)
@@ -102,30 +105,28 @@ def _run(arguments: argparse.Namespace) -> None:
             raise UserError(f"--markers names the output, {output}. Name another file.")
 
     table = _writable(arguments.markers) if arguments.markers else nullcontext()
-    with _writable(output) as unfinished, table as unfinished_table, _quiet(), _Stages() as stages:
-        with stages("reading"):
-            adata = datasets.pbmc700() if is_demo else _read(arguments.input)
+    stages = _Stages()
+    with _writable(output) as unfinished, table as unfinished_table, _quiet(), stages, listening(stages):
+        begin("reading")
+        adata = datasets.pbmc700() if source is None else _read(source, arguments.layer)
         check_n_clusters(arguments.n_clusters, adata.n_obs, "--n-clusters")
         scvi.settings.seed = arguments.seed
-        with stages("features and graphs"):
-            SCRCL.setup_anndata(adata, layer=None if is_demo else arguments.layer)
-            model = SCRCL(adata)
-        with stages("training") as on_epoch:
-            model.train(arguments.epochs, enable_progress_bar=False, callbacks=[on_epoch])
-            if model.trainer.interrupted:
-                raise KeyboardInterrupt
-        with stages("clustering"):
-            adata.obsm[keys.LATENT_KEY] = model.get_latent_representation()
-            adata.obs[keys.CLUSTERS_KEY] = model.get_clusters(n_clusters=arguments.n_clusters, seed=arguments.seed)
+        SCRCL.setup_anndata(adata)
+        model = SCRCL(adata)
+        model.train(arguments.epochs, enable_progress_bar=False, callbacks=[_OnBatch(stages)])
+        if model.trainer.interrupted:
+            raise KeyboardInterrupt
+        adata.obsm[keys.LATENT_KEY] = model.get_latent_representation()
+        adata.obs[keys.CLUSTERS_KEY] = model.get_clusters(n_clusters=arguments.n_clusters, seed=arguments.seed)
         if unfinished_table:
-            with stages("marker genes"):
-                _markers(model, adata, arguments.seed).to_csv(unfinished_table, index=False)
+            begin("marker genes")
+            _markers(model, adata, arguments.seed).to_csv(unfinished_table, index=False)
         if arguments.plots:
-            with stages("plots"):
-                _plot(model, adata, arguments.plots, ["bulk_labels"] if is_demo else [])
+            begin("plots")
+            _plot(model, adata, arguments.plots, ["bulk_labels"] if is_demo else [])
+        begin("writing")
         adata.uns[keys.RUN_KEY] = _record(arguments, model, adata, stages.seconds)
-        with stages("writing"):
-            adata.write_h5ad(unfinished)
+        _write(adata, source, unfinished, output)
 
     _report(adata, stages.seconds, output)
     if is_demo:
@@ -183,7 +184,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Stages:
-    """The stages of a run: a progress bar for each, and the seconds it took."""
+    """The phases of a run: a progress bar for each, and the seconds it took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -194,39 +195,81 @@ class _Stages:
             TimeElapsedColumn(),
             console=console,
         )
+        self._present: tuple[str, TaskID, float] | None = None
 
     def __enter__(self) -> "_Stages":
         self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._end()
         self._progress.stop()
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[Callback]:
-        task = self._progress.add_task(name, total=None)
-        start = time.perf_counter()
-        yield _epoch_callback(self._progress, task)
-        self.seconds[name] = time.perf_counter() - start
-        total = self._progress.tasks[task].total or 1
-        self._progress.update(task, total=total, completed=total)
+    def begin(self, phase: str) -> None:
+        if self._present is None or self._present[0] != phase:
+            self._end()
+            self._present = phase, self._progress.add_task(phase, total=None), time.perf_counter()
+
+    def advance(self, done: int, total: int) -> None:
+        if self._present is not None:
+            self._progress.update(self._present[1], total=total, completed=done)
+
+    def _end(self) -> None:
+        if self._present is not None:
+            phase, task, start = self._present
+            self.seconds[phase] = self.seconds.get(phase, 0) + time.perf_counter() - start
+            total = self._progress.tasks[task].total or 1
+            self._progress.update(task, total=total, completed=total)
+            self._present = None
 
 
-def _epoch_callback(progress: Progress, task: TaskID) -> Callback:
-    class OnEpoch(Callback):
-        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            progress.update(task, total=trainer.max_epochs, completed=trainer.current_epoch + 1)
+class _OnBatch(Callback):
+    """Tells how many batches of training are done."""
 
-    return OnEpoch()
+    def __init__(self, stages: _Stages) -> None:
+        self._stages = stages
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        self._stages.advance(trainer.global_step, int(trainer.max_epochs * trainer.num_training_batches))
 
 
-def _read(path: Path) -> AnnData:
+def _read(path: Path, layer: str | None) -> AnnData:
+    """Everything that a run needs of a file; the counts stay there and are read in blocks, as ``X``."""
     try:
-        return anndata.read_h5ad(path)
-    except MemoryError:
+        file = h5py.File(path, "r")
+        if layer is not None:
+            check_key(layer, file["layers"], "layer", f"the layers of {path}")
+        element = file["X" if layer is None else f"layers/{layer}"]
+        counts = element if isinstance(element, h5py.Dataset) else sparse_dataset(element)
+        if getattr(counts, "format", "csr") == "csc":
+            counts = read_elem(element)
+        return AnnData(counts, obs=read_elem(file["obs"]), var=read_elem(file["var"]))
+    except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:
+        if layer is not None and isinstance(error, KeyError):
+            raise
         raise UserError(f"{path} cannot be read as an .h5ad file: {error}") from error
+
+
+def _write(adata: AnnData, source: Path | None, unfinished: Path, output: Path) -> None:
+    """Write the results, beside all that the source holds."""
+    try:
+        if source is None:
+            adata.write_h5ad(unfinished)
+            return
+        shutil.copyfile(source, unfinished)
+        with h5py.File(unfinished, "r+") as file:
+            write_elem(file, "obs", adata.obs)
+            write_elem(file, "var", adata.var)
+            for name in ("obsm", "obsp", "varm", "varp", "uns"):
+                group = file.require_group(name)
+                for key, value in getattr(adata, name).items():
+                    write_elem(group, key, value)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{output} cannot be written: {error}. Free space there, or name an output elsewhere. Nothing is left of it."
+        ) from error
 
 
 def _markers(model: SCRCL, adata: AnnData, seed: int) -> pd.DataFrame:
