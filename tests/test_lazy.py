@@ -54,7 +54,7 @@ def lazy_zarr(adata, folder):
 
 def zarr_dataset(adata, folder):
     adata.write_zarr(folder / "a.zarr")
-    return ad.AnnData(sparse_dataset(zarr.open(folder / "a.zarr", mode="r")["X"]), obs=adata.obs, var=adata.var)
+    return ad.AnnData(sparse_dataset(zarr.open_group(folder / "a.zarr", mode="r")["X"]), obs=adata.obs, var=adata.var)
 
 
 def dask_array(adata, folder):

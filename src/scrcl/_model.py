@@ -3,9 +3,11 @@
 import inspect
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -34,7 +36,7 @@ from ._checks import (
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
 from ._consensus import N_MICRO, Ensemble
 from ._counts import Counts
-from ._features import CountFeatures, Moments, sample_cells, variable_genes
+from ._features import NORMALIZATIONS, CountFeatures, Moments, sample_cells, variable_genes
 from ._genes import GeneMixin
 from ._graph import (
     attach,
@@ -44,12 +46,13 @@ from ._graph import (
     symmetric_adjacency,
 )
 from ._inference import REPRESENTATIONS, Encoded, Representation, encode, encode_new
+from ._memory import for_batch, for_cells, warn_if_short
 from ._module import SCRCLModule
 from ._networks import prior_gene_graph, read_network
 from ._number import NumberOfClusters, cast_votes, estimate_number, median
 from ._progress import begin
 from ._reference import Reference
-from ._training import SCRCLTrainingPlan, SCRCLTrainRunner
+from ._training import OnNewWeights, SCRCLTrainingPlan, SCRCLTrainRunner
 
 # A child of the logger of scvi-tools, so that `scvi.settings.verbosity` governs both.
 logger = logging.getLogger("scvi.scrcl")
@@ -285,6 +288,17 @@ class SCRCL(GeneMixin, BaseModelClass):
                 f"more cells or `n_neighbors={max(1, adata.n_obs - 1)}` or fewer."
             )
         counts = _read_counts(adata, self.get_setup_arg("layer"))
+        n_features = len(NORMALIZATIONS) * min(n_components, n_top_genes, counts.n_genes)
+        warn_if_short(
+            for_cells(counts.n_cells, n_features, self._module_kwargs["n_hidden"], n_neighbors),
+            f"A model of {counts.n_cells:,} cells",
+            "Take a smaller `n_components`, or fewer cells and place the others later"
+            + (
+                ", and open the counts from the file: `anndata.read_h5ad(path, backed='r')`."
+                if counts.in_memory
+                else "."
+            ),
+        )
         begin("features")
         moments = Moments.of(counts)
         check_cells_have_counts(moments.totals, counts.where)
@@ -488,6 +502,11 @@ class SCRCL(GeneMixin, BaseModelClass):
         if max_epochs is None:
             max_epochs = min(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // data.n_batches))
         check_at_least(max_epochs, 1, "max_epochs")
+        warn_if_short(
+            for_batch(min(data.batch_size, reference.n_cells), reference.n_features, self._module_kwargs["n_hidden"]),
+            f"Training on batches of {min(data.batch_size, reference.n_cells):,} cells",
+            "Take a smaller `batch_size`.",
+        )
         if accelerator == "mps":
             raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
         plan_kwargs = dict(plan_kwargs or {})
@@ -500,7 +519,6 @@ class SCRCL(GeneMixin, BaseModelClass):
             trainer_kwargs.setdefault(name, value)
         for name in ("early_stopping_monitor", "checkpointing_monitor"):
             check_option(trainer_kwargs[name], METRICS, name)
-        self._forget()
         earlier = self.is_trained_ if self.refinement_trained_ is None else self.refinement_trained_
         self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
         begin("training")
@@ -513,6 +531,7 @@ class SCRCL(GeneMixin, BaseModelClass):
             accelerator=accelerator,
             devices=devices,
             early_stopping=early_stopping,
+            callbacks=[*trainer_kwargs.pop("callbacks", []), OnNewWeights(self._forget)],
             **trainer_kwargs,
         )
         runner()
@@ -807,6 +826,51 @@ class SCRCL(GeneMixin, BaseModelClass):
     @reference_.setter
     def reference_(self, state: dict[str, Any]) -> None:
         self._reference = Reference.from_dict(state)
+
+    def save(
+        self,
+        dir_path: str | os.PathLike[str],
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save the model. All files are written before any takes its name, so that a failure leaves what was there.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to write, made if need be.
+        prefix
+            Prefix of the file names.
+        overwrite
+            Replace what the folder holds.
+        save_anndata
+            Save the data too.
+        **kwargs
+            Passed to :meth:`scvi.model.base.BaseModelClass.save`.
+
+        Raises
+        ------
+        ValueError
+            If the folder exists and ``overwrite`` is not set.
+        OSError
+            If it cannot be written.
+        """
+        folder = Path(dir_path)
+        if folder.exists() and not overwrite:
+            raise ValueError(f"dir_path={str(folder)!r} exists already. Name another folder, or pass `overwrite=True`.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
+            try:
+                super().save(unfinished, prefix, overwrite=True, save_anndata=save_anndata, **kwargs)
+            except (OSError, RuntimeError) as error:
+                raise OSError(
+                    f"The model cannot be saved to dir_path={str(folder)!r}: {error}. Free space there, or name another folder."
+                ) from error
+            folder.mkdir(exist_ok=True)
+            for file in Path(unfinished).iterdir():
+                file.replace(folder / file.name)
 
     @classmethod
     def load(

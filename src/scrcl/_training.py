@@ -3,9 +3,11 @@
 import signal
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 from scvi import settings
 from scvi.module.base import BaseModuleClass, LossOutput
 from scvi.train import TrainingPlan, TrainRunner
@@ -57,7 +59,7 @@ class SCRCLTrainingPlan(TrainingPlan):
         """Keep no evidence lower bound."""
         self.val_metrics: dict = {}
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference tensors cannot be reduced over devices
     def compute_and_log_metrics(self, loss_output: LossOutput, metrics: dict, mode: str) -> None:
         """Record each term of the loss."""
         self.log_dict(
@@ -67,6 +69,23 @@ class SCRCLTrainingPlan(TrainingPlan):
             batch_size=loss_output.n_obs_minibatch,
             sync_dist=self.use_sync_dist,
         )
+
+
+class OnNewWeights(Callback):
+    """Calls a function whenever an epoch is about to change the weights, as a checkpoint may have used those before.
+
+    Parameters
+    ----------
+    forget
+        Drops what was computed from the weights.
+    """
+
+    def __init__(self, forget: Callable[[], None]) -> None:
+        self._forget = forget
+
+    def on_train_epoch_start(self, *args: Any) -> None:
+        """Forget what was computed from the weights before."""
+        self._forget()
 
 
 class SCRCLTrainRunner(TrainRunner):

@@ -180,6 +180,7 @@ def _quiet() -> Iterator[None]:
     logging.getLogger("scvi").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", message=".* of memory, but")
         yield
 
 

@@ -1,0 +1,47 @@
+"""How much memory work will need, said before it starts."""
+
+import warnings
+from pathlib import Path
+
+import psutil
+from scvi import settings
+
+#: Numbers of 4 bytes that a cell takes while its features are computed and it is embedded and clustered, for each of
+#: its features and hidden units; bytes for each of its neighbours; measured, with something to spare.
+PER_FEATURE, PER_HIDDEN, PER_NEIGHBOR = 5, 6, 60
+#: Numbers of 4 bytes that a hidden unit of a cell takes in a training step.
+PER_TRAINED = 40
+#: Bytes that libraries and blocks take whatever the number of cells.
+FIXED = 1.5e9
+
+
+def for_cells(n_cells: int, n_features: int, n_hidden: int, n_neighbors: int) -> float:
+    """Bytes that a model of so many cells needs, the counts not included."""
+    return n_cells * (4.0 * (PER_FEATURE * n_features + PER_HIDDEN * n_hidden) + PER_NEIGHBOR * n_neighbors) + FIXED
+
+
+def for_batch(n_cells: int, n_features: int, n_hidden: int) -> float:
+    """Bytes that a training step on so many cells needs."""
+    return n_cells * 4.0 * (3 * n_features + PER_TRAINED * n_hidden)
+
+
+def available() -> float:
+    """Bytes that are free, also by the limit of a container."""
+    free = float(psutil.virtual_memory().available)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    used = Path("/sys/fs/cgroup/memory.current")
+    try:
+        return min(free, float(limit.read_text()) - float(used.read_text()))
+    except (OSError, ValueError):  # no such limit
+        return free
+
+
+def warn_if_short(needed: float, work: str, mend: str) -> None:
+    """Warn if more memory is needed than there is, and say what to change."""
+    free = available()
+    if needed > free:
+        warnings.warn(
+            f"{work} will need about {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free. {mend}",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
