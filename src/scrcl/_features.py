@@ -253,9 +253,13 @@ class CountFeatures:
                 features[rows, part] = self.projections[name](normalized[name])
         return features
 
+    def stabilized(self, features: np.ndarray) -> np.ndarray:
+        """The stabilised normalisations among features ``(n, d)``."""
+        return np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1)
+
     def select_stabilized(self, features: np.ndarray) -> np.ndarray:
         """The stabilised normalisations among features ``(n, d)``, rows scaled to unit length."""
-        selected = np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1)
+        selected = self.stabilized(features)
         return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
 
     @property

@@ -573,7 +573,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         """
         self._check_if_trained(warn=False)
         check_option(representation, REPRESENTATIONS, "representation")
-        known, placed = self._find(self._data(adata), indices)
+        known, placed, _ = self._find(self._data(adata), indices)
         latent = self._reference_latent[representation][known]
         latent[known < 0] = placed[representation]
         return latent
@@ -630,15 +630,12 @@ class SCRCL(GeneMixin, BaseModelClass):
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
         adata = self._data(adata)
-        known, placed = self._find(adata, indices)
+        known, placed, _ = self._find(adata, indices)
         clustering = self._cluster(n_clusters, method, float(resolution), representation, seed)
         labels = clustering.labels[known]
         labels[known < 0] = clustering.assign(placed[representation])
-        categories = [str(number) for number in range(clustering.n_clusters)]
         return pd.Series(
-            pd.Categorical.from_codes(labels, pd.Index(categories)),
-            index=_cell_names(adata, indices),
-            name=keys.CLUSTERS_KEY,
+            _named(labels, clustering.n_clusters), index=_cell_names(adata, indices), name=keys.CLUSTERS_KEY
         )
 
     def get_cluster_probabilities(
@@ -679,13 +676,88 @@ class SCRCL(GeneMixin, BaseModelClass):
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(seed, 0, "seed")
         adata = self._data(adata)
-        known, placed = self._find(adata, indices)
+        known, placed, _ = self._find(adata, indices)
         clustering = self._cluster(n_clusters, "consensus", RESOLUTION, representation, seed)
         assert clustering.probabilities is not None  # a consensus has them
         probabilities = clustering.probabilities[known]
         probabilities[known < 0] = clustering.assign_probabilities(placed[representation])
         columns = [str(number) for number in range(clustering.n_clusters)]
         return pd.DataFrame(probabilities, index=_cell_names(adata, indices), columns=columns)
+
+    def get_mapping_quality(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_clusters: int | None = None,
+        alpha: float = 0.05,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Return how well cells fit among those that the model was built on, and flag those unlike anything there.
+
+        A cell of a type that the model has not seen is put into some cluster like any other. It is told by its
+        distance from its neighbours, compared with the distances that the cells of the model with as much signal have
+        from theirs. Types close to one that is there are not told: single cells of theirs fit as well.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`. The result for a cell does not depend on the
+            other cells.
+        n_clusters, seed
+            As in :meth:`get_clusters`.
+        alpha
+            Level of the test: about the share of cells flagged where none is new in kind.
+
+        Returns
+        -------
+        Data frame indexed by the names of the cells:
+
+        - ``known``: whether the model was built on this cell
+        - ``cluster``: as :meth:`get_clusters` returns it
+        - ``confidence``: probability of that cluster, see :meth:`get_cluster_probabilities`
+        - ``distance``: mean distance from the nearest cells of the model
+        - ``excess``: by how many standard deviations the distance is above the mean of the cells of the model with
+          as much signal
+        - ``pvalue``: share of the cells of the model with at least this excess
+        - ``outlier``: whether ``pvalue`` is at most ``alpha``
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If an argument is out of range, or the data do not fit the model.
+        """
+        self._check_if_trained(warn=False)
+        check_at_least(alpha, 0.0, "alpha")
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        adata, reference = self._data(adata), self._reference
+        known, placed, new = self._find(adata, indices)
+        places = known.copy()
+        places[known < 0] = reference.n_cells + np.arange(len(new))
+        distance = np.concatenate([reference.distances, reference.neighbors(new).distances.mean(1)])[places]
+        signal = reference.signal(np.concatenate([reference.features, new]))[places]
+        excess = reference.distance_scale(signal, distance)
+        pvalue = reference.distance_scale.pvalues(excess)
+        clustering = self._cluster(n_clusters, "consensus", RESOLUTION, "aligned", seed)
+        assert clustering.probabilities is not None  # a consensus has them
+        labels = np.concatenate([clustering.labels, clustering.assign(placed["aligned"])])[places]
+        probabilities = np.concatenate([clustering.probabilities, clustering.assign_probabilities(placed["aligned"])])[
+            places
+        ]
+        return pd.DataFrame(
+            {
+                "known": known >= 0,
+                "cluster": _named(labels, clustering.n_clusters),
+                "confidence": probabilities[np.arange(len(labels)), labels],
+                "distance": distance,
+                "excess": excess,
+                "pvalue": pvalue,
+                "outlier": pvalue <= alpha,
+            },
+            index=_cell_names(adata, indices),
+        )
 
     def estimate_n_clusters(self, representation: Representation = "aligned", seed: int = 0) -> NumberOfClusters:
         """Estimate the number of clusters, and tell what speaks for others.
@@ -731,27 +803,27 @@ class SCRCL(GeneMixin, BaseModelClass):
 
     def _find(
         self, adata: AnnData, indices: Sequence[int] | np.ndarray | None
-    ) -> tuple[np.ndarray, dict[Representation, np.ndarray]]:
+    ) -> tuple[np.ndarray, dict[Representation, np.ndarray], np.ndarray]:
         """Find cells among those of the model, and place those that are new.
 
         Returns
         -------
-        The row of each cell among the cells of the model, -1 for a new one, and each representation of the new cells.
+        The row of each cell among the cells of the model, -1 for a new one; each representation of the new cells; and
+        their features.
         """
         rows = None if indices is None else as_rows(indices, adata.n_obs)
         reference, none_placed = self._reference, {name: z[:0] for name, z in self._reference_latent.items()}
         if self._is_reference(adata):
-            return (np.arange(adata.n_obs) if rows is None else rows), none_placed
+            return (np.arange(adata.n_obs) if rows is None else rows), none_placed, reference.features[:0]
         features = self._read_features(adata, rows)
         known = reference.identify(features)
-        new = known < 0
-        if not new.any():
-            return known, none_placed
-        features = features[new]
+        features = features[known < 0]
+        if len(features) == 0:
+            return known, none_placed, features
         begin("placing")
         received, own = attach(reference.adjacency, reference.neighbors(features))
-        encoded = self._encoded
-        return known, encode_new(self.module, features, received, own, reference.features, encoded.hidden)
+        hidden = self._encoded.hidden
+        return known, encode_new(self.module, features, received, own, reference.features, hidden), features
 
     @cached_property
     def _encoded(self) -> Encoded:
@@ -922,6 +994,11 @@ class SCRCL(GeneMixin, BaseModelClass):
             # Genes are matched by name, so that their order does not matter.
             warnings.filterwarnings("ignore", message="`var_names` for the loaded `model`", category=UserWarning)
             return super().load(dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs)
+
+
+def _named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
+    names: Any = [str(number) for number in range(n_clusters)]
+    return pd.Categorical.from_codes(labels, pd.Index(names))
 
 
 def _cell_names(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> pd.Index:

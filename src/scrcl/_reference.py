@@ -12,6 +12,7 @@ from sklearn.preprocessing import normalize
 
 from ._features import JOINING, CountFeatures
 from ._graph import Neighbors, NeighborSearch, normalized_adjacency
+from ._mapping import DistanceScale
 
 #: Leading features by which a cell is looked up among those of the reference.
 IDENTIFYING_FEATURES = 8
@@ -77,6 +78,20 @@ class Reference:
     def search_space(self) -> np.ndarray:
         """That by which neighbours are found, ``(n, d_s)``, float32."""
         return self.to_search_space(self.features)
+
+    def signal(self, features: np.ndarray) -> np.ndarray:
+        """How far cells with features ``(m, d)`` are from the mean cell, ``(m,)``; less for cells with few counts."""
+        return np.linalg.norm(self.transform.stabilized(features) if self.stabilized else features, axis=1)
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """Mean distance ``(n,)`` of each cell from its nearest neighbours."""
+        return self.search.among_themselves(self.n_neighbors).distances.mean(1)
+
+    @cached_property
+    def distance_scale(self) -> DistanceScale:
+        """What distances are usual."""
+        return DistanceScale.fit(self.signal(self.features), self.distances)
 
     def to_search_space(self, features: np.ndarray) -> np.ndarray:
         """That by which the neighbours of cells with features ``(m, d)`` are found."""

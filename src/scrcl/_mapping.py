@@ -1,0 +1,67 @@
+"""How well new cells fit among those of a reference, over plain arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from statsmodels.nonparametric.smoothers_lowess import lowess
+
+#: Cells below which distances are not compared with those of cells of similar signal, but with those of all.
+LEAST_CELLS = 50
+
+
+@dataclass(frozen=True)
+class DistanceScale:
+    """What distance from its neighbours a cell of a reference has, by the strength of its signal.
+
+    Cells with few counts lie far from all others, as noise points everywhere; so a distance is compared with those of
+    cells with as much signal.
+
+    Attributes
+    ----------
+    signal
+        ``(p,)`` logarithm of the signal, increasing.
+    mean, deviation
+        ``(p,)`` distance at that signal: its mean and its standard deviation.
+    excess
+        ``(n,)`` by how many standard deviations the distances of the reference lie above the mean, increasing.
+    """
+
+    signal: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    excess: np.ndarray
+
+    @classmethod
+    def fit(cls, signal: np.ndarray, distances: np.ndarray) -> "DistanceScale":
+        """Learn the scale.
+
+        Parameters
+        ----------
+        signal
+            ``(n,)`` strength of the signal of each cell of the reference, positive.
+        distances
+            ``(n,)`` its distance from its neighbours among the others.
+        """
+        x = np.log(np.maximum(signal, 1e-12))
+        if len(x) < LEAST_CELLS or np.ptp(x) < 1e-6:
+            mean, variance = np.full(len(x), distances.mean()), np.full(len(x), distances.var())
+        else:
+            options = {"frac": 0.3, "it": 0, "delta": 0.01 * np.ptp(x), "return_sorted": False}
+            mean = lowess(distances, x, **options)
+            variance = lowess((distances - mean) ** 2, x, **options)
+        deviation = np.sqrt(np.maximum(variance, 1e-12))
+        order = np.unique(x, return_index=True)[1]
+        return cls(x[order], mean[order], deviation[order], np.sort((distances - mean) / deviation))
+
+    def __call__(self, signal: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """By how many standard deviations distances ``(m,)`` of cells of given signal lie above the mean."""
+        x = np.log(np.maximum(signal, 1e-12))
+        return (distances - np.interp(x, self.signal, self.mean)) / np.interp(x, self.signal, self.deviation)
+
+    def pvalues(self, excess: np.ndarray) -> np.ndarray:
+        r"""Conformal p-values :math:`(1 + \#\{\text{reference} \ge x\}) / (n + 1)` (Bates et al., Ann. Stat. 2023).
+
+        For cells drawn as those of the reference were, they are uniform.
+        """
+        n = len(self.excess)
+        return (1 + n - np.searchsorted(self.excess, excess, side="left")) / (n + 1)
