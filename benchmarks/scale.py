@@ -1,0 +1,217 @@
+"""Time and memory of each phase from a thousand to a million cells, beside Scanpy and scVI on the same cells.
+
+    python benchmarks/scale.py --folder /data/cells                 1k, 10k, 100k and 1M cells; makes the files first
+    python benchmarks/scale.py --folder /data/cells --sizes 1000 10000
+    python benchmarks/scale.py --report                             only the table, from what was run before
+
+The cells are those of `benchmarks/resample.py`: drawn from real labelled sets with count noise. Each run is a process of its
+own, so that the peak memory is its own, with as many threads as `--threads` says. Labels score and do nothing else.
+
+- SCRCL: `scrcl run`, from counts on disk to clusters on disk.
+- Scanpy: reading, log-normalisation, 2,000 genes, PCA, neighbours and Leiden with their defaults, in memory.
+- scVI: reading, 2,000 genes, and one epoch, times the number of epochs that is its default.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+from anndata.io import read_elem
+from resample import write
+from sklearn.metrics import adjusted_rand_score
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+METHODS = ("SCRCL", "Scanpy", "scVI")
+PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "pynndescent", "igraph", "anndata", "numpy")
+
+
+@contextmanager
+def phase(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+
+
+def run_scrcl(path: Path) -> tuple[dict[str, float], np.ndarray]:
+    from scrcl.cli import main
+
+    output = path.with_suffix(".out.h5ad")
+    start = time.perf_counter()
+    if main(["run", str(path), "-o", str(output), "--overwrite"]):
+        sys.exit("scrcl run failed")
+    total = time.perf_counter() - start
+    with h5py.File(output) as file:
+        found = read_elem(file["obs"])["scrcl"].to_numpy()
+        seconds = {name: float(value) for name, value in read_elem(file["uns/scrcl_run/seconds"]).items()}
+    output.unlink()
+    return {**seconds, "writing": total - sum(seconds.values())}, found
+
+
+def run_scanpy(path: Path) -> tuple[dict[str, float], np.ndarray]:
+    import scanpy as sc
+
+    seconds: dict[str, float] = {}
+    with phase(seconds, "reading"):
+        adata = ad.read_h5ad(path)
+    with phase(seconds, "features"):
+        sc.pp.normalize_total(adata)
+        sc.pp.log1p(adata)
+        sc.pp.highly_variable_genes(adata, n_top_genes=2_000)
+        adata = adata[:, adata.var["highly_variable"]].copy()
+        sc.pp.pca(adata)
+    with phase(seconds, "graph"):
+        sc.pp.neighbors(adata)
+    with phase(seconds, "clustering"):
+        sc.tl.leiden(adata, flavor="igraph", n_iterations=2)
+    return seconds, adata.obs["leiden"].to_numpy()
+
+
+def run_scvi(path: Path) -> tuple[dict[str, float], None]:
+    import scanpy as sc
+    import scvi
+
+    seconds: dict[str, float] = {}
+    scvi.settings.seed = 0
+    with phase(seconds, "reading"):
+        adata = ad.read_h5ad(path)
+    with phase(seconds, "features"):
+        logged = adata.copy()
+        sc.pp.normalize_total(logged)
+        sc.pp.log1p(logged)
+        sc.pp.highly_variable_genes(logged, n_top_genes=2_000)
+        adata = adata[:, logged.var["highly_variable"]].copy()
+        del logged
+    scvi.model.SCVI.setup_anndata(adata)
+    model = scvi.model.SCVI(adata)
+    epochs = min(round(20_000 / adata.n_obs * 400), 400)
+    with phase(seconds, "training"):
+        model.train(1, accelerator="cpu", enable_progress_bar=False)
+    seconds["training"] *= epochs
+    with phase(seconds, "inference"):
+        model.get_latent_representation()
+    return seconds, None
+
+
+def work(method: str, path: Path) -> None:
+    """One run in this process; prints its figures."""
+    warnings.simplefilter("ignore")
+    seconds, found = {"SCRCL": run_scrcl, "Scanpy": run_scanpy, "scVI": run_scvi}[method](path)
+    scores: dict[str, float] = {}
+    if found is not None:
+        with h5py.File(path) as file:
+            truth = read_elem(file["obs"])["cell_type"].to_numpy()
+        first = slice(0, 20_000)
+        scores = {
+            "ARI": float(adjusted_rand_score(truth, found)),
+            "ARI of the first 20,000": float(adjusted_rand_score(truth[first], found[first])),
+            "clusters": len(np.unique(found)),
+        }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(json.dumps({"seconds": seconds, "peak": peak, **scores}))
+
+
+def measure(method: str, size: int, folder: Path, threads: int) -> None:
+    path = folder / f"cells{size}.h5ad"
+    print(f"{method}, {size:,} cells …", file=sys.stderr, flush=True)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    environment = {**os.environ, **dict.fromkeys(names, str(threads))}
+    command = [sys.executable, __file__, "--work", method, "--folder", str(path)]
+    done = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{method} failed with {size:,} cells")
+    result = RESULTS / "scale" / f"{method}-{size}.json"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(done.stdout.splitlines()[-1] + "\n")
+
+
+def exponent(sizes: list[int], values: list[float]) -> str:
+    """Slope of the logarithms; the smallest size is left out, where constant costs rule."""
+    kept = [(size, value) for size, value in zip(sizes, values, strict=True) if size > min(SIZES) and value > 0]
+    return f"{np.polyfit(*np.log(kept).T, 1)[0]:.2f}" if len(kept) > 1 else "–"
+
+
+def report(threads: int) -> str:
+    runs = {
+        (method, size): json.loads(path.read_text())
+        for method in METHODS
+        for size in SIZES
+        if (path := RESULTS / "scale" / f"{method}-{size}.json").exists()
+    }
+    lines = [
+        "Seconds of each phase and peak memory. Exponents are fitted to 10,000 cells and more; times in one run, beside other "
+        "work of the machine, so compare ratios.",
+    ]
+    totals: dict[tuple[str, int], float] = {}
+    for method in METHODS:
+        sizes = [size for size in SIZES if (method, size) in runs]
+        if not sizes:
+            continue
+        phases = list(dict.fromkeys(name for size in sizes for name in runs[method, size]["seconds"]))
+        lines += ["", f"### {method}", "", f"| | {' | '.join(f'{size:,}' for size in sizes)} | exponent |"]
+        lines += ["|---" * (len(sizes) + 2) + "|"]
+        for name in phases:
+            values = [runs[method, size]["seconds"].get(name, 0.0) for size in sizes]
+            lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} | {exponent(sizes, values)} |")
+        sums = [sum(runs[method, size]["seconds"].values()) for size in sizes]
+        totals |= {(method, size): total for size, total in zip(sizes, sums, strict=True)}
+        lines.append(f"| **total** | {' | '.join(f'{value:.1f}' for value in sums)} | {exponent(sizes, sums)} |")
+        peaks = [runs[method, size]["peak"] for size in sizes]
+        lines.append(f"| peak, GB | {' | '.join(f'{value:.2f}' for value in peaks)} | {exponent(sizes, peaks)} |")
+        for name in ("ARI", "ARI of the first 20,000", "clusters"):
+            if name in runs[method, sizes[0]]:
+                values = [runs[method, size][name] for size in sizes]
+                shown = [str(value) if name == "clusters" else f"{value:.3f}" for value in values]
+                lines.append(f"| {name} | {' | '.join(shown)} | |")
+    both = [size for size in SIZES if all((method, size) in totals for method in METHODS)]
+    if both:
+        lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]
+        for rival in METHODS[1:]:
+            ratios = [f"{totals[rival, size] / totals['SCRCL', size]:.2f}" for size in both]
+            lines.append(f"| {rival} : SCRCL, time | {' | '.join(ratios)} |")
+    lines += [
+        "",
+        f"{threads} threads of {os.cpu_count()} cores, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+        + ", seed 0.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--folder", type=Path, default=Path("cells"), help="where the files of cells are, or are made")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SCRCL_DATA", "../shared/data")))
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--work", choices=METHODS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work(arguments.work, arguments.folder)
+        sys.exit()
+    if not arguments.report:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        for size in arguments.sizes:
+            if not (file := arguments.folder / f"cells{size}.h5ad").exists():
+                write(file, arguments.data, size, 0)
+            for method in arguments.methods:
+                measure(method, size, arguments.folder, arguments.threads)
+    RESULTS.mkdir(exist_ok=True)
+    text = report(arguments.threads)
+    (RESULTS / "scale.md").write_text(text)
+    print(text)
