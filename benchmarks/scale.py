@@ -29,6 +29,7 @@ from pathlib import Path
 import anndata as ad
 import h5py
 import numpy as np
+import scipy.sparse as sp
 from anndata.io import read_elem
 from resample import write
 from sklearn.metrics import adjusted_rand_score
@@ -63,10 +64,24 @@ def run_scrcl(path: Path) -> tuple[dict[str, float], np.ndarray]:
 
 def run_scanpy(path: Path) -> tuple[dict[str, float], np.ndarray]:
     import scanpy as sc
+    from pynndescent import PyNNDescentTransformer
+
+    class Descent(PyNNDescentTransformer):
+        """What scanpy uses by default, in a form that it can read whatever the version of scikit-learn."""
+
+        def fit_transform(self, X: np.ndarray, y: None = None) -> sp.csr_matrix:
+            return sp.csr_matrix(super().fit_transform(X, y))
 
     seconds: dict[str, float] = {}
     with phase(seconds, "reading"):
         adata = ad.read_h5ad(path)
+    n = adata.n_obs
+    descent = Descent(
+        n_neighbors=15,
+        n_trees=min(64, 5 + round(n**0.5 / 20)),
+        n_iters=max(5, round(np.log2(n))),
+        random_state=0,
+    )
     with phase(seconds, "features"):
         sc.pp.normalize_total(adata)
         sc.pp.log1p(adata)
@@ -74,7 +89,7 @@ def run_scanpy(path: Path) -> tuple[dict[str, float], np.ndarray]:
         adata = adata[:, adata.var["highly_variable"]].copy()
         sc.pp.pca(adata)
     with phase(seconds, "graph"):
-        sc.pp.neighbors(adata)
+        sc.pp.neighbors(adata, transformer=descent)
     with phase(seconds, "clustering"):
         sc.tl.leiden(adata, flavor="igraph", n_iterations=2)
     return seconds, adata.obs["leiden"].to_numpy()
@@ -141,7 +156,10 @@ def measure(method: str, size: int, folder: Path, threads: int) -> None:
 def exponent(sizes: list[int], values: list[float]) -> str:
     """Slope of the logarithms; the smallest size is left out, where constant costs rule."""
     kept = [(size, value) for size, value in zip(sizes, values, strict=True) if size > min(SIZES) and value > 0]
-    return f"{np.polyfit(*np.log(kept).T, 1)[0]:.2f}" if len(kept) > 1 else "–"
+    if len(kept) < 2:
+        return "–"
+    x, y = np.log(kept).T
+    return f"{np.polyfit(x, y, 1)[0]:.2f}"
 
 
 def report(threads: int) -> str:
