@@ -310,3 +310,31 @@ class TestMemory:
         million, thousand = (_memory.for_cells(n, 200, 128, 15) for n in (1_000_000, 1_000))
         assert 900 < (million - _memory.FIXED) / (thousand - _memory.FIXED) < 1100
         assert 4e9 < million < 16e9
+
+
+TUNED = """
+import os
+import ray
+import scvi
+from ray import tune
+from scvi.autotune import run_autotune
+import scrcl
+from tests.conftest import simulate
+
+adata = simulate()
+scrcl.SCRCL.setup_anndata(adata)
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+space = {"model_params": {"n_hidden": tune.grid_search([8, 16])}, "train_params": {"max_epochs": 2}}
+found = run_autotune(
+    scrcl.SCRCL, adata, "train_loss", "min", space, num_samples=1, scheduler="fifo", searcher="random", seed=0,
+    resources={"cpu": 1}, logging_dir=os.path.abspath("tuned"), ignore_reinit_error=True,
+)
+table = found.result_grid.get_dataframe()
+print("TRIED", sorted(table["config/model_params/n_hidden"]), table["train_loss"].notna().all(), found.result_grid.num_errors)
+"""
+
+
+def test_search_for_hyperparameters(tmp_path):
+    pytest.importorskip("ray", reason="scvi.autotune needs ray")
+    done = run_script(TUNED, tmp_path)
+    assert "TRIED [8, 16] True 0" in done.stdout, done.stderr
