@@ -91,7 +91,7 @@ def test_projections_are_principal_components(counts, n_components):
     """Scores and explained variances equal those of scikit-learn, and are scaled to unit root mean square norm."""
     totals = totals_of(counts)
     fitted = CountFeatures.fit(counts, totals, n_components)
-    values = log_normalize(counts.toarray(), totals, fitted.target)
+    values = log_normalize(counts.toarray().astype(np.float64), totals, fitted.target)
     pca = PCA(min(n_components, *(np.array(counts.shape) - [1, 0])), svd_solver="full").fit(values)
     kept = fitted.projections["log"].loadings.shape[1]
     scores = fitted.projections["log"](values)

@@ -24,7 +24,7 @@ JOINING = (LOG, PEARSON, STANDARDIZED)
 #: Entries of the dense block of counts that is held at once.
 BLOCK_ENTRIES = 8_000_000
 #: Cells on which components are found; of more, so many are drawn.
-SAMPLE_CELLS = 50_000
+SAMPLE_CELLS = 20_000
 #: Genes below which no curve of variance over mean is fitted.
 MIN_TREND_POINTS = 30
 
@@ -36,18 +36,18 @@ def sample_cells(n: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(n, SAMPLE_CELLS, replace=False))
 
 
-def _blocks(counts: sp.csr_array) -> Iterator[tuple[slice, np.ndarray]]:
-    """Dense float64 blocks of rows."""
+def _blocks(counts: sp.csr_array, dtype: type) -> Iterator[tuple[slice, np.ndarray]]:
+    """Dense blocks of rows."""
     n, n_genes = counts.shape
     step = max(1, BLOCK_ENTRIES // max(1, n_genes))
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        yield rows, counts[rows].toarray().astype(np.float64)
+        yield rows, counts[rows].astype(dtype).toarray()
 
 
 def log_normalize(block: np.ndarray, totals: np.ndarray, target: float) -> np.ndarray:
     """``log1p`` of counts ``(n, G)`` scaled to ``target`` counts a cell."""
-    return np.log1p(block * (target / totals)[:, None])
+    return np.log1p(block * (target / totals)[:, None].astype(block.dtype))
 
 
 def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarray, clip: float) -> np.ndarray:
@@ -56,7 +56,7 @@ def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarr
     :math:`(x - \mu) / \sqrt{\mu + \mu^2 / \theta}` with :math:`\mu` the cell's total times the gene's fraction
     (Lause, Berens & Kobak, Genome Biology 2021). Genes without counts give zeros.
     """
-    mean = totals[:, None] * fractions
+    mean = (totals[:, None] * fractions).astype(block.dtype)
     spread = np.sqrt(mean + mean**2 / THETA)
     residuals = np.divide(block - mean, spread, out=np.zeros_like(mean), where=spread > 0)
     return np.clip(residuals, -clip, clip, out=residuals)
@@ -171,7 +171,8 @@ class Projection:
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Project normalised values ``(n, G)`` to features ``(n, d)``."""
-        return (block - self.mean) @ self.loadings * self.scale
+        mean, loadings = self.mean.astype(block.dtype), self.loadings.astype(block.dtype)
+        return (block - mean) @ loadings * self.scale
 
 
 @dataclass(frozen=True)
@@ -240,14 +241,14 @@ class CountFeatures:
         return {
             LOG: log,
             PEARSON: residuals,
-            STANDARDIZED: fitted / self.deviations,
+            STANDARDIZED: fitted / self.deviations.astype(block.dtype),
             SIGNED_LOG: np.copysign(np.log1p(np.abs(residuals)), residuals),
         }
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         """Project counts ``(n, G)`` to features ``(n, d)``, float32."""
         features = np.empty((counts.shape[0], self.n_features), dtype=np.float32)
-        for rows, block in _blocks(counts):
+        for rows, block in _blocks(counts, np.float32):
             normalized = self.normalize(block, totals[rows])
             for name, part in self.parts.items():
                 features[rows, part] = self.projections[name](normalized[name])
@@ -306,7 +307,7 @@ def _moments(
     n, n_genes = counts.shape
     total = {name: np.zeros(n_genes) for name in NORMALIZATIONS}
     products = {name: np.zeros((n_genes, n_genes)) for name in NORMALIZATIONS}
-    for rows, block in _blocks(counts):
+    for rows, block in _blocks(counts, np.float64):
         for name, values in normalize(block, rows).items():
             total[name] += values.sum(0)
             products[name] += values.T @ values

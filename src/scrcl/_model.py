@@ -58,7 +58,7 @@ from ._training import OnNewWeights, SCRCLTrainingPlan, SCRCLTrainRunner
 logger = logging.getLogger("scvi.scrcl")
 
 #: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
-DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 1000
+DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 500
 
 #: What is recorded at each epoch.
 METRICS = (
@@ -468,7 +468,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         Parameters
         ----------
         max_epochs
-            Number of passes over the cells. By default 50, or fewer where 1,000 batches are reached before.
+            Number of passes over the cells. By default 50, or fewer where 500 batches are reached before.
         accelerator, devices
             Where to train, as in :class:`lightning.pytorch.trainer.Trainer`. On several devices, each takes its share
             of the batches of an epoch.
