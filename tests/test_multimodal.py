@@ -146,6 +146,9 @@ class TestLatent:
     def test_one_modality_alone(self, mdata):
         model = build(mdata, {"rna": "rna"})
         assert (model.get_modality_weights() == 1).all(axis=None)
+        np.testing.assert_array_equal(
+            model.get_latent_representation(modality="rna"), model.get_latent_representation()
+        )
         types = mdata.obs["cell_type"].isin(["1", "2"])
         assert adjusted_rand_score(types, model.get_clusters(n_clusters=2)) > 0.95
 

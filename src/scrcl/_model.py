@@ -800,7 +800,8 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         if modality is None:
             return representation
         self._check_modality(modality)
-        return representation, list(self._reference.modalities).index(modality)
+        names = list(self._reference.modalities)
+        return (representation, names.index(modality)) if len(names) > 1 else representation
 
     def _data(self, adata: AnnData | MuData | None) -> Any:
         if adata is None:
