@@ -87,6 +87,10 @@ class GeneMap:
         """Associations ``(n, G)``, or of some genes, of cells at positions ``(n, p)``."""
         return (positions - self.center) @ self.loadings[:, columns]
 
+    def select(self, columns: np.ndarray | slice) -> "GeneMap":
+        """The map of some of the genes."""
+        return GeneMap(self.center, self.loadings[:, columns])
+
     def blocks(self, positions: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Associations in dense blocks of cells."""
         step = max(1, BLOCK_ENTRIES // self.loadings.shape[1])

@@ -31,7 +31,9 @@ def as_counts(matrix: Any, where: str) -> sp.csr_array:
     """
     if not sp.issparse(matrix):
         matrix = np.asarray(matrix)
-    mend = "Pass raw counts, e.g. `setup_anndata(adata, layer='counts')`."
+    of_one = "setup_anndata(adata, layer='counts')"
+    of_several = "setup_mudata(mdata, modalities, layers={...: 'counts'})"
+    mend = f"Pass raw counts, e.g. `{of_several if where.startswith('mdata') else of_one}`."
     if matrix.dtype.kind not in "buif":
         raise ValueError(f"{where} holds values of type {matrix.dtype}, not real numbers. {mend}")
     counts = sp.csr_array(matrix)
@@ -66,13 +68,12 @@ def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
         )
 
 
-def check_unique_genes(names: pd.Index) -> None:
+def check_unique_genes(names: pd.Index, mend: str = "adata.var_names_make_unique()") -> None:
     """Refuse gene names that occur twice: data could not be matched by name."""
     if not names.is_unique:
         twice = names[names.duplicated()].unique()
         raise ValueError(
-            f"{len(twice):,} gene names occur more than once (e.g. {twice[0]!r}). Make them unique first: "
-            "`adata.var_names_make_unique()`."
+            f"{len(twice):,} gene names occur more than once (e.g. {twice[0]!r}). Make them unique first: `{mend}`."
         )
 
 
@@ -147,7 +148,7 @@ def as_rows(indices: Any, n_cells: int) -> np.ndarray:
     return np.where(rows < 0, rows + n_cells, rows)
 
 
-def match_genes(present: pd.Index, wanted: pd.Index) -> tuple[np.ndarray, pd.Index]:
+def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_names") -> tuple[np.ndarray, pd.Index]:
     """Find genes by name.
 
     Parameters
@@ -156,6 +157,8 @@ def match_genes(present: pd.Index, wanted: pd.Index) -> tuple[np.ndarray, pd.Ind
         Gene names of the data.
     wanted
         Gene names that a model reads.
+    where
+        Where the former are, for messages.
 
     Returns
     -------
@@ -171,7 +174,7 @@ def match_genes(present: pd.Index, wanted: pd.Index) -> tuple[np.ndarray, pd.Ind
     missing = wanted[columns < 0]
     if len(missing) > MAX_MISSING_GENES * len(wanted):
         raise ValueError(
-            f"{len(missing):,} of the {len(wanted):,} genes that the model reads are missing from adata.var_names "
+            f"{len(missing):,} of the {len(wanted):,} genes that the model reads are missing from {where} "
             f"(e.g. {missing[0]!r}; the data have {present[0]!r}). Pass data with the same genes and the same kind of "
             "gene identifiers, or train a new model on the genes that both have."
         )

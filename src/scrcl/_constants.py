@@ -4,6 +4,8 @@ from typing import Final
 
 #: ``obsm`` key of the cell features that the encoders read.
 FEATURES_KEY: Final = "X_scrcl_features"
+#: ``obsm`` key of the weights of the modalities.
+WEIGHTS_KEY: Final = "scrcl_modality_weights"
 #: ``uns`` key of the cell graph, in the form of :func:`scanpy.pp.neighbors`.
 NEIGHBORS_KEY: Final = "scrcl_neighbors"
 #: ``obsp`` key of the binary, symmetric cell graph.

@@ -229,7 +229,7 @@ class CountFeatures:
         deviations = np.where(deviations > 1e-6, deviations, 1.0)
         moments[STANDARDIZED] = mean / deviations, covariance / np.outer(deviations, deviations)
         n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
-        projections = {name: _principal_components(*found, n_components) for name, found in moments.items()}
+        projections = {name: principal_components(*found, n_components) for name, found in moments.items()}
         return cls(target, fractions, deviations, clip, projections)
 
     def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
@@ -317,7 +317,7 @@ def _moments(
     }
 
 
-def _principal_components(mean: np.ndarray, covariance: np.ndarray, n_components: int) -> Projection:
+def principal_components(mean: np.ndarray, covariance: np.ndarray, n_components: int) -> Projection:
     """Exact principal components from the covariance of the genes."""
     n_genes = len(mean)
     variances, loadings = scipy.linalg.eigh(covariance, subset_by_index=[n_genes - n_components, n_genes - 1])

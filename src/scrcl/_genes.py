@@ -1,4 +1,7 @@
-"""What the model says of genes: their embedding, their associations with cells, and markers. Wiring only."""
+"""What the model says of genes: their embedding, their associations with cells, and markers. Wiring only.
+
+Of several modalities, whatever the model ties cells to counts as a gene: proteins, peaks and given features too.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
+from mudata import MuData
 from scipy.stats import false_discovery_control
 from sklearn.preprocessing import normalize
 
@@ -16,9 +20,10 @@ from . import _constants as keys
 from ._associations import GeneMap, Groups, log_expression, marker_statistics, permutation_pvalues
 from ._checks import as_rows, check_at_least, check_genes, check_groups, check_key
 from ._cluster import leiden, leiden_with
+from ._joint import JointReference
+from ._modalities import Given
 from ._naming import NONE, MarkerList, name_groups
 from ._networks import check_identifiers, read_gene_sets
-from ._reference import Reference
 
 #: Resolution of Leiden at which gene modules are found.
 MODULE_RESOLUTION = 1.0
@@ -30,12 +35,14 @@ class GeneMixin:
     adata: Any
     module: Any
     refinement_trained_: bool | None
-    _reference: Reference
+    _reference: Any
     _gene_map: GeneMap | None
     _check_if_trained: Any
+    _check_modality: Any
     _data: Any
     _find: Any
     _is_reference: Any
+    _read_expression: Any
     _read_kept: Any
     _reference_latent: Any
     get_clusters: Any
@@ -43,12 +50,18 @@ class GeneMixin:
     get_setup_arg: Any
 
     @torch.inference_mode()
-    def get_gene_embedding(self) -> pd.DataFrame:
+    def get_gene_embedding(self, modality: str | None = None) -> pd.DataFrame:
         r"""Return the gene embedding :math:`\Gamma` of the refinement.
 
         Genes with similar embeddings have similar expression profiles and neighbours in the gene graph. The loss does
         not determine the directions of the axes, so they mean nothing one by one, and the dot product with a refined
         cell is no association; see :meth:`get_cell_gene_associations`.
+
+        Parameters
+        ----------
+        modality
+            Of several modalities, the one whose variables to return; all by default, where a name that an earlier
+            modality has is preceded by its own and a colon.
 
         Returns
         -------
@@ -61,8 +74,9 @@ class GeneMixin:
         """
         self._check_refinement()
         self.module.eval()
+        names, _, columns = self._variables(modality)
         embedding = self.module.gene_encoder(self.module.gene_profiles).cpu().numpy()
-        return pd.DataFrame(embedding, index=self._reference.genes)
+        return pd.DataFrame(embedding[columns], index=names)
 
     def get_gene_modules(
         self, n_modules: int | None = None, resolution: float = MODULE_RESOLUTION, seed: int = 0
@@ -107,11 +121,12 @@ class GeneMixin:
 
     def get_cell_gene_associations(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         groupby: str | None = None,
         genes: Sequence[str] | str | None = None,
         n_top: int = 50,
+        modality: str | None = None,
     ) -> pd.DataFrame:
         r"""Return how strongly cells, or groups of cells, are associated with genes.
 
@@ -132,6 +147,8 @@ class GeneMixin:
         n_top
             Number of highest positive associations that are kept of each cell where neither ``groupby`` nor ``genes``
             is given, so that the result stays small for any number of cells; the others are 0.
+        modality
+            Of several modalities, the one whose variables are meant, as in :meth:`get_gene_embedding`.
 
         Returns
         -------
@@ -151,9 +168,10 @@ class GeneMixin:
         check_at_least(n_top, 1, "n_top")
         adata = self._data(adata)
         rows = np.arange(adata.n_obs) if indices is None else as_rows(indices, adata.n_obs)
-        columns = None if genes is None else check_genes(genes, self._reference.genes, self._reference.all_genes)
+        names, every, variables = self._variables(modality)
+        columns = None if genes is None else check_genes(genes, names, every)
         division = None if groupby is None else _groups(adata, rows, groupby, least=1)
-        gene_map = self._fitted_gene_map()
+        gene_map = self._fitted_gene_map().select(variables)
         if division is not None:
             inside, groups, group_names = division
             positions = groups.means(self._positions(adata, rows[inside]))
@@ -163,14 +181,14 @@ class GeneMixin:
             if columns is None:
                 top = gene_map.top(positions, n_top)
                 frame: Any = pd.DataFrame  # whose stubs do not know this accessor
-                return frame.sparse.from_spmatrix(sp.csc_matrix(top), index, self._reference.genes)
-        kept = np.arange(len(self._reference.genes)) if columns is None else columns
+                return frame.sparse.from_spmatrix(sp.csc_matrix(top), index, names)
+        kept = np.arange(len(names)) if columns is None else columns
         scores = gene_map(positions, kept).astype(np.float32)
-        return pd.DataFrame(scores, index=index, columns=self._reference.genes[kept])
+        return pd.DataFrame(scores, index=index, columns=names[kept])
 
     def get_marker_genes(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         groupby: str | None = None,
         groups: Sequence[str] | str | None = None,
         layer: str | None = None,
@@ -178,6 +196,7 @@ class GeneMixin:
         n_permutations: int = 1000,
         seed: int = 0,
         key_added: str = keys.MARKERS_KEY,
+        modality: str | None = None,
     ) -> pd.DataFrame:
         r"""Return the genes that tell groups of cells apart, best first.
 
@@ -209,6 +228,9 @@ class GeneMixin:
             Key of ``adata.uns`` under which the result is written in the form of
             :func:`scanpy.tl.rank_genes_groups`, for ``scanpy.pl.rank_genes_groups*`` and
             :func:`scanpy.get.rank_genes_groups_df`.
+        modality
+            Of several modalities, the one whose variables to score, as in :meth:`get_gene_embedding`: genes, proteins or
+            peaks. By default all of them together, as scores are in standard deviations.
 
         Returns
         -------
@@ -243,14 +265,16 @@ class GeneMixin:
         if n_top is not None:
             check_at_least(n_top, 1, "n_top")
         adata = self._data(adata)
-        if layer is not None:
+        if layer is not None and modality is None:
+            if isinstance(adata, MuData):
+                raise ValueError(f"layer={layer!r} is of one modality. Name it: `modality=...`.")
             check_key(layer, adata.layers, "layer", "adata.layers")
+        genes, _, _ = self._variables(modality, counted=True)
         groupby = self._own_groups(adata) if groupby is None else groupby
         rows, division, names = _groups(adata, np.arange(adata.n_obs), groupby, least=2)
         wanted = names if groups is None else check_groups(groups, names, groupby)
 
-        layer = self.get_setup_arg("layer") if layer is None else layer
-        expression = self._expression(adata, rows, layer)
+        expression = self._expression(adata, rows, layer, modality, counted=True)
         positions = self._positions(adata, rows)
         found = marker_statistics(positions, expression, division)
         if n_permutations:
@@ -258,7 +282,7 @@ class GeneMixin:
             adjusted = false_discovery_control(pvalues, axis=1)
         else:
             pvalues = adjusted = np.full(found.score.shape, np.nan)
-        genes, tables = self._reference.genes, {}
+        tables = {}
         for number, name in enumerate(names):
             if name not in wanted:
                 continue
@@ -279,7 +303,7 @@ class GeneMixin:
                 }
             )
             tables[name] = table.sort_values("score", ascending=False, kind="stable")[:n_top]
-        adata.uns[key_added] = _as_scanpy(tables, groupby, layer)
+        adata.uns[key_added] = _as_scanpy(tables, groupby, self._layer(layer, modality))
         result = pd.concat(list(tables.values()), ignore_index=True)
         result["group"] = pd.Categorical(result["group"], categories=names)
         return result
@@ -287,10 +311,11 @@ class GeneMixin:
     def get_cluster_names(
         self,
         markers: Mapping[str, Sequence[str]] | pd.DataFrame | str | os.PathLike[str],
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         groupby: str | None = None,
         min_support: float = 0.5,
         seed: int = 0,
+        modality: str | None = None,
     ) -> pd.DataFrame:
         """Propose names for clusters from lists of marker genes, or none of them.
 
@@ -311,6 +336,8 @@ class GeneMixin:
             for long lists that were not made by hand.
         seed
             Seed of the random sets and of the resampling.
+        modality
+            Of several modalities, the one whose variables the markers are, as in :meth:`get_marker_genes`.
 
         Returns
         -------
@@ -343,11 +370,11 @@ class GeneMixin:
             raise ValueError(f"min_support must be a fraction of at most 1, not {min_support!r}.")
         adata = self._data(adata)
         lists = read_gene_sets(markers, "markers")
-        reference = self._reference
-        check_identifiers([gene for genes in lists.values() for gene in genes], reference.all_genes, "markers")
-        columns = {name: reference.genes.get_indexer(pd.Index(genes)) for name, genes in lists.items()}
+        kept, every_gene, _ = self._variables(modality, counted=True)
+        check_identifiers([gene for genes in lists.values() for gene in genes], every_gene, "markers")
+        columns = {name: kept.get_indexer(pd.Index(genes)) for name, genes in lists.items()}
         columns = {name: found[found >= 0] for name, found in columns.items()}
-        unknown = {name: [gene for gene in genes if gene not in reference.genes] for name, genes in lists.items()}
+        unknown = {name: [gene for gene in genes if gene not in kept] for name, genes in lists.items()}
         usable = [name for name, found in columns.items() if len(found)]
         if not usable:
             raise ValueError(
@@ -356,12 +383,10 @@ class GeneMixin:
             )
         groupby = self._own_groups(adata) if groupby is None else groupby
         rows, division, clusters = _groups(adata, np.arange(adata.n_obs), groupby, least=2)
-        expression = self._expression(adata, rows, self.get_setup_arg("layer"))
+        expression = self._expression(adata, rows, None, modality, counted=True)
         found = marker_statistics(self._positions(adata, rows), expression, division)
         up = found.score - 1.96 * found.standard_error > 0
-        candidates = [
-            MarkerList(columns[name], sum(gene in reference.all_genes for gene in lists[name])) for name in usable
-        ]
+        candidates = [MarkerList(columns[name], sum(gene in every_gene for gene in lists[name])) for name in usable]
         naming = name_groups(found.score, up, candidates, float(min_support), seed)
         order = np.argsort(-naming.score, axis=1, kind="stable")
         every = np.arange(len(clusters))
@@ -371,7 +396,7 @@ class GeneMixin:
         for cluster in every:
             own = columns[usable[best[cluster]]]
             own = own[up[cluster, own]]
-            speaking.append(", ".join(reference.genes[own[np.argsort(-found.score[cluster, own], kind="stable")]]))
+            speaking.append(", ".join(kept[own[np.argsort(-found.score[cluster, own], kind="stable")]]))
         result = pd.DataFrame(
             {
                 "name": names[naming.choice],
@@ -418,7 +443,7 @@ class GeneMixin:
                     "The genes are placed among the cells that the model was built on, whose counts are not saved with "
                     "it. Load it with these cells: `SCRCL.load(dir_path, adata=training_data)`."
                 )
-            expression = self._expression(adata, rows, self.get_setup_arg("layer"))
+            expression = self._expression(adata, rows, None)
             self._gene_map = GeneMap.fit(self._reference_latent["refined"][known[rows]], expression)
         return self._gene_map
 
@@ -430,11 +455,52 @@ class GeneMixin:
     def _positions(self, adata: AnnData, rows: np.ndarray) -> np.ndarray:
         return self.get_latent_representation(adata, rows, representation="refined")
 
-    def _expression(self, adata: AnnData, rows: np.ndarray, layer: str | None) -> sp.csr_array:
+    def _variables(self, modality: str | None, counted: bool = False) -> tuple[pd.Index, pd.Index, Any]:
+        """Names of the genes kept, or of the variables of a modality; of all that were measured; and their numbers.
+
+        ``counted`` leaves out what was not counted, which is not expressed more or less.
+        """
+        reference = self._reference
+        if modality is not None:
+            self._check_modality(modality)
+        if not isinstance(reference, JointReference):
+            return reference.genes, reference.all_genes, slice(None)
+        chosen = self._chosen(modality, counted)
+        numbers = np.concatenate([reference.variables_of(name) for name in chosen])
+        if modality is not None:
+            return reference.modalities[modality].variables, reference.modalities[modality].names, numbers
+        return reference.genes[numbers], reference.all_genes, numbers
+
+    def _chosen(self, modality: str | None, counted: bool) -> list[str]:
+        """Names of the modalities that are meant."""
+        kinds = {name: found.kind for name, found in self._reference.modalities.items()}
+        chosen = [name for name in kinds if modality in (None, name) and not (counted and kinds[name] == Given.kind)]
+        if not chosen:
+            raise ValueError(
+                f"{'The model' if modality is None else f'modality={modality!r}'} has given features only, which were "
+                "not counted and have no markers. See `get_cell_gene_associations()` for how cells go with them."
+            )
+        return chosen
+
+    def _layer(self, layer: str | None, modality: str | None) -> str | None:
+        """Where the counts are."""
+        if layer is not None:
+            return layer
+        if not isinstance(self._reference, JointReference):
+            return self.get_setup_arg("layer")
+        return None if modality is None else (self.get_setup_arg("layers") or {}).get(modality)
+
+    def _expression(
+        self, adata: Any, rows: np.ndarray, layer: str | None, modality: str | None = None, counted: bool = False
+    ) -> sp.csr_array:
         """Log-normalised expression of cells for the genes kept."""
+        if isinstance(self._reference, JointReference):
+            return self._read_expression(adata, rows, layer, self._chosen(modality, counted))
         target = self._reference.transform.target
-        blocks = [log_expression(counts, totals, target) for _, counts, totals in self._read_kept(adata, rows, layer)]
-        return sp.csr_array(sp.vstack(blocks, format="csr"))
+        kept = self._read_kept(adata, rows, self._layer(layer, modality))
+        return sp.csr_array(
+            sp.vstack([log_expression(counts, totals, target) for _, counts, totals in kept], format="csr")
+        )
 
     def _check_refinement(self) -> None:
         self._check_if_trained(warn=False)

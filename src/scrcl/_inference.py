@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import scipy.sparse as sp
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ._module import SCRCLModule
@@ -17,6 +18,8 @@ CHUNK_CELLS = 16_384
 
 Representation = Literal["aligned", "refined"]
 REPRESENTATIONS = get_args(Representation)
+#: A representation by all modalities, or by the one with this number.
+View = Representation | tuple[Representation, int]
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,17 @@ class Encoded:
     Attributes
     ----------
     hidden
-        ``(n, h)`` result of the first convolution, from which new cells receive.
+        ``(n, M h)`` result of the first convolution, from which new cells receive.
     latent
-        ``(n, ·)`` each representation.
+        ``(n, ·)`` each representation, of several modalities also by each.
     """
 
     hidden: np.ndarray
-    latent: dict[Representation, np.ndarray]
+    latent: dict[View, np.ndarray]
 
 
 @torch.inference_mode()
-def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array) -> Encoded:
+def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array, weights: np.ndarray) -> Encoded:
     """Run the network over a whole graph.
 
     Parameters
@@ -47,10 +50,14 @@ def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array)
         ``(n, d)`` cell features, float32.
     propagation
         ``(n, n)`` propagation matrix.
+    weights
+        ``(n, M)`` weights of the modalities.
     """
     module.eval()
     hidden = np.concatenate([_convolve(module, propagation[rows] @ features) for rows in _chunks(len(features))])
-    latent = [_represent(module, features[rows], propagation[rows] @ hidden) for rows in _chunks(len(features))]
+    latent = [
+        _represent(module, features[rows], propagation[rows] @ hidden, weights[rows]) for rows in _chunks(len(features))
+    ]
     return Encoded(hidden, _join(latent))
 
 
@@ -60,9 +67,10 @@ def encode_new(
     features: np.ndarray,
     received: sp.csr_array,
     own: float,
+    weights: np.ndarray,
     reference_features: np.ndarray,
     reference_hidden: np.ndarray,
-) -> dict[Representation, np.ndarray]:
+) -> dict[View, np.ndarray]:
     """Run the network over cells that receive from a graph and send nothing; each representation ``(m, ·)``.
 
     Parameters
@@ -73,14 +81,17 @@ def encode_new(
         ``(m, d)`` features of the new cells, float32.
     received, own
         Weights with which they receive from the graph, ``(m, n)``, and from themselves.
+    weights
+        ``(m, M)`` weights of the modalities.
     reference_features, reference_hidden
-        Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, h)``.
+        Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, M h)``.
     """
     module.eval()
     latent = []
     for rows in _chunks(len(features)):
         hidden = _convolve(module, received[rows] @ reference_features + own * features[rows])
-        latent.append(_represent(module, features[rows], received[rows] @ reference_hidden + own * hidden))
+        propagated = received[rows] @ reference_hidden + own * hidden
+        latent.append(_represent(module, features[rows], propagated, weights[rows]))
     return _join(latent)
 
 
@@ -97,14 +108,31 @@ def _convolve(module: SCRCLModule, propagated: np.ndarray) -> np.ndarray:
     return module.convolve(_tensor(module, propagated)).cpu().numpy()
 
 
-def _represent(module: SCRCLModule, features: np.ndarray, propagated: np.ndarray) -> dict[Representation, np.ndarray]:
+def _represent(
+    module: SCRCLModule, features: np.ndarray, propagated: np.ndarray, weights: np.ndarray
+) -> dict[View, np.ndarray]:
     views = module.views(_tensor(module, features), _tensor(module, propagated))
     refined = module.generative(views["hidden_1"], views["hidden_2"])
-    return {
-        "aligned": torch.cat([views["embedding_1"], views["embedding_2"]], 1).cpu().numpy(),
-        "refined": torch.cat([refined["refined_1"], refined["refined_2"]], 1).cpu().numpy(),
+    pairs: dict[Representation, tuple[Tensor, Tensor]] = {
+        "aligned": (views["embedding_1"], views["embedding_2"]),
+        "refined": (refined["refined_1"], refined["refined_2"]),
     }
+    latent: dict[View, np.ndarray] = {}
+    for name, pair in pairs.items():
+        by_modality = [module.by_modality(view) for view in pair]
+        if module.n_modalities > 1:
+            for number, parts in enumerate(zip(*by_modality, strict=True)):
+                latent[name, number] = torch.cat(parts, 1).cpu().numpy()
+        latent[name] = torch.cat([_weigh(parts, _tensor(module, weights)) for parts in by_modality], 1).cpu().numpy()
+    return latent
 
 
-def _join(chunks: list[dict[Representation, np.ndarray]]) -> dict[Representation, np.ndarray]:
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in REPRESENTATIONS}
+def _weigh(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+    """The view of all modalities ``(n, ·)``: their weighted mean, which lies where they were aligned, at unit length."""
+    if len(parts) == 1:
+        return parts[0]
+    return F.normalize(sum(weight[:, None] * part for weight, part in zip(weights.T, parts, strict=True)))
+
+
+def _join(chunks: list[dict[View, np.ndarray]]) -> dict[View, np.ndarray]:
+    return {view: np.concatenate([chunk[view] for chunk in chunks]) for view in chunks[0]}

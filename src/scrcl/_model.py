@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from scvi import REGISTRY_KEYS, settings
+from mudata import MuData
+from scvi import settings
 from scvi.data import AnnDataManager
-from scvi.data.fields import LayerField, ObsmField
+from scvi.data.fields import ObsmField
 from scvi.model.base import BaseModelClass
 
 from . import _constants as keys
@@ -45,13 +46,15 @@ from ._graph import (
     nearest_neighbors,
     symmetric_adjacency,
 )
-from ._inference import REPRESENTATIONS, Encoded, Representation, encode, encode_new
+from ._inference import REPRESENTATIONS, Encoded, Representation, View, encode, encode_new
+from ._joint import JointReference
 from ._memory import for_batch, for_cells, warn_if_short
 from ._module import SCRCLModule
+from ._multimodal import CountsField, MultimodalMixin, check_enough_cells
 from ._networks import prior_gene_graph, read_network
 from ._number import NumberOfClusters, cast_votes, estimate_number, median
 from ._progress import begin
-from ._reference import Reference
+from ._reference import Reference, Spaces
 from ._training import OnNewWeights, SCRCLTrainingPlan, SCRCLTrainRunner
 
 # A child of the logger of scvi-tools, so that `scvi.settings.verbosity` governs both.
@@ -86,18 +89,7 @@ Method = Literal["consensus", "kmeans", "leiden"]
 NETWORK_MODES = ("join", "replace")
 
 
-class _CountsField(LayerField):
-    """Counts whose genes are matched by name when other data take their place."""
-
-    def __init__(self, layer: str | None) -> None:
-        super().__init__(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
-
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        match_genes(adata_target.var_names, pd.Index(state_registry[self.COLUMN_NAMES_KEY]))
-        return self.register_field(adata_target)
-
-
-class SCRCL(GeneMixin, BaseModelClass):
+class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
     r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
 
     Finds cell types without labels. Two views of each cell, by itself and among its neighbours, are brought into
@@ -107,13 +99,13 @@ class SCRCL(GeneMixin, BaseModelClass):
     Parameters
     ----------
     adata
-        Data registered with :meth:`setup_anndata`.
+        Data registered with :meth:`setup_anndata` or :meth:`setup_mudata`.
     registry
         Registry of a saved model. Used by :meth:`load`; not meant to be passed.
     n_top_genes
-        Number of most variable genes that are kept.
+        Number of most variable genes that are kept; of several modalities, also of peaks that genes are tied to.
     n_components
-        Number of principal components of each normalisation.
+        Number of principal components of each normalisation, or of each modality.
     n_neighbors
         Number of nearest neighbours of a cell in the cell graph.
     n_hidden
@@ -145,7 +137,9 @@ class SCRCL(GeneMixin, BaseModelClass):
     ``obsm["X_scrcl_features"]``, the cell graph to ``obsp["scrcl_connectivities"]`` (with ``uns["scrcl_neighbors"]``
     in the form of :func:`scanpy.pp.neighbors`), the genes kept to ``var["scrcl_genes"]``, the gene graph to
     ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and all parameters to
-    ``uns["scrcl"]``. The model holds its own copy, so that changes to ``adata`` do not change the model.
+    ``uns["scrcl"]``. The model holds its own copy, so that changes to ``adata`` do not change the model. Of several
+    modalities, the features, the joint cell graph and the weights of the modalities
+    (``obsm["scrcl_modality_weights"]``) are written to the :class:`~mudata.MuData`; what is in ``mdata.mod`` stays as it is.
 
     Examples
     --------
@@ -162,7 +156,7 @@ class SCRCL(GeneMixin, BaseModelClass):
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict | None = None,
         *,
         n_top_genes: int = 2000,
@@ -194,7 +188,8 @@ class SCRCL(GeneMixin, BaseModelClass):
         self._reference_adata: AnnData | None = None
         self._reference_names = pd.Index([])
         if adata is not None and registry is None:
-            self._prepare(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode)
+            prepare = self._prepare_mudata if isinstance(adata, MuData) else self._prepare
+            prepare(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode)
             self.module  # noqa: B018  built now, so that the seed set by the user governs its weights
         self._model_summary_string = (
             f"SCRCL with n_top_genes: {n_top_genes}, n_components: {n_components}, n_neighbors: {n_neighbors}, "
@@ -248,13 +243,14 @@ class SCRCL(GeneMixin, BaseModelClass):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(adata, AnnData):
-            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.")
+            several = " Use `setup_mudata` for several modalities." if isinstance(adata, MuData) else ""
+            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.{several}")
         if adata.is_view:
             # As scvi-tools does elsewhere: a view cannot be written to, so it becomes data of its own, in place.
             adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
         check_unique_genes(adata.var_names)
         _read_counts(adata, layer).check()
-        fields = [_CountsField(layer)]
+        fields = [CountsField(layer)]
         if features_key is not None:
             space = _read_space(adata, features_key)
             if "source_registry" not in kwargs and (space == space[0]).all():
@@ -282,11 +278,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         gene_network_mode: str,
     ) -> None:
         """Build features and graphs from the data, and write them where the user can see them."""
-        if adata.n_obs <= n_neighbors:
-            raise ValueError(
-                f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} cells, but adata has {adata.n_obs}. Pass "
-                f"more cells or `n_neighbors={max(1, adata.n_obs - 1)}` or fewer."
-            )
+        check_enough_cells(adata.n_obs, n_neighbors, "adata")
         counts = _read_counts(adata, self.get_setup_arg("layer"))
         n_features = len(NORMALIZATIONS) * min(n_components, n_top_genes, counts.n_genes)
         warn_if_short(
@@ -399,7 +391,10 @@ class SCRCL(GeneMixin, BaseModelClass):
 
     def _read_features(self, adata: AnnData, rows: np.ndarray | None) -> np.ndarray:
         """Features of any cells, as the model reads them."""
-        reference, features_key = self._reference, self.get_setup_arg("features_key")
+        reference = self._reference
+        if isinstance(reference, JointReference):
+            return self._read_modalities(adata, rows)
+        features_key = self.get_setup_arg("features_key")
         if reference.center is not None:
             space = _read_space(adata, features_key)
             if space.shape[1] != len(reference.center):
@@ -448,8 +443,9 @@ class SCRCL(GeneMixin, BaseModelClass):
         """The network, sized by what the model prepared."""
         reference = self._reference
         return self._module_cls(
-            gene_profiles=directed_propagation(reference.gene_graph) @ reference.transform.gene_features,
-            n_input=reference.n_features,
+            gene_profiles=directed_propagation(reference.gene_graph) @ reference.gene_features,
+            n_input=reference.n_inputs,
+            shares=reference.shares,
             **self._module_kwargs,
         )
 
@@ -540,9 +536,10 @@ class SCRCL(GeneMixin, BaseModelClass):
 
     def get_latent_representation(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         representation: Representation = "aligned",
+        modality: str | None = None,
     ) -> np.ndarray:
         """Return the latent representation of cells.
 
@@ -558,6 +555,9 @@ class SCRCL(GeneMixin, BaseModelClass):
         representation
             ``"aligned"``: the two aligned views side by side. ``"refined"``: the two refined by cell-gene
             associations.
+        modality
+            Modality whose own views to return. By default, of several modalities, each view is the mean over them,
+            weighted as in :meth:`get_modality_weights`.
 
         Returns
         -------
@@ -572,21 +572,22 @@ class SCRCL(GeneMixin, BaseModelClass):
             If the data are not counts, lack genes that the model reads, or ``indices`` are out of range.
         """
         self._check_if_trained(warn=False)
-        check_option(representation, REPRESENTATIONS, "representation")
+        view = self._view(representation, modality)
         known, placed, _ = self._find(self._data(adata), indices)
-        latent = self._reference_latent[representation][known]
-        latent[known < 0] = placed[representation]
+        latent = self._reference_latent[view][known]
+        latent[known < 0] = placed[view]
         return latent
 
     def get_clusters(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         n_clusters: int | None = None,
         method: Method = "consensus",
         resolution: float = RESOLUTION,
         representation: Representation = "aligned",
         seed: int = 0,
+        modality: str | None = None,
     ) -> pd.Series:
         """Return the clusters of cells.
 
@@ -610,6 +611,8 @@ class SCRCL(GeneMixin, BaseModelClass):
             Latent representation to cluster.
         seed
             Seed of the clustering.
+        modality
+            Modality to cluster by: its own views, and its own features. By default all.
 
         Returns
         -------
@@ -625,26 +628,27 @@ class SCRCL(GeneMixin, BaseModelClass):
         """
         self._check_if_trained(warn=False)
         check_option(method, get_args(Method), "method")
-        check_option(representation, REPRESENTATIONS, "representation")
+        view = self._view(representation, modality)
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
         adata = self._data(adata)
         known, placed, _ = self._find(adata, indices)
-        clustering = self._cluster(n_clusters, method, float(resolution), representation, seed)
+        clustering = self._cluster(n_clusters, method, float(resolution), view, seed)
         labels = clustering.labels[known]
-        labels[known < 0] = clustering.assign(placed[representation])
+        labels[known < 0] = clustering.assign(placed[view])
         return pd.Series(
             _named(labels, clustering.n_clusters), index=_cell_names(adata, indices), name=keys.CLUSTERS_KEY
         )
 
     def get_cluster_probabilities(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         n_clusters: int | None = None,
         representation: Representation = "aligned",
         seed: int = 0,
+        modality: str | None = None,
     ) -> pd.DataFrame:
         """Return how certainly cells belong to each cluster of the consensus.
 
@@ -656,7 +660,7 @@ class SCRCL(GeneMixin, BaseModelClass):
         ----------
         adata, indices
             Cells to return, as in :meth:`get_latent_representation`. A new cell has the mean of its neighbours.
-        n_clusters, representation, seed
+        n_clusters, representation, seed, modality
             As in :meth:`get_clusters`.
 
         Returns
@@ -672,21 +676,21 @@ class SCRCL(GeneMixin, BaseModelClass):
             If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
         """
         self._check_if_trained(warn=False)
-        check_option(representation, REPRESENTATIONS, "representation")
+        view = self._view(representation, modality)
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(seed, 0, "seed")
         adata = self._data(adata)
         known, placed, _ = self._find(adata, indices)
-        clustering = self._cluster(n_clusters, "consensus", RESOLUTION, representation, seed)
+        clustering = self._cluster(n_clusters, "consensus", RESOLUTION, view, seed)
         assert clustering.probabilities is not None  # a consensus has them
         probabilities = clustering.probabilities[known]
-        probabilities[known < 0] = clustering.assign_probabilities(placed[representation])
+        probabilities[known < 0] = clustering.assign_probabilities(placed[view])
         columns = [str(number) for number in range(clustering.n_clusters)]
         return pd.DataFrame(probabilities, index=_cell_names(adata, indices), columns=columns)
 
     def get_mapping_quality(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         n_clusters: int | None = None,
         alpha: float = 0.05,
@@ -759,7 +763,9 @@ class SCRCL(GeneMixin, BaseModelClass):
             index=_cell_names(adata, indices),
         )
 
-    def estimate_n_clusters(self, representation: Representation = "aligned", seed: int = 0) -> NumberOfClusters:
+    def estimate_n_clusters(
+        self, representation: Representation = "aligned", seed: int = 0, modality: str | None = None
+    ) -> NumberOfClusters:
         """Estimate the number of clusters, and tell what speaks for others.
 
         The estimate is the median number of Leiden communities at three low resolutions, in the nearest-neighbour
@@ -767,7 +773,7 @@ class SCRCL(GeneMixin, BaseModelClass):
 
         Parameters
         ----------
-        representation, seed
+        representation, seed, modality
             As in :meth:`get_clusters`.
 
         Returns
@@ -784,17 +790,25 @@ class SCRCL(GeneMixin, BaseModelClass):
             If an argument is out of range or unknown.
         """
         self._check_if_trained(warn=False)
-        check_option(representation, REPRESENTATIONS, "representation")
+        view = self._view(representation, modality)
         check_at_least(seed, 0, "seed")
-        return estimate_number(self._count(representation, seed), self._ensemble(representation, seed, 0))
+        return estimate_number(self._count(view, seed), self._ensemble(view, seed, 0))
 
-    def _data(self, adata: AnnData | None) -> AnnData:
+    def _view(self, representation: Representation, modality: str | None) -> View:
+        """What the network calls a representation, of all modalities or of one."""
+        check_option(representation, REPRESENTATIONS, "representation")
+        if modality is None:
+            return representation
+        self._check_modality(modality)
+        names = list(self._reference.modalities)
+        return (representation, names.index(modality)) if len(names) > 1 else representation
+
+    def _data(self, adata: AnnData | MuData | None) -> Any:
         if adata is None:
             adata = self.adata
         if adata is None:
             raise ValueError("The model was loaded without data. Pass `adata`.")
-        if not isinstance(adata, AnnData):
-            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.")
+        _check_type(adata, isinstance(self._reference, JointReference))
         return adata
 
     def _is_reference(self, adata: AnnData) -> bool:
@@ -803,7 +817,7 @@ class SCRCL(GeneMixin, BaseModelClass):
 
     def _find(
         self, adata: AnnData, indices: Sequence[int] | np.ndarray | None
-    ) -> tuple[np.ndarray, dict[Representation, np.ndarray], np.ndarray]:
+    ) -> tuple[np.ndarray, dict[View, np.ndarray], np.ndarray]:
         """Find cells among those of the model, and place those that are new.
 
         Returns
@@ -821,39 +835,38 @@ class SCRCL(GeneMixin, BaseModelClass):
         if len(features) == 0:
             return known, none_placed, features
         begin("placing")
-        received, own = attach(reference.adjacency, reference.neighbors(features))
+        neighbors, weights = reference.place(features)
+        received, own = attach(reference.adjacency, neighbors)
         hidden = self._encoded.hidden
-        return known, encode_new(self.module, features, received, own, reference.features, hidden), features
+        return known, encode_new(self.module, features, received, own, weights, reference.features, hidden), features
 
     @cached_property
     def _encoded(self) -> Encoded:
         """What the network makes of the cells of the model."""
         reference = self._reference
         begin("inference")
-        return encode(self.module, reference.features, reference.propagation)
+        return encode(self.module, reference.features, reference.propagation, reference.weights)
 
     @property
-    def _reference_latent(self) -> dict[Representation, np.ndarray]:
+    def _reference_latent(self) -> dict[View, np.ndarray]:
         """Each representation of the cells of the model."""
         return self._encoded.latent
 
-    def _cluster(
-        self, n_clusters: int | None, method: str, resolution: float, representation: Representation, seed: int
-    ) -> Clustering:
+    def _cluster(self, n_clusters: int | None, method: str, resolution: float, view: View, seed: int) -> Clustering:
         """Cluster the cells of the model, once for each choice of arguments."""
-        choice = (n_clusters, method, resolution, representation, seed)
+        choice = (n_clusters, method, resolution, view, seed)
         if choice not in self._clusterings:
             begin("clustering")
-            points = self._reference_latent[representation]
+            points = self._reference_latent[view]
             if method == "leiden":
                 found = (
                     leiden(points, resolution, seed) if n_clusters is None else leiden_with(points, n_clusters, seed)
                 )
             else:
                 if n_clusters is None:
-                    n_clusters = median(self._count(representation, seed))
+                    n_clusters = median(self._count(view, seed))
                 if method == "consensus":
-                    ensemble = self._ensemble(representation, seed, n_clusters)
+                    ensemble = self._ensemble(view, seed, n_clusters)
                     found = ensemble.cut(n_clusters)
                     _warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters, found.labels))
                 else:
@@ -861,23 +874,28 @@ class SCRCL(GeneMixin, BaseModelClass):
             self._clusterings[choice] = found
         return self._clusterings[choice]
 
-    def _sources(self, representation: Representation) -> list[np.ndarray]:
+    def _sources(self, view: View) -> list[np.ndarray]:
         """What micro-clusters are made in and communities are counted in."""
-        return [self._reference_latent[representation], self._reference.smoothed]
+        return [self._reference_latent[view], self._seen_by(view).smoothed]
 
-    def _ensemble(self, representation: Representation, seed: int, n_clusters: int) -> Ensemble:
+    def _seen_by(self, view: View) -> Spaces:
+        """What clusters are found by, beside a view."""
+        modality = None if isinstance(view, str) else list(self._reference.modalities)[view[1]]
+        return self._reference.seen_by(modality)
+
+    def _ensemble(self, view: View, seed: int, n_clusters: int) -> Ensemble:
         """Trees over the cells of the model; the same for all usual numbers of clusters."""
         least = n_clusters if 2 * n_clusters > N_MICRO else 0
-        choice = (representation, seed, least)
+        choice = (view, seed, least)
         if choice not in self._ensembles:
-            self._ensembles[choice] = Ensemble.build(self._sources(representation), self._reference.spaces, seed, least)
+            self._ensembles[choice] = Ensemble.build(self._sources(view), self._seen_by(view).joining, seed, least)
         return self._ensembles[choice]
 
-    def _count(self, representation: Representation, seed: int) -> list[int]:
+    def _count(self, view: View, seed: int) -> list[int]:
         """Numbers of communities, of which the number of clusters is the median."""
-        choice = (representation, seed)
+        choice = (view, seed)
         if choice not in self._votes:
-            self._votes[choice] = cast_votes(self._sources(representation), seed)
+            self._votes[choice] = cast_votes(self._sources(view), seed)
         return self._votes[choice]
 
     def _forget(self) -> None:
@@ -897,7 +915,7 @@ class SCRCL(GeneMixin, BaseModelClass):
 
     @reference_.setter
     def reference_(self, state: dict[str, Any]) -> None:
-        self._reference = Reference.from_dict(state)
+        self._reference = (JointReference if "modalities" in state else Reference).from_dict(state)
 
     def save(
         self,
@@ -948,7 +966,7 @@ class SCRCL(GeneMixin, BaseModelClass):
     def load(
         cls,
         dir_path: str | os.PathLike[str],
-        adata: AnnData | Literal[False] | None = None,
+        adata: AnnData | MuData | Literal[False] | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
         prefix: str | None = None,
@@ -981,15 +999,17 @@ class SCRCL(GeneMixin, BaseModelClass):
             if not os.path.isfile(path):
                 raise ValueError(f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.")
             try:
-                saved_by = cls.load_registry(dir_path, prefix=prefix).get("model_name")
+                registry = cls.load_registry(dir_path, prefix=prefix)
             except Exception as error:
                 raise ValueError(
                     f"The model saved in dir_path={os.fspath(dir_path)!r} is damaged and cannot be read. Save it again."
                 ) from error
+            saved_by = registry.get("model_name")
             if saved_by != cls.__name__:
                 raise ValueError(
                     f"{path!r} holds a model of class {saved_by}, not {cls.__name__}. Load it with that class."
                 )
+            _check_type(adata or None, registry.get("setup_method_name") == "setup_mudata")
         with warnings.catch_warnings():
             # Genes are matched by name, so that their order does not matter.
             warnings.filterwarnings("ignore", message="`var_names` for the loaded `model`", category=UserWarning)
@@ -999,6 +1019,13 @@ class SCRCL(GeneMixin, BaseModelClass):
 def _named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
     names: Any = [str(number) for number in range(n_clusters)]
     return pd.Categorical.from_codes(labels, pd.Index(names))
+
+
+def _check_type(adata: Any, several: bool) -> None:
+    """Refuse data of one modality where several are wanted, and the other way round."""
+    if adata is not None and not isinstance(adata, MuData if several else AnnData):
+        wanted = "a MuData" if several else "an AnnData"
+        raise TypeError(f"adata must be {wanted} object, not {type(adata).__name__}.")
 
 
 def _cell_names(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> pd.Index:
