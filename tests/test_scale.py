@@ -144,7 +144,7 @@ class TestInference:
     def test_chunks_give_what_the_whole_graph_gives(self, trained, monkeypatch, chunk):
         monkeypatch.setattr(_inference, "CHUNK_CELLS", chunk)
         reference = trained._reference
-        found = encode(trained.module, reference.features, reference.propagation).latent
+        found = encode(trained.module, reference.features, reference.propagation, reference.weights).latent
         expected = self.whole_graph(trained.module, reference.features, reference.propagation)
         for name, latent in expected.items():
             np.testing.assert_allclose(found[name], latent, atol=1e-5)
@@ -156,8 +156,10 @@ class TestInference:
         reference = trained._reference
         features = trained._read_features(simulate(60, seed=9), None)
         received, own = attach(reference.adjacency, reference.neighbors(features))
-        hidden = encode(trained.module, reference.features, reference.propagation).hidden
-        found = encode_new(trained.module, features, received, own, reference.features, hidden)
+        hidden = encode(trained.module, reference.features, reference.propagation, reference.weights).hidden
+        found = encode_new(
+            trained.module, features, received, own, np.ones((60, 1), np.float32), reference.features, hidden
+        )
         joined = sp.csr_array(
             sp.block_array([[reference.propagation, None], [received, own * sp.eye_array(60, dtype=np.float32)]])
         )
