@@ -13,6 +13,7 @@ from sklearn.preprocessing import normalize
 from ._features import JOINING, CountFeatures
 from ._graph import Neighbors, NeighborSearch, normalized_adjacency
 from ._mapping import DistanceScale
+from ._spatial import Slices, Space, find_cells
 
 #: Leading features by which a cell is looked up among those of the reference.
 IDENTIFYING_FEATURES = 8
@@ -44,6 +45,9 @@ class Reference:
     stabilized
         Whether neighbours are found by the stabilised normalisations, at unit length; otherwise by all features as
         they are, as with features of the user and in models of 0.1.
+    space
+        Where the cells are, if they are seen among their neighbours in space. ``features`` are then smoothed over the
+        spatial graph.
     """
 
     transform: CountFeatures
@@ -56,6 +60,7 @@ class Reference:
     center: np.ndarray | None = None
     scale: float = 1.0
     stabilized: bool = False
+    space: Space | None = None
 
     @property
     def n_cells(self) -> int:
@@ -69,8 +74,8 @@ class Reference:
 
     @property
     def spaces(self) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by which clusters are joined: of each normalisation, or the user's own."""
-        if self.center is not None:
+        """Features ``(n, d_i)`` by which clusters are joined: of each normalisation, the user's own, or the smoothed ones."""
+        if self.center is not None or self.space is not None:
             return [self.features]
         return [self.features[:, part] for name, part in self.transform.parts.items() if name in JOINING]
 
@@ -95,6 +100,8 @@ class Reference:
 
     def to_search_space(self, features: np.ndarray) -> np.ndarray:
         """That by which the neighbours of cells with features ``(m, d)`` are found."""
+        if self.space is not None:
+            return normalize(features)
         return self.transform.select_stabilized(features) if self.stabilized else features
 
     @cached_property
@@ -104,7 +111,9 @@ class Reference:
 
     @cached_property
     def smoothed(self) -> np.ndarray:
-        """The search space averaged over the cell graph twice, at unit length."""
+        """The search space averaged over the cell graph twice, at unit length; in space, the features, smoothed already."""
+        if self.space is not None:
+            return self.features
         return normalize(self.propagation @ (self.propagation @ normalize(self.search_space)), copy=False)
 
     @cached_property
@@ -124,6 +133,11 @@ class Reference:
         same = np.linalg.norm(self.features[nearest] - features, axis=1) <= tolerance
         return np.where(same, nearest, -1)
 
+    def identify_in_space(self, slices: Slices, features: np.ndarray) -> np.ndarray:
+        """The same for cells in space, by their position and their features before smoothing."""
+        assert self.space is not None
+        return find_cells(slices, features, self.space.slices, self.space.features)
+
     def neighbors(self, features: np.ndarray) -> Neighbors:
         """The nearest cells of the reference to cells with features ``(m, d)``."""
         return self.search(self.to_search_space(features), self.n_neighbors)
@@ -141,6 +155,7 @@ class Reference:
             "center": self.center,
             "scale": self.scale,
             "stabilized": self.stabilized,
+            "space": None if self.space is None else self.space.to_dict(),
         }
 
     @classmethod
@@ -154,6 +169,7 @@ class Reference:
                 "genes": pd.Index(state["genes"]),
                 "adjacency": _csr_from_dict(state["adjacency"]),
                 "gene_graph": _csr_from_dict(state["gene_graph"]),
+                "space": None if state.get("space") is None else Space.from_dict(state["space"]),
             }
         )
 
