@@ -142,9 +142,9 @@ METHODS: dict[str, Method] = {
     "neighbor-mean PCA": partial(run_pca, smooth="mean"),
     "SCRCL, not spatial": run_not_spatial,
 }
-SLICES = "SCRCL, two slices"
+SLICES, READOUT = "SCRCL, two slices", "SCRCL, readout"
 ABLATIONS: dict[str, Method] = {
-    "SCRCL, readout": run_parts,
+    READOUT: run_parts,
     "SCRCL, untrained": partial(run_scrcl, train={"max_epochs": 1, "plan_kwargs": {"lr": 0.0, "weight_decay": 0.0}}),
     "SCRCL, no smoothing": partial(run_scrcl, spatial_smoothing=0.0),
     "SCRCL, smoothing 5": partial(run_scrcl, spatial_smoothing=5.0),
@@ -249,12 +249,23 @@ def table(runs: pd.DataFrame, digits: int = 3) -> list[str]:
     return [*lines, ""]
 
 
+def seeds_of(runs: pd.DataFrame) -> list[str]:
+    """Which seeds the methods were run with."""
+    by_seeds: dict[str, list[str]] = {}
+    for method, group in runs.groupby("method", sort=False):
+        by_seeds.setdefault(", ".join(map(str, sorted(group["seed"].unique()))), []).append(str(method))
+    if len(by_seeds) == 1:
+        return [f"Seeds {next(iter(by_seeds))}."]
+    return ["; ".join(f"{', '.join(methods)}: seeds {seeds}" for seeds, methods in by_seeds.items()) + "."]
+
+
 def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path) -> None:
     runs = pd.DataFrame(
         {
             "set": name,
             "seed": seed,
             "method": method,
+            "way": way,
             "label": f"{method}, {way}" if way else method,
             "seconds": result["seconds"],
             **scores,
@@ -265,12 +276,13 @@ def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path
     lines = ["ARI by set with K given: mean over seeds (worst seed).", ""]
     for title, methods in [("", list(METHODS)), ("Two slices of one tissue", [SLICES]), ("Parts", list(ABLATIONS))]:
         part = runs[runs["method"].isin(methods)]
+        if not len(part):
+            continue
         if title == "Parts":
+            part = part[(part["way"] == "") | (part["method"] == READOUT)]
             part = pd.concat([runs[(runs["label"] == "SCRCL") & runs["seed"].isin(part["seed"])], part])
-        if len(part) and part["method"].isin(methods).any():
-            seeds = ", ".join(map(str, sorted(part["seed"].unique())))
-            lines += [f"### {title}", ""] if title else []
-            lines += [*table(part), f"Seeds {seeds}.", ""]
+        lines += [f"### {title}", ""] if title else []
+        lines += [*table(part), *seeds_of(part), ""]
     some = next(iter(results.values()))
     versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
     sizes = {

@@ -185,7 +185,8 @@ class SCRCL(GeneMixin, BaseModelClass):
     ``obsm["X_scrcl_features"]``, the cell graph to ``obsp["scrcl_connectivities"]`` (with ``uns["scrcl_neighbors"]``
     in the form of :func:`scanpy.pp.neighbors`), the genes kept to ``var["scrcl_genes"]``, the gene graph to
     ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and all parameters to
-    ``uns["scrcl"]``. The model holds its own copy, so that changes to ``adata`` do not change the model.
+    ``uns["scrcl"]``. In space, the features are the smoothed ones and the graph is the spatial one. The model holds its own
+    copy, so that changes to ``adata`` do not change the model.
 
     Examples
     --------
