@@ -483,6 +483,11 @@ def test_genes_of_domains(model):
     assert model.get_cell_gene_associations(layers(seed=6), genes=["gene3"]).shape == (240, 1)
 
 
+def test_mapping_quality_is_for_single_cells(model):
+    with pytest.raises(NotImplementedError, match="without `spatial_key`"):
+        model.get_mapping_quality(layers(seed=6))
+
+
 def test_agreement_with_the_layers_of_a_cortex():
     adata = ad.read_h5ad(real_data("starmap_mpfc_BZ5.h5ad"))
     domains = adata.obs.pop("domain")

@@ -885,8 +885,15 @@ class SCRCL(GeneMixin, BaseModelClass):
             If the model is not trained.
         ValueError
             If an argument is out of range, or the data do not fit the model.
+        NotImplementedError
+            In space: neighbours there share what was smoothed, so that cells of another slice would seem new.
         """
         self._check_if_trained(warn=False)
+        if self._reference.space is not None:
+            raise NotImplementedError(
+                "get_mapping_quality compares single cells. In space, neighbours share what was smoothed, so that cells of "
+                "another slice would seem new. Build a model without `spatial_key` for this."
+            )
         check_at_least(alpha, 0.0, "alpha")
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(seed, 0, "seed")

@@ -101,7 +101,7 @@ class Reference:
     def to_search_space(self, features: np.ndarray) -> np.ndarray:
         """That by which the neighbours of cells with features ``(m, d)`` are found."""
         if self.space is not None:
-            return normalize(features)
+            return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         return self.transform.select_stabilized(features) if self.stabilized else features
 
     @cached_property
