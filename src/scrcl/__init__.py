@@ -5,7 +5,8 @@ from importlib.metadata import version
 from . import datasets, pl
 from ._model import SCRCL
 from ._number import NumberOfClusters
+from ._spatialdata import from_spatialdata
 
-__all__ = ["SCRCL", "NumberOfClusters", "datasets", "pl"]
+__all__ = ["SCRCL", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
 
 __version__ = version("scrcl")

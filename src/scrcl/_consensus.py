@@ -29,8 +29,9 @@ CELLS_PER_MICRO, CELLS_PER_ATOM = 8, 6
 N_REPEATS = 8
 #: Cells and share of cells below which a micro-cluster joins another first.
 SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
-#: Power of the size in the cost of joining two clusters: 0 is average linkage, 1 would be like Ward's.
-SIZE_POWER = 0.05
+#: Power of the size in the cost of joining two clusters: 0 is average linkage, 1 would be like Ward's. For cosines, and
+#: for squared distances, by which domains in space are joined.
+SIZE_POWER, DOMAIN_SIZE_POWER = 0.05, 0.15
 #: Least similarity within a cluster by which noise is corrected.
 LEAST_COHESION = 0.02
 
@@ -79,7 +80,12 @@ class Ensemble:
 
     @classmethod
     def build(
-        cls, representations: Sequence[np.ndarray], features: Sequence[np.ndarray], seed: int, n_clusters: int = 0
+        cls,
+        representations: Sequence[np.ndarray],
+        features: Sequence[np.ndarray],
+        seed: int,
+        n_clusters: int = 0,
+        euclidean: bool = False,
     ) -> "Ensemble":
         """Divide cells into micro-clusters in several ways and join these in several ways.
 
@@ -88,11 +94,14 @@ class Ensemble:
         representations
             ``(n, d)`` arrays in which micro-clusters are made by k-means, the latent representation first.
         features
-            ``(n, m)`` arrays by whose cosines they are joined.
+            ``(n, m)`` arrays by whose cosines, or squared distances, they are joined.
         seed
             Seed of k-means.
         n_clusters
             Number of clusters for which there must be enough micro-clusters.
+        euclidean
+            Whether they are joined by squared distances: for features that were smoothed, whose length is no noise but
+            tells how much a cell differs from the mean.
         """
         n = len(representations[0])
         n_divisions = max(1, N_REPEATS // len(representations))
@@ -103,12 +112,12 @@ class Ensemble:
             labels, _ = fit_kmeans(points, max(number, 1), 1, int(next(seeds)))
             return np.unique(labels, return_inverse=True)[1]
 
-        profiles = [normalize(space) for space in features]
+        profiles = [_scale(space) if euclidean else normalize(space) for space in features]
         trees = []
         divisions = [points for points in representations for _ in range(n_divisions)]
         for points in track(divisions, len(divisions)):
             micro = divide(points, N_MICRO, CELLS_PER_MICRO)
-            trees += [agglomerate(profile, micro) for profile in profiles]
+            trees += [agglomerate(profile, micro, euclidean) for profile in profiles]
         return cls(representations[0], divide(representations[0], N_ATOMS, CELLS_PER_ATOM), trees)
 
     @property
@@ -158,7 +167,7 @@ class Ensemble:
         return float(np.mean(found)) if found else np.nan
 
 
-def agglomerate(profiles: np.ndarray, labels: np.ndarray) -> Tree:
+def agglomerate(profiles: np.ndarray, labels: np.ndarray, euclidean: bool = False) -> Tree:
     r"""Join clusters, two at a time, until one is left.
 
     The two clusters with the smallest :math:`d_{ab}\, s_{ab}^\alpha` are joined. :math:`d_{ab}` is one less the mean
@@ -169,9 +178,11 @@ def agglomerate(profiles: np.ndarray, labels: np.ndarray) -> Tree:
     Parameters
     ----------
     profiles
-        ``(n, m)`` features with rows of unit length.
+        ``(n, m)`` features; for cosines, with rows of unit length.
     labels
         ``(n,)`` clusters to start from, numbered from 0.
+    euclidean
+        Whether :math:`d_{ab}` is the squared distance of the two means instead.
     """
     members = _members(labels)
     sizes = members.sum(axis=0)
@@ -182,14 +193,14 @@ def agglomerate(profiles: np.ndarray, labels: np.ndarray) -> Tree:
     distances = np.zeros(len(sizes) + 1)
     smallest_size = max(SMALLEST_CELLS, SMALLEST_SHARE * len(labels))
     while len(groups) > 1:
-        distance = joining_distance(cosines, sizes)
+        distance = squared_distance(cosines, sizes) if euclidean else joining_distance(cosines, sizes)
         if sizes.min() < smallest_size:
             a = int(sizes.argmin())
-            similarity = cosines[a] / sizes
+            similarity = -distance[a] if euclidean else cosines[a] / sizes
             similarity[a] = -np.inf
             b = int(similarity.argmax())
         else:
-            cost = distance * _size_factor(sizes)
+            cost = distance * _size_factor(sizes, DOMAIN_SIZE_POWER if euclidean else SIZE_POWER)
             np.fill_diagonal(cost, np.inf)
             a, b = (int(i) for i in np.unravel_index(cost.argmin(), cost.shape))
             distances[len(groups)] = distance[a, b]
@@ -211,10 +222,24 @@ def joining_distance(cosines: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.maximum(1 - between / np.sqrt(np.outer(cohesion, cohesion)), 1e-6)
 
 
-def _size_factor(sizes: np.ndarray) -> np.ndarray:
+def squared_distance(products: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Squared distance ``(k, k)`` between the means of clusters, from dot products summed over pairs of cells."""
+    between = products / np.outer(sizes, sizes)
+    own = np.diag(between)
+    return np.maximum(own[:, None] + own - 2 * between, 1e-12)
+
+
+def _scale(space: np.ndarray) -> np.ndarray:
+    """Centre features, so that little is lost to rounding, and scale them to a mean squared distance of one."""
+    centered = space - space.mean(0, dtype=np.float64)
+    variance = 2 * float((centered**2).sum(1).mean())
+    return centered / np.sqrt(variance) if variance > 0 else centered
+
+
+def _size_factor(sizes: np.ndarray, power: float) -> np.ndarray:
     """By what the distance is multiplied, so that of two equal ones the smaller clusters are joined."""
     harmonic = 2 * np.outer(sizes, sizes) / np.add.outer(sizes, sizes) / sizes.sum()
-    return harmonic**SIZE_POWER
+    return harmonic**power
 
 
 def _members(labels: np.ndarray) -> sp.csr_array:

@@ -19,6 +19,7 @@ from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.data.fields import ObsmField
 from scvi.model.base import BaseModelClass
+from sklearn.preprocessing import normalize
 
 from . import _constants as keys
 from ._associations import GeneMap
@@ -44,6 +45,7 @@ from ._graph import (
     directed_propagation,
     gene_graph,
     nearest_neighbors,
+    normalized_adjacency,
     symmetric_adjacency,
 )
 from ._inference import REPRESENTATIONS, Encoded, Representation, View, encode, encode_new
@@ -55,6 +57,18 @@ from ._networks import prior_gene_graph, read_network
 from ._number import NumberOfClusters, cast_votes, estimate_number, median
 from ._progress import begin
 from ._reference import Reference, Spaces
+from ._spatial import (
+    SPATIAL_GRAPHS,
+    Slices,
+    Space,
+    SpatialGraph,
+    join_reference,
+    majority,
+    read_slices,
+    select,
+    spatial_graph,
+    varying_in_space,
+)
 from ._training import OnNewWeights, SCRCLTrainingPlan, SCRCLTrainRunner
 
 # A child of the logger of scvi-tools, so that `scvi.settings.verbosity` governs both.
@@ -84,6 +98,17 @@ PLAN_OPTIONS = (
     "cross_view_weight",
     "spread_weight",
 )
+
+#: What is said of space: the arguments by the names they have in :class:`Space`, their defaults, and those of the graph.
+SPACE_ARGUMENTS = {
+    "kind": "spatial_graph",
+    "n_neighbors": "n_spatial_neighbors",
+    "radius": "radius",
+    "smoothing": "spatial_smoothing",
+    "joined": "spatial_mode",
+}
+SPACE_DEFAULTS = {"kind": "knn", "n_neighbors": 6, "radius": None, "smoothing": 10.0, "joined": False}
+GRAPH_OPTIONS = ("kind", "n_neighbors", "radius")
 
 Method = Literal["consensus", "kmeans", "leiden"]
 NETWORK_MODES = ("join", "replace")
@@ -124,6 +149,21 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
     gene_network_mode
         ``"join"``: its edges are added to those between genes with similar expression. ``"replace"``: they take their
         place.
+    spatial_graph
+        How cells in space are joined, where `setup_anndata` was told a ``spatial_key``. ``"knn"``: the
+        ``n_spatial_neighbors`` nearest cells. ``"radius"``: all cells not farther than ``radius``. ``"delaunay"``:
+        Delaunay triangulation, without edges longer than ``radius`` if one is given. ``"grid"``: adjacent spots of a
+        regular grid, such as the hexagonal one of Visium. Cells of different slices are never joined.
+    n_spatial_neighbors
+        Number of nearest cells of ``spatial_graph="knn"``.
+    radius
+        Longest edge, in the unit of the coordinates.
+    spatial_smoothing
+        Mean number of steps in the spatial graph over which features are averaged. More gives larger domains; 0 reads
+        each cell as it is.
+    spatial_mode
+        ``"replace"``: the spatial graph takes the place of the graph of similar cells. ``"join"``: its edges are added
+        to those.
 
     Raises
     ------
@@ -137,9 +177,10 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
     ``obsm["X_scrcl_features"]``, the cell graph to ``obsp["scrcl_connectivities"]`` (with ``uns["scrcl_neighbors"]``
     in the form of :func:`scanpy.pp.neighbors`), the genes kept to ``var["scrcl_genes"]``, the gene graph to
     ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and all parameters to
-    ``uns["scrcl"]``. The model holds its own copy, so that changes to ``adata`` do not change the model. Of several
-    modalities, the features, the joint cell graph and the weights of the modalities
-    (``obsm["scrcl_modality_weights"]``) are written to the :class:`~mudata.MuData`; what is in ``mdata.mod`` stays as it is.
+    ``uns["scrcl"]``. In space, the features are the smoothed ones and the graph is the spatial one. The model holds its own
+    copy, so that changes to ``adata`` do not change the model. Of several modalities, the features, the joint cell graph
+    and the weights of the modalities (``obsm["scrcl_modality_weights"]``) are written to the :class:`~mudata.MuData`;
+    what is in ``mdata.mod`` stays as it is.
 
     Examples
     --------
@@ -168,8 +209,25 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         dropout_rate: float = 0.1,
         gene_network: pd.DataFrame | Mapping[str, Sequence[str]] | str | os.PathLike[str] | None = None,
         gene_network_mode: Literal["join", "replace"] = "join",
+        spatial_graph: SpatialGraph = "knn",
+        n_spatial_neighbors: int = 6,
+        radius: float | None = None,
+        spatial_smoothing: float = 10.0,
+        spatial_mode: Literal["join", "replace"] = "replace",
     ) -> None:
         check_option(gene_network_mode, NETWORK_MODES, "gene_network_mode")
+        check_option(spatial_graph, SPATIAL_GRAPHS, "spatial_graph")
+        check_option(spatial_mode, NETWORK_MODES, "spatial_mode")
+        check_at_least(n_spatial_neighbors, 1, "n_spatial_neighbors")
+        check_at_least(spatial_smoothing, 0.0, "spatial_smoothing")
+        if radius is not None:
+            check_at_least(radius, 1e-300, "radius")
+        elif spatial_graph == "radius":
+            raise ValueError("spatial_graph='radius' needs a `radius`, in the unit of the coordinates.")
+        if radius is not None and spatial_graph not in ("radius", "delaunay"):
+            raise ValueError(
+                f"radius={radius!r} is not used by spatial_graph={spatial_graph!r}. Leave it out, or pass 'radius'."
+            )
         for name in ("n_top_genes", "n_components", "n_neighbors", "n_hidden", "n_refined"):
             check_at_least(locals()[name], 2 if name == "n_top_genes" else 1, name)
         check_at_least(temperature, 1e-6, "temperature")
@@ -188,8 +246,18 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         self._reference_adata: AnnData | None = None
         self._reference_names = pd.Index([])
         if adata is not None and registry is None:
-            prepare = self._prepare_mudata if isinstance(adata, MuData) else self._prepare
-            prepare(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode)
+            space = {
+                "kind": spatial_graph,
+                "n_neighbors": n_spatial_neighbors,
+                "radius": radius,
+                "smoothing": float(spatial_smoothing),
+                "joined": spatial_mode == "join",
+            }
+            if isinstance(adata, MuData):
+                _refuse_space_options(space)
+                self._prepare_mudata(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode)
+            else:
+                self._prepare(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode, space)
             self.module  # noqa: B018  built now, so that the seed set by the user governs its weights
         self._model_summary_string = (
             f"SCRCL with n_top_genes: {n_top_genes}, n_components: {n_components}, n_neighbors: {n_neighbors}, "
@@ -208,6 +276,9 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         layer: str | None = None,
         features_key: str | None = None,
         neighbors_key: str | None = None,
+        spatial_key: str | None = None,
+        sample_key: str | None = None,
+        spatial_neighbors_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Register data. Validates, and leaves all work to the model.
@@ -228,6 +299,15 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             Key of ``adata.uns`` of a cell graph to use, as :func:`scanpy.pp.neighbors` writes it (``"neighbors"`` by
             default there). Edges are used in both directions and without weights. By default a graph is built from
             the features.
+        spatial_key
+            Key of ``adata.obsm`` of coordinates, ``(n, 2)`` or ``(n, 3)``, in any unit; ``"spatial"`` by convention. Each
+            cell is then seen among its neighbours in space, and clusters are domains.
+        sample_key
+            Key of ``adata.obs`` of the slice of each cell. Slices may overlap in their coordinates; nothing passes
+            between them. By default there is one.
+        spatial_neighbors_key
+            Key of ``adata.uns`` of a spatial graph to use, as :func:`squidpy.gr.spatial_neighbors` writes it
+            (``"spatial_neighbors"`` by default there), or of ``adata.obsp``. By default the model builds one.
         **kwargs
             Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -235,7 +315,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         ------
         ValueError
             If the data are not raw counts (negative, fractional or non-finite values), a cell has no counts, gene
-            names are not unique, or a space or graph does not fit the cells.
+            names are not unique, a space or graph does not fit the cells, or coordinates are missing or NaN.
         KeyError
             If a layer or key is missing.
         TypeError
@@ -259,6 +339,13 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         # Data on which a saved model is loaded need no graph: the model places their cells in its own.
         if neighbors_key is not None and "source_registry" not in kwargs:
             _read_graph(adata, neighbors_key)
+        if spatial_key is not None:
+            slices = _read_slices(adata, spatial_key, sample_key)
+            if spatial_neighbors_key is not None and "source_registry" not in kwargs:
+                _read_spatial_graph(adata, spatial_neighbors_key, slices)
+        elif sample_key is not None or spatial_neighbors_key is not None:
+            given = "sample_key" if sample_key is not None else "spatial_neighbors_key"
+            raise ValueError(f"{given} tells of cells in space. Name their coordinates, too: `spatial_key='spatial'`.")
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
@@ -276,9 +363,30 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         n_neighbors: int,
         gene_network: Any,
         gene_network_mode: str,
+        space_options: dict[str, Any],
     ) -> None:
         """Build features and graphs from the data, and write them where the user can see them."""
-        check_enough_cells(adata.n_obs, n_neighbors, "adata")
+        spatial_key, neighbors_key = self.get_setup_arg("spatial_key"), self.get_setup_arg("neighbors_key")
+        in_space = spatial_key is not None
+        graph_key = self.get_setup_arg("spatial_neighbors_key")
+        changed = _changed(space_options)
+        if not in_space:
+            _refuse_space_options(space_options)
+        if graph_key is not None and (unused := [name for name in changed if name in GRAPH_OPTIONS]):
+            raise ValueError(
+                f"{SPACE_ARGUMENTS[unused[0]]} would not be used beside the graph of spatial_neighbors_key={graph_key!r}. "
+                "Leave one of them out."
+            )
+        if in_space and neighbors_key is not None and not space_options["joined"]:
+            raise ValueError(
+                f"neighbors_key={neighbors_key!r} would not be used beside the spatial graph. Pass "
+                "`SCRCL(adata, spatial_mode='join')`, or leave it out."
+            )
+        # The graph in space is built first, as it is quick and may be refused.
+        slices = self._slices(adata) if in_space else None
+        spatial = None if slices is None else self._spatial_graph(adata, slices, **_graph_options(space_options))
+        if spatial is None or space_options["joined"]:
+            check_enough_cells(adata.n_obs, n_neighbors, "adata")
         counts = _read_counts(adata, self.get_setup_arg("layer"))
         n_features = len(NORMALIZATIONS) * min(n_components, n_top_genes, counts.n_genes)
         warn_if_short(
@@ -300,7 +408,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         kept, sample = counts.select(columns), sample_cells(counts.n_cells)
         transform = CountFeatures.fit(kept.read(sample), moments.totals[sample], n_components)
 
-        features_key, neighbors_key = self.get_setup_arg("features_key"), self.get_setup_arg("neighbors_key")
+        features_key = self.get_setup_arg("features_key")
         center, scale = None, 1.0
         if features_key is None:
             features = np.empty((counts.n_cells, transform.n_features), dtype=np.float32)
@@ -312,14 +420,22 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             scale = 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
             features = (space - center) * scale
         begin("graph")
-        stabilized, distances = features_key is None, None
-        if neighbors_key is None:
+        stabilized, distances, placed = features_key is None, None, None
+        if slices is not None and spatial is not None:
+            stabilized = False
+            placed = Space(slices, features, varying_in_space(spatial, features), **space_options)
+            features = placed.smooth(spatial, features)
+        if spatial is not None and not space_options["joined"]:
+            adjacency = spatial
+        elif neighbors_key is None:
             space = transform.select_stabilized(features) if stabilized else features
-            neighbors = nearest_neighbors(space, n_neighbors)
+            neighbors = nearest_neighbors(normalize(space) if in_space else space, n_neighbors)
             distances = neighbors.to_sparse(neighbors.distances)
             adjacency = symmetric_adjacency(neighbors.to_sparse())
         else:
             adjacency = symmetric_adjacency(_read_graph(adata, neighbors_key))
+        if spatial is not None and space_options["joined"]:
+            adjacency = symmetric_adjacency(adjacency + spatial)
 
         graph = None if network and gene_network_mode == "replace" else gene_graph(transform.gene_features)
         if network:
@@ -335,6 +451,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             center=center,
             scale=scale,
             stabilized=stabilized,
+            space=placed,
         )
         self._reference_adata, self._reference_names = adata, adata.obs_names.copy()
         parameters = {
@@ -345,6 +462,16 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             "neighbors_key": neighbors_key or "",
             "gene_network": gene_network_mode if network else "",
         }
+        if placed is not None:
+            parameters |= {
+                "spatial_key": spatial_key,
+                "sample_key": self.get_setup_arg("sample_key") or "",
+                "spatial_graph": self.get_setup_arg("spatial_neighbors_key") or placed.kind,
+                "n_spatial_neighbors": placed.n_neighbors,
+                "radius": placed.radius or 0.0,
+                "spatial_smoothing": placed.smoothing,
+                "spatial_mode": "join" if placed.joined else "replace",
+            }
         self._write_reference(adata, columns, distances, parameters)
         adata.uns.pop(keys.GENE_NETWORK_KEY, None)
         if network:
@@ -357,9 +484,22 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             )
         logger.info(
             f"{adata.n_obs:,} cells: {features.shape[1]} features from {features_key or f'{len(columns):,} genes'}; "
-            f"cell graph {f'of {neighbors_key!r}' if neighbors_key else f'of {n_neighbors} nearest neighbours'}, "
-            f"{adjacency.nnz // 2:,} edges"
+            f"cell graph {_describe(neighbors_key, n_neighbors, placed)}, {adjacency.nnz // 2:,} edges"
         )
+
+    def _slices(self, adata: AnnData) -> Slices:
+        """Where any cells are."""
+        return _read_slices(adata, self.get_setup_arg("spatial_key"), self.get_setup_arg("sample_key"))
+
+    def _spatial_graph(
+        self, adata: AnnData, slices: Slices, rows: np.ndarray | None = None, **options: Any
+    ) -> sp.csr_array:
+        """The spatial graph of any cells, or of some of them."""
+        key = self.get_setup_arg("spatial_neighbors_key")
+        if key is None:
+            return spatial_graph(slices if rows is None else select(slices, rows), **options)
+        graph = symmetric_adjacency(_read_spatial_graph(adata, key, slices))
+        return graph if rows is None else graph[rows][:, rows]
 
     def _write_reference(
         self, adata: AnnData, columns: np.ndarray, distances: sp.csr_array | None, parameters: dict[str, Any]
@@ -404,7 +544,8 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
                 )
             return ((space if rows is None else space[rows]) - reference.center) * reference.scale
         wanted, place = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
-        features = np.empty((adata.n_obs if wanted is None else len(wanted), reference.n_features), dtype=np.float32)
+        n_features = reference.transform.n_features
+        features = np.empty((adata.n_obs if wanted is None else len(wanted), n_features), dtype=np.float32)
         for found, counts, totals in self._read_kept(adata, wanted, self.get_setup_arg("layer")):
             features[found] = reference.transform.transform(counts, totals)
         return features[place]
@@ -494,7 +635,8 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         if batch_size is not None:
             check_at_least(batch_size, 1, "batch_size")
         reference = self._reference
-        data = GraphDataModule(reference.features, reference.adjacency, reference.search_space, batch_size)
+        points = reference.search_space if reference.space is None else reference.space.slices.apart
+        data = GraphDataModule(reference.features, reference.adjacency, points, batch_size)
         if max_epochs is None:
             max_epochs = min(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // data.n_batches))
         check_at_least(max_epochs, 1, "max_epochs")
@@ -549,7 +691,8 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             Data with the same genes, matched by name; need not be set up. By default the data of the model. A cell
             that the model was built on gets its own representation, wherever it stands. A new cell is placed among
             its nearest cells of those that the model was built on, so its result does not depend on the other cells
-            passed.
+            passed. In space, a training cell is known by its position and counts, and a new cell is seen among its
+            neighbours in space: all cells of its slice in ``adata``, whatever ``indices`` asks for. So pass whole slices.
         indices
             Cells to return, by number or as a boolean mask; all by default.
         representation
@@ -588,6 +731,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         representation: Representation = "aligned",
         seed: int = 0,
         modality: str | None = None,
+        n_majority: int = 0,
     ) -> pd.Series:
         """Return the clusters of cells.
 
@@ -613,6 +757,9 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             Seed of the clustering.
         modality
             Modality to cluster by: its own views, and its own features. By default all.
+        n_majority
+            In space, give each cell the label that most of it and its ``n_majority`` nearest cells in its slice have. The
+            paper takes 50. 0 for no such smoothing.
 
         Returns
         -------
@@ -632,11 +779,23 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
+        check_at_least(n_majority, 0, "n_majority")
+        space = self._reference.space
+        if n_majority and space is None:
+            raise ValueError(
+                f"n_majority={n_majority} needs coordinates: `setup_anndata(adata, spatial_key='spatial')`."
+            )
         adata = self._data(adata)
-        known, placed, _ = self._find(adata, indices)
+        # Whom a cell is among is asked of all cells.
+        known, placed, _ = self._find(adata, None if n_majority else indices)
         clustering = self._cluster(n_clusters, method, float(resolution), view, seed)
         labels = clustering.labels[known]
         labels[known < 0] = clustering.assign(placed[view])
+        if n_majority and space is not None:
+            own = majority(clustering.labels, space.slices, n_majority)[known]
+            new = known < 0
+            labels = np.where(new, majority(labels, self._slices(adata), n_majority), own) if new.any() else own
+            labels = labels if indices is None else labels[as_rows(indices, adata.n_obs)]
         return pd.Series(
             _named(labels, clustering.n_clusters), index=_cell_names(adata, indices), name=keys.CLUSTERS_KEY
         )
@@ -731,8 +890,15 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             If the model is not trained.
         ValueError
             If an argument is out of range, or the data do not fit the model.
+        NotImplementedError
+            In space: neighbours there share what was smoothed, so that cells of another slice would seem new.
         """
         self._check_if_trained(warn=False)
+        if self._reference.space is not None:
+            raise NotImplementedError(
+                "get_mapping_quality compares single cells. In space, neighbours share what was smoothed, so that cells of "
+                "another slice would seem new. Build a model without `spatial_key` for this."
+            )
         check_at_least(alpha, 0.0, "alpha")
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(seed, 0, "seed")
@@ -829,6 +995,8 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         reference, none_placed = self._reference, {name: z[:0] for name, z in self._reference_latent.items()}
         if self._is_reference(adata):
             return (np.arange(adata.n_obs) if rows is None else rows), none_placed, reference.features[:0]
+        if reference.space is not None:
+            return self._find_in_space(adata, np.arange(adata.n_obs) if rows is None else rows)
         features = self._read_features(adata, rows)
         known = reference.identify(features)
         features = features[known < 0]
@@ -839,6 +1007,27 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         received, own = attach(reference.adjacency, neighbors)
         hidden = self._encoded.hidden
         return known, encode_new(self.module, features, received, own, weights, reference.features, hidden), features
+
+    def _find_in_space(self, adata: AnnData, rows: np.ndarray) -> tuple[np.ndarray, dict[View, np.ndarray], np.ndarray]:
+        """The same for cells in space: new ones are seen among all cells of their slices."""
+        reference = self._reference
+        space = reference.space
+        assert space is not None
+        slices, features = self._slices(adata), self._read_features(adata, None)
+        known = reference.identify_in_space(slices, features)[rows]
+        new = rows[known < 0]
+        around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
+        if not len(new):
+            return known, {name: z[:0] for name, z in self._reference_latent.items()}, reference.features[:0]
+        graph = self._spatial_graph(adata, slices, around, **_graph_options(vars(space)))
+        features = space.smooth(graph, features[around])
+        propagation = normalized_adjacency(graph)
+        if space.joined:
+            propagation = join_reference(graph, reference.adjacency, reference.neighbors(features))
+            features = np.concatenate([reference.features, features])
+        latent = encode(self.module, features, propagation, np.ones((len(features), 1), np.float32)).latent
+        placed = len(features) - len(around) + np.searchsorted(around, new)
+        return known, {name: z[placed] for name, z in latent.items()}, features[placed]
 
     @cached_property
     def _encoded(self) -> Encoded:
@@ -888,7 +1077,8 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         least = n_clusters if 2 * n_clusters > N_MICRO else 0
         choice = (view, seed, least)
         if choice not in self._ensembles:
-            self._ensembles[choice] = Ensemble.build(self._sources(view), self._seen_by(view).joining, seed, least)
+            joining, euclidean = self._seen_by(view).joining, self._reference.space is not None
+            self._ensembles[choice] = Ensemble.build(self._sources(view), joining, seed, least, euclidean=euclidean)
         return self._ensembles[choice]
 
     def _count(self, view: View, seed: int) -> list[int]:
@@ -1016,6 +1206,19 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             return super().load(dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs)
 
 
+def _changed(space_options: dict[str, Any]) -> list[str]:
+    """Options of cells in space that are not at their defaults."""
+    return [name for name, value in space_options.items() if value != SPACE_DEFAULTS[name]]
+
+
+def _refuse_space_options(space_options: dict[str, Any]) -> None:
+    if changed := _changed(space_options):
+        raise ValueError(
+            f"{SPACE_ARGUMENTS[changed[0]]} tells of cells in space. Name their coordinates: "
+            "`setup_anndata(adata, spatial_key='spatial')`."
+        )
+
+
 def _named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
     names: Any = [str(number) for number in range(n_clusters)]
     return pd.Categorical.from_codes(labels, pd.Index(names))
@@ -1055,20 +1258,58 @@ def _read_space(adata: AnnData, key: str) -> np.ndarray:
     return as_features(adata.obsm[key], f"adata.obsm[{key!r}]")
 
 
-def _read_graph(adata: AnnData, key: str) -> sp.csr_array:
-    check_key(key, adata.uns, "neighbors_key", "adata.uns")
+def _read_graph(adata: AnnData, key: str, argument: str = "neighbors_key", how: str | None = None) -> sp.csr_array:
+    check_key(key, adata.uns, argument, "adata.uns")
     entry = adata.uns[key]
     graph_key = entry.get("connectivities_key") if isinstance(entry, dict) else None
     if graph_key is None:
         raise ValueError(
             f"adata.uns[{key!r}] does not describe a cell graph. Build one first: "
-            f"`scanpy.pp.neighbors(adata, key_added={key!r})`."
+            f"{how or f'`scanpy.pp.neighbors(adata, key_added={key!r})`'}."
         )
-    check_key(graph_key, adata.obsp, f"the graph of neighbors_key={key!r},", "adata.obsp")
+    check_key(graph_key, adata.obsp, f"the graph of {argument}={key!r},", "adata.obsp")
     graph = sp.csr_array(adata.obsp[graph_key])
     if not np.isfinite(graph.data).all():
         raise ValueError(f"adata.obsp[{graph_key!r}] holds NaN or infinite weights. Build the graph again.")
     return graph
+
+
+def _read_slices(adata: AnnData, key: str, sample_key: str | None) -> Slices:
+    check_key(key, adata.obsm, "spatial_key", "adata.obsm")
+    samples = None
+    if sample_key is not None:
+        check_key(sample_key, adata.obs, "sample_key", "adata.obs")
+        samples = adata.obs[sample_key]
+    return read_slices(adata.obsm[key], samples, f"adata.obsm[{key!r}]", f"adata.obs[{sample_key!r}]")
+
+
+def _read_spatial_graph(adata: AnnData, key: str, slices: Slices) -> sp.csr_array:
+    if key in adata.obsp:
+        graph = sp.csr_array(adata.obsp[key])
+    else:
+        check_key(key, adata.uns, "spatial_neighbors_key", "adata.uns or adata.obsp")
+        graph = _read_graph(adata, key, "spatial_neighbors_key", "`squidpy.gr.spatial_neighbors(adata)`")
+    edges = graph.tocoo()
+    between = (slices.samples[edges.row] != slices.samples[edges.col]) & (edges.data != 0)
+    if between.any():
+        raise ValueError(
+            f"The graph of spatial_neighbors_key={key!r} has {between.sum():,} edges between slices. Build it for each "
+            "slice: `squidpy.gr.spatial_neighbors(adata, library_key=...)`."
+        )
+    return graph
+
+
+def _graph_options(space: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: space[name] for name in GRAPH_OPTIONS}
+
+
+def _describe(neighbors_key: str | None, n_neighbors: int, space: Space | None) -> str:
+    """The cell graph in words."""
+    similar = f"of {neighbors_key!r}" if neighbors_key else f"of {n_neighbors} nearest neighbours"
+    if space is None:
+        return similar
+    n_slices = len(space.slices.names)
+    return f"in space{f' and {similar}' if space.joined else ''}, {n_slices} slice{'s' if n_slices > 1 else ''}"
 
 
 def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) -> None:

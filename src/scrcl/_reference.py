@@ -13,6 +13,7 @@ from sklearn.preprocessing import normalize
 from ._features import JOINING, CountFeatures
 from ._graph import Neighbors, NeighborSearch, normalized_adjacency
 from ._mapping import DistanceScale
+from ._spatial import Slices, Space, find_cells
 
 #: Leading features by which a cell is looked up among those of the reference.
 IDENTIFYING_FEATURES = 8
@@ -39,6 +40,7 @@ class Cells:
     features: np.ndarray
     adjacency: sp.csr_array
     n_neighbors: int
+    space: Any = None
     spaces: Any
     search_space: Any
     signal: Any
@@ -134,6 +136,9 @@ class Reference(Cells):
     stabilized
         Whether neighbours are found by the stabilised normalisations, at unit length; otherwise by all features as
         they are, as with features of the user and in models of 0.1.
+    space
+        Where the cells are, if they are seen among their neighbours in space. ``features`` are then smoothed over the
+        spatial graph.
     """
 
     transform: CountFeatures
@@ -146,6 +151,7 @@ class Reference(Cells):
     center: np.ndarray | None = None
     scale: float = 1.0
     stabilized: bool = False
+    space: Space | None = None
 
     @property
     def gene_features(self) -> np.ndarray:
@@ -169,8 +175,8 @@ class Reference(Cells):
 
     @property
     def spaces(self) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by which clusters are joined: of each normalisation, or the user's own."""
-        if self.center is not None:
+        """Features ``(n, d_i)`` by which clusters are joined: of each normalisation, the user's own, or the smoothed ones."""
+        if self.center is not None or self.space is not None:
             return [self.features]
         return [self.features[:, part] for name, part in self.transform.parts.items() if name in JOINING]
 
@@ -185,7 +191,19 @@ class Reference(Cells):
 
     def to_search_space(self, features: np.ndarray) -> np.ndarray:
         """That by which the neighbours of cells with features ``(m, d)`` are found."""
+        if self.space is not None:
+            return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         return self.transform.select_stabilized(features) if self.stabilized else features
+
+    @cached_property
+    def smoothed(self) -> np.ndarray:
+        """The search space averaged over the cell graph twice, at unit length; in space, the features, smoothed already."""
+        return self.features if self.space is not None else self.smooth(self.search_space)
+
+    def identify_in_space(self, slices: Slices, features: np.ndarray) -> np.ndarray:
+        """Cells in space among those of the reference, by their position and their features before smoothing."""
+        assert self.space is not None
+        return find_cells(slices, features, self.space.slices, self.space.features)
 
     def place(self, features: np.ndarray) -> tuple[Neighbors, np.ndarray]:
         """The nearest cells of the reference to new cells ``(m, d)``, and their weights of the modalities ``(m, M)``."""
@@ -205,6 +223,7 @@ class Reference(Cells):
             "center": self.center,
             "scale": self.scale,
             "stabilized": self.stabilized,
+            "space": None if self.space is None else self.space.to_dict(),
         }
 
     @classmethod
@@ -218,6 +237,7 @@ class Reference(Cells):
                 "genes": pd.Index(state["genes"]),
                 "adjacency": csr_from_dict(state["adjacency"]),
                 "gene_graph": csr_from_dict(state["gene_graph"]),
+                "space": None if state.get("space") is None else Space.from_dict(state["space"]),
             }
         )
 

@@ -1,8 +1,9 @@
-"""Data that come with a dependency, so that no download is needed."""
+"""Data that come with a dependency or are simulated, so that no download is needed."""
 
 import warnings
 
 import numpy as np
+import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
@@ -31,4 +32,52 @@ def pbmc700() -> AnnData:
     counts = np.round(normalized / unit).astype(np.float32)
     return AnnData(
         sp.csr_matrix(counts), obs=shipped.obs[["bulk_labels", "louvain"]].copy(), var=shipped.raw.var[[]].copy()
+    )
+
+
+def layered_tissue(n_cells: int = 1200, n_slices: int = 2, n_genes: int = 100, seed: int = 0) -> AnnData:
+    """Simulate slices of a layered tissue, measured with a small panel.
+
+    Five layers lie around a corner, as bent bands. Eight cell types occur in all of them, in proportions that differ, so
+    that a cell's own expression does not tell its layer and its surroundings do. Slices share layers, types and genes, and
+    overlap in their coordinates; each is cut a little differently.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells of a slice.
+    n_slices
+        Number of slices.
+    n_genes
+        Number of genes.
+    seed
+        Seed of the simulation.
+
+    Returns
+    -------
+    Counts in ``X`` (CSR, float32), positions in micrometres in ``obsm["spatial"]``, and ``obs["domain"]``,
+    ``obs["cell_type"]`` and ``obs["slice"]``.
+    """
+    rng = np.random.default_rng(seed)
+    layers, n_types = ("L1", "L2/3", "L4", "L5/6", "WM"), 8
+    proportions = rng.dirichlet(np.full(n_types, 0.5), size=len(layers))
+    profiles = rng.gamma(1.0, 1.0, size=(n_types, n_genes)) * rng.gamma(2.0, 0.3, size=n_genes)
+    positions, obs, counts = [], [], []
+    for number in range(n_slices):
+        points = rng.uniform(0, 1000, size=(n_cells, 2))
+        depth = np.hypot(*points.T) / 1300 + 0.04 * np.sin(points[:, 0] / 90 + number) + rng.normal(0, 0.01, n_cells)
+        layer = np.clip((depth * len(layers)).astype(int), 0, len(layers) - 1)
+        kind = (rng.random((n_cells, 1)) > proportions[layer].cumsum(1)[:, :-1]).sum(1)
+        found = rng.poisson(profiles[kind] * rng.lognormal(0, 0.3, size=(n_cells, 1)))
+        found[:, 0] += found.sum(1) == 0  # no cell without counts
+        positions.append(points)
+        counts.append(sp.csr_matrix(found.astype(np.float32)))
+        names = [f"slice{number + 1}_cell{i}" for i in range(n_cells)]
+        columns = {"domain": np.take(layers, layer), "cell_type": kind, "slice": f"slice{number + 1}"}
+        obs.append(pd.DataFrame(columns, index=names).astype(str).astype("category"))
+    return AnnData(
+        sp.vstack(counts, format="csr"),
+        obs=pd.concat(obs).astype(str).astype("category"),
+        var=pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]),
+        obsm={"spatial": np.concatenate(positions)},
     )

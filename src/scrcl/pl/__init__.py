@@ -1,7 +1,7 @@
 """Plots."""
 
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
-from ._plots import cluster_sizes, history, n_clusters, umap
+from ._plots import cluster_sizes, history, n_clusters, spatial, umap
 
 __all__ = [
     "associations_heatmap",
@@ -11,5 +11,6 @@ __all__ = [
     "marker_bars",
     "markers_dotplot",
     "n_clusters",
+    "spatial",
     "umap",
 ]

@@ -123,6 +123,43 @@ def umap(
     return sc.pl.embedding(adata, keys.UMAP_KEY, color=color, **{**options, **kwargs})
 
 
+def spatial(
+    adata: AnnData, color: str = keys.CLUSTERS_KEY, spatial_key: str = "spatial", ax: Axes | None = None, **kwargs: Any
+) -> Axes:
+    """Plot a map of the cells of a slice.
+
+    Parameters
+    ----------
+    adata
+        Cells of one slice; of several, take one: ``adata[adata.obs["slice"] == "a"]``.
+    color
+        Key of ``adata.obs``, or name of a gene, to colour cells by.
+    spatial_key
+        Key of ``adata.obsm`` of the coordinates, of which the first two are drawn, on the same scale. In images the second
+        one points down: ``ax.invert_yaxis()``.
+    ax
+        Axes to draw on; new ones by default.
+    **kwargs
+        Passed to :func:`scanpy.pl.embedding`, such as ``size``.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If ``color`` or ``spatial_key`` is missing.
+    """
+    if color not in adata.var_names:
+        check_key(color, adata.obs, "color", "adata.obs")
+    check_key(spatial_key, adata.obsm, "spatial_key", "adata.obsm")
+    options = {"show": False, "ax": _axes(ax), "frameon": False, "title": color}
+    ax = sc.pl.embedding(adata, spatial_key, color=color, **{**options, **kwargs})
+    ax.set_aspect("equal")
+    return ax
+
+
 def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
     """Two-dimensional UMAP coordinates ``(n, 2)`` of a latent representation ``(n, d)``, float32."""
     from umap import UMAP

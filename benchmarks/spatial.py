@@ -1,0 +1,351 @@
+"""How well clusters agree with domains in space: SCRCL beside smoothing that needs no training.
+
+    python benchmarks/spatial.py --sets starmap_mpfc_BZ5 --seeds 5
+    python benchmarks/spatial.py --ablations             what is left when a part is changed
+    python benchmarks/spatial.py --report                only the tables, from what was run before
+
+A set is an .h5ad file of counts with `obs["domain"]` and `obsm["spatial"]` in `--data`, by default `$SCRCL_DATA` or
+`../shared/data` beside the repository. Labels score, and give K; nothing else. Domains with fewer than 10 cells, and those
+named by `--not-scored`, are clustered but not scored. The runs on a set with a seed are a process of one thread, and their
+results files in `benchmarks/results/spatial`, so that an interrupted benchmark goes on where it stopped; a run is repeated when the data
+have changed or, for SCRCL, its source.
+
+CHAOS is the mean distance of a cell to the nearest one of the same cluster, in standardised coordinates; PAS the share of
+cells of which most of the 10 nearest are in other clusters. Both are small where domains hang together, whether they are
+right or not.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from methods import standard_genes, trained
+from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
+from report import row
+from runs import run_to_file
+from scipy.sparse.linalg import splu
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import NearestNeighbors
+
+PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "numpy", "scipy")
+N_SPATIAL = 6
+STRENGTH = 10.0
+
+#: Labels by the way in which they were found.
+Labels = dict[str, np.ndarray]
+Method = Callable[[ad.AnnData, int, int], Labels]
+
+
+def run_scrcl(
+    adata: ad.AnnData, n_clusters: int, seed: int, train: dict[str, Any] | None = None, **options: Any
+) -> Labels:
+    """SCRCL with its spatial default, but for what is passed to the model and `train`."""
+    model = trained(adata, seed, train, {"spatial_key": "spatial"}, **options)
+    find = partial(model.get_clusters, n_clusters=n_clusters, seed=seed)
+    return {
+        "": find().to_numpy(str),
+        "majority of 20": find(n_majority=20).to_numpy(str),
+        "k-means": find(method="kmeans").to_numpy(str),
+    }
+
+
+def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
+    """Other readouts of one trained model. Reads what is private to the model."""
+    from scrcl._consensus import Ensemble
+
+    model = trained(adata, seed, None, {"spatial_key": "spatial"})
+    reference, latent = model._reference, model._reference_latent["aligned"]
+    smoothed, parts = reference.smoothed, [latent, reference.smoothed]
+    ensembles = {
+        "latent representation only": ([latent], [smoothed], True),
+        "smoothed features only": ([smoothed], [smoothed], True),
+        "joined by cosine": (parts, [smoothed], False),
+        "joined in the latent space": (parts, [latent], True),
+    }
+    return {
+        name: Ensemble.build(points, spaces, seed, euclidean=squared).cut(n_clusters).labels.astype(str)
+        for name, (points, spaces, squared) in ensembles.items()
+    } | {"smoothed features, k-means": kmeans(smoothed, n_clusters, seed)}
+
+
+def run_not_spatial(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
+    return {"": trained(adata, seed).get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str)}
+
+
+def run_slices(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
+    """Each count dealt to one of two slices of the same positions: trained together, and each alone."""
+    counts = sp.csr_matrix(adata.X)
+    first = counts.copy()
+    first.data = np.random.default_rng(0).binomial(counts.data.astype(int), 0.5).astype(np.float32)
+    halves = [ad.AnnData(half, var=adata.var, obsm=dict(adata.obsm)) for half in (first, counts - first)]
+    there = [np.asarray(half.X.sum(1)).ravel() > 0 for half in halves]
+    slices = [half[some].copy() for half, some in zip(halves, there, strict=True)]
+    both = ad.concat(slices, label="slice", index_unique="-")
+    model = trained(both, seed, None, {"spatial_key": "spatial", "sample_key": "slice"})
+    together = model.get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str)
+    labels = {}
+    for number, (slice_, some) in enumerate(zip(slices, there, strict=True)):
+        model = trained(slice_, seed, None, {"spatial_key": "spatial"})
+        found = {
+            "trained alone": model.get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str),
+            "both trained together": together[(both.obs["slice"] == str(number)).to_numpy()],
+        }
+        for way, values in found.items():
+            labels[f"slice {number + 1}, {way}"] = np.full(adata.n_obs, "", dtype=object)
+            labels[f"slice {number + 1}, {way}"][some] = values
+    return {way: values.astype(str) for way, values in labels.items()}
+
+
+def kmeans(space: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    return KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(space).astype(str)
+
+
+def run_pca(adata: ad.AnnData, n_clusters: int, seed: int, smooth: str) -> Labels:
+    """Principal components smoothed over the graph of the 6 nearest cells, then k-means. Independent of SCRCL."""
+    import scanpy as sc
+
+    points = adata.obsm["spatial"]
+    genes = standard_genes(adata)
+    sc.pp.pca(genes, n_comps=min(50, genes.n_obs - 1, genes.n_vars - 1), random_state=seed)
+    graph = NearestNeighbors(n_neighbors=N_SPATIAL).fit(points).kneighbors_graph()
+    graph = sp.csc_matrix(graph.maximum(graph.T))
+    n = graph.shape[0]
+    scale = sp.diags(1 / (graph.sum(1).A1 + 1))
+    mean = scale @ (graph + sp.eye(n))
+    if smooth == "diffused":
+        smoothed = splu(sp.csc_matrix(sp.eye(n) + STRENGTH * (sp.eye(n) - mean))).solve(
+            genes.obsm["X_pca"].astype(float)
+        )
+    else:
+        smoothed = mean @ genes.obsm["X_pca"]
+    return {"": kmeans(smoothed, n_clusters, seed)}
+
+
+METHODS: dict[str, Method] = {
+    "SCRCL": run_scrcl,
+    "diffused PCA": partial(run_pca, smooth="diffused"),
+    "neighbor-mean PCA": partial(run_pca, smooth="mean"),
+    "SCRCL, not spatial": run_not_spatial,
+}
+SLICES, READOUT = "SCRCL, two slices", "SCRCL, readout"
+ABLATIONS: dict[str, Method] = {
+    READOUT: run_parts,
+    "SCRCL, untrained": partial(run_scrcl, train={"max_epochs": 1, "plan_kwargs": {"lr": 0.0, "weight_decay": 0.0}}),
+    "SCRCL, no smoothing": partial(run_scrcl, spatial_smoothing=0.0),
+    "SCRCL, smoothing 5": partial(run_scrcl, spatial_smoothing=5.0),
+    "SCRCL, smoothing 20": partial(run_scrcl, spatial_smoothing=20.0),
+    "SCRCL, joined with similar cells": partial(run_scrcl, spatial_mode="join"),
+    "SCRCL, Delaunay": partial(run_scrcl, spatial_graph="delaunay"),
+    "SCRCL, 12 neighbors in space": partial(run_scrcl, n_spatial_neighbors=12),
+}
+ALL = {**METHODS, SLICES: run_slices, **ABLATIONS}
+#: Methods whose results do not depend on the source of SCRCL.
+RIVALS = ("diffused PCA", "neighbor-mean PCA")
+
+
+def score(truth: np.ndarray, scored: np.ndarray, points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Agreement with the domains, and continuity, of the cells that have a label."""
+    there = labels != ""
+    both = there & scored
+    return {
+        "ARI": float(adjusted_rand_score(truth[both], labels[both])),
+        "CHAOS": chaos(points[there], labels[there]),
+        "PAS": pas(points[there], labels[there]),
+    }
+
+
+def chaos(points: np.ndarray, labels: np.ndarray) -> float:
+    points = (points - points.mean(0)) / points.std(0)
+    total = 0.0
+    for label in np.unique(labels):
+        own = points[labels == label]
+        if len(own) > 1:
+            total += NearestNeighbors(n_neighbors=1).fit(own).kneighbors()[0].sum()
+    return float(total / len(points))
+
+
+def pas(points: np.ndarray, labels: np.ndarray, n_neighbors: int = 10) -> float:
+    near = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(return_distance=False)
+    return float(((labels[near] != labels[:, None]).sum(1) > n_neighbors / 2).mean())
+
+
+def available_sets(data: Path) -> list[str]:
+    names = []
+    for path in sorted(data.glob("*.h5ad")):
+        adata = ad.read_h5ad(path, backed="r")
+        if "domain" in adata.obs and "spatial" in adata.obsm:
+            names.append(path.stem)
+    return names
+
+
+def inputs(path: Path, method: str, not_scored: list[str]) -> dict[str, Any]:
+    """What a result depends on."""
+    source = digest(*sorted((ROOT / "src").rglob("*.py"))) if method not in RIVALS else ""
+    return {"data": digest(path), "source": source, "not_scored": not_scored}
+
+
+def work(path: Path, method: str, seed: int, not_scored: list[str]) -> dict[str, Any]:
+    """One run in this process."""
+    adata = ad.read_h5ad(path)
+    truth = adata.obs["domain"].astype(object).fillna("").to_numpy(dtype=str)
+    names, sizes = np.unique(truth, return_counts=True)
+    names = names[(sizes >= SMALLEST_CLASS) & ~np.isin(names, [*not_scored, ""])]
+    points = np.asarray(adata.obsm["spatial"], dtype=float)
+    bare = ad.AnnData(adata.X, var=adata.var[[]], obsm={"spatial": points})  # no label goes any further
+    start = time.perf_counter()
+    labels = ALL[method](bare, len(names), seed)
+    return {
+        **inputs(path, method, not_scored),
+        "seconds": time.perf_counter() - start,
+        "cells": adata.n_obs,
+        "genes": adata.n_vars,
+        "domains": len(names),
+        "scores": {way: score(truth, np.isin(truth, names), points, found) for way, found in labels.items()},
+        "versions": {package: version(package) for package in PACKAGES},
+        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+
+
+def result_file(name: str, method: str, seed: int) -> Path:
+    return RESULTS / "spatial" / name / method.replace(", ", "-").replace(" ", "-") / f"{seed}.json"
+
+
+def read_result(path: Path, method: str, seed: int, not_scored: list[str]) -> dict[str, Any] | None:
+    """A result that is there and of these data and this source."""
+    file = result_file(path.stem, method, seed)
+    result = json.loads(file.read_text()) if file.exists() else {}
+    return result if inputs(path, method, not_scored).items() <= result.items() else None
+
+
+def table(runs: pd.DataFrame, digits: int = 3) -> list[str]:
+    """ARI by set, mean and worst seed, with the means over sets."""
+    names = sorted(runs["set"].unique())
+    lines = [row(["", *names, "mean ARI", "CHAOS", "PAS", "seconds"]), row(["---"] * (len(names) + 5))]
+    for label, group in runs.groupby("label", sort=False):
+        by_set = group.groupby("set")
+        mean, worst = by_set["ARI"].mean(), by_set["ARI"].min()
+        cells = [f"{mean[name]:.{digits}f} ({worst[name]:.{digits}f})" if name in mean else "–" for name in names]
+        if len(mean) < len(names):
+            lines.append(row([str(label), *cells, "–", "–", "–", "–"]))
+            continue
+        others = [f"{by_set[score].mean().mean():.3f}" for score in ("CHAOS", "PAS")]
+        seconds = f"{by_set['seconds'].mean().mean():.1f}"
+        lines.append(row([str(label), *cells, f"**{mean.mean():.3f}** ({worst.mean():.3f})", *others, seconds]))
+    return [*lines, ""]
+
+
+def seeds_of(runs: pd.DataFrame) -> list[str]:
+    """Which seeds the methods were run with."""
+    by_seeds: dict[str, list[str]] = {}
+    for method, group in runs.groupby("method", sort=False):
+        by_seeds.setdefault(", ".join(map(str, sorted(group["seed"].unique()))), []).append(str(method))
+    if len(by_seeds) == 1:
+        return [f"Seeds {next(iter(by_seeds))}."]
+    return ["; ".join(f"{', '.join(methods)}: seeds {seeds}" for seeds, methods in by_seeds.items()) + "."]
+
+
+def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path) -> None:
+    runs = pd.DataFrame(
+        {
+            "set": name,
+            "seed": seed,
+            "method": method,
+            "way": way,
+            "label": f"{method}, {way}" if way else method,
+            "seconds": result["seconds"],
+            **scores,
+        }
+        for (name, method, seed), result in results.items()
+        for way, scores in result["scores"].items()
+    )
+    lines = ["ARI by set with K given: mean over seeds (worst seed).", ""]
+    for title, methods in [("", list(METHODS)), ("Two slices of one tissue", [SLICES]), ("Parts", list(ABLATIONS))]:
+        part = runs[runs["method"].isin(methods)]
+        if not len(part):
+            continue
+        if title == "Parts":
+            part = part[(part["way"] == "") | (part["method"] == READOUT)]
+            part = pd.concat([runs[(runs["label"] == "SCRCL") & runs["seed"].isin(part["seed"])], part])
+        lines += [f"### {title}", ""] if title else []
+        lines += [*table(part), *seeds_of(part), ""]
+    some = next(iter(results.values()))
+    versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
+    sizes = {
+        name: f"{r['cells']:,} cells, {r['genes']:,} genes, K = {r['domains']}" for (name, _, _), r in results.items()
+    }
+    lines += ["; ".join(f"{name}: {size}" for name, size in sorted(sizes.items())) + ".", ""]
+    lines += [f"One thread of {some['machine']}; {versions}.", ""]
+    path.parent.mkdir(exist_ok=True)
+    path.with_suffix(".md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("SCRCL_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--sets", nargs="+", help="names of sets (default: all)")
+    parser.add_argument("--methods", nargs="+", choices=ALL, default=[*METHODS, SLICES])
+    parser.add_argument("--ablations", action="store_true", help="run the ablations in place of the methods")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--not-scored", nargs="*", default=["undetermined"], help="values of domain that are none")
+    parser.add_argument("--output", default="spatial", help="name of the report in benchmarks/results")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        path, seed = Path(arguments.work[0]), int(arguments.work[1])
+        warnings.simplefilter("ignore")
+        print(json.dumps({method: work(path, method, seed, arguments.not_scored) for method in arguments.methods}))
+        return
+    names = arguments.sets or available_sets(arguments.data)
+    paths = [arguments.data / f"{name}.h5ad" for name in names]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing or not paths:
+        sys.exit(
+            f"No {', '.join(missing) or '.h5ad files with a domain and coordinates'} in {arguments.data}. Pass --data."
+        )
+    if not arguments.report:
+        methods = list(ABLATIONS) if arguments.ablations else arguments.methods
+        # Seeds outside, so that an interrupted benchmark has all methods side by side.
+        for seed, path in itertools.product(range(arguments.seeds), paths):
+            todo = [name for name in methods if read_result(path, name, seed, arguments.not_scored) is None]
+            if todo:
+                print(f"{path.stem}, seed {seed}: {', '.join(todo)}", file=sys.stderr, flush=True)
+                options = ["--not-scored", *arguments.not_scored, "--methods", *todo, "--work", str(path), str(seed)]
+                together = result_file(path.stem, "together", seed)
+                run_to_file(together, [__file__, *options])
+                for name, result in json.loads(together.read_text()).items():
+                    file = result_file(path.stem, name, seed)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(json.dumps(result) + "\n")
+                together.unlink()
+    results = {
+        (path.stem, method, seed): result
+        for path in paths
+        for method in ALL
+        for seed in range(100)
+        if result_file(path.stem, method, seed).exists()
+        and (result := read_result(path, method, seed, arguments.not_scored))
+    }
+    if not results:
+        sys.exit("Nothing was run yet with these data and this source.")
+    write_report(results, RESULTS / arguments.output)
+
+
+if __name__ == "__main__":
+    main()
