@@ -1139,7 +1139,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         """
         folder = Path(dir_path)
         if folder.exists() and not overwrite:
-            raise ValueError(f"dir_path={str(folder)!r} exists already. Name another folder, or pass `overwrite=True`.")
+            raise ValueError(f"dir_path={str(folder)!r} already exists. Name another folder, or pass `overwrite=True`.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
             try:
