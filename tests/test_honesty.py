@@ -55,7 +55,7 @@ def test_no_source_file_names_a_label():
 
     folder = Path(scrcl.__file__).parent
     readers = {file.name for file in folder.rglob("*.py") if ".obs[" in file.read_text()}
-    assert readers <= {"cli.py", "datasets.py", "_plots.py", "_model.py", "_genes.py", "_spatialdata.py"}
+    assert readers <= {"cli.py", "datasets.py", "_plots.py", "_model.py", "_genes.py", "_spatialdata.py", "_reading.py"}
     # Which element of a SpatialData a row of its table belongs to.
     assert (folder / "_spatialdata.py").read_text().count(".obs[attributes[name]]") == 1
     genes = (folder / "_genes.py").read_text()
@@ -63,6 +63,9 @@ def test_no_source_file_names_a_label():
     assert genes.count(".obs[keys.MARKER_GROUPS_KEY] = self.get_clusters(adata)") == 1
     assert genes.count("adata.obs[") == 2
     code = (folder / "_model.py").read_text()
-    assert code.count(" = adata.obs[sample_key]") == 1  # which slice a cell in space is in
-    assert code.count(".obs[") == 3
+    assert code.count(".obs[") == 1
+    # Which slice a cell in space is in, and the message that names the column.
+    read = (folder / "_reading.py").read_text()
+    assert read.count(" = adata.obs[sample_key]") == 1
+    assert read.count(".obs[") == 2
     assert '>>> adata.obs["scrcl"] = model.get_clusters()' in code

@@ -25,11 +25,9 @@ from . import _constants as keys
 from ._associations import GeneMap
 from ._batches import GraphDataModule
 from ._checks import (
-    as_features,
     as_rows,
     check_at_least,
     check_cells_have_counts,
-    check_key,
     check_n_clusters,
     check_option,
     check_unique_genes,
@@ -37,7 +35,6 @@ from ._checks import (
 )
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
 from ._consensus import N_MICRO, Ensemble
-from ._counts import Counts
 from ._features import NORMALIZATIONS, CountFeatures, Moments, sample_cells, variable_genes
 from ._genes import GeneMixin
 from ._graph import (
@@ -45,7 +42,6 @@ from ._graph import (
     directed_propagation,
     gene_graph,
     nearest_neighbors,
-    normalized_adjacency,
     symmetric_adjacency,
 )
 from ._inference import REPRESENTATIONS, Encoded, Representation, View, encode, encode_new
@@ -56,17 +52,14 @@ from ._multimodal import CountsField, MultimodalMixin, check_enough_cells
 from ._networks import prior_gene_graph, read_network
 from ._number import NumberOfClusters, cast_votes, estimate_number, median
 from ._progress import begin
+from ._reading import read_counts, read_graph, read_positions, read_space, read_spatial_graph
 from ._reference import Reference, Spaces
+from ._space import SpatialMixin, graph_options, refuse_space_options
 from ._spatial import (
     SPATIAL_GRAPHS,
-    Slices,
     Space,
     SpatialGraph,
-    join_reference,
     majority,
-    read_slices,
-    select,
-    spatial_graph,
     varying_in_space,
 )
 from ._training import OnNewWeights, SCRCLTrainingPlan, SCRCLTrainRunner
@@ -99,22 +92,11 @@ PLAN_OPTIONS = (
     "spread_weight",
 )
 
-#: What is said of space: the arguments by the names they have in :class:`Space`, their defaults, and those of the graph.
-SPACE_ARGUMENTS = {
-    "kind": "spatial_graph",
-    "n_neighbors": "n_spatial_neighbors",
-    "radius": "radius",
-    "smoothing": "spatial_smoothing",
-    "joined": "spatial_mode",
-}
-SPACE_DEFAULTS = {"kind": "knn", "n_neighbors": 6, "radius": None, "smoothing": 10.0, "joined": False}
-GRAPH_OPTIONS = ("kind", "n_neighbors", "radius")
-
 Method = Literal["consensus", "kmeans", "leiden"]
 NETWORK_MODES = ("join", "replace")
 
 
-class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
+class SCRCL(GeneMixin, MultimodalMixin, SpatialMixin, BaseModelClass):
     r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
 
     Finds cell types without labels. Two views of each cell, by itself and among its neighbours, are brought into
@@ -254,7 +236,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
                 "joined": spatial_mode == "join",
             }
             if isinstance(adata, MuData):
-                _refuse_space_options(space)
+                refuse_space_options(space)
                 self._prepare_mudata(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode)
             else:
                 self._prepare(adata, n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode, space)
@@ -329,20 +311,20 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             # As scvi-tools does elsewhere: a view cannot be written to, so it becomes data of its own, in place.
             adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
         check_unique_genes(adata.var_names)
-        _read_counts(adata, layer).check()
+        read_counts(adata, layer).check()
         fields = [CountsField(layer)]
         if features_key is not None:
-            space = _read_space(adata, features_key)
+            space = read_space(adata, features_key)
             if "source_registry" not in kwargs and (space == space[0]).all():
                 raise ValueError(f"adata.obsm[{features_key!r}] is the same for all cells. Name a space that varies.")
             fields.append(ObsmField(keys.FEATURES_KEY, features_key))
         # Data on which a saved model is loaded need no graph: the model places their cells in its own.
         if neighbors_key is not None and "source_registry" not in kwargs:
-            _read_graph(adata, neighbors_key)
+            read_graph(adata, neighbors_key)
         if spatial_key is not None:
-            slices = _read_slices(adata, spatial_key, sample_key)
+            slices = read_positions(adata, spatial_key, sample_key)
             if spatial_neighbors_key is not None and "source_registry" not in kwargs:
-                _read_spatial_graph(adata, spatial_neighbors_key, slices)
+                read_spatial_graph(adata, spatial_neighbors_key, slices)
         elif sample_key is not None or spatial_neighbors_key is not None:
             given = "sample_key" if sample_key is not None else "spatial_neighbors_key"
             raise ValueError(f"{given} tells of cells in space. Name their coordinates, too: `spatial_key='spatial'`.")
@@ -368,26 +350,13 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         """Build features and graphs from the data, and write them where the user can see them."""
         spatial_key, neighbors_key = self.get_setup_arg("spatial_key"), self.get_setup_arg("neighbors_key")
         in_space = spatial_key is not None
-        graph_key = self.get_setup_arg("spatial_neighbors_key")
-        changed = _changed(space_options)
-        if not in_space:
-            _refuse_space_options(space_options)
-        if graph_key is not None and (unused := [name for name in changed if name in GRAPH_OPTIONS]):
-            raise ValueError(
-                f"{SPACE_ARGUMENTS[unused[0]]} would not be used beside the graph of spatial_neighbors_key={graph_key!r}. "
-                "Leave one of them out."
-            )
-        if in_space and neighbors_key is not None and not space_options["joined"]:
-            raise ValueError(
-                f"neighbors_key={neighbors_key!r} would not be used beside the spatial graph. Pass "
-                "`SCRCL(adata, spatial_mode='join')`, or leave it out."
-            )
+        self._check_space_options(space_options)
         # The graph in space is built first, as it is quick and may be refused.
         slices = self._slices(adata) if in_space else None
-        spatial = None if slices is None else self._spatial_graph(adata, slices, **_graph_options(space_options))
+        spatial = None if slices is None else self._spatial_graph(adata, slices, **graph_options(space_options))
         if spatial is None or space_options["joined"]:
             check_enough_cells(adata.n_obs, n_neighbors, "adata")
-        counts = _read_counts(adata, self.get_setup_arg("layer"))
+        counts = read_counts(adata, self.get_setup_arg("layer"))
         n_features = len(NORMALIZATIONS) * min(n_components, n_top_genes, counts.n_genes)
         warn_if_short(
             for_cells(counts.n_cells, n_features, self._module_kwargs["n_hidden"], n_neighbors),
@@ -415,7 +384,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             for rows, block in kept.blocks():
                 features[rows] = transform.transform(block, moments.totals[rows])
         else:
-            space = _read_space(adata, features_key)
+            space = read_space(adata, features_key)
             center = space.mean(0)
             scale = 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
             features = (space - center) * scale
@@ -433,7 +402,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             distances = neighbors.to_sparse(neighbors.distances)
             adjacency = symmetric_adjacency(neighbors.to_sparse())
         else:
-            adjacency = symmetric_adjacency(_read_graph(adata, neighbors_key))
+            adjacency = symmetric_adjacency(read_graph(adata, neighbors_key))
         if spatial is not None and space_options["joined"]:
             adjacency = symmetric_adjacency(adjacency + spatial)
 
@@ -487,20 +456,6 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             f"cell graph {_describe(neighbors_key, n_neighbors, placed)}, {adjacency.nnz // 2:,} edges"
         )
 
-    def _slices(self, adata: AnnData) -> Slices:
-        """Where any cells are."""
-        return _read_slices(adata, self.get_setup_arg("spatial_key"), self.get_setup_arg("sample_key"))
-
-    def _spatial_graph(
-        self, adata: AnnData, slices: Slices, rows: np.ndarray | None = None, **options: Any
-    ) -> sp.csr_array:
-        """The spatial graph of any cells, or of some of them."""
-        key = self.get_setup_arg("spatial_neighbors_key")
-        if key is None:
-            return spatial_graph(slices if rows is None else select(slices, rows), **options)
-        graph = symmetric_adjacency(_read_spatial_graph(adata, key, slices))
-        return graph if rows is None else graph[rows][:, rows]
-
     def _write_reference(
         self, adata: AnnData, columns: np.ndarray, distances: sp.csr_array | None, parameters: dict[str, Any]
     ) -> None:
@@ -536,7 +491,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             return self._read_modalities(adata, rows)
         features_key = self.get_setup_arg("features_key")
         if reference.center is not None:
-            space = _read_space(adata, features_key)
+            space = read_space(adata, features_key)
             if space.shape[1] != len(reference.center):
                 raise ValueError(
                     f"adata.obsm[{features_key!r}] has {space.shape[1]} columns, but the model was built on "
@@ -565,7 +520,7 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
                 UserWarning,
                 stacklevel=settings.warnings_stacklevel,
             )
-        counts = _read_counts(adata, layer)
+        counts = read_counts(adata, layer)
         if not np.array_equal(every, np.arange(adata.n_vars)):
             counts = counts.select(every)
         # Columns of the genes read, in the model's order; a missing gene takes an empty column at the end.
@@ -1008,27 +963,6 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
         hidden = self._encoded.hidden
         return known, encode_new(self.module, features, received, own, weights, reference.features, hidden), features
 
-    def _find_in_space(self, adata: AnnData, rows: np.ndarray) -> tuple[np.ndarray, dict[View, np.ndarray], np.ndarray]:
-        """The same for cells in space: new ones are seen among all cells of their slices."""
-        reference = self._reference
-        space = reference.space
-        assert space is not None
-        slices, features = self._slices(adata), self._read_features(adata, None)
-        known = reference.identify_in_space(slices, features)[rows]
-        new = rows[known < 0]
-        around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
-        if not len(new):
-            return known, {name: z[:0] for name, z in self._reference_latent.items()}, reference.features[:0]
-        graph = self._spatial_graph(adata, slices, around, **_graph_options(vars(space)))
-        features = space.smooth(graph, features[around])
-        propagation = normalized_adjacency(graph)
-        if space.joined:
-            propagation = join_reference(graph, reference.adjacency, reference.neighbors(features))
-            features = np.concatenate([reference.features, features])
-        latent = encode(self.module, features, propagation, np.ones((len(features), 1), np.float32)).latent
-        placed = len(features) - len(around) + np.searchsorted(around, new)
-        return known, {name: z[placed] for name, z in latent.items()}, features[placed]
-
     @cached_property
     def _encoded(self) -> Encoded:
         """What the network makes of the cells of the model."""
@@ -1206,19 +1140,6 @@ class SCRCL(GeneMixin, MultimodalMixin, BaseModelClass):
             return super().load(dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs)
 
 
-def _changed(space_options: dict[str, Any]) -> list[str]:
-    """Options of cells in space that are not at their defaults."""
-    return [name for name, value in space_options.items() if value != SPACE_DEFAULTS[name]]
-
-
-def _refuse_space_options(space_options: dict[str, Any]) -> None:
-    if changed := _changed(space_options):
-        raise ValueError(
-            f"{SPACE_ARGUMENTS[changed[0]]} tells of cells in space. Name their coordinates: "
-            "`setup_anndata(adata, spatial_key='spatial')`."
-        )
-
-
 def _named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
     names: Any = [str(number) for number in range(n_clusters)]
     return pd.Categorical.from_codes(labels, pd.Index(names))
@@ -1244,63 +1165,6 @@ def _warn_if_undetermined(n_clusters: int, agreement: float) -> None:
             UserWarning,
             stacklevel=settings.warnings_stacklevel,
         )
-
-
-def _read_counts(adata: AnnData, layer: str | None) -> Counts:
-    if layer is None:
-        return Counts.of(adata.X, "adata.X")
-    check_key(layer, adata.layers, "layer", "adata.layers")
-    return Counts.of(adata.layers[layer], f"adata.layers[{layer!r}]")
-
-
-def _read_space(adata: AnnData, key: str) -> np.ndarray:
-    check_key(key, adata.obsm, "features_key", "adata.obsm")
-    return as_features(adata.obsm[key], f"adata.obsm[{key!r}]")
-
-
-def _read_graph(adata: AnnData, key: str, argument: str = "neighbors_key", how: str | None = None) -> sp.csr_array:
-    check_key(key, adata.uns, argument, "adata.uns")
-    entry = adata.uns[key]
-    graph_key = entry.get("connectivities_key") if isinstance(entry, dict) else None
-    if graph_key is None:
-        raise ValueError(
-            f"adata.uns[{key!r}] does not describe a cell graph. Build one first: "
-            f"{how or f'`scanpy.pp.neighbors(adata, key_added={key!r})`'}."
-        )
-    check_key(graph_key, adata.obsp, f"the graph of {argument}={key!r},", "adata.obsp")
-    graph = sp.csr_array(adata.obsp[graph_key])
-    if not np.isfinite(graph.data).all():
-        raise ValueError(f"adata.obsp[{graph_key!r}] holds NaN or infinite weights. Build the graph again.")
-    return graph
-
-
-def _read_slices(adata: AnnData, key: str, sample_key: str | None) -> Slices:
-    check_key(key, adata.obsm, "spatial_key", "adata.obsm")
-    samples = None
-    if sample_key is not None:
-        check_key(sample_key, adata.obs, "sample_key", "adata.obs")
-        samples = adata.obs[sample_key]
-    return read_slices(adata.obsm[key], samples, f"adata.obsm[{key!r}]", f"adata.obs[{sample_key!r}]")
-
-
-def _read_spatial_graph(adata: AnnData, key: str, slices: Slices) -> sp.csr_array:
-    if key in adata.obsp:
-        graph = sp.csr_array(adata.obsp[key])
-    else:
-        check_key(key, adata.uns, "spatial_neighbors_key", "adata.uns or adata.obsp")
-        graph = _read_graph(adata, key, "spatial_neighbors_key", "`squidpy.gr.spatial_neighbors(adata)`")
-    edges = graph.tocoo()
-    between = (slices.samples[edges.row] != slices.samples[edges.col]) & (edges.data != 0)
-    if between.any():
-        raise ValueError(
-            f"The graph of spatial_neighbors_key={key!r} has {between.sum():,} edges between slices. Build it for each "
-            "slice: `squidpy.gr.spatial_neighbors(adata, library_key=...)`."
-        )
-    return graph
-
-
-def _graph_options(space: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: space[name] for name in GRAPH_OPTIONS}
 
 
 def _describe(neighbors_key: str | None, n_neighbors: int, space: Space | None) -> str:
