@@ -1,6 +1,6 @@
 """Time and memory of each phase from a thousand to a million cells, beside Scanpy and scVI on the same cells.
 
-    python benchmarks/scale.py --folder /data/cells                 1k, 10k, 100k and 1M cells; makes the files first
+    python benchmarks/scale.py --folder /data/cells                 1k to 1M cells; makes the files first
     python benchmarks/scale.py --folder /data/cells --sizes 1000 10000
     python benchmarks/scale.py --report                             only the table, from what was run before
 
@@ -35,7 +35,7 @@ from resample import write
 from sklearn.metrics import adjusted_rand_score
 
 RESULTS = Path(__file__).parent / "results"
-SIZES = (1_000, 10_000, 100_000, 1_000_000)
+SIZES = (1_000, 10_000, 20_000, 100_000, 1_000_000)
 METHODS = ("SCRCL", "Scanpy", "scVI")
 #: Cells on which the genes of scVI are chosen.
 CHOOSING = 100_000
