@@ -8,10 +8,15 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import scvi
+import torch
+from threadpoolctl import threadpool_limits
 
 import scrcl
 
 mpl.use("Agg")
+# Threads cost more than they give with arrays this small, above all where others want the cores too.
+torch.set_num_threads(1)
+threadpool_limits(1)
 
 
 def simulate(n_cells: int = 150, n_genes: int = 120, n_types: int = 3, seed: int = 0) -> ad.AnnData:
