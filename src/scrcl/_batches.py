@@ -2,7 +2,7 @@
 
 Cells drawn independently would hardly ever meet their neighbours. So the cells are divided into small neighbourhoods by a
 random-projection tree, and a batch is made of random neighbourhoods and the graph among their cells: each cell keeps
-most of its neighbours, and meets cells from everywhere. The division is drawn anew at each epoch. A single batch holds all
+more of its neighbours than chance leaves it, and meets cells from everywhere. The division is drawn anew at each epoch. A single batch holds all
 cells and the whole graph.
 """
 

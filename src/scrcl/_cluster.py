@@ -101,8 +101,7 @@ def fit_kmeans(points: np.ndarray, n_clusters: int, n_starts: int, seed: int) ->
     fit = KMeans(n_clusters, n_init=n_starts, random_state=seed)
     if len(points) <= SAMPLED_POINTS:
         return fit.fit_predict(points), fit.cluster_centers_
-    chosen = np.random.default_rng(seed).choice(len(points), SAMPLED_POINTS, replace=False)
-    return fit.fit(points[chosen]).predict(points), fit.cluster_centers_
+    return fit.fit(_sample(points, seed)).predict(points), fit.cluster_centers_
 
 
 def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
@@ -133,7 +132,7 @@ def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: in
         Seed of the optimiser and of the choice of points.
     """
     if len(points) > SAMPLED_POINTS:
-        points = points[np.random.default_rng(seed).choice(len(points), SAMPLED_POINTS, replace=False)]
+        points = _sample(points, seed)
     network = _network(points)
     return [_divide(points, network, resolution, seed).n_clusters for resolution in resolutions]
 
@@ -172,6 +171,11 @@ def leiden_with(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
             stacklevel=2,
         )
     return best
+
+
+def _sample(points: np.ndarray, seed: int) -> np.ndarray:
+    """As many of the points, drawn at random, as suffice."""
+    return points[np.random.default_rng(seed).choice(len(points), SAMPLED_POINTS, replace=False)]
 
 
 def _network(points: np.ndarray) -> igraph.Graph:

@@ -254,6 +254,10 @@ class CountFeatures:
                 features[rows, part] = self.projections[name](normalized[name])
         return features
 
+    def joining(self, features: np.ndarray) -> list[np.ndarray]:
+        """The normalisations by which clusters are joined among features ``(n, d)``, each by itself."""
+        return [features[:, part] for name, part in self.parts.items() if name in JOINING]
+
     def stabilized(self, features: np.ndarray) -> np.ndarray:
         """The stabilised normalisations among features ``(n, d)``."""
         return np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1)

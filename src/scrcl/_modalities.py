@@ -12,7 +12,6 @@ from sklearn.preprocessing import normalize
 from ._associations import log_expression
 from ._counts import Counts
 from ._features import (
-    JOINING,
     LOG,
     CountFeatures,
     Moments,
@@ -126,7 +125,7 @@ class Rna(Modality):
         return self.counts.select_stabilized(features)
 
     def joining(self, features: np.ndarray) -> list[np.ndarray]:
-        return [features[:, part] for name, part in self.counts.parts.items() if name in JOINING]
+        return self.counts.joining(features)
 
     def judged(self, features: np.ndarray) -> list[np.ndarray]:
         return [features[:, part] for part in self.counts.parts.values()]

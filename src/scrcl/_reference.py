@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 from sklearn.preprocessing import normalize
 
-from ._features import JOINING, CountFeatures
+from ._features import CountFeatures
 from ._graph import Neighbors, NeighborSearch, normalized_adjacency
 from ._mapping import DistanceScale
 from ._spatial import Slices, Space, find_cells
@@ -178,7 +178,7 @@ class Reference(Cells):
         """Features ``(n, d_i)`` by which clusters are joined: of each normalisation, the user's own, or the smoothed ones."""
         if self.center is not None or self.space is not None:
             return [self.features]
-        return [self.features[:, part] for name, part in self.transform.parts.items() if name in JOINING]
+        return self.transform.joining(self.features)
 
     @cached_property
     def search_space(self) -> np.ndarray:
