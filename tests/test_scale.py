@@ -1,5 +1,6 @@
 """Batches, inference in chunks, several devices, checkpoints and foreseen lack of memory."""
 
+import json
 import os
 import signal
 import subprocess
@@ -187,7 +188,9 @@ def run_script(script: str, folder: Path, *arguments: str) -> subprocess.Complet
 
 
 DEVICES = """
+import json
 import os
+from pathlib import Path
 import torch
 import scvi
 import scrcl
@@ -203,7 +206,8 @@ model = scrcl.SCRCL(adata, n_hidden=16, n_refined=8, n_components=10)
 model.train(3, batch_size=50, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False)
 weights = sum(float(weight.detach().double().abs().sum()) for weight in model.module.parameters())
 clusters = model.get_clusters(n_clusters=3).value_counts().tolist()
-print("RANK", os.environ["LOCAL_RANK"], sizes, weights, clusters, torch.distributed.get_backend(), flush=True)
+found = {"sizes": sizes, "weights": weights, "clusters": clusters, "backend": torch.distributed.get_backend()}
+Path(f"rank{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
 """
 
 
@@ -211,15 +215,14 @@ def test_two_devices(tmp_path):
     """Two processes share the batches of each epoch, and end with the same weights."""
     done = run_script(DEVICES, tmp_path)
     assert done.returncode == 0, done.stderr
-    ranks = dict(line[5:].split(" ", 1) for line in done.stdout.splitlines() if line.startswith("RANK"))
-    assert set(ranks) == {"0", "1"}
-    assert ranks["0"].endswith("gloo")
+    assert {path.name for path in tmp_path.glob("rank*")} == {"rank0.json", "rank1.json"}
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert first["backend"] == "gloo"
     # 150 cells in 4 batches, the next multiple of 2 above 150 / 50; each process has 2 of them in each of 3 epochs.
-    for rank in "01":
-        sizes = [int(size) for size in ranks[rank].split("]")[0].strip("[").split(",")]
+    for sizes in (first.pop("sizes"), second.pop("sizes")):
         assert len(sizes) == 6
         assert sum(sizes) in range(3 * 74, 3 * 76 + 1)
-    assert ranks["0"].split("]", 1)[1] == ranks["1"].split("]", 1)[1], "weights and clusters are the same"
+    assert first == second, "weights and clusters are the same"
 
 
 KILLED = """
