@@ -13,8 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
-#: Targets up to which neighbours are searched for exactly.
-EXACT_TARGETS = 20_000
+#: Targets up to which neighbours are searched for exactly. Compiling the approximate search takes longer than that.
+EXACT_TARGETS = 50_000
 #: Neighbours that nearest-neighbour descent keeps of each target; more than are asked for, so that these are found.
 DESCENT_NEIGHBORS = 30
 #: How much farther than the farthest neighbour found so far a query looks.

@@ -1,6 +1,6 @@
 """Exact inference over graphs of any size: layer by layer, in chunks of cells."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._graph import to_torch
 from ._module import SCRCLModule
 from ._progress import track
 
@@ -54,11 +55,12 @@ def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array,
         ``(n, M)`` weights of the modalities.
     """
     module.eval()
-    hidden = np.concatenate([_convolve(module, propagation[rows] @ features) for rows in _chunks(len(features))])
-    latent = [
-        _represent(module, features[rows], propagation[rows] @ hidden, weights[rows]) for rows in _chunks(len(features))
-    ]
-    return Encoded(hidden, _join(latent))
+    n = len(features)
+    hidden = np.concatenate([_convolve(module, _product(propagation[rows], features)) for rows in _chunks(n)])
+    latent = (
+        _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows]) for rows in _chunks(n)
+    )
+    return Encoded(hidden, _join(latent, n))
 
 
 @torch.inference_mode()
@@ -87,17 +89,23 @@ def encode_new(
         Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, M h)``.
     """
     module.eval()
-    latent = []
-    for rows in _chunks(len(features)):
-        hidden = _convolve(module, received[rows] @ reference_features + own * features[rows])
-        propagated = received[rows] @ reference_hidden + own * hidden
-        latent.append(_represent(module, features[rows], propagated, weights[rows]))
-    return _join(latent)
+
+    def chunk(rows: slice) -> dict[View, np.ndarray]:
+        hidden = _convolve(module, _product(received[rows], reference_features) + own * features[rows])
+        propagated = _product(received[rows], reference_hidden) + own * hidden
+        return _represent(module, features[rows], propagated, weights[rows])
+
+    return _join(map(chunk, _chunks(len(features))), len(features))
 
 
 def _chunks(n: int) -> Iterator[slice]:
     starts = range(0, n, CHUNK_CELLS)
     return track((slice(start, min(start + CHUNK_CELLS, n)) for start in starts), len(starts))
+
+
+def _product(matrix: sp.csr_array, values: np.ndarray) -> np.ndarray:
+    # On all cores, which that of SciPy is not.
+    return (to_torch(matrix) @ torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))).numpy()
 
 
 def _tensor(module: SCRCLModule, values: np.ndarray) -> Tensor:
@@ -134,5 +142,14 @@ def _weigh(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
     return F.normalize(sum(weight[:, None] * part for weight, part in zip(weights.T, parts, strict=True)))
 
 
-def _join(chunks: list[dict[View, np.ndarray]]) -> dict[View, np.ndarray]:
-    return {view: np.concatenate([chunk[view] for chunk in chunks]) for view in chunks[0]}
+def _join(chunks: Iterable[dict[View, np.ndarray]], n: int) -> dict[View, np.ndarray]:
+    joined: dict[View, np.ndarray] = {}
+    start = 0
+    for chunk in chunks:
+        stop = start + len(chunk["aligned"])
+        for view, values in chunk.items():
+            if view not in joined:
+                joined[view] = np.empty((n, values.shape[1]), dtype=np.float32)
+            joined[view][start:stop] = values
+        start = stop
+    return joined
