@@ -156,13 +156,17 @@ def measure(method: str, size: int, folder: Path, threads: int) -> None:
     result.write_text(done.stdout.splitlines()[-1] + "\n")
 
 
-def exponent(sizes: list[int], values: list[float]) -> str:
-    """Slope of the logarithms; the smallest size is left out, where constant costs rule."""
-    kept = [(size, value) for size, value in zip(sizes, values, strict=True) if size > min(SIZES) and value > 0]
-    if len(kept) < 2:
-        return "–"
-    x, y = np.log(kept).T
-    return f"{np.polyfit(x, y, 1)[0]:.2f}"
+def exponents(sizes: list[int], values: list[float]) -> str:
+    """Cells of the table with the slope of the logarithms over all sizes, and without the smallest, where constants rule."""
+    found = []
+    for least in (min(SIZES), sorted(SIZES)[1]):
+        kept = [(size, value) for size, value in zip(sizes, values, strict=True) if size >= least and value > 0]
+        if len(kept) > 1:
+            x, y = np.log(kept).T
+            found.append(f"{np.polyfit(x, y, 1)[0]:.2f}")
+        else:
+            found.append("–")
+    return " | ".join(found)
 
 
 def report(threads: int) -> str:
@@ -173,8 +177,8 @@ def report(threads: int) -> str:
         if (path := RESULTS / "scale" / f"{method}-{size}.json").exists()
     }
     lines = [
-        "Seconds of each phase and peak memory. Exponents are fitted to 10,000 cells and more; times in one run, beside other "
-        "work of the machine, so compare ratios.",
+        "Seconds of each phase and peak memory, with exponents fitted to all sizes and to those from 10,000 cells on. Machines are "
+        "noisy, so compare ratios.",
     ]
     totals: dict[tuple[str, int], float] = {}
     for method in METHODS:
@@ -182,21 +186,26 @@ def report(threads: int) -> str:
         if not sizes:
             continue
         phases = list(dict.fromkeys(name for size in sizes for name in runs[method, size]["seconds"]))
-        lines += ["", f"### {method}", "", f"| | {' | '.join(f'{size:,}' for size in sizes)} | exponent |"]
-        lines += ["|---" * (len(sizes) + 2) + "|"]
+        lines += [
+            "",
+            f"### {method}",
+            "",
+            f"| | {' | '.join(f'{size:,}' for size in sizes)} | exponent | from 10,000 |",
+        ]
+        lines += ["|---" * (len(sizes) + 3) + "|"]
         for name in phases:
             values = [runs[method, size]["seconds"].get(name, 0.0) for size in sizes]
-            lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} | {exponent(sizes, values)} |")
+            lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} | {exponents(sizes, values)} |")
         sums = [sum(runs[method, size]["seconds"].values()) for size in sizes]
         totals |= {(method, size): total for size, total in zip(sizes, sums, strict=True)}
-        lines.append(f"| **total** | {' | '.join(f'{value:.1f}' for value in sums)} | {exponent(sizes, sums)} |")
+        lines.append(f"| **total** | {' | '.join(f'{value:.1f}' for value in sums)} | {exponents(sizes, sums)} |")
         peaks = [runs[method, size]["peak"] for size in sizes]
-        lines.append(f"| peak, GB | {' | '.join(f'{value:.2f}' for value in peaks)} | {exponent(sizes, peaks)} |")
+        lines.append(f"| peak, GB | {' | '.join(f'{value:.2f}' for value in peaks)} | {exponents(sizes, peaks)} |")
         for name in ("ARI", "ARI of the first 20,000", "clusters"):
             if name in runs[method, sizes[0]]:
                 values = [runs[method, size][name] for size in sizes]
                 shown = [str(value) if name == "clusters" else f"{value:.3f}" for value in values]
-                lines.append(f"| {name} | {' | '.join(shown)} | |")
+                lines.append(f"| {name} | {' | '.join(shown)} | | |")
     both = [size for size in SIZES if all((method, size) in totals for method in METHODS)]
     if both:
         lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]

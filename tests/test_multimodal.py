@@ -12,6 +12,7 @@ from mudata import MuData
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
+from scrcl import _memory
 from scrcl._batches import graph_batch
 from scrcl._losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
 from scrcl._module import SCRCLModule
@@ -488,6 +489,12 @@ class TestFaults:
         mdata["prot"].var_names = ["same"] * 12
         with pytest.raises(ValueError, match=r"mdata\['prot'\].var_names_make_unique"):
             scrcl.SCRCL.setup_mudata(mdata, KINDS)
+
+    def test_lack_of_memory_is_foreseen(self, mdata, monkeypatch):
+        monkeypatch.setattr(_memory, "available", lambda: 1e9)
+        scrcl.SCRCL.setup_mudata(mdata, KINDS)
+        with pytest.warns(UserWarning, match=r"A model of 180 cells will need about 1\.5 GB of memory, but 1\.0 GB"):
+            scrcl.SCRCL(mdata, n_components=10)
 
     def test_too_few_cells(self, mdata):
         small = MuData({name: mdata[name][:10].copy() for name in KINDS})

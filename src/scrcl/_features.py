@@ -1,6 +1,6 @@
 """Counts to cell features and gene features, over plain arrays."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -43,6 +43,17 @@ def _blocks(counts: sp.csr_array, dtype: type) -> Iterator[tuple[slice, np.ndarr
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         yield rows, counts[rows].astype(dtype).toarray()
+
+
+def column_slices(numbers: Sequence[int]) -> list[slice]:
+    """Where groups of so many columns are, side by side."""
+    return [slice(*ends) for ends in pairwise(np.cumsum([0, *numbers]).tolist())]
+
+
+def center_and_scale(space: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean ``(d,)`` of points ``(n, d)``, and the factor that gives them unit mean square norm about it."""
+    center = space.mean(0)
+    return center, 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
 
 
 def log_normalize(block: np.ndarray, totals: np.ndarray, target: float) -> np.ndarray:
@@ -270,8 +281,8 @@ class CountFeatures:
     @property
     def parts(self) -> dict[str, slice]:
         """Columns of the features that each normalisation has."""
-        ends = np.cumsum([0, *(projection.loadings.shape[1] for projection in self.projections.values())]).tolist()
-        return {name: slice(*ends) for name, ends in zip(self.projections, pairwise(ends), strict=True)}
+        numbers = [projection.loadings.shape[1] for projection in self.projections.values()]
+        return dict(zip(self.projections, column_slices(numbers), strict=True))
 
     @property
     def n_features(self) -> int:

@@ -83,11 +83,9 @@ class NeighborSearch:
                 f"need. Take at most {DESCENT_NEIGHBORS - 1}."
             )
         indices, distances = self._index.neighbor_graph
-        # A point is its own neighbour at distance 0, but not always the first one where points coincide.
-        itself = indices == np.arange(len(indices))[:, None]
-        itself[~itself.any(1), -1] = True
-        others = np.argsort(itself, axis=1, kind="stable")[:, :n_neighbors]
-        return self._neighbors(np.take_along_axis(distances, others, 1), np.take_along_axis(indices, others, 1))
+        others = without_itself(indices)
+        kept = [found[others].reshape(len(found), -1)[:, :n_neighbors] for found in (distances, indices)]
+        return self._neighbors(*kept)
 
     def __call__(self, points: np.ndarray, n_neighbors: int) -> Neighbors:
         """The nearest targets of points ``(n, d)``."""
@@ -102,6 +100,17 @@ class NeighborSearch:
 
     def _neighbors(self, distances: np.ndarray, indices: np.ndarray) -> Neighbors:
         return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(self._targets))
+
+
+def without_itself(indices: np.ndarray) -> np.ndarray:
+    """Which of its ``k`` nearest points ``(n, k)``, itself among them, are another: all but one, ``(n, k)``.
+
+    Where points coincide, a point is not always the first of its own neighbours; where many do, it is none of them, and
+    the last one goes.
+    """
+    others = indices != np.arange(len(indices))[:, None]
+    others[others.all(1), -1] = False
+    return others
 
 
 def nearest_neighbors(targets: np.ndarray, n_neighbors: int, points: np.ndarray | None = None) -> Neighbors:
@@ -133,9 +142,10 @@ def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
 
 def normalized_adjacency(adjacency: sp.csr_array) -> sp.csr_array:
     r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution."""
-    n = adjacency.shape[0]
-    scale = sp.diags_array(1 / np.sqrt(adjacency.sum(axis=1) + 1), dtype=adjacency.dtype)
-    return sp.csr_array(scale @ (adjacency + sp.eye_array(n, dtype=adjacency.dtype)) @ scale)
+    matrix = sp.csr_array(adjacency + sp.eye_array(adjacency.shape[0], dtype=adjacency.dtype, format="csr"))
+    scale = (1 / np.sqrt(adjacency.sum(axis=1) + 1)).astype(matrix.dtype)
+    matrix.data *= np.repeat(scale, np.diff(matrix.indptr)) * scale[matrix.indices]
+    return matrix
 
 
 def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +10,7 @@ import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
 from ._agreement import Agreement, join
+from ._features import column_slices
 from ._graph import Neighbors, NeighborSearch
 from ._modalities import Modality, modality_from_dict
 from ._reference import IDENTIFYING_FEATURES, Cells, Spaces, csr_from_dict, csr_to_dict
@@ -74,7 +74,7 @@ class JointReference(Cells):
     def variables_of(self, modality: str) -> np.ndarray:
         """Which of all variables those of a modality are, by number."""
         numbers = [len(found.columns) for found in self.modalities.values()]
-        return np.arange(sum(numbers))[_slices(numbers)[list(self.modalities).index(modality)]]
+        return np.arange(sum(numbers))[column_slices(numbers)[list(self.modalities).index(modality)]]
 
     @cached_property
     def spaces(self) -> list[np.ndarray]:
@@ -156,12 +156,12 @@ class JointReference(Cells):
         return np.concatenate([part[:, :IDENTIFYING_FEATURES] for part in self._parts(features)], 1)
 
     def _parts(self, features: np.ndarray) -> list[np.ndarray]:
-        return [features[:, part] for part in _slices(self.n_inputs)]
+        return [features[:, part] for part in column_slices(self.n_inputs)]
 
 
 def to_spaces(modalities: dict[str, Modality], features: np.ndarray) -> list[np.ndarray]:
     """That by which neighbours are found in each modality, from features ``(n, d)`` of all side by side."""
-    parts = _slices([modality.n_features for modality in modalities.values()])
+    parts = column_slices([modality.n_features for modality in modalities.values()])
     return [modality.space(features[:, part]) for modality, part in zip(modalities.values(), parts, strict=True)]
 
 
@@ -201,7 +201,3 @@ def joint_names(variables: dict[str, pd.Index]) -> pd.Index:
         taken = set(names)
         names |= dict.fromkeys(f"{modality}:{name}" if name in taken else name for name in own)
     return pd.Index(list(names))
-
-
-def _slices(numbers: list[int]) -> list[slice]:
-    return [slice(*ends) for ends in pairwise(np.cumsum([0, *numbers]).tolist())]

@@ -36,6 +36,16 @@ def available() -> float:
         return free
 
 
+def warn_of_model(n_cells: int, n_features: int, n_hidden: int, n_neighbors: int, in_memory: bool) -> None:
+    """Warn if a model of so many cells, whose counts are in memory or not, needs more memory than there is."""
+    warn_if_short(
+        for_cells(n_cells, n_features, n_hidden, n_neighbors),
+        f"A model of {n_cells:,} cells",
+        "Take a smaller `n_components`, or fewer cells and place the others later"
+        + (", and open the counts from the file: `anndata.read_h5ad(path, backed='r')`." if in_memory else "."),
+    )
+
+
 def warn_if_short(needed: float, work: str, mend: str) -> None:
     """Warn if more memory is needed than there is, and say what to change."""
     free = available()

@@ -13,9 +13,11 @@ from ._associations import log_expression
 from ._counts import Counts
 from ._features import (
     LOG,
+    NORMALIZATIONS,
     CountFeatures,
     Moments,
     Projection,
+    center_and_scale,
     principal_components,
     sample_cells,
     variable_genes,
@@ -57,6 +59,11 @@ class Modality:
     def n_features(self) -> int:
         """Number of features ``d`` of a cell."""
         raise NotImplementedError
+
+    @classmethod
+    def most_features(cls, n_columns: int, n_components: int) -> int:
+        """Upper bound of the number of features of data with so many columns, for as many components."""
+        return min(n_columns, n_components)
 
     def transform(self, data: Any) -> np.ndarray:
         """Features ``(n, d)``, float32, of data ``(n, R)``; centred, and of unit mean norm where they were fitted."""
@@ -106,6 +113,10 @@ class Rna(Modality):
         columns, sample = variable_genes(data, moments, n_variables), sample_cells(data.n_cells)
         kept = data.select(columns).read(sample)
         return cls(names, columns, CountFeatures.fit(kept, moments.totals[sample], n_components))
+
+    @classmethod
+    def most_features(cls, n_columns: int, n_components: int) -> int:
+        return len(NORMALIZATIONS) * min(n_columns, n_components)
 
     @property
     def needed(self) -> pd.Index:
@@ -289,9 +300,11 @@ class Given(Modality):
     @classmethod
     def fit(cls, data: np.ndarray, names: pd.Index, n_variables: int, n_components: int) -> Self:
         """Fit the scale of features ``(n, R)``; all are kept."""
-        center = data.mean(0)
-        scale = 1 / float(np.sqrt(((data - center) ** 2).sum(1).mean()))
-        return cls(names, np.arange(len(names)), center, scale)
+        return cls(names, np.arange(len(names)), *center_and_scale(data))
+
+    @classmethod
+    def most_features(cls, n_columns: int, n_components: int) -> int:
+        return n_columns
 
     @property
     def n_features(self) -> int:

@@ -35,7 +35,7 @@ from ._checks import (
 )
 from ._cluster import RESOLUTION, Clustering, kmeans, leiden, leiden_with
 from ._consensus import N_MICRO, Ensemble
-from ._features import NORMALIZATIONS, CountFeatures, Moments, sample_cells, variable_genes
+from ._features import NORMALIZATIONS, CountFeatures, Moments, center_and_scale, sample_cells, variable_genes
 from ._genes import GeneMixin
 from ._graph import (
     attach,
@@ -46,7 +46,7 @@ from ._graph import (
 )
 from ._inference import REPRESENTATIONS, Encoded, Representation, View, encode, encode_new
 from ._joint import JointReference
-from ._memory import for_batch, for_cells, warn_if_short
+from ._memory import for_batch, warn_if_short, warn_of_model
 from ._module import SCRCLModule
 from ._multimodal import CountsField, MultimodalMixin, check_enough_cells
 from ._networks import prior_gene_graph, read_network
@@ -358,16 +358,7 @@ class SCRCL(GeneMixin, MultimodalMixin, SpatialMixin, BaseModelClass):
             check_enough_cells(adata.n_obs, n_neighbors, "adata")
         counts = read_counts(adata, self.get_setup_arg("layer"))
         n_features = len(NORMALIZATIONS) * min(n_components, n_top_genes, counts.n_genes)
-        warn_if_short(
-            for_cells(counts.n_cells, n_features, self._module_kwargs["n_hidden"], n_neighbors),
-            f"A model of {counts.n_cells:,} cells",
-            "Take a smaller `n_components`, or fewer cells and place the others later"
-            + (
-                ", and open the counts from the file: `anndata.read_h5ad(path, backed='r')`."
-                if counts.in_memory
-                else "."
-            ),
-        )
+        warn_of_model(counts.n_cells, n_features, self._module_kwargs["n_hidden"], n_neighbors, counts.in_memory)
         begin("features")
         moments = Moments.of(counts)
         check_cells_have_counts(moments.totals, counts.where)
@@ -385,8 +376,7 @@ class SCRCL(GeneMixin, MultimodalMixin, SpatialMixin, BaseModelClass):
                 features[rows] = transform.transform(block, moments.totals[rows])
         else:
             space = read_space(adata, features_key)
-            center = space.mean(0)
-            scale = 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
+            center, scale = center_and_scale(space)
             features = (space - center) * scale
         begin("graph")
         stabilized, distances, placed = features_key is None, None, None
@@ -441,10 +431,10 @@ class SCRCL(GeneMixin, MultimodalMixin, SpatialMixin, BaseModelClass):
                 "spatial_smoothing": placed.smoothing,
                 "spatial_mode": "join" if placed.joined else "replace",
             }
-        self._write_reference(adata, columns, distances, parameters)
-        adata.uns.pop(keys.GENE_NETWORK_KEY, None)
-        if network:
-            adata.uns[keys.GENE_NETWORK_KEY] = report = network.report(gene_network_mode)
+        report = network.report(gene_network_mode) if network else None
+        self._write_cells(adata, distances, parameters, report)
+        self._write_genes(adata, columns)
+        if network and report:
             logger.info(
                 f"gene_network: {report['pairs']:,} pairs of the genes kept, of {report['form']}; "
                 f"{len(network.unknown):,} of its {network.n_genes:,} genes are not in the data"
@@ -456,21 +446,34 @@ class SCRCL(GeneMixin, MultimodalMixin, SpatialMixin, BaseModelClass):
             f"cell graph {_describe(neighbors_key, n_neighbors, placed)}, {adjacency.nnz // 2:,} edges"
         )
 
-    def _write_reference(
-        self, adata: AnnData, columns: np.ndarray, distances: sp.csr_array | None, parameters: dict[str, Any]
+    def _write_cells(
+        self,
+        data: AnnData | MuData,
+        distances: sp.csr_array | None,
+        parameters: dict[str, Any],
+        network: dict[str, Any] | None,
     ) -> None:
+        """Write features and graph of the cells, all parameters, and what became of the gene network."""
         reference = self._reference
-        adata.obsm[keys.FEATURES_KEY] = reference.features
-        adata.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
-        adata.uns[keys.NEIGHBORS_KEY] = {
+        data.obsm[keys.FEATURES_KEY] = reference.features
+        data.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
+        data.uns[keys.NEIGHBORS_KEY] = {
             "connectivities_key": keys.CONNECTIVITIES_KEY,
             "distances_key": keys.DISTANCES_KEY,
             "params": {"n_neighbors": parameters["n_neighbors"], "method": "scrcl", "use_rep": keys.FEATURES_KEY},
         }
         if distances is not None:
-            adata.obsp[keys.DISTANCES_KEY] = sp.csr_matrix(distances)
+            data.obsp[keys.DISTANCES_KEY] = sp.csr_matrix(distances)
         else:
-            del adata.uns[keys.NEIGHBORS_KEY]["distances_key"]
+            del data.uns[keys.NEIGHBORS_KEY]["distances_key"]
+        data.uns[keys.PARAMS_KEY] = parameters
+        data.uns.pop(keys.GENE_NETWORK_KEY, None)
+        if network is not None:
+            data.uns[keys.GENE_NETWORK_KEY] = network
+
+    def _write_genes(self, adata: AnnData, columns: np.ndarray) -> None:
+        """Write which genes were kept, their features and their graph."""
+        reference = self._reference
         kept = np.zeros(adata.n_vars, dtype=bool)
         kept[columns] = True
         adata.var[keys.GENES_KEY] = kept
@@ -482,7 +485,6 @@ class SCRCL(GeneMixin, MultimodalMixin, SpatialMixin, BaseModelClass):
         adata.varp[keys.GENE_GRAPH_KEY] = sp.csr_matrix(
             (edges.data, (columns[edges.row], columns[edges.col])), shape=(adata.n_vars, adata.n_vars)
         )
-        adata.uns[keys.PARAMS_KEY] = parameters
 
     def _read_features(self, adata: AnnData, rows: np.ndarray | None) -> np.ndarray:
         """Features of any cells, as the model reads them."""

@@ -28,6 +28,7 @@ from ._counts import Counts
 from ._features import sample_cells
 from ._graph import gene_graph, nearest_neighbors, symmetric_adjacency
 from ._joint import JointReference, joint_names, to_spaces, variable_features
+from ._memory import warn_of_model
 from ._modalities import KINDS, Given, Modality
 from ._networks import prior_gene_graph, read_network
 from ._progress import begin
@@ -60,6 +61,8 @@ class MultimodalMixin:
     _reference: Any
     _data: Any
     _is_reference: Any
+    _module_kwargs: Any
+    _write_cells: Any
     _get_setup_method_args: Any
     get_setup_arg: Any
     register_manager: Any
@@ -190,14 +193,21 @@ class MultimodalMixin:
     ) -> None:
         """Build features and graphs from the data, and write them where the user can see them."""
         check_enough_cells(mdata.n_obs, n_neighbors, "mdata")
-        begin("features")
+        kinds = {name: KINDS[kind] for name, (kind, _) in self._kinds().items()}
         data = {name: _read(mdata, name, kind, key) for name, (kind, key) in self._kinds().items()}
+        warn_of_model(
+            mdata.n_obs,
+            sum(kinds[name].most_features(len(names), n_components) for name, (_, names) in data.items()),
+            len(data) * self._module_kwargs["n_hidden"],
+            len(data) * n_neighbors,
+            in_memory=all(values.in_memory for values, _ in data.values() if isinstance(values, Counts)),
+        )
+        begin("features")
         modalities: dict[str, Modality] = {}
         features, expression, linear, structure = [], [], [], []
         sample = sample_cells(mdata.n_obs)
         for name, (values, names) in data.items():
-            kind = KINDS[self._kinds()[name][0]]
-            found = modalities[name] = kind.fit(values, names, n_top_genes, n_components)
+            found = modalities[name] = kinds[name].fit(values, names, n_top_genes, n_components)
             if found.n_features == 0:
                 raise ValueError(f"The modality {name!r} is the same for all cells. Leave it out.")
             blocks = _blocks(values, None)
@@ -237,9 +247,9 @@ class MultimodalMixin:
             "modalities": {name: found.kind for name, found in modalities.items()},
             "gene_network": gene_network_mode if network else "",
         }
-        self._write_joint_reference(mdata, neighbors.to_sparse(neighbors.distances), parameters)
-        if network:
-            mdata.uns[keys.GENE_NETWORK_KEY] = network.report(gene_network_mode)
+        report = network.report(gene_network_mode) if network else None
+        self._write_cells(mdata, neighbors.to_sparse(neighbors.distances), parameters, report)
+        mdata.obsm[keys.WEIGHTS_KEY] = pd.DataFrame(agreement.weights, index=mdata.obs_names, columns=list(modalities))
         described = ", ".join(
             f"{name!r} {found.n_features} features (weight {share:.2f})"
             for (name, found), share in zip(modalities.items(), shares, strict=True)
@@ -249,22 +259,6 @@ class MultimodalMixin:
             f"{self._reference.adjacency.nnz // 2:,} edges"
         )
         _warn_if_contradicting(list(modalities), agreement.overall, shares)
-
-    def _write_joint_reference(self, mdata: MuData, distances: sp.csr_array, parameters: dict[str, Any]) -> None:
-        reference = self._reference
-        mdata.obsm[keys.FEATURES_KEY] = reference.features
-        mdata.obsm[keys.WEIGHTS_KEY] = pd.DataFrame(
-            reference.weights, index=mdata.obs_names, columns=list(reference.modalities)
-        )
-        mdata.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
-        mdata.obsp[keys.DISTANCES_KEY] = sp.csr_matrix(distances)
-        mdata.uns[keys.NEIGHBORS_KEY] = {
-            "connectivities_key": keys.CONNECTIVITIES_KEY,
-            "distances_key": keys.DISTANCES_KEY,
-            "params": {"n_neighbors": parameters["n_neighbors"], "method": "scrcl", "use_rep": keys.FEATURES_KEY},
-        }
-        mdata.uns[keys.PARAMS_KEY] = parameters
-        mdata.uns.pop(keys.GENE_NETWORK_KEY, None)
 
     def _kinds(self) -> dict[str, tuple[str, str | None]]:
         """Kind of each modality, and where its data are."""

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from scipy.spatial import Delaunay, QhullError, cKDTree
 from scvi import settings
 
-from ._graph import Neighbors, normalized_adjacency, symmetric_adjacency
+from ._graph import Neighbors, normalized_adjacency, symmetric_adjacency, without_itself
 
 SpatialGraph = Literal["knn", "radius", "delaunay", "grid"]
 SPATIAL_GRAPHS = get_args(SpatialGraph)
@@ -237,9 +237,7 @@ def nearest_in_space(points: np.ndarray, n_neighbors: int) -> np.ndarray:
     """The ``(n, k)`` nearest of points ``(n, 2)``, none being its own neighbour even where several are at one position."""
     n = len(points)
     found = cKDTree(points).query(points, n_neighbors + 1)[1].reshape(n, -1)
-    itself = found == np.arange(n)[:, None]
-    itself[~itself.any(1), -1] = True  # more points at its position than were asked for
-    return found[~itself].reshape(n, n_neighbors)
+    return found[without_itself(found)].reshape(n, n_neighbors)
 
 
 def _nearest(points: np.ndarray, n_neighbors: int, name: str) -> np.ndarray:
