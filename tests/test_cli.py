@@ -10,6 +10,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 
 import scrcl
 from scrcl.cli import main
@@ -52,6 +53,24 @@ def test_run(counts, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "150 cells, 4 clusters" in printed.out
     assert "training" in printed.err
+
+
+def test_run_in_space(tmp_path):
+    """Domains of two slices, as from Python, and a map of each."""
+    adata = scrcl.datasets.layered_tissue(120)
+    adata.write_h5ad(tmp_path / "tissue.h5ad")
+    output, plots = tmp_path / "out.h5ad", tmp_path / "plots"
+    options = ["--spatial-key", "spatial", "--sample-key", "slice", "--n-clusters", "3", "--epochs", "2"]
+    assert main(["run", str(tmp_path / "tissue.h5ad"), "-o", str(output), *options, "--plots", str(plots)]) == 0
+    result = ad.read_h5ad(output)
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_anndata(adata, spatial_key="spatial", sample_key="slice")
+    model = scrcl.SCRCL(adata)
+    model.train(2, enable_progress_bar=False)
+    assert (result.obs["scrcl"].to_numpy() == model.get_clusters(n_clusters=3).to_numpy()).all()
+    np.testing.assert_array_equal(result.obsm["spatial"], adata.obsm["spatial"])
+    assert result.uns["scrcl_run"]["parameters"]["spatial_key"] == "spatial"
+    assert {"spatial_slice1.png", "spatial_slice2.png"} < set(listing(plots))
 
 
 def test_markers(counts, tmp_path):
@@ -167,6 +186,18 @@ class TestRefusals:
 
     def test_epochs(self, counts, tmp_path, capsys):
         refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--epochs", "0"], capsys, "max_epochs")
+
+    @pytest.mark.parametrize(
+        ("options", "clue"),
+        [
+            (["--layer", "no"], "layer='no' is not in the layers of"),
+            (["--spatial-key", "no"], "--spatial-key='no' is not in obsm of"),
+            (["--sample-key", "slice"], "Name their coordinates, too"),
+        ],
+    )
+    def test_what_is_not_in_the_file(self, counts, tmp_path, capsys, options, clue):
+        refuse(["run", counts, "-o", tmp_path / "out.h5ad", *options], capsys, clue)
+        assert listing(tmp_path) == ["counts.h5ad"]
 
     def test_data_that_are_no_counts(self, tmp_path, capsys):
         adata = simulate()

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import scvi
 from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset, write_elem
 from lightning.pytorch import Callback
+from matplotlib.axes import Axes
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -78,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("input", type=Path, help="cells by genes, raw counts of all genes")
     run.add_argument("-o", "--output", type=Path, required=True, help=".h5ad file to write")
     run.add_argument("--layer", help="layer that holds the counts (default: X)")
+    run.add_argument("--spatial-key", metavar="KEY", help="obsm that holds coordinates, to find domains in space")
+    run.add_argument("--sample-key", metavar="KEY", help="obs column of the slice of each cell (default: one slice)")
 
     demo = commands.add_parser("demo", help="the same on 700 PBMC that scanpy ships, compared with their annotation")
     demo.add_argument("-o", "--output", type=Path, help=".h5ad file to write (default: scrcl-demo.h5ad, replaced)")
@@ -108,10 +112,11 @@ def _run(arguments: argparse.Namespace) -> None:
     stages = _Stages()
     with _writable(output) as unfinished, table as unfinished_table, _quiet(), stages, listening(stages):
         begin("reading")
-        adata = datasets.pbmc700() if source is None else _read(source, arguments.layer)
+        space = {} if is_demo else {"spatial_key": arguments.spatial_key, "sample_key": arguments.sample_key}
+        adata = datasets.pbmc700() if source is None else _read(source, arguments.layer, arguments.spatial_key)
         check_n_clusters(arguments.n_clusters, adata.n_obs, "--n-clusters")
         scvi.settings.seed = arguments.seed
-        SCRCL.setup_anndata(adata)
+        SCRCL.setup_anndata(adata, **space)
         model = SCRCL(adata)
         model.train(arguments.epochs, enable_progress_bar=False, callbacks=[_OnBatch(stages)])
         if model.trainer.interrupted:
@@ -123,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> None:
             _markers(model, adata, arguments.seed).to_csv(unfinished_table, index=False)
         if arguments.plots:
             begin("plots")
-            _plot(model, adata, arguments.plots, ["bulk_labels"] if is_demo else [])
+            _plot(model, adata, arguments.plots, ["bulk_labels"] if is_demo else [], **space)
         begin("writing")
         adata.uns[keys.RUN_KEY] = _record(arguments, model, adata, stages.seconds)
         _write(adata, source, unfinished, output)
@@ -234,7 +239,7 @@ class _OnBatch(Callback):
         self._stages.advance(trainer.global_step, int(trainer.max_epochs * trainer.num_training_batches))
 
 
-def _read(path: Path, layer: str | None) -> AnnData:
+def _read(path: Path, layer: str | None, spatial_key: str | None) -> AnnData:
     """Everything that a run needs of a file; the counts stay there and are read in blocks, as ``X``."""
     try:
         file = h5py.File(path, "r")
@@ -244,11 +249,15 @@ def _read(path: Path, layer: str | None) -> AnnData:
         counts = element if isinstance(element, h5py.Dataset) else sparse_dataset(element)
         if getattr(counts, "format", "csr") == "csc":
             counts = read_elem(element)
-        return AnnData(counts, obs=read_elem(file["obs"]), var=read_elem(file["var"]))
+        adata = AnnData(counts, obs=read_elem(file["obs"]), var=read_elem(file["var"]))
+        if spatial_key is not None:
+            check_key(spatial_key, file["obsm"], "--spatial-key", f"obsm of {path}")
+            adata.obsm[spatial_key] = read_elem(file["obsm"][spatial_key])
+        return adata
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:
-        if layer is not None and isinstance(error, KeyError):
+        if isinstance(error, KeyError) and not (layer is None and spatial_key is None):
             raise
         raise UserError(f"{path} cannot be read as an .h5ad file: {error}") from error
 
@@ -281,17 +290,36 @@ def _markers(model: SCRCL, adata: AnnData, seed: int) -> pd.DataFrame:
     return model.get_marker_genes(adata, keys.CLUSTERS_KEY, seed=seed)
 
 
-def _plot(model: SCRCL, adata: AnnData, folder: Path, annotations: Sequence[str]) -> None:
+def _plot(
+    model: SCRCL,
+    adata: AnnData,
+    folder: Path,
+    annotations: Sequence[str],
+    spatial_key: str | None = None,
+    sample_key: str | None = None,
+) -> None:
     mpl.use("Agg")
     for name, axes in (
         ("history", pl.history(model)),
         ("umap", pl.umap(adata)),
         ("cluster_sizes", pl.cluster_sizes(adata)),
         *((f"umap_{name}", pl.umap(adata, color=name)) for name in annotations),
+        *(() if spatial_key is None else _maps(adata, spatial_key, sample_key)),
     ):
         figure = axes.get_figure(root=True)
         assert figure is not None
         figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+
+
+def _maps(adata: AnnData, spatial_key: str, sample_key: str | None) -> Iterator[tuple[str, Axes]]:
+    """A map of each slice, with a name for its file."""
+    if sample_key is None:
+        yield "spatial", pl.spatial(adata, spatial_key=spatial_key)
+        return
+    samples = adata.obs[sample_key].astype(str)
+    for sample in samples.unique():
+        name = re.sub(r"[^\w.-]+", "_", f"spatial_{sample}")
+        yield name, pl.spatial(adata[samples == sample], spatial_key=spatial_key)
 
 
 def _record(arguments: argparse.Namespace, model: SCRCL, adata: AnnData, seconds: dict[str, float]) -> dict[str, Any]:
@@ -300,6 +328,8 @@ def _record(arguments: argparse.Namespace, model: SCRCL, adata: AnnData, seconds
     parameters = {**given, "epochs": len(model.history["train_loss"])}
     parameters["n_clusters"] = arguments.n_clusters or "found"
     parameters["layer"] = getattr(arguments, "layer", None) or "X"
+    parameters["spatial_key"] = getattr(arguments, "spatial_key", None) or ""
+    parameters["sample_key"] = getattr(arguments, "sample_key", None) or ""
     return {
         "versions": {name: version(name) for name in RECORDED},
         "parameters": parameters,
