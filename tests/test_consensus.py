@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from scrcl._cluster import kmeans
-from scrcl._consensus import LEAST_COHESION, Ensemble, Tree, agglomerate, joining_distance
+from scrcl._consensus import LEAST_COHESION, Ensemble, Tree, adjusted_rand, agglomerate, joining_distance
 
 
 def consensus(points, features, n_clusters, seed):
@@ -84,7 +84,29 @@ def test_very_small_clusters_join_the_most_similar_first():
     assert adjusted_rand_score(np.where(labels == 2, 1, labels), joined) == 1
 
 
-def flat_tree(labels: list[int]) -> Tree:
+def test_adjusted_rand_of_a_table():
+    rng = np.random.default_rng(5)
+    a, b = rng.integers(4, size=60), rng.integers(3, size=60)
+    table = np.array([[((a == i) & (b == j)).sum() for j in range(3)] for i in range(4)])
+    same = np.diag(np.bincount(a))[:, :3] + 0 * table
+    same[3, 0] = (a == 3).sum()
+    merged = np.where(a == 3, 0, a)
+    np.testing.assert_allclose(
+        adjusted_rand(np.stack([table, same])), [adjusted_rand_score(a, b), adjusted_rand_score(a, merged)]
+    )
+    np.testing.assert_array_equal(adjusted_rand(np.array([[[7.0]], [[1.0]]])), 1)
+
+
+def test_where_trees_are_of_two_minds_the_consensus_is_what_most_find():
+    """Five atoms: three trees put the middle ones apart, two put them together; average linkage alone would mix both."""
+    atoms = np.repeat(np.arange(5), 4)
+    first, second = np.array([0, 0, 0, 1, 1])[atoms], np.array([0, 1, 1, 1, 0])[atoms]
+    for most, few in ((first, second), (second, first)):
+        ensemble = Ensemble(np.zeros((20, 1)), atoms, [flat_tree(most)] * 3 + [flat_tree(few)] * 2)
+        assert adjusted_rand_score(ensemble.cut(2).labels, most) == 1
+
+
+def flat_tree(labels: list[int] | np.ndarray) -> Tree:
     """A tree of two clusters."""
     return Tree(np.array(labels), np.array([[2, 1], [1, 2]]), np.array([0, 0, 0.5]))
 

@@ -84,7 +84,9 @@ def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
     return Clustering(points, labels, centers[found[first]])
 
 
-def fit_kmeans(points: np.ndarray, n_clusters: int, n_starts: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def fit_kmeans(
+    points: np.ndarray, n_clusters: int, n_starts: int, seed: int, n_sampled: int = SAMPLED_POINTS
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels ``(n,)`` and centres ``(k, d)`` of k-means; of many points, centres are found on some.
 
     Parameters
@@ -97,11 +99,13 @@ def fit_kmeans(points: np.ndarray, n_clusters: int, n_starts: int, seed: int) ->
         Number of k-means++ starts, of which the best counts.
     seed
         Seed of the starts and of the choice of points.
+    n_sampled
+        Number of points on which centres are found.
     """
     fit = KMeans(n_clusters, n_init=n_starts, random_state=seed)
-    if len(points) <= SAMPLED_POINTS:
+    if len(points) <= n_sampled:
         return fit.fit_predict(points), fit.cluster_centers_
-    return fit.fit(_sample(points, seed)).predict(points), fit.cluster_centers_
+    return fit.fit(_sample(points, n_sampled, seed)).predict(points), fit.cluster_centers_
 
 
 def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
@@ -132,7 +136,7 @@ def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: in
         Seed of the optimiser and of the choice of points.
     """
     if len(points) > SAMPLED_POINTS:
-        points = _sample(points, seed)
+        points = _sample(points, SAMPLED_POINTS, seed)
     network = _network(points)
     return [_divide(points, network, resolution, seed).n_clusters for resolution in resolutions]
 
@@ -173,9 +177,9 @@ def leiden_with(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
     return best
 
 
-def _sample(points: np.ndarray, seed: int) -> np.ndarray:
-    """As many of the points, drawn at random, as suffice."""
-    return points[np.random.default_rng(seed).choice(len(points), SAMPLED_POINTS, replace=False)]
+def _sample(points: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Some of the points, drawn at random."""
+    return points[np.random.default_rng(seed).choice(len(points), number, replace=False)]
 
 
 def _network(points: np.ndarray) -> igraph.Graph:

@@ -15,7 +15,6 @@ import numpy as np
 import scipy.cluster.hierarchy
 import scipy.sparse as sp
 from scipy.spatial.distance import squareform
-from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
 from ._cluster import Clustering, fit_kmeans, number_by_size
@@ -26,7 +25,9 @@ N_MICRO, N_ATOMS = 60, 150
 #: Least number of cells to each micro-cluster and to each atom.
 CELLS_PER_MICRO, CELLS_PER_ATOM = 8, 6
 #: Divisions into micro-clusters, shared among the representations.
-N_REPEATS = 8
+N_REPEATS = 32
+#: Cells on which a division is found, drawn anew for each, where there are more.
+DIVIDED_CELLS = 5_000
 #: Cells and share of cells below which a micro-cluster joins another first.
 SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
 #: Power of the size in the cost of joining two clusters: 0 is average linkage, 1 would be like Ward's. For cosines, and
@@ -57,7 +58,11 @@ class Tree:
 
     def cut(self, n_clusters: int) -> np.ndarray:
         """The ``(n,)`` clusters when ``n_clusters`` are left; fewer if there never were as many."""
-        return (self.together >= min(n_clusters, len(self.together))).argmax(1)[self.labels]
+        return self.same(n_clusters).argmax(1)[self.labels]
+
+    def same(self, n_clusters: int) -> np.ndarray:
+        """Which micro-clusters ``(m, m)`` are in the same of ``n_clusters`` clusters."""
+        return self.together >= min(n_clusters, len(self.together))
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,8 @@ class Ensemble:
 
         def divide(points: np.ndarray, number: int, cells_each: int) -> np.ndarray:
             number = min(n, max(n_clusters, min(max(number, 2 * n_clusters), n // cells_each)))
-            labels, _ = fit_kmeans(points, max(number, 1), 1, int(next(seeds)))
-            return np.unique(labels, return_inverse=True)[1]
+            labels, _ = fit_kmeans(points, max(number, 1), 1, int(next(seeds)), DIVIDED_CELLS)
+            return np.unique(labels, return_inverse=True)[1].astype(np.int32)
 
         profiles = [_scale(space) if euclidean else normalize(space) for space in features]
         trees = []
@@ -126,45 +131,84 @@ class Ensemble:
         return int(self.atoms.max()) + 1
 
     @cached_property
-    def _shares(self) -> list[sp.csr_array]:
-        """For each tree, the share of each atom ``(n_atoms, m)`` that is in each micro-cluster."""
-        return [normalize(_members(self.atoms).T @ _members(tree.labels), norm="l1") for tree in self.trees]
+    def _counts(self) -> list[np.ndarray]:
+        """For each tree, how many cells of each atom are in each micro-cluster, ``(n_atoms, m)``."""
+        return [(_members(self.atoms).T @ _members(tree.labels)).toarray() for tree in self.trees]
 
     def cut(self, n_clusters: int) -> Clustering:
         """Reconcile the clusters of all trees when ``n_clusters`` are left.
 
-        Atoms are joined by average linkage of how often they are together. The probability that an atom belongs to a
-        cluster is how often it is together with the cells of that cluster, relative to all clusters.
+        The candidates are the clusters of each tree, of whole atoms, and what average linkage makes of how often atoms are
+        together. The one that agrees best with all trees is taken: where the trees are of two minds it is what one of
+        them found and most find, and not something between. The probability that an atom belongs to a cluster is how often
+        it is together with the cells of that cluster, relative to all clusters.
         """
         together = np.zeros((self.n_atoms, self.n_atoms))
-        for tree, share in zip(self.trees, self._shares, strict=True):
-            same = (tree.together >= min(n_clusters, len(tree.together))).astype(np.float64)
-            together += share @ same @ share.T.toarray() / len(self.trees)
+        for tree, counts in zip(self.trees, self._counts, strict=True):
+            share = counts / counts.sum(1, keepdims=True)
+            together += share @ tree.same(n_clusters) @ share.T / len(self.trees)
         together = (together + together.T) / 2
-        if self.n_atoms > n_clusters:
-            apart = np.clip(1 - together, 0, None)
-            np.fill_diagonal(apart, 0)
-            tree = scipy.cluster.hierarchy.linkage(squareform(apart, checks=False), "average")
-            joined = scipy.cluster.hierarchy.cut_tree(tree, n_clusters).ravel()
-        else:
-            joined = np.arange(self.n_atoms)
+        joined = self._reconcile(together, n_clusters) if self.n_atoms > n_clusters else np.arange(self.n_atoms)
         labels = number_by_size(joined[self.atoms])
-        cluster_of_atom = np.zeros(self.n_atoms, dtype=np.int64)
-        cluster_of_atom[self.atoms] = labels
+        cluster_of_atom = self._of_atoms(labels)
         sizes = np.bincount(self.atoms).astype(np.float64)
         weights = _members(cluster_of_atom) * sizes[:, None]
         belonging = together @ weights.toarray() / weights.sum(axis=0)
         probabilities = normalize(belonging, norm="l1").astype(np.float32)
         return Clustering(self.points, labels, probabilities=probabilities[self.atoms])
 
+    def _reconcile(self, together: np.ndarray, n_clusters: int) -> np.ndarray:
+        """The candidate ``(n_atoms,)`` that agrees best with all trees."""
+        apart = np.clip(1 - together, 0, None)
+        np.fill_diagonal(apart, 0)
+        linkage = scipy.cluster.hierarchy.linkage(squareform(apart, checks=False), "average")
+        candidates = [scipy.cluster.hierarchy.cut_tree(linkage, n_clusters).ravel()]
+        found = self._found(n_clusters)
+        for main in found.argmax(2).T:
+            candidate = np.unique(main, return_inverse=True)[1]
+            if candidate.max() + 1 == n_clusters:
+                candidates.append(candidate)
+        return max(candidates, key=lambda candidate: _agreements(candidate, found).mean())
+
+    def _found(self, n_clusters: int) -> np.ndarray:
+        """How many cells of each atom are in each of the clusters of each tree, ``(n_atoms, n_trees, m)``."""
+        found = np.zeros((self.n_atoms, len(self.trees), max(len(tree.together) for tree in self.trees)))
+        for number, (tree, counts) in enumerate(zip(self.trees, self._counts, strict=True)):
+            clusters = tree.same(n_clusters).argmax(1)
+            found[:, number, : len(clusters)] = counts @ np.eye(len(clusters))[clusters]
+        return found
+
+    def _of_atoms(self, labels: np.ndarray) -> np.ndarray:
+        """The cluster of each atom, from those of the cells ``(n,)``."""
+        clusters = np.zeros(self.n_atoms, dtype=np.int64)
+        clusters[self.atoms] = labels
+        return clusters
+
     def agreement(self, n_clusters: int, consensus: np.ndarray) -> float:
         """Mean adjusted Rand index between ``n_clusters`` clusters of the trees and those of their consensus, ``(n,)``."""
-        return float(np.mean([adjusted_rand_score(consensus, tree.cut(n_clusters)) for tree in self.trees]))
+        return float(_agreements(self._of_atoms(consensus), self._found(n_clusters)).mean())
 
     def distance(self, n_clusters: int) -> float:
         """Mean distance of the next two of ``n_clusters`` clusters to be joined; NaN for a single one."""
         found = [tree.distances[n_clusters] for tree in self.trees if 1 < n_clusters < len(tree.distances)]
         return float(np.mean(found)) if found else np.nan
+
+
+def _agreements(clusters: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Adjusted Rand index ``(n_trees,)`` of clusters ``(n_atoms,)`` with those that each tree found."""
+    tables = np.tensordot(_members(clusters).toarray(), found, (0, 0))
+    return adjusted_rand(tables.swapaxes(0, 1))
+
+
+def adjusted_rand(tables: np.ndarray) -> np.ndarray:
+    """Adjusted Rand indices ``(t,)``, from how many cells are in each pair of clusters, ``(t, k, l)``."""
+    n, both, first, second = (
+        (sizes * (sizes - 1)).reshape(len(tables), -1).sum(1)
+        for sizes in (tables.sum((1, 2)), tables, tables.sum(2), tables.sum(1))
+    )
+    expected, most = first * second / np.maximum(n, 1), (first + second) / 2
+    trivial = most <= expected
+    return np.where(trivial, 1.0, (both - expected) / np.where(trivial, 1.0, most - expected))
 
 
 def agglomerate(profiles: np.ndarray, labels: np.ndarray, euclidean: bool = False) -> Tree:
