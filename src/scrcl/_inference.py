@@ -105,11 +105,15 @@ def _chunks(n: int) -> Iterator[slice]:
 
 def _product(matrix: sp.csr_array, values: np.ndarray) -> np.ndarray:
     # On all cores, which that of SciPy is not.
-    return (to_torch(matrix) @ torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))).numpy()
+    return (to_torch(matrix) @ _on_cpu(values)).numpy()
+
+
+def _on_cpu(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
 def _tensor(module: SCRCLModule, values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(module.device)
+    return _on_cpu(values).to(module.device)
 
 
 def _convolve(module: SCRCLModule, propagated: np.ndarray) -> np.ndarray:

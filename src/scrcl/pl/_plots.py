@@ -119,8 +119,7 @@ def umap(
     if keys.UMAP_KEY not in adata.obsm or adata.uns.get(keys.UMAP_SOURCE_KEY) != source:
         adata.obsm[keys.UMAP_KEY] = umap_coordinates(latent)
         adata.uns[keys.UMAP_SOURCE_KEY] = source
-    options = {"show": False, "ax": _axes(ax), "frameon": False, "title": color}
-    return sc.pl.embedding(adata, keys.UMAP_KEY, color=color, **{**options, **kwargs})
+    return _embedding(adata, keys.UMAP_KEY, color, ax, kwargs)
 
 
 def spatial(
@@ -154,10 +153,15 @@ def spatial(
     if color not in adata.var_names:
         check_key(color, adata.obs, "color", "adata.obs")
     check_key(spatial_key, adata.obsm, "spatial_key", "adata.obsm")
-    options = {"show": False, "ax": _axes(ax), "frameon": False, "title": color}
-    ax = sc.pl.embedding(adata, spatial_key, color=color, **{**options, **kwargs})
+    ax = _embedding(adata, spatial_key, color, ax, kwargs)
     ax.set_aspect("equal")
     return ax
+
+
+def _embedding(adata: AnnData, basis: str, color: str, ax: Axes | None, options: dict[str, Any]) -> Axes:
+    """Draw cells by the coordinates in ``obsm[basis]``; the options of the user come before the defaults."""
+    defaults = {"show": False, "ax": _axes(ax), "frameon": False, "title": color}
+    return sc.pl.embedding(adata, basis, color=color, **{**defaults, **options})
 
 
 def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
