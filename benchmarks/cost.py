@@ -24,11 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scrcl._batches import graph_batch
-from scrcl._graph import local_order, nearest_neighbors, normalized_adjacency, symmetric_adjacency
-from scrcl._losses import alignment_loss, cross_view_loss, neighborhood_loss
-from scrcl._module import SCRCLModule
-from scrcl._training import SCRCLTrainingPlan
+from scrcl.graph.adjacency import local_order, normalized_adjacency, symmetric_adjacency
+from scrcl.graph.neighbors import nearest_neighbors
+from scrcl.nn.batches import graph_batch
+from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss
+from scrcl.nn.module import SCRCLModule
+from scrcl.nn.plan import SCRCLTrainingPlan
 
 RESULTS = Path(__file__).parent / "results"
 H, C, K = 128, 32, 15

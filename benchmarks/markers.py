@@ -64,8 +64,9 @@ def cell_scores(model: Any, adata: ad.AnnData) -> dict[str, np.ndarray]:
     import torch
 
     import scrcl
-    from scrcl._associations import GeneMap
-    from scrcl._graph import normalized_adjacency, to_torch
+    from scrcl.genes.associations import GeneMap
+    from scrcl.graph.adjacency import normalized_adjacency
+    from scrcl.nn.sparse import to_torch
 
     expression = model._expression(adata, np.arange(adata.n_obs), None)
 
@@ -138,7 +139,7 @@ def work(name: str, seed: int) -> dict[str, Any]:
     from sklearn.metrics import roc_auc_score
 
     import scrcl
-    from scrcl._associations import Groups, permutation_pvalues
+    from scrcl.genes.associations import Groups, permutation_pvalues
 
     warnings.simplefilter("ignore")
     adata, truth = read(name)

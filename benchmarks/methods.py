@@ -63,11 +63,11 @@ def trained(
 
 def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     """What is left of the consensus when a part of it is taken away. Reads what is private to the model."""
-    from scrcl._consensus import Ensemble
+    from scrcl.cluster.consensus import Ensemble
 
     model = trained(adata, seed)
-    reference, latent = model._reference, model._reference_latent["aligned"]
-    both, spaces = [latent, reference.smoothed], reference.spaces
+    latent, (smoothed, spaces) = model._results.latent(("aligned", None)), model._reference.clustering_inputs()
+    both = [latent, smoothed]
     ensembles = {
         "latent representation only": ([latent], spaces),
         "smoothed features only": (both[1:], spaces),
@@ -78,8 +78,8 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     clusters = {
         f"given, {name}": Ensemble.build(*parts, seed).cut(n_clusters).labels for name, parts in ensembles.items()
     }
-    one = Ensemble.build(both, spaces, seed)
-    clusters["given, one tree, no consensus"] = one.trees[0].cut(n_clusters)
+    one = Ensemble.build(both, spaces, seed).trees[0]
+    clusters["given, one tree, no consensus"] = one.same(n_clusters).argmax(1)[one.labels]
     refined = {"n_clusters": n_clusters, "representation": "refined", "seed": seed}
     clusters["given, refined"] = model.get_clusters(**refined).to_numpy(str)
     clusters["given, refined, k-means"] = model.get_clusters(**refined, method="kmeans").to_numpy(str)
@@ -104,7 +104,7 @@ def run_paper_protocol(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     import scvi
 
     import scrcl
-    from scrcl._graph import nearest_neighbors
+    from scrcl.graph.neighbors import nearest_neighbors
 
     genes = standard_genes(adata.copy())
     rows = genes.X.toarray()

@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 
 import scrcl
-from scrcl._graph import DESCENT_NEIGHBORS, EXACT_TARGETS, nearest_neighbors
+from scrcl.graph.neighbors import DESCENT_NEIGHBORS, EXACT_TARGETS, nearest_neighbors
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 def main(path: Path, queries: int, k: int) -> str:
     adata = ad.read_h5ad(path, backed="r")
     scrcl.SCRCL.setup_anndata(adata)
-    points = scrcl.SCRCL(adata)._reference.search_space
+    points = scrcl.SCRCL(adata)._reference.neighbor_features
     start = time.perf_counter()
     found = nearest_neighbors(points, k)
     seconds = time.perf_counter() - start

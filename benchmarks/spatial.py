@@ -66,11 +66,11 @@ def run_scrcl(
 
 def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     """Other readouts of one trained model. Reads what is private to the model."""
-    from scrcl._consensus import Ensemble
+    from scrcl.cluster.consensus import Ensemble
 
     model = trained(adata, seed, None, {"spatial_key": "spatial"})
-    reference, latent = model._reference, model._reference_latent["aligned"]
-    smoothed, parts = reference.smoothed, [latent, reference.smoothed]
+    latent, smoothed = model._results.latent(("aligned", None)), model._reference.clustering_inputs().smoothed
+    parts = [latent, smoothed]
     ensembles = {
         "latent representation only": ([latent], [smoothed], True),
         "smoothed features only": ([smoothed], [smoothed], True),

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import scrcl
-from scrcl._checks import as_counts
-from scrcl._cluster import kmeans, leiden
-from scrcl._graph import nearest_neighbors, normalized_adjacency, symmetric_adjacency
+from scrcl.cluster.kmeans import kmeans
+from scrcl.cluster.leiden import leiden
+from scrcl.graph.adjacency import normalized_adjacency, symmetric_adjacency
+from scrcl.graph.neighbors import nearest_neighbors
+from scrcl.utils.checks import as_counts
 
 from .conftest import build
 

@@ -3,9 +3,9 @@
 from importlib.metadata import version
 
 from . import datasets, pl
-from ._model import SCRCL
-from ._number import NumberOfClusters
-from ._spatialdata import from_spatialdata
+from .cluster.number import NumberOfClusters
+from .data.spatialdata import from_spatialdata
+from .model.scrcl import SCRCL
 
 __all__ = ["SCRCL", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
 

@@ -28,11 +28,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from . import _constants as keys
 from . import datasets, pl
-from ._checks import check_key, check_n_clusters
-from ._model import SCRCL
-from ._progress import begin, listening
+from .model.scrcl import SCRCL
+from .utils import keys
+from .utils.checks import check_key, check_n_clusters
+from .utils.progress import begin, listening
 
 #: Results go to standard output; progress and errors to standard error.
 results, console = Console(), Console(stderr=True)

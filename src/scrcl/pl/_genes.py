@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from sklearn.preprocessing import normalize
 
-from scrcl._checks import check_at_least, check_genes, check_groups, check_key
+from scrcl.utils.checks import check_at_least, check_genes, check_groups, check_key
 
 from ._plots import _axes, umap_coordinates
 

@@ -13,10 +13,10 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from scrcl import _constants as keys
-from scrcl._checks import check_key
-from scrcl._graph import nearest_neighbors
-from scrcl._number import NumberOfClusters
+from scrcl.cluster.number import NumberOfClusters
+from scrcl.graph.neighbors import nearest_neighbors
+from scrcl.utils import keys
+from scrcl.utils.checks import check_key
 
 
 def history(model: Any, ax: Axes | None = None) -> Axes:

@@ -1,0 +1,65 @@
+"""Clusters of points and how further points join them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scrcl.graph.neighbors import nearest_neighbors
+
+#: Neighbours by which points join clusters, and of a point in the graph that Leiden divides.
+N_NEIGHBORS = 15
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters of reference points, and the rule by which further points join them.
+
+    Attributes
+    ----------
+    points
+        ``(n, d)`` reference points.
+    labels
+        ``(n,)`` cluster of each, numbered from 0 by decreasing size.
+    centers
+        ``(k, d)`` cluster centres; ``None`` where clusters are not defined by centres.
+    probabilities
+        ``(n, k)`` probability that a point belongs to a cluster; ``None`` where the method gives none.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    centers: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters."""
+        return int(self.labels.max()) + 1
+
+    def assign(self, points: np.ndarray) -> np.ndarray:
+        """Assign points ``(m, d)`` to the nearest centre or, without centres, to what most of their neighbours are."""
+        if self.centers is not None:
+            return nearest_neighbors(self.centers, 1, points).indices[:, 0]
+        votes = np.zeros((len(points), self.n_clusters))
+        np.add.at(votes, (np.arange(len(points))[:, None], self.labels[self._neighbors(points)]), 1)
+        return votes.argmax(1)
+
+    def assign_probabilities(self, points: np.ndarray) -> np.ndarray:
+        """Probabilities ``(m, k)`` of points ``(m, d)``: the mean of those of their neighbours."""
+        if self.probabilities is None:
+            raise ValueError("These clusters have no probabilities.")
+        return self.probabilities[self._neighbors(points)].mean(1)
+
+    def _neighbors(self, points: np.ndarray) -> np.ndarray:
+        return nearest_neighbors(self.points, min(N_NEIGHBORS, len(self.points)), points).indices
+
+
+def draw(points: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Some of the points, drawn at random."""
+    return points[np.random.default_rng(seed).choice(len(points), number, replace=False)]
+
+
+def number_by_size(labels: np.ndarray) -> np.ndarray:
+    """Number clusters from 0 by decreasing size."""
+    _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.argsort(np.argsort(-sizes, kind="stable"))[labels]

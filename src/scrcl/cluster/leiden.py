@@ -1,0 +1,105 @@
+"""Leiden communities of the nearest-neighbour graph."""
+
+import random
+import warnings
+from collections.abc import Sequence
+
+import igraph
+import numpy as np
+import scipy.sparse as sp
+from scvi import settings
+
+from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.neighbors import nearest_neighbors
+from scrcl.utils.sizes import SAMPLE_CELLS
+
+from .clustering import N_NEIGHBORS, Clustering, draw, number_by_size
+
+#: Modularity resolution that suits the latent space, whose clusters are compact.
+RESOLUTION = 0.1
+
+
+def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
+    """Leiden communities of the nearest-neighbour graph, by modularity.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    resolution
+        Resolution of the modularity: more gives more clusters.
+    seed
+        Seed of the optimiser.
+    """
+    return _divide(points, _network(points), resolution, seed)
+
+
+def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: int) -> list[int]:
+    """Numbers of Leiden communities at some resolutions; of many points, among a random part of them.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    resolutions
+        Resolutions of the modularity.
+    seed
+        Seed of the optimiser and of the choice of points.
+    """
+    if len(points) > SAMPLE_CELLS:
+        points = draw(points, SAMPLE_CELLS, seed)
+    network = _network(points)
+    return [_divide(points, network, resolution, seed).n_clusters for resolution in resolutions]
+
+
+def leiden_with(points: np.ndarray, n_clusters: int, seed: int, what: str = "clusters", mend: str = "") -> Clustering:
+    """Leiden communities at a resolution that gives the number of clusters asked for, or comes nearest to it.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points.
+    n_clusters
+        Number of clusters.
+    seed
+        Seed of the optimiser.
+    what, mend
+        What the user calls the clusters, and what to do where there is no such resolution, for the warning.
+    """
+    network = _network(points)
+    low, high = 0.0, 1.0
+    best = _divide(points, network, high, seed)
+    while best.n_clusters < n_clusters and high < 1000:
+        low, high = high, 2 * high
+        best = _divide(points, network, high, seed)
+    for _ in range(20):
+        if best.n_clusters == n_clusters:
+            break
+        middle = (low + high) / 2
+        found = _divide(points, network, middle, seed)
+        low, high = (middle, high) if found.n_clusters < n_clusters else (low, middle)
+        if abs(found.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
+            best = found
+    if best.n_clusters != n_clusters:
+        warnings.warn(
+            f"No resolution of Leiden gives {n_clusters} {what} here; the nearest gives {best.n_clusters}.{mend}",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
+    return best
+
+
+def _network(points: np.ndarray) -> igraph.Graph:
+    """The nearest-neighbour graph that Leiden divides."""
+    graph = symmetric_adjacency(nearest_neighbors(points, min(N_NEIGHBORS, len(points) - 1)).to_sparse())
+    upper = sp.triu(graph, format="coo")
+    return igraph.Graph(n=len(points), edges=np.column_stack(upper.coords))
+
+
+def _divide(points: np.ndarray, network: igraph.Graph, resolution: float, seed: int) -> Clustering:
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        found = network.community_leiden("modularity", resolution=resolution, n_iterations=-1)
+    finally:
+        igraph.set_random_number_generator(random)
+    return Clustering(points, number_by_size(np.asarray(found.membership)))

@@ -1,0 +1,80 @@
+"""How many clusters there are, from several kinds of evidence, over plain arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .consensus import Ensemble
+from .leiden import count_communities
+
+#: Resolutions at which communities are counted.
+RESOLUTIONS = (0.05, 0.1, 0.2)
+#: Clusters up to which the curve goes at least.
+CURVE_UP_TO = 20
+
+
+@dataclass(frozen=True)
+class NumberOfClusters:
+    """An estimate of the number of clusters, with what speaks for other numbers.
+
+    Parameters
+    ----------
+    best
+        The estimate: the median of the votes.
+    runner_ups
+        Other numbers that votes were cast for, nearest to the estimate first.
+    curve
+        Data frame by number of clusters ``n_clusters``. ``votes``: how many of the Leiden clusterings, of the latent
+        representation and of the smoothed features at three low resolutions, have this number of communities.
+        ``distance``: mean distance of the two clusters that would be joined next, 0 for the same profile, 1 for
+        unrelated ones, corrected for noise; above 1 for opposite ones. ``agreement``: mean adjusted Rand index of the
+        trees with their consensus; low where the data do not determine the clusters.
+    """
+
+    best: int
+    runner_ups: list[int]
+    curve: pd.DataFrame
+
+
+def estimate_number(votes: list[int], ensemble: Ensemble) -> NumberOfClusters:
+    """Estimate the number of clusters, with the evidence for each number.
+
+    Parameters
+    ----------
+    votes
+        Numbers of communities, from :func:`cast_votes`.
+    ensemble
+        Trees over the same cells.
+    """
+    best = median(votes)
+    numbers = range(1, min(max(CURVE_UP_TO, 2 * max(votes)), ensemble.n_atoms) + 1)
+    curve = pd.DataFrame(
+        {
+            "votes": [votes.count(number) for number in numbers],
+            "distance": [ensemble.distance(number) for number in numbers],
+            "agreement": [ensemble.agreement(number, ensemble.cut(number).labels) for number in numbers],
+        },
+        index=pd.Index(numbers, name="n_clusters"),
+    )
+    others = sorted(set(votes) - {best}, key=lambda number: (abs(number - best), number))
+    return NumberOfClusters(best, others, curve)
+
+
+def median(votes: list[int]) -> int:
+    """The median of the votes, rounded down."""
+    return int(np.median(votes))
+
+
+def cast_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:
+    """Numbers of Leiden communities at low resolutions.
+
+    Parameters
+    ----------
+    representations
+        ``(n, d)`` arrays whose nearest-neighbour graphs are divided.
+    seed
+        Seed of Leiden.
+    """
+    return [number for points in representations for number in count_communities(points, RESOLUTIONS, seed)]

@@ -1,0 +1,142 @@
+"""Counts of cells by genes, in memory or not, read a block of cells at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scrcl.utils.checks import as_counts, check_cells_have_counts
+from scrcl.utils.progress import track
+from scrcl.utils.sizes import BLOCK_CELLS, BLOCK_ENTRIES
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of ``n`` cells by ``G`` genes.
+
+    Attributes
+    ----------
+    matrix
+        Anything of which a slice of rows can be taken: NumPy and SciPy arrays, arrays that anndata opened from HDF5 or
+        Zarr, dask arrays.
+    where
+        What the user calls it, for messages.
+    columns
+        Genes that are read, by number; all by default.
+    """
+
+    matrix: Any
+    where: str
+    columns: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, matrix: Any, where: str) -> Self:
+        """Counts in whatever form they come, without reading them.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or they are in a file in an order that can only be read gene by gene.
+        """
+        if matrix is None:
+            raise ValueError(f"{where} is empty. Put raw counts there, or name the layer that holds them: `layer=...`.")
+        if isinstance(matrix, pd.DataFrame):
+            matrix = matrix.to_numpy()
+        if 0 in matrix.shape:
+            raise ValueError(
+                f"{where} holds no cells or no genes: its shape is {matrix.shape}. Check how it was filtered."
+            )
+        if sp.issparse(matrix):
+            matrix = sp.csr_array(matrix)
+        elif getattr(matrix, "format", "csr") == "csc":
+            raise ValueError(
+                f"{where} is stored by genes (CSC), so that every block of cells would need the whole file. Load it "
+                "(`adata.to_memory()`), or store it by cells: `adata.X = adata.X.tocsr()`."
+            )
+        return cls(matrix, where)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the matrix is in memory."""
+        return isinstance(self.matrix, np.ndarray) or sp.issparse(self.matrix)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes that are read."""
+        return int(self.matrix.shape[1]) if self.columns is None else len(self.columns)
+
+    def select(self, columns: np.ndarray) -> Self:
+        """The same cells with some of the genes that were read."""
+        return replace(self, columns=columns if self.columns is None else self.columns[columns])
+
+    def blocks(self, rows: np.ndarray | None = None) -> Iterator[tuple[slice, sp.csr_array]]:
+        """Read cells in blocks.
+
+        Parameters
+        ----------
+        rows
+            Cells to read, increasing; all by default.
+
+        Yields
+        ------
+        Which of the cells to read these are, and their counts, canonical CSR float32.
+
+        Raises
+        ------
+        ValueError
+            If they are not finite, non-negative and integral, or cannot be read.
+        """
+        step = max(1, min(BLOCK_CELLS, BLOCK_ENTRIES // max(1, self.n_genes)))
+        every = range(0, self.n_cells, step)
+        starts = every if rows is None else (np.unique(rows // step) * step).tolist()
+        for start in track(starts, len(starts)):
+            stop = min(start + step, self.n_cells)
+            block = self._read(slice(start, stop))
+            if rows is None:
+                yield slice(start, stop), block
+            else:
+                first, last = np.searchsorted(rows, [start, stop])
+                yield slice(first, last), block[rows[first:last] - start]
+
+    def read(self, rows: np.ndarray | None = None) -> sp.csr_array:
+        """Counts of cells, increasing, in one matrix; all by default."""
+        blocks = [block for _, block in self.blocks(rows)]
+        return (
+            sp.csr_array(sp.vstack(blocks, format="csr"))
+            if blocks
+            else sp.csr_array((0, self.n_genes), dtype=np.float32)
+        )
+
+    def check(self) -> None:
+        """Check what is cheap to check: all that is in memory, or the first block of what is not.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`blocks`, and if a cell has no counts.
+        """
+        if self.in_memory:
+            totals = [block.sum(axis=1) for _, block in self.blocks()]
+        else:
+            totals = [self._read(slice(0, min(BLOCK_CELLS, self.n_cells))).sum(axis=1)]
+        check_cells_have_counts(np.concatenate(totals), self.where)
+
+    def _read(self, rows: slice) -> sp.csr_array:
+        try:
+            block = self.matrix[rows]
+            if hasattr(block, "compute"):
+                block = block.compute()
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"{self.where} cannot be read from cell {rows.start:,} on: {error}. The file is damaged or gone; restore it."
+            ) from error
+        counts = as_counts(block, self.where)
+        return counts if self.columns is None else counts[:, self.columns]

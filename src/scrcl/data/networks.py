@@ -1,0 +1,331 @@
+"""Prior knowledge of genes: networks and gene sets, read and matched by name."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+#: Pairs of columns that name the two ends of an edge: OmniPath by symbol, then decoupler and OmniPath by other names.
+EDGE_COLUMNS = (
+    ("source_genesymbol", "target_genesymbol"),
+    ("source", "target"),
+    ("geneset", "genesymbol"),
+)
+#: Pairs of columns that name a set and one of its genes.
+SET_COLUMNS = (("source", "target"), ("cell_type", "gene"), ("cell_type", "genesymbol"), ("group", "gene"))
+#: Share of the names, of the smaller side, below which it is asked whether they are other identifiers.
+LEAST_SHARED = 0.1
+#: Share of the sources that must be genes for a table to be a network of genes and not a table of gene sets.
+LEAST_SOURCES = 0.5
+
+#: Kinds of identifiers by their form; anything else is a symbol.
+KINDS = {
+    "Ensembl identifiers": re.compile(r"ENS[A-Z]*[GTP]\d{6,}(\.\d+)?|FBgn\d{7}|WBGene\d{8}"),
+    "Entrez identifiers": re.compile(r"\d+"),
+    "UniProt accessions": re.compile(r"[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d([A-Z][A-Z0-9]{2}\d){1,2}"),
+    "RefSeq accessions": re.compile(r"[NX][MRP]_\d+(\.\d+)?"),
+}
+
+
+def kind_of(names: Iterable[str]) -> str:
+    """The kind of identifiers that most names are."""
+    names = list(names)
+    for kind, form in KINDS.items():
+        if sum(form.fullmatch(name) is not None for name in names) > len(names) / 2:
+            return kind
+    return "gene symbols"
+
+
+def check_identifiers(given: Iterable[str], present: pd.Index, argument: str) -> None:
+    """Refuse names that are those of the data in another case or kind.
+
+    Parameters
+    ----------
+    given
+        Names of genes that the user passes.
+    present
+        Names of the genes of the data.
+    argument
+        What the user calls them, for messages.
+
+    Raises
+    ------
+    ValueError
+        If no name is among those of the data, or few are and they are of another kind or version, or far more would be if
+        case did not matter.
+    """
+    names = pd.Index(pd.unique(np.asarray(list(given), dtype=object)))
+    if not len(names) or not len(present):
+        raise ValueError(f"{argument} names no gene. Pass at least one.")
+    shared = names.isin(present)
+    folded = names.str.casefold().isin(present.str.casefold())
+    example = f"{argument} has {names[(~shared).argmax()]!r}, the data have {present[0]!r}"
+    if folded.sum() > 2 * shared.sum():
+        twin = present[present.str.casefold() == names[folded & ~shared][0].casefold()][0]
+        raise ValueError(
+            f"The genes of {argument} differ from those of the data by case: {shared.sum():,} of {len(names):,} names "
+            f"are the same, {folded.sum():,} without regard to case ({argument} has {names[folded & ~shared][0]!r}, the "
+            f"data have {twin!r}). It may be of another organism. If it is not, write the names as in adata.var_names; "
+            "else map them to orthologous genes."
+        )
+    if shared.sum() >= LEAST_SHARED * min(len(names), len(present)):
+        return
+    kinds = kind_of(names), kind_of(present)
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"{argument} has {kinds[0]}, the data have {kinds[1]} ({example}). Map the ones to the others, or put "
+            f"{kinds[0]} into adata.var_names."
+        )
+    version = r"\.\d+$"
+    bare = names.str.replace(version, "", regex=True).isin(present.str.replace(version, "", regex=True))
+    if bare.sum() > 2 * shared.sum():
+        raise ValueError(
+            f"The genes of {argument} differ from those of the data by the version after the dot ({example}). Remove it "
+            "from both."
+        )
+    if not shared.any():
+        raise ValueError(
+            f"None of the {len(names):,} genes of {argument} is in the data ({example}). Pass names that are in "
+            "adata.var_names."
+        )
+
+
+def read_gene_sets(sets: Any, argument: str) -> dict[str, list[str]]:
+    """Read named sets of genes.
+
+    Parameters
+    ----------
+    sets
+        A mapping of names to genes; the path of a GMT file; or a table with columns ``source`` and ``target`` (as
+        decoupler has them), ``cell_type`` and ``gene`` or ``genesymbol``, or with two columns in this order.
+    argument
+        What the user calls it, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or holds no set.
+    """
+    if isinstance(sets, str | os.PathLike):
+        sets = _read_gmt(Path(sets), argument)
+    if isinstance(sets, pd.DataFrame):
+        pair = _named_pair(sets, SET_COLUMNS)
+        if pair is None:
+            if sets.shape[1] != 2:
+                raise ValueError(
+                    f"{argument} has columns {', '.join(map(repr, sets.columns))}. Name two of them 'source' (the set) "
+                    "and 'target' (the gene)."
+                )
+            pair = (sets.columns[0], sets.columns[1])
+        sets = {str(name): group[pair[1]] for name, group in sets.groupby(pair[0], sort=False)}
+    if not isinstance(sets, Mapping) or any(isinstance(genes, str) for genes in sets.values()):
+        raise ValueError(
+            f"{argument} must be a dictionary of lists of genes, a table or the path of a GMT file, not "
+            f"{type(sets).__name__}{' of strings' if isinstance(sets, Mapping) else ''}."
+        )
+    read = {str(name): list(dict.fromkeys(str(gene) for gene in genes)) for name, genes in sets.items()}
+    if not read:
+        raise ValueError(f"{argument} holds no set of genes. Pass at least one.")
+    return read
+
+
+@dataclass(frozen=True)
+class Network:
+    """Pairs of genes that belong together by prior knowledge.
+
+    Attributes
+    ----------
+    similarity
+        ``(G, G)`` symmetric, without self loops; higher for genes that belong together more.
+    unknown
+        Genes of the source that the data do not have.
+    n_genes
+        Number of genes of the source.
+    form
+        ``"network"`` or ``"gene sets"``.
+    """
+
+    similarity: sp.csr_array
+    unknown: np.ndarray
+    n_genes: int
+    form: str
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs of genes kept."""
+        return self.similarity.nnz // 2
+
+    def describe(self) -> str:
+        """What was matched, in words."""
+        unknown = (
+            f": {', '.join(self.unknown[:5])}{', …' if len(self.unknown) > 5 else ''}" if len(self.unknown) else ""
+        )
+        return (
+            f"gene_network: {self.n_pairs:,} pairs of the genes kept, of {self.form}; {len(self.unknown):,} of its "
+            f"{self.n_genes:,} genes are not in the data{unknown}"
+        )
+
+    def report(self, mode: str) -> dict[str, Any]:
+        """What was matched, in a form that AnnData can write."""
+        return {
+            "mode": mode,
+            "form": self.form,
+            "genes": self.n_genes,
+            "pairs": self.n_pairs,
+            "unknown": self.unknown,
+        }
+
+
+def read_network(source: Any, genes: pd.Index, all_genes: pd.Index, argument: str = "gene_network") -> Network:
+    """Read a gene-gene network or gene sets, and find their genes.
+
+    Parameters
+    ----------
+    source
+        A table or the path of one (``.csv``, ``.tsv``, ``.txt``), with columns ``source`` and ``target`` (decoupler),
+        ``source_genesymbol`` and ``target_genesymbol`` (OmniPath), ``geneset`` and ``genesymbol`` (decoupler resources),
+        or the two ends of an edge in its first two columns; ``weight`` is optional. Or gene sets: a dictionary, or the
+        path of a GMT file. A table most of whose sources are no genes holds gene sets.
+    genes
+        Names of the ``G`` genes that the model keeps.
+    all_genes
+        Names of all genes of the data.
+    argument
+        What the user calls it, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, has identifiers of another case or kind, or joins no two of the genes kept.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        source = _read_gmt(path, argument) if path.suffix.lower() == ".gmt" else _read_table(path, argument)
+    if isinstance(source, pd.DataFrame):
+        sources, targets, weights = _edges(source, argument)
+        # A table of gene sets has genes on one side only; a network on both.
+        if np.isin(sources, all_genes).mean() >= LEAST_SOURCES * np.isin(targets, all_genes).mean():
+            check_identifiers([*sources, *targets], all_genes, argument)
+            named = pd.unique(np.concatenate([sources, targets]))
+            similarity = _pairs(
+                genes.get_indexer(pd.Index(sources)), genes.get_indexer(pd.Index(targets)), weights, len(genes)
+            )
+            return _network(similarity, named, all_genes, "network", argument)
+        source = {name: targets[sources == name] for name in pd.unique(sources)}
+    sets = read_gene_sets(source, argument)
+    named = pd.unique(np.concatenate([np.asarray(members, dtype=object) for members in sets.values()]))
+    check_identifiers(named, all_genes, argument)
+    member = [genes.get_indexer(pd.Index(members)) for members in sets.values()]
+    member = [columns[columns >= 0] for columns in member]
+    numbers = np.repeat(np.arange(len(member)), [len(columns) for columns in member])
+    belongs = sp.csr_array((np.ones(len(numbers)), (np.concatenate(member), numbers)), shape=(len(genes), len(member)))
+    # A gene's ties to the other members of a set sum to one, so that a large set says little of each pair.
+    weight = 1 / np.maximum(belongs.sum(axis=0) - 1, 1)
+    similarity = sp.csr_array(belongs @ sp.diags_array(weight) @ belongs.T)
+    similarity.setdiag(0)
+    similarity.eliminate_zeros()
+    return _network(similarity, named, all_genes, "gene sets", argument)
+
+
+def _network(similarity: sp.csr_array, named: np.ndarray, all_genes: pd.Index, form: str, argument: str) -> Network:
+    if not similarity.nnz:
+        raise ValueError(
+            f"{argument} joins no two of the genes that the model keeps. Keep more genes (`n_top_genes=...`), or pass a "
+            "network of genes that vary between these cells."
+        )
+    unknown = named[~np.isin(named, all_genes)].astype(str)
+    return Network(similarity, unknown, len(named), form)
+
+
+def _pairs(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, n: int) -> sp.csr_array:
+    """The symmetric matrix of the strongest weight of each pair of different, known genes."""
+    known = (rows >= 0) & (columns >= 0) & (rows != columns) & (weights != 0)
+    weights = np.abs(weights[known])
+    ends = np.sort(np.stack([rows[known], columns[known]]), axis=0)
+    table = pd.DataFrame({"a": ends[0], "b": ends[1], "w": weights}).groupby(["a", "b"], as_index=False)["w"].max()
+    upper = sp.csr_array((table["w"].to_numpy(float), (table["a"], table["b"])), shape=(n, n))
+    return sp.csr_array(upper + upper.T)
+
+
+def _named_pair(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first of the pairs of columns that the table has."""
+    return next((pair for pair in pairs if set(pair) <= set(table.columns)), None)
+
+
+def _edges(table: pd.DataFrame, argument: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two ends and the weight of each row."""
+    pair = _named_pair(table, EDGE_COLUMNS)
+    if pair is None:
+        if table.shape[1] < 2 or any(pd.api.types.is_float_dtype(table[name]) for name in table.columns[:2]):
+            raise ValueError(
+                f"{argument} has columns {', '.join(map(repr, table.columns)) or 'none'}. Name the two ends of an edge "
+                "'source' and 'target'."
+            )
+        pair = (table.columns[0], table.columns[1])
+    table = table.dropna(subset=list(pair))
+    if table.empty:
+        raise ValueError(f"{argument} has no edges. Pass a table with at least one.")
+    weights = np.ones(len(table))
+    if "weight" in table.columns:
+        try:
+            weights = table["weight"].to_numpy(dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{argument} has weights that are no numbers. Mend or drop the column 'weight'."
+            ) from error
+        if not np.isfinite(weights).all():
+            raise ValueError(f"{argument} has NaN or infinite weights. Mend or drop the column 'weight'.")
+    return table[pair[0]].astype(str).to_numpy(object), table[pair[1]].astype(str).to_numpy(object), weights
+
+
+def _read_table(path: Path, argument: str) -> pd.DataFrame:
+    _check_file(path, argument)
+    with path.open() as file:
+        first = file.readline()
+    separator = next((mark for mark in "\t,;" if mark in first), r"\s+")
+    try:
+        table = pd.read_csv(path, sep=separator, comment="#")
+    except ValueError as error:
+        raise ValueError(f"{argument}={os.fspath(path)!r} cannot be read as a table: {error}") from error
+    if table.shape[1] < 2:
+        raise ValueError(
+            f"{argument}={os.fspath(path)!r} has one column only. Give the two ends of an edge in columns 'source' and "
+            "'target', separated by commas or tabs."
+        )
+    if _named_pair(table, EDGE_COLUMNS) is None:
+        # A plain edge list has no header; pandas took its first edge for one.
+        table = pd.read_csv(path, sep=separator, comment="#", header=None)
+        names = {0: "source", 1: "target"}
+        if table.shape[1] > 2 and pd.api.types.is_numeric_dtype(table[2]):
+            names[2] = "weight"
+        table = table.rename(columns=names)
+    return table
+
+
+def _read_gmt(path: Path, argument: str) -> dict[str, list[str]]:
+    _check_file(path, argument)
+    sets: dict[str, list[str]] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        fields = [field.strip() for field in line.split("\t")]
+        if not any(fields):
+            continue
+        if len(fields) < 3:
+            raise ValueError(
+                f"{argument}={os.fspath(path)!r}: line {number} has {len(fields)} fields. A line of a GMT file has a "
+                "name, a description and genes, separated by tabs."
+            )
+        sets[fields[0]] = [gene for gene in fields[2:] if gene]
+    return sets
+
+
+def _check_file(path: Path, argument: str) -> None:
+    if not path.is_file():
+        raise ValueError(
+            f"{argument}={os.fspath(path)!r} is not a file. Name an edge list or a GMT file, or pass a table."
+        )

@@ -1,0 +1,306 @@
+"""Sources: where the data of each modality come from. Nothing else reads AnnData and MuData for a model."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
+from scvi import settings
+
+from scrcl.graph.slices import Slices, read_slices
+from scrcl.utils.checks import as_features, check_cells_have_counts, check_key, check_unique_genes, match_genes
+
+from .counts import Counts
+
+#: Name of the modality of data that have one only.
+RNA = "rna"
+#: Kind of a modality whose features are given.
+EMBEDDING = "features"
+
+
+class Block(NamedTuple):
+    """Counts of some cells.
+
+    Attributes
+    ----------
+    rows
+        Which of the cells asked for these are.
+    counts
+        ``(m, G)`` counts of the columns asked for.
+    totals
+        ``(m,)`` counts of each cell in all columns that its total is taken over.
+    """
+
+    rows: slice
+    counts: sp.csr_array
+    totals: np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data of one modality of ``n`` cells.
+
+    Attributes
+    ----------
+    kind
+        Kind of the modality, see :data:`scrcl.reference.modalities.KINDS`.
+    names
+        Names of the columns: of the counts if there are any, else of the embedding.
+    names_where
+        What the user calls these names, for messages.
+    find_counts
+        Gives the counts; ``None`` where there are none.
+    embedding
+        Features ``(n, d)`` that are given, or ``None``.
+    embedding_where
+        What the user calls the embedding, for messages.
+    modality
+        Name of the modality, for messages, where there are several.
+    """
+
+    kind: str
+    names: pd.Index
+    names_where: str
+    find_counts: Callable[[], Counts] | None = None
+    embedding: np.ndarray | None = None
+    embedding_where: str = ""
+    modality: str | None = None
+
+    @cached_property
+    def counts(self) -> Counts | None:
+        """The counts, found when they are first asked for, as an embedding may do without."""
+        return None if self.find_counts is None else self.find_counts()
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        if self.embedding is not None:
+            return len(self.embedding)
+        assert self.counts is not None  # there is one or the other
+        return self.counts.n_cells
+
+    def blocks(self, wanted: pd.Index, needed: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Block]:
+        """Read counts of columns by name, in blocks of cells.
+
+        A column that is missing is taken for 0, with a warning.
+
+        Parameters
+        ----------
+        wanted
+            Names of the columns that the total of a cell is taken over.
+        needed
+            Numbers among these of the ``G`` columns to return, in this order.
+        rows
+            Cells to read, increasing; all by default.
+
+        Raises
+        ------
+        ValueError
+            If more than a tenth of the wanted or of the needed columns are missing, or a cell has no counts.
+        """
+        assert self.counts is not None  # what has none is not asked for them
+        columns, missing = match_genes(self.names, wanted[needed], self.names_where)
+        every, without = match_genes(self.names, wanted, self.names_where)
+        self._warn_if_missing(missing, without.difference(missing), len(needed), len(wanted))
+        every = every[every >= 0]
+        counts = self.counts if np.array_equal(every, np.arange(len(self.names))) else self.counts.select(every)
+        # Where the columns needed are among those read; a missing one is an empty column at the end.
+        position = np.full(len(self.names) + 1, len(every))
+        position[every] = np.arange(len(every))
+        for found, block in counts.blocks(rows):
+            totals = block.sum(axis=1, dtype=np.float64)
+            check_cells_have_counts(totals, counts.where)
+            if len(missing):
+                block = sp.hstack([block, sp.csr_array((block.shape[0], 1), dtype=np.float32)], format="csr")
+            yield Block(found, block[:, position[columns]], totals)
+
+    def features(self, n_features: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """The given features ``(m, d)`` of cells; all by default.
+
+        Raises
+        ------
+        ValueError
+            If there are not ``n_features``.
+        """
+        assert self.embedding is not None  # what has none is not asked for it
+        if self.embedding.shape[1] != n_features:
+            raise ValueError(
+                f"{self.embedding_where} has {self.embedding.shape[1]} columns, but the model was built on {n_features}. "
+                "Compute it with the same method as for the training cells."
+            )
+        return self.embedding if rows is None else self.embedding[rows]
+
+    def check(self, new: bool) -> None:
+        """Refuse data that are not what they should be, as far as that is cheap; ``new`` ones may be of one cell.
+
+        Raises
+        ------
+        ValueError
+            If names are not unique, counts are none, or all cells have the same embedding.
+        """
+        check_unique_genes(self.names, f"{self.names_where}_make_unique()")
+        if self.counts is not None:
+            self.counts.check()
+        if self.embedding is not None and not new and (self.embedding == self.embedding[0]).all():
+            where = self.embedding_where if self.modality is None else f"The modality {self.modality!r}"
+            raise ValueError(f"{where} is the same for all cells. Name an embedding that varies.")
+
+    def _warn_if_missing(self, missing: pd.Index, without: pd.Index, n_needed: int, n_wanted: int) -> None:
+        """Say which columns are missing of those that features, and then of those that totals, are computed from."""
+        things = "genes" if self.modality is None else "variables"
+        of = "" if self.modality is None else f" of {self.modality!r}"
+        for names, number, use in (
+            (missing, n_needed, f"that the model reads{of}"),
+            (without, n_wanted, f"that the total of a cell{of} is taken over"),
+        ):
+            if len(names):
+                warnings.warn(
+                    f"{len(names)} of the {number:,} {things} {use} are missing from the data and are taken as not "
+                    f"expressed: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}",
+                    UserWarning,
+                    stacklevel=settings.warnings_stacklevel,
+                )
+
+
+def anndata_sources(adata: AnnData, layer: str | None, features_key: str | None) -> dict[str, Source]:
+    """The one source of AnnData."""
+    embedding = None if features_key is None else read_embedding(adata.obsm, features_key, "features_key", "adata")[0]
+    source = Source(
+        RNA if embedding is None else EMBEDDING,
+        adata.var_names,
+        "adata.var_names",
+        partial(_read_counts, adata, layer, "layer", "adata"),
+        embedding,
+        f"adata.obsm[{features_key!r}]",
+    )
+    return {RNA: source}
+
+
+def mudata_sources(
+    mdata: MuData,
+    kinds: Mapping[str, str],
+    layers: Mapping[str, str] | None,
+    features_keys: Mapping[str, str] | None,
+) -> dict[str, Source]:
+    """The sources of the modalities of MuData.
+
+    Raises
+    ------
+    KeyError
+        If a modality, layer or embedding is missing.
+    ValueError
+        If modalities do not have the same cells in the same order.
+    """
+    check_cells(mdata, list(kinds))
+    sources = {}
+    for name, kind in kinds.items():
+        modality, where = mdata.mod[name], f"mdata[{name!r}]"
+        if kind == EMBEDDING:
+            key = (features_keys or {})[name]
+            features, names = read_embedding(modality.obsm, key, f"features_keys[{name!r}]", where)
+            sources[name] = Source(kind, names, where, None, features, f"{where}.obsm[{key!r}]", name)
+        else:
+            find_counts = partial(_read_counts, modality, (layers or {}).get(name), f"layers[{name!r}]", where)
+            sources[name] = Source(kind, modality.var_names, f"{where}.var_names", find_counts, modality=name)
+    return sources
+
+
+def check_cells(mdata: MuData, names: Sequence[str]) -> None:
+    """Refuse modalities that do not have the same cells in the same order.
+
+    Raises
+    ------
+    KeyError
+        If a modality is missing.
+    ValueError
+        If a modality lacks cells, or has them in another order.
+    """
+    for name in names:
+        check_key(name, mdata.mod, "The modality", "mdata.mod")
+        cells = mdata.mod[name].obs_names
+        if not cells.is_unique:
+            raise ValueError(
+                f"Names of cells occur more than once in mdata[{name!r}]. Make them unique before the modalities are put "
+                f"together: `adata.obs_names_make_unique()`."
+            )
+        lacking = mdata.n_obs - int(mdata.obs_names.isin(cells).sum())
+        if lacking:
+            raise ValueError(
+                f"{lacking:,} of {mdata.n_obs:,} cells lack the modality {name!r}. Keep the cells that have all "
+                "modalities: `muon.pp.intersect_obs(mdata)`."
+            )
+        if not cells.equals(mdata.obs_names):
+            raise ValueError(
+                f"The cells of the modality {name!r} are in another order than those of mdata. Put them in one order: "
+                "`mdata = mudata.MuData({name: mdata[name][mdata.obs_names].copy() for name in mdata.mod})`."
+            )
+
+
+def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str) -> Counts:
+    """The counts of AnnData, checked later, as they are read."""
+    if layer is None:
+        return Counts.of(adata.X, f"{where}.X")
+    check_key(layer, adata.layers, argument, f"{where}.layers")
+    return Counts.of(adata.layers[layer], f"{where}.layers[{layer!r}]")
+
+
+def read_embedding(obsm: Any, key: str, argument: str, where: str) -> tuple[np.ndarray, pd.Index]:
+    """Features that the user already has, ``(n, d)``, and their names."""
+    check_key(key, obsm, argument, f"{where}.obsm")
+    features = as_features(obsm[key], f"{where}.obsm[{key!r}]")
+    if isinstance(obsm[key], pd.DataFrame):
+        return features, obsm[key].columns.astype(str)
+    return features, pd.Index([f"{key}{number}" for number in range(features.shape[1])])
+
+
+def read_graph(
+    data: AnnData | MuData, key: str, argument: str = "neighbors_key", how: str | None = None
+) -> sp.csr_array:
+    """A cell graph ``(n, n)`` in the form of :func:`scanpy.pp.neighbors`."""
+    check_key(key, data.uns, argument, "adata.uns")
+    entry = data.uns[key]
+    graph_key = entry.get("connectivities_key") if isinstance(entry, dict) else None
+    if graph_key is None:
+        raise ValueError(
+            f"adata.uns[{key!r}] does not describe a cell graph. Build one first: "
+            f"{how or f'`scanpy.pp.neighbors(adata, key_added={key!r})`'}."
+        )
+    check_key(graph_key, data.obsp, f"the graph of {argument}={key!r},", "adata.obsp")
+    graph = sp.csr_array(data.obsp[graph_key])
+    if not np.isfinite(graph.data).all():
+        raise ValueError(f"adata.obsp[{graph_key!r}] holds NaN or infinite weights. Build the graph again.")
+    return graph
+
+
+def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> Slices:
+    """Where the cells are, and in which slice."""
+    where = "mdata" if isinstance(data, MuData) else "adata"
+    check_key(key, data.obsm, "spatial_key", f"{where}.obsm")
+    samples = None
+    if sample_key is not None:
+        check_key(sample_key, data.obs, "sample_key", f"{where}.obs")
+        samples = data.obs[sample_key]
+    return read_slices(data.obsm[key], samples, f"{where}.obsm[{key!r}]", f"{where}.obs[{sample_key!r}]")
+
+
+def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.csr_array:
+    """A graph in space ``(n, n)`` in the form of squidpy."""
+    if key in data.obsp:
+        graph = sp.csr_array(data.obsp[key])
+    else:
+        check_key(key, data.uns, "spatial_neighbors_key", "adata.uns or adata.obsp")
+        graph = read_graph(data, key, "spatial_neighbors_key", "`squidpy.gr.spatial_neighbors(adata)`")
+    edges = graph.tocoo()
+    between = (slices.samples[edges.row] != slices.samples[edges.col]) & (edges.data != 0)
+    if between.any():
+        raise ValueError(
+            f"The graph of spatial_neighbors_key={key!r} has {between.sum():,} edges between slices. Build it for each "
+            "slice: `squidpy.gr.spatial_neighbors(adata, library_key=...)`."
+        )
+    return graph

@@ -1,0 +1,85 @@
+"""The graph of the cells as a sparse matrix, and what convolutions over it multiply by."""
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from .neighbors import Neighbors
+
+
+def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
+    """The binary, symmetric ``(n, n)`` graph without self loops that joins the edges of both directions."""
+    graph = sp.csr_array(graph, copy=True)
+    graph.data = (graph.data != 0).astype(np.float32)
+    graph = graph.maximum(graph.T).tocsr()
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    graph.sort_indices()
+    return graph
+
+
+def normalized_adjacency(adjacency: sp.csr_array) -> sp.csr_array:
+    r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution."""
+    matrix = sp.csr_array(adjacency + sp.eye_array(adjacency.shape[0], dtype=adjacency.dtype, format="csr"))
+    scale = (1 / np.sqrt(adjacency.sum(axis=1) + 1)).astype(matrix.dtype)
+    matrix.data *= np.repeat(scale, np.diff(matrix.indptr)) * scale[matrix.indices]
+    return matrix
+
+
+def query_weights(adjacency: sp.csr_array, neighbors: Neighbors) -> tuple[sp.csr_array, float]:
+    """The weights by which query cells receive from a cell graph, to which they send nothing.
+
+    The edges of a query cell are weighted as in :func:`normalized_adjacency`, with the degrees that its neighbours have
+    in the graph as it is. Nothing changes for the cells already there, so neither their representation nor that of
+    another query cell depends on it.
+
+    Parameters
+    ----------
+    adjacency
+        ``(n, n)`` adjacency of the graph.
+    neighbors
+        Neighbours of the ``m`` query cells in the graph.
+
+    Returns
+    -------
+    The weights ``(m, n)`` with which query cells receive from the graph, and the one each has for itself.
+    """
+    k = neighbors.indices.shape[1]
+    degree = adjacency.sum(axis=1)
+    weights = 1 / np.sqrt((degree[neighbors.indices] + 1) * (k + 1))
+    return neighbors.to_sparse(weights.astype(np.float32)), 1 / (k + 1)
+
+
+def local_order(adjacency: sp.csr_array) -> np.ndarray:
+    """An order of the nodes that puts neighbours close to each other, by the reverse Cuthill-McKee algorithm.
+
+    Sparse products over a graph in this order find in the cache what they need.
+    """
+    return reverse_cuthill_mckee(sp.csr_matrix(adjacency), symmetric_mode=True)
+
+
+def join_reference(graph: sp.csr_array, reference: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
+    """The propagation matrix of cells that are joined to each other in space and receive from similar reference cells.
+
+    The weights are those of :func:`normalized_adjacency`, with the degrees that the reference cells have
+    among themselves, which receive nothing.
+
+    Parameters
+    ----------
+    graph
+        ``(m, m)`` spatial graph of the cells.
+    reference
+        ``(n, n)`` graph of the reference.
+    neighbors
+        Neighbours of the ``m`` cells in the reference.
+
+    Returns
+    -------
+    ``(n + m, n + m)``, the reference first.
+    """
+    received = neighbors.to_sparse()
+    degree = graph.sum(axis=1) + received.sum(axis=1) + 1
+    scale, reference_scale = (sp.diags_array(1 / np.sqrt(d)) for d in (degree, reference.sum(axis=1) + 1))
+    own = scale @ (graph + sp.eye_array(graph.shape[0])) @ scale
+    blocks = [[normalized_adjacency(reference), None], [scale @ received @ reference_scale, own]]
+    return sp.csr_array(sp.block_array(blocks), dtype=np.float32)

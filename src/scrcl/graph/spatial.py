@@ -1,0 +1,168 @@
+"""Graphs over coordinates. No array of cells by cells is formed."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+from .adjacency import symmetric_adjacency
+from .slices import Slices, describe, nearest_in_space
+
+SpatialGraph = Literal["knn", "radius", "delaunay", "grid"]
+SPATIAL_GRAPHS = get_args(SpatialGraph)
+#: Mean number of neighbours above which a graph is refused: the radius is far too large.
+MOST_NEIGHBORS = 500
+#: Distance up to which spots of a grid are adjacent, relative to the nearest. On a square grid the diagonal is at 1.41,
+#: on a hexagonal one the second ring at 1.73.
+GRID_REACH = 1.2
+#: Rows of the Visium arrays of 6.5 and of 11 mm.
+VISIUM_ROWS = (78, 128)
+
+
+@dataclass(frozen=True)
+class SpatialOptions:
+    """How cells in space are seen among their neighbours.
+
+    Attributes
+    ----------
+    kind, n_neighbors, radius
+        The graph, as in :func:`spatial_graph`.
+    smoothing
+        Strength of smoothing, as in :func:`~scrcl.graph.smoothing.smooth`.
+    joined
+        Whether a graph of similar cells is joined to the spatial one.
+    """
+
+    kind: SpatialGraph = "knn"
+    n_neighbors: int = 6
+    radius: float | None = None
+    smoothing: float = 10.0
+    joined: bool = False
+
+    def graph(self, slices: Slices) -> sp.csr_array:
+        """The graph of these cells."""
+        return spatial_graph(slices, self.kind, self.n_neighbors, self.radius)
+
+    def changed(self) -> list[str]:
+        """Names of the options that are not at their defaults."""
+        return [name for name, value in asdict(self).items() if value != getattr(SpatialOptions, name)]
+
+
+def spatial_graph(
+    slices: Slices, kind: SpatialGraph = "knn", n_neighbors: int = 6, radius: float | None = None
+) -> sp.csr_array:
+    """Join cells that are close to each other.
+
+    Parameters
+    ----------
+    slices
+        Where the ``n`` cells are.
+    kind
+        ``"knn"``: either is among the ``n_neighbors`` nearest cells of the other. ``"radius"``: not farther apart than
+        ``radius``. ``"delaunay"``: joined by Delaunay triangulation, and not farther apart than ``radius`` where one is
+        given. ``"grid"``: adjacent spots of a regular grid, of which a spot has six on the hexagonal grid of Visium,
+        whether in pixels or as rows and columns of its array, and four on a square one.
+    n_neighbors
+        Number of nearest neighbours.
+    radius
+        In the unit of the coordinates.
+
+    Returns
+    -------
+    Binary, symmetric ``(n, n)`` graph without self loops, block-diagonal by slice. Cells without neighbours may be there
+    in all but the graph of nearest neighbours.
+
+    Raises
+    ------
+    ValueError
+        If a slice has too few cells, the cells of one are on a line, or the radius is missing or far too large.
+    """
+    if kind == "radius" and radius is None:
+        raise ValueError("spatial_graph='radius' needs a `radius`, in the unit of the coordinates.")
+    edges = []
+    for name, rows in slices:
+        points = slices.coordinates[rows]
+        if kind == "knn":
+            found = _nearest(points, n_neighbors, name)
+        elif kind == "radius":
+            assert radius is not None
+            found = _within(points, radius, name)
+        elif kind == "delaunay":
+            found = _triangulate(points, radius, name)
+        else:
+            found = _adjacent_spots(points, name)
+        edges.append(rows[found])
+    ends = np.concatenate(edges) if edges else np.empty((0, 2), np.int64)
+    n = len(slices)
+    return symmetric_adjacency(sp.csr_array((np.ones(len(ends), dtype=np.float32), tuple(ends.T)), shape=(n, n)))
+
+
+def _nearest(points: np.ndarray, n_neighbors: int, name: str) -> np.ndarray:
+    n = len(points)
+    if n <= n_neighbors:
+        fewer = f", or build the model with `n_spatial_neighbors={n - 1}` or fewer" if n > 1 else ""
+        raise ValueError(
+            f"n_spatial_neighbors={n_neighbors} needs at least {n_neighbors + 1} cells in each slice, but there are {n} in "
+            f"{describe(name)}. Pass all cells of the slice (results for some are had by `indices`), or leave it out{fewer}."
+        )
+    return np.column_stack([np.repeat(np.arange(n), n_neighbors), nearest_in_space(points, n_neighbors).ravel()])
+
+
+def _within(points: np.ndarray, radius: float, name: str) -> np.ndarray:
+    tree = cKDTree(points)
+    mean = tree.count_neighbors(tree, radius) / len(points) - 1
+    if mean > MOST_NEIGHBORS:
+        raise ValueError(
+            f"radius={radius:g} joins a cell of {describe(name)} to {mean:,.0f} others on average. Pass a smaller one; the "
+            f"nearest cell is at {_spacing(points):.3g} typically."
+        )
+    return tree.query_pairs(radius, output_type="ndarray")
+
+
+def _triangulate(points: np.ndarray, radius: float | None, name: str) -> np.ndarray:
+    """Edges of the triangulation of the positions. Cells at one position are joined to each other and to all around it."""
+    places, place = np.unique(points, axis=0, return_inverse=True)
+    place = place.ravel()
+    try:
+        simplices = Delaunay(places).simplices
+    except (QhullError, ValueError) as error:
+        raise ValueError(
+            f"{describe(name).capitalize()} cannot be triangulated: its {len(points):,} cells are too few or lie on a line. "
+            "Use spatial_graph='knn', or leave this slice out."
+        ) from error
+    corners = simplices.shape[1]
+    pairs = np.concatenate([simplices[:, [i, j]] for i in range(corners) for j in range(i)])
+    if radius is not None:
+        pairs = pairs[np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1) <= radius]
+    n, m = len(points), len(places)
+    near = symmetric_adjacency(sp.csr_array((np.ones(len(pairs), np.float32), tuple(pairs.T)), shape=(m, m)))
+    at = sp.csr_array((np.ones(n, np.float32), (np.arange(n), place)), shape=(n, m))
+    return np.column_stack((at @ (near + sp.eye_array(m, dtype=np.float32)) @ at.T).nonzero())
+
+
+def _adjacent_spots(points: np.ndarray, name: str) -> np.ndarray:
+    points = _unfold_visium(points)
+    return _within(points, GRID_REACH * _spacing(points), name) if len(points) > 1 else np.empty((0, 2), np.int64)
+
+
+def _unfold_visium(points: np.ndarray) -> np.ndarray:
+    """Rows and columns of a Visium array as positions with equal distances; anything else as it is.
+
+    Only every other column of a row has a spot, so that row and column are both even or both odd.
+    """
+    if points.shape[1] != 2 or (points != np.round(points)).any():
+        return points
+    row, column = points.T
+    if len(np.unique((row + column) % 2)) > 1 or len(np.unique(row % 2)) == 1:
+        return points
+    if row.max() >= VISIUM_ROWS[1] or row.max() >= VISIUM_ROWS[0] > column.max():  # columns come first
+        row, column = column, row
+    return np.column_stack([row * np.sqrt(3), column])
+
+
+def _spacing(points: np.ndarray) -> float:
+    """The typical distance of nearest positions."""
+    places = np.unique(points, axis=0)
+    return float(np.median(cKDTree(places).query(places, 2)[0][:, 1])) if len(places) > 1 else 0.0

@@ -1,0 +1,153 @@
+"""What all parts of the model share: its data, its reference, its network and the results. Wiring only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
+from scvi.model.base import BaseModelClass
+
+from scrcl.data.sources import Source, anndata_sources, mudata_sources, read_positions, read_spatial_graph
+from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.genes import directed_propagation
+from scrcl.graph.slices import Slices
+from scrcl.nn.inference import REPRESENTATIONS, Representation, View
+from scrcl.nn.module import SCRCLModule
+from scrcl.reference.reference import Reference
+from scrcl.utils.checks import as_rows, check_key, check_option
+
+from .results import Query, Results, weights_version
+
+Data: TypeAlias = AnnData | MuData
+Indices: TypeAlias = Sequence[int] | np.ndarray | None
+
+
+class SCRCLBase(BaseModelClass):
+    """Data, reference, network and results of :class:`scrcl.SCRCL`."""
+
+    _module_cls = SCRCLModule
+    module: SCRCLModule
+    refinement_trained_: bool | None
+    _reference: Reference
+    _module_kwargs: dict[str, Any]
+    #: The data that the reference was built from, while they are at hand, and the names of their cells.
+    _reference_data: Any
+    _reference_names: pd.Index
+    _kept_results: Results | None
+
+    # ------------------------------------------------------------------- data
+
+    @property
+    def _several(self) -> bool:
+        """Whether the data are MuData."""
+        return self.registry.get("setup_method_name") == "setup_mudata"
+
+    def _setup(self, name: str) -> Any:
+        """An argument of the setup; models of earlier versions may not have it."""
+        return self.registry["setup_args"].get(name)
+
+    def _data(self, adata: Data | None) -> Any:
+        """The data that are meant, refused if of the wrong class."""
+        data: Any = self.adata if adata is None else adata
+        if data is None:
+            raise ValueError("The model was loaded without data. Pass `adata`.")
+        check_type(data, self._several)
+        return data
+
+    def _sources(self, data: Any, layers: Mapping[str, str] | None = None) -> dict[str, Source]:
+        """Where the data of each modality come from; ``layers`` take the place of those of the setup."""
+        if self._several:
+            layers = {**(self._setup("layers") or {}), **(layers or {})}
+            return mudata_sources(data, self._setup("modalities"), layers, self._setup("features_keys"))
+        layer = next(iter(layers.values())) if layers else self._setup("layer")
+        return anndata_sources(data, layer, self._setup("features_key"))
+
+    def _slices(self, data: Any) -> Slices:
+        """Where any cells are in space."""
+        return read_positions(data, self._setup("spatial_key"), self._setup("sample_key"))
+
+    def _is_reference(self, data: Any) -> bool:
+        """Whether the data are those that the model was built on, with the same cells still."""
+        return data is self._reference_data and bool(data.obs_names.equals(self._reference_names))
+
+    def _query(self, data: Any, indices: Indices) -> Query:
+        """Find cells among those of the model, and place those that are new."""
+        rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
+        reference = self._reference
+        if self._is_reference(data):
+            return Query(rows, reference.features[:0], {})
+        if reference.tissue is None:
+            return self._results.query(reference.read(self._sources(data), rows))
+        slices = self._slices(data)
+
+        def graph_of(cells: np.ndarray) -> sp.csr_array:
+            key = self._setup("spatial_neighbors_key")
+            if key is None:
+                return reference.tissue.options.graph(slices.select(cells))  # type: ignore[union-attr]
+            return symmetric_adjacency(read_spatial_graph(data, key, slices))[cells][:, cells]
+
+        return self._results.query_in_space(slices, reference.read(self._sources(data)), rows, graph_of)
+
+    # ---------------------------------------------------------------- network
+
+    def _set_reference(self, reference: Reference) -> None:
+        """Take a reference, and build the network that fits it."""
+        self._reference = reference
+        self._kept_results = None
+        self.module = self._module_cls(
+            gene_profiles=directed_propagation(reference.gene_graph) @ reference.gene_features,
+            n_input=reference.n_inputs,
+            shares=reference.shares,
+            **self._module_kwargs,
+        )
+
+    @property
+    def reference_(self) -> dict[str, Any]:
+        """The cells, genes and graphs of the model as plain arrays, saved with it."""
+        return self._reference.to_dict()
+
+    @reference_.setter
+    def reference_(self, state: dict[str, Any]) -> None:
+        # `load` of scvi-tools sets what was saved before it fills the weights of the network, which is built here.
+        self._set_reference(Reference.from_dict(state))
+
+    @property
+    def _results(self) -> Results:
+        """What follows from the weights as they are now."""
+        if self._kept_results is None or self._kept_results.weights != weights_version(self.module):
+            self._kept_results = Results(self.module, self._reference)
+        return self._kept_results
+
+    def _latent(self, data: Any, indices: Indices, view: View) -> np.ndarray:
+        """A representation ``(m, ·)`` of cells."""
+        query = self._query(data, indices)
+        return query.take(self._results.latent(view), lambda: query.latent[view])
+
+    def _view(self, representation: Representation, modality: str | None) -> View:
+        """What the network calls a representation, of all modalities or of one."""
+        check_option(representation, REPRESENTATIONS, "representation")
+        self._check_modality(modality)
+        names = list(self._reference.modalities)
+        return representation, names.index(modality) if modality is not None and len(names) > 1 else None
+
+    def _check_modality(self, modality: str | None) -> None:
+        """Refuse a modality that the model does not have."""
+        if modality is not None and not self._several:
+            raise ValueError(f"The model is of one modality, so that there is no modality={modality!r}. Leave it out.")
+        if modality is not None:
+            check_key(modality, self._reference.modalities, "modality", "the model")
+
+
+def check_type(data: Any, several: bool) -> None:
+    """Refuse data of one modality where several are wanted, and the other way round."""
+    if data is not None and not isinstance(data, MuData if several else AnnData):
+        wanted = "a MuData" if several else "an AnnData"
+        raise TypeError(f"adata must be {wanted} object, not {type(data).__name__}.")
+
+
+def cell_names(data: Any, indices: Indices) -> pd.Index:
+    """Names of the cells that are asked for."""
+    return data.obs_names if indices is None else data.obs_names[as_rows(indices, data.n_obs)]

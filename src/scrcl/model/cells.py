@@ -1,0 +1,339 @@
+"""What the model says of cells: where they lie, which clusters they belong to, and how well they fit. Wiring only."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scrcl.cluster.leiden import RESOLUTION
+from scrcl.cluster.number import NumberOfClusters
+from scrcl.graph.slices import majority
+from scrcl.nn.inference import Representation
+from scrcl.utils import keys
+from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
+
+from .base import Data, Indices, SCRCLBase, cell_names
+from .results import METHODS, Method
+
+
+class CellsMixin(SCRCLBase):
+    """The methods of :class:`scrcl.SCRCL` that speak of cells."""
+
+    def get_latent_representation(
+        self,
+        adata: Data | None = None,
+        indices: Indices = None,
+        representation: Representation = "aligned",
+        modality: str | None = None,
+    ) -> np.ndarray:
+        """Return the latent representation of cells.
+
+        Parameters
+        ----------
+        adata
+            Data with the same genes, matched by name; need not be set up. By default the data of the model. A cell
+            that the model was built on gets its own representation, wherever it stands. A new cell is placed among
+            its nearest cells of those that the model was built on, so its result does not depend on the other cells
+            passed. In space, a training cell is known by its position and counts, and a new cell is seen among its
+            neighbours in space: all cells of its slice in ``adata``, whatever ``indices`` asks for. So pass whole slices.
+        indices
+            Cells to return, by number or as a boolean mask; all by default.
+        representation
+            ``"aligned"``: the two aligned views side by side. ``"refined"``: the two refined by cell-gene
+            associations.
+        modality
+            Modality whose own views to return. By default, of several modalities, each view is the mean over them,
+            weighted as in :meth:`get_modality_weights`.
+
+        Returns
+        -------
+        Array of shape ``(n_cells, 2 * n_hidden)`` or ``(n_cells, 2 * n_refined)``, float32, in the order asked for.
+        Each view has rows of unit length.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the data are not counts, lack genes that the model reads, or ``indices`` are out of range.
+        """
+        self._check_if_trained(warn=False)
+        view = self._view(representation, modality)
+        return self._latent(self._data(adata), indices, view)
+
+    def get_clusters(
+        self,
+        adata: Data | None = None,
+        indices: Indices = None,
+        n_clusters: int | None = None,
+        method: Method = "consensus",
+        resolution: float = RESOLUTION,
+        representation: Representation = "aligned",
+        seed: int = 0,
+        modality: str | None = None,
+        n_majority: int = 0,
+    ) -> pd.Series:
+        """Return the clusters of cells.
+
+        Clusters are found among the cells that the model was built on. Other cells join the nearest.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`.
+        n_clusters
+            Number of clusters; estimated as in :meth:`estimate_n_clusters` by default.
+        method
+            ``"consensus"``: small clusters of the latent representation and of the smoothed features, joined by the
+            similarity of their cells in the features of each normalisation; the consensus of all. It keeps large cell
+            types whole where k-means divides them. ``"kmeans"``: k-means, the best of 20 k-means++ starts.
+            ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
+            is sought by changing the resolution.
+        resolution
+            Resolution of ``method="leiden"`` where ``n_clusters`` is not given: more gives more clusters.
+        representation
+            Latent representation to cluster.
+        seed
+            Seed of the clustering.
+        modality
+            Modality to cluster by: its own views, and its own features. By default all.
+        n_majority
+            In space, give each cell the label that most of it and its ``n_majority`` nearest cells in its slice have. The
+            paper takes 50. 0 for no such smoothing.
+
+        Returns
+        -------
+        Categorical series indexed by the names of the cells, in the order asked for. Clusters are named ``"0"``,
+        ``"1"``, … by decreasing size among the cells that the model was built on.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        check_option(method, METHODS, "method")
+        view = self._view(representation, modality)
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(resolution, 0.0, "resolution")
+        check_at_least(seed, 0, "seed")
+        check_at_least(n_majority, 0, "n_majority")
+        tissue = self._reference.tissue
+        if n_majority and tissue is None:
+            raise ValueError(
+                f"n_majority={n_majority} needs coordinates: `setup_anndata(adata, spatial_key='spatial')`."
+            )
+        data = self._data(adata)
+        # Whom a cell is among is asked of all cells.
+        query = self._query(data, None if n_majority else indices)
+        clustering = self._results.clustering(view, n_clusters, method, float(resolution), seed)
+        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
+        if n_majority and tissue is not None:
+            own = majority(clustering.labels, tissue.slices, n_majority)[query.known]
+            new = query.known < 0
+            labels = np.where(new, majority(labels, self._slices(data), n_majority), own) if new.any() else own
+            labels = labels if indices is None else labels[as_rows(indices, data.n_obs)]
+        return pd.Series(_named(labels, clustering.n_clusters), index=cell_names(data, indices), name=keys.CLUSTERS_KEY)
+
+    def get_cluster_probabilities(
+        self,
+        adata: Data | None = None,
+        indices: Indices = None,
+        n_clusters: int | None = None,
+        representation: Representation = "aligned",
+        seed: int = 0,
+        modality: str | None = None,
+    ) -> pd.DataFrame:
+        """Return how certainly cells belong to each cluster of the consensus.
+
+        The consensus reconciles many clusterings. A cell belongs to a cluster as often as these put it together with
+        the cells of that cluster, relative to all clusters. A cell between two types has shares in both, and may have
+        the larger one in the other than it was put in.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`. A new cell has the mean of its neighbours.
+        n_clusters, representation, seed, modality
+            As in :meth:`get_clusters`.
+
+        Returns
+        -------
+        Data frame ``(n_cells, n_clusters)``, float32, indexed by the names of the cells; the columns are the names of
+        the clusters in :meth:`get_clusters`. Rows sum to 1.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        view = self._view(representation, modality)
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        data = self._data(adata)
+        query = self._query(data, indices)
+        clustering = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
+        assert clustering.probabilities is not None  # a consensus has them
+        probabilities = query.take(
+            clustering.probabilities, lambda: clustering.assign_probabilities(query.latent[view])
+        )
+        columns = [str(number) for number in range(clustering.n_clusters)]
+        return pd.DataFrame(probabilities, index=cell_names(data, indices), columns=columns)
+
+    def get_mapping_quality(
+        self,
+        adata: Data | None = None,
+        indices: Indices = None,
+        n_clusters: int | None = None,
+        alpha: float = 0.05,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Return how well cells fit among those that the model was built on, and flag those unlike anything there.
+
+        A cell of a type that the model has not seen is put into some cluster like any other. It is told by its
+        distance from its neighbours, compared with the distances that the cells of the model with as much signal have
+        from theirs. Types close to one that is there are not told: single cells of theirs fit as well.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`. The result for a cell does not depend on the
+            other cells.
+        n_clusters, seed
+            As in :meth:`get_clusters`.
+        alpha
+            Level of the test: about the share of cells flagged where none is new in kind.
+
+        Returns
+        -------
+        Data frame indexed by the names of the cells:
+
+        - ``known``: whether the model was built on this cell
+        - ``cluster``: as :meth:`get_clusters` returns it
+        - ``confidence``: probability of that cluster, see :meth:`get_cluster_probabilities`
+        - ``distance``: mean distance from the nearest cells of the model
+        - ``excess``: by how many standard deviations the distance is above the mean of the cells of the model with
+          as much signal
+        - ``pvalue``: share of the cells of the model with at least this excess
+        - ``outlier``: whether ``pvalue`` is at most ``alpha``
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If an argument is out of range, or the data do not fit the model.
+        NotImplementedError
+            In space: neighbours there share what was smoothed, so that cells of another slice would seem new.
+        """
+        self._check_if_trained(warn=False)
+        if self._reference.tissue is not None:
+            raise NotImplementedError(
+                "get_mapping_quality compares single cells. In space, neighbours share what was smoothed, so that cells of "
+                "another slice would seem new. Build a model without `spatial_key` for this."
+            )
+        check_at_least(alpha, 0.0, "alpha")
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        data, reference, view = self._data(adata), self._reference, self._view("aligned", None)
+        query = self._query(data, indices)
+        distance = query.take(
+            reference.distances, lambda: reference.query_neighbors(query.features)[0].distances.mean(1)
+        )
+        signal = query.take(reference.signal(reference.features), lambda: reference.signal(query.features))
+        excess = reference.distance_scale(signal, distance)
+        pvalue = reference.distance_scale.pvalues(excess)
+        clustering = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
+        assert clustering.probabilities is not None  # a consensus has them
+        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
+        probabilities = query.take(
+            clustering.probabilities, lambda: clustering.assign_probabilities(query.latent[view])
+        )
+        return pd.DataFrame(
+            {
+                "known": query.known >= 0,
+                "cluster": _named(labels, clustering.n_clusters),
+                "confidence": probabilities[np.arange(len(labels)), labels],
+                "distance": distance,
+                "excess": excess,
+                "pvalue": pvalue,
+                "outlier": pvalue <= alpha,
+            },
+            index=cell_names(data, indices),
+        )
+
+    def estimate_n_clusters(
+        self, representation: Representation = "aligned", seed: int = 0, modality: str | None = None
+    ) -> NumberOfClusters:
+        """Estimate the number of clusters, and tell what speaks for others.
+
+        The estimate is the median number of Leiden communities at three low resolutions, in the nearest-neighbour
+        graphs of the latent representation and of the smoothed features. :func:`scrcl.pl.n_clusters` draws it.
+
+        Parameters
+        ----------
+        representation, seed, modality
+            As in :meth:`get_clusters`.
+
+        Returns
+        -------
+        The estimate ``best``, the numbers that are next to it ``runner_ups``, and ``curve``, a data frame of the
+        evidence for each number: ``votes``, ``distance`` and ``agreement``, explained at
+        :class:`~scrcl.NumberOfClusters`.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        view = self._view(representation, modality)
+        check_at_least(seed, 0, "seed")
+        return self._results.n_clusters(view, seed)
+
+    def get_modality_weights(self, adata: Data | None = None, indices: Indices = None) -> pd.DataFrame:
+        """Return how much each modality counts for each cell.
+
+        A modality counts as far as the neighbours of the cell in it predict the cell in the others, and as far as one
+        half of its features predicts the other half. So noise, or a modality whose cells were mixed up, hardly counts.
+        Of two modalities that contradict each other, the one with more structure counts more: which of them is wrong
+        cannot be known from two.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        Data frame of cells by modalities, float32. Rows sum to 1.
+
+        Raises
+        ------
+        ValueError
+            If the model is of one modality, or the data do not fit it.
+        """
+        if not self._several:
+            raise ValueError("The model is of one modality. Set several up with `SCRCL.setup_mudata`.")
+        data, reference = self._data(adata), self._reference
+        query = self._query(data, indices)
+        weights = query.take(reference.weights, lambda: reference.query_neighbors(query.features)[1])
+        return pd.DataFrame(weights, index=cell_names(data, indices), columns=list(reference.modalities))
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
+        """Names of the variables of the data, by modality if there are several."""
+        if self._several and self.adata is None:
+            return {name: found.names.to_numpy(str) for name, found in self._reference.modalities.items()}
+        return super().get_var_names(legacy_mudata_format)
+
+
+def _named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
+    names: Any = [str(number) for number in range(n_clusters)]
+    return pd.Categorical.from_codes(labels, pd.Index(names))

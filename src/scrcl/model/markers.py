@@ -1,0 +1,288 @@
+"""What the model says of groups of cells: the genes that tell them apart, and names from marker lists. Wiring only."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mudata import MuData
+from scipy.stats import false_discovery_control
+
+from scrcl.data.networks import check_identifiers, read_gene_sets
+from scrcl.genes.associations import marker_statistics, permutation_pvalues
+from scrcl.genes.naming import NONE, MarkerList, name_groups
+from scrcl.utils import keys
+from scrcl.utils.checks import check_at_least, check_groups, check_key
+
+from .base import Data
+from .genes import GenesMixin, read_groups
+
+
+class MarkersMixin(GenesMixin):
+    """The methods of :class:`scrcl.SCRCL` that speak of groups of cells."""
+
+    def get_marker_genes(
+        self,
+        adata: Data | None = None,
+        groupby: str | None = None,
+        groups: Sequence[str] | str | None = None,
+        layer: str | None = None,
+        n_top: int | None = None,
+        n_permutations: int = 1000,
+        seed: int = 0,
+        key_added: str = keys.MARKERS_KEY,
+        modality: str | None = None,
+    ) -> pd.DataFrame:
+        r"""Return the genes that tell groups of cells apart, best first.
+
+        The score of a gene is the mean association of the cells of the group less that of all other cells (see
+        :meth:`get_cell_gene_associations`, with the expression of the cells passed). Its p-value is against permuted
+        cells: given the refined positions and the groups, the expression of the gene is exchangeable between cells.
+
+        Parameters
+        ----------
+        adata
+            Cells, as in :meth:`get_latent_representation`.
+        groupby
+            Key of ``adata.obs`` of the groups. Cells without a group are left out. By default the clusters of
+            :meth:`get_clusters`, which are then written to ``obs["scrcl_marker_groups"]``.
+        groups
+            Groups to return; all by default. Each is compared with all other cells in any case.
+        layer
+            Key of ``adata.layers`` of the counts to score; by default those the model was set up with. Counts that the
+            model has not seen, e.g. one half of a thinned data set, make the p-values valid for clusters that were found
+            in the other half.
+        n_top
+            Number of genes of each group to return; all by default.
+        n_permutations
+            Number of permutations ``B``; no p-value is below ``1 / (B + 1)``. Time is proportional to it. With 0 there
+            is no test, and p-values are missing.
+        seed
+            Seed of the permutations.
+        key_added
+            Key of ``adata.uns`` under which the result is written in the form of
+            :func:`scanpy.tl.rank_genes_groups`, for ``scanpy.pl.rank_genes_groups*`` and
+            :func:`scanpy.get.rank_genes_groups_df`.
+        modality
+            Of several modalities, the one whose variables to score, as in :meth:`get_gene_embedding`: genes, proteins or
+            peaks. By default all of them together, as scores are in standard deviations.
+
+        Returns
+        -------
+        Data frame, best first in each group:
+
+        - ``group``, ``gene``
+        - ``score``: in standard deviations of the log-normalised expression
+        - ``score_low``, ``score_high``: 95 % interval of the score, by its robust standard error
+        - ``specificity``: mean association in the group less the highest mean in any other group
+        - ``fraction_in``, ``fraction_out``: of the cells inside and outside that express the gene
+        - ``log2_fold_change``: of the mean normalised counts
+        - ``pvalue``, ``pvalue_adjusted``: one-sided, and adjusted over the genes of a group (Benjamini & Hochberg)
+
+        Raises
+        ------
+        RuntimeError
+            If the model, or its refinement, is not trained.
+        KeyError
+            If ``groupby``, ``layer`` or one of the ``groups`` is not there.
+        ValueError
+            If there are fewer than two groups, or an argument is out of range.
+
+        Notes
+        -----
+        Clusters that were found in the same counts differ by construction, even where there are no cell types. The
+        p-value does not take this into account: it says that the expression of a gene goes with the groups, not that the
+        groups are real. See *Which genes say so* in the documentation.
+        """
+        self._check_refinement()
+        check_at_least(n_permutations, 0, "n_permutations")
+        check_at_least(seed, 0, "seed")
+        if n_top is not None:
+            check_at_least(n_top, 1, "n_top")
+        adata = self._data(adata)
+        if layer is not None and modality is None:
+            if isinstance(adata, MuData):
+                raise ValueError(f"layer={layer!r} is of one modality. Name it: `modality=...`.")
+            check_key(layer, adata.layers, "layer", "adata.layers")
+        genes, _, _ = self._variables(modality, counted=True)
+        groupby = self._own_groups(adata) if groupby is None else groupby
+        rows, division, names = read_groups(adata, np.arange(adata.n_obs), groupby, least=2)
+        wanted = names if groups is None else check_groups(groups, names, groupby)
+
+        expression = self._expression(adata, rows, layer, modality, counted=True)
+        positions = self._positions(adata, rows)
+        found = marker_statistics(positions, expression, division)
+        if n_permutations:
+            pvalues = permutation_pvalues(positions, expression, division, n_permutations, seed)
+            adjusted = false_discovery_control(pvalues, axis=1)
+        else:
+            pvalues = adjusted = np.full(found.score.shape, np.nan)
+        tables = {}
+        for number, name in enumerate(names):
+            if name not in wanted:
+                continue
+            score, margin = found.score[number], 1.96 * found.standard_error[number]
+            table = pd.DataFrame(
+                {
+                    "group": name,
+                    "gene": genes,
+                    "score": score,
+                    "score_low": score - margin,
+                    "score_high": score + margin,
+                    "specificity": found.specificity[number],
+                    "fraction_in": found.fraction_in[number],
+                    "fraction_out": found.fraction_out[number],
+                    "log2_fold_change": found.log2_fold_change[number],
+                    "pvalue": pvalues[number],
+                    "pvalue_adjusted": adjusted[number],
+                }
+            )
+            tables[name] = table.sort_values("score", ascending=False, kind="stable")[:n_top]
+        adata.uns[key_added] = _as_scanpy(tables, groupby, self._layer(layer, modality))
+        result = pd.concat(list(tables.values()), ignore_index=True)
+        result["group"] = pd.Categorical(result["group"], categories=names)
+        return result
+
+    def get_cluster_names(
+        self,
+        markers: Mapping[str, Sequence[str]] | pd.DataFrame | str | os.PathLike[str],
+        adata: Data | None = None,
+        groupby: str | None = None,
+        min_support: float = 0.5,
+        seed: int = 0,
+        modality: str | None = None,
+    ) -> pd.DataFrame:
+        """Propose names for clusters from lists of marker genes, or none of them.
+
+        A list fits a cluster if its genes score higher there (see :meth:`get_marker_genes`) than hardly any random set
+        of as many genes does, and enough of them are up. Of those that fit, the one with the highest score is proposed.
+        Lists are resampled to tell how much the name depends on single genes.
+
+        Parameters
+        ----------
+        markers
+            Names and their marker genes: a dictionary of lists, a table with columns ``source`` and ``target`` (as
+            decoupler has them) or ``cell_type`` and ``gene``, or the path of a GMT file.
+        adata, groupby
+            Cells and their clusters, as in :meth:`get_marker_genes`.
+        min_support
+            More than this fraction of the markers of a list, among those that the data have, must be up in a cluster:
+            their score is above 0 by its 95 % interval. Markers that vary too little to be kept count as not up. Take less
+            for long lists that were not made by hand.
+        seed
+            Seed of the random sets and of the resampling.
+        modality
+            Of several modalities, the one whose variables the markers are, as in :meth:`get_marker_genes`.
+
+        Returns
+        -------
+        Data frame indexed by cluster:
+
+        - ``name``: the name proposed, or ``"none of these"``
+        - ``confidence``: share of resampled lists that lead to the same answer, from 0 to 1
+        - ``best``, ``score``, ``support``, ``pvalue``: the list with the highest score, proposed or not; the score is the
+          mean over its genes in standard errors of the mean of as many random genes, the support is the fraction that is
+          up, and the p-value is against random gene sets, times the number of lists
+        - ``second``, ``second_score``: the next
+        - ``genes``: the genes of the best list that are up, highest score first
+
+        The number of markers of each list that were used is in ``attrs["used"]``, the unknown ones are in
+        ``attrs["unknown"]``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model, or its refinement, is not trained.
+        KeyError
+            If ``groupby`` is not there.
+        ValueError
+            If no marker is known, or the lists are of another case or kind of identifiers.
+        """
+        self._check_refinement()
+        check_at_least(seed, 0, "seed")
+        check_at_least(min_support, 0.0, "min_support")
+        if min_support > 1:
+            raise ValueError(f"min_support must be a fraction of at most 1, not {min_support!r}.")
+        adata = self._data(adata)
+        lists = read_gene_sets(markers, "markers")
+        kept, every_gene, _ = self._variables(modality, counted=True)
+        check_identifiers([gene for genes in lists.values() for gene in genes], every_gene, "markers")
+        columns = {name: kept.get_indexer(pd.Index(genes)) for name, genes in lists.items()}
+        columns = {name: found[found >= 0] for name, found in columns.items()}
+        unknown = {name: [gene for gene in genes if gene not in kept] for name, genes in lists.items()}
+        usable = [name for name, found in columns.items() if len(found)]
+        if not usable:
+            raise ValueError(
+                "None of the markers is among the genes that the model keeps, though some are in the data. Keep more "
+                "genes: `SCRCL(adata, n_top_genes=...)`."
+            )
+        groupby = self._own_groups(adata) if groupby is None else groupby
+        rows, division, clusters = read_groups(adata, np.arange(adata.n_obs), groupby, least=2)
+        expression = self._expression(adata, rows, None, modality, counted=True)
+        found = marker_statistics(self._positions(adata, rows), expression, division)
+        up = found.score - 1.96 * found.standard_error > 0
+        candidates = [MarkerList(columns[name], sum(gene in every_gene for gene in lists[name])) for name in usable]
+        naming = name_groups(found.score, up, candidates, float(min_support), seed)
+        order = np.argsort(-naming.score, axis=1, kind="stable")
+        every = np.arange(len(clusters))
+        best, second = order[:, 0], order[:, min(1, len(usable) - 1)]
+        names = np.array([*usable, NONE], dtype=object)
+        speaking = []
+        for cluster in every:
+            own = columns[usable[best[cluster]]]
+            own = own[up[cluster, own]]
+            speaking.append(", ".join(kept[own[np.argsort(-found.score[cluster, own], kind="stable")]]))
+        result = pd.DataFrame(
+            {
+                "name": names[naming.choice],
+                "confidence": naming.confidence,
+                "best": names[best],
+                "score": naming.score[every, best],
+                "support": naming.support[every, best],
+                "pvalue": naming.pvalue[every, best],
+                "second": names[second] if len(usable) > 1 else "",
+                "second_score": naming.score[every, second] if len(usable) > 1 else np.nan,
+                "genes": speaking,
+            },
+            index=pd.Index(clusters, name="cluster"),
+        )
+        result.attrs = {"used": {name: len(columns[name]) for name in lists}, "unknown": unknown}
+        return result
+
+    def _own_groups(self, data: Any) -> str:
+        """Write the clusters of the model to the data; the key under which they are."""
+        data.obs[keys.MARKER_GROUPS_KEY] = self.get_clusters(data)
+        return keys.MARKER_GROUPS_KEY
+
+    def _layer(self, layer: str | None, modality: str | None) -> str | None:
+        """Where the counts are."""
+        if layer is not None or not self._several:
+            return layer or self._setup("layer")
+        return None if modality is None else (self._setup("layers") or {}).get(modality)
+
+
+def _as_scanpy(tables: dict[str, pd.DataFrame], groupby: str, layer: str | None) -> dict[str, Any]:
+    """The form in which scanpy keeps ranked genes."""
+    columns = {
+        "names": ("gene", "O"),
+        "scores": ("score", "f4"),
+        "pvals": ("pvalue", "f8"),
+        "pvals_adj": ("pvalue_adjusted", "f8"),
+        "logfoldchanges": ("log2_fold_change", "f4"),
+    }
+    result: dict[str, Any] = {
+        "params": {
+            "groupby": groupby,
+            "reference": "rest",
+            "method": "scrcl",
+            "use_raw": False,
+            "layer": layer,
+            "corr_method": "benjamini-hochberg",
+        }
+    }
+    for name, (column, kind) in columns.items():
+        result[name] = np.rec.fromarrays(
+            [table[column].to_numpy() for table in tables.values()], dtype=[(group, kind) for group in tables]
+        )
+    return result

@@ -1,0 +1,199 @@
+"""What follows from the weights of a trained network, over plain arrays, each found once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import scipy.sparse as sp
+
+from scrcl.cluster.clustering import Clustering
+from scrcl.cluster.consensus import Ensemble, warn_if_undetermined
+from scrcl.cluster.kmeans import kmeans
+from scrcl.cluster.leiden import leiden, leiden_with
+from scrcl.cluster.number import NumberOfClusters, cast_votes, estimate_number, median
+from scrcl.genes.associations import GeneMap
+from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
+from scrcl.graph.slices import Slices
+from scrcl.nn.inference import Encoded, View, encode, encode_new
+from scrcl.nn.module import SCRCLModule
+from scrcl.reference.reference import ClusteringInputs, Reference
+from scrcl.utils.progress import begin
+
+Method = Literal["consensus", "kmeans", "leiden"]
+METHODS = get_args(Method)
+
+
+@dataclass(frozen=True)
+class Query:
+    """Cells that were asked for: those the model was built on, and new ones.
+
+    Attributes
+    ----------
+    known
+        ``(m,)`` row of each cell in the reference, -1 for a new one.
+    features
+        ``(m', d)`` features of the new ones, in their order.
+    latent
+        Each representation ``(m', ·)`` of the new ones; may be without any where there are none.
+    """
+
+    known: np.ndarray
+    features: np.ndarray
+    latent: dict[View, np.ndarray]
+
+    def take(self, of_reference: np.ndarray, of_new: Callable[[], np.ndarray]) -> np.ndarray:
+        """Values of the cells, from those of all cells of the reference and, where there are any, of the new ones."""
+        values = of_reference[self.known]
+        if len(self.features):
+            values[self.known < 0] = of_new()
+        return values
+
+
+class Results:
+    """What a network makes of the cells of a reference, and of others.
+
+    Parameters
+    ----------
+    module
+        The network, whose weights must not change any more.
+    reference
+        The cells, variables and graphs.
+    """
+
+    def __init__(self, module: SCRCLModule, reference: Reference) -> None:
+        self.module, self.reference = module, reference
+        self.weights = weights_version(module)
+        #: Where the genes lie among the cells; needs counts, so that it is put here by the model.
+        self.gene_map: GeneMap | None = None
+        self._clusterings: dict[tuple, Clustering] = {}
+        self._ensembles: dict[tuple, Ensemble] = {}
+        self._votes: dict[tuple, list[int]] = {}
+
+    # ------------------------------------------------------------------ cells
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        """What the network makes of the cells of the reference."""
+        begin("inference")
+        return encode(self.module, self.reference.features, self.reference.propagation, self.reference.weights)
+
+    def latent(self, view: View) -> np.ndarray:
+        """A representation ``(n, ·)`` of the cells of the reference."""
+        return self.encoded.latent[view]
+
+    def query(self, features: np.ndarray) -> Query:
+        """Find cells ``(m, d)`` among those of the reference, and place those that are new."""
+        reference = self.reference
+        known = reference.match_known(features)
+        features = features[known < 0]
+        if len(features) == 0:
+            return Query(known, features, {})
+        begin("placing")
+        neighbors, weights = reference.query_neighbors(features)
+        received, own = query_weights(reference.adjacency, neighbors)
+        latent = encode_new(self.module, features, received, own, weights, reference.features, self.encoded.hidden)
+        return Query(known, features, latent)
+
+    def query_in_space(
+        self,
+        slices: Slices,
+        features: np.ndarray,
+        rows: np.ndarray,
+        graph_of: Callable[[np.ndarray], sp.csr_array],
+    ) -> Query:
+        """The same for cells in space: new ones are seen among all cells of their slices.
+
+        Parameters
+        ----------
+        slices, features
+            Where all ``m`` cells are, and their features ``(m, D)`` before smoothing.
+        rows
+            The cells asked for.
+        graph_of
+            Gives the spatial graph among some of the cells, by their numbers.
+        """
+        reference, tissue = self.reference, self.reference.tissue
+        assert tissue is not None  # the reference is in space
+        known = tissue.match_known(slices, features)[rows]
+        new = rows[known < 0]
+        if len(new) == 0:
+            return Query(known, reference.features[:0], {})
+        around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
+        graph = graph_of(around)
+        found = tissue.smooth(graph, features[around])
+        propagation = normalized_adjacency(graph)
+        placed = np.searchsorted(around, new)
+        weights = np.ones((len(found), 1), dtype=np.float32)
+        if tissue.options.joined or reference.agreement is not None:
+            neighbors, weights = reference.query_neighbors(found)
+        if tissue.options.joined:
+            propagation = join_reference(graph, reference.adjacency, neighbors)
+            found = np.concatenate([reference.features, found])
+            weights = np.concatenate([reference.weights, weights])
+            placed += reference.n_cells
+        latent = encode(self.module, found, propagation, weights).latent
+        return Query(known, found[placed], {view: values[placed] for view, values in latent.items()})
+
+    # --------------------------------------------------------------- clusters
+
+    def clustering(
+        self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int
+    ) -> Clustering:
+        """Clusters of the cells of the reference."""
+        choice = (view, n_clusters, method, resolution, seed)
+        if choice not in self._clusterings:
+            begin("clustering")
+            self._clusterings[choice] = self._cluster(*choice)
+        return self._clusterings[choice]
+
+    def _cluster(self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int) -> Clustering:
+        points = self.latent(view)
+        if method == "leiden":
+            if n_clusters is None:
+                return leiden(points, resolution, seed)
+            return leiden_with(points, n_clusters, seed, mend=" Use method='kmeans' for an exact number.")
+        if n_clusters is None:
+            n_clusters = median(self._counts(view, seed))
+        if method == "kmeans":
+            return kmeans(points, n_clusters, seed)
+        ensemble = self._ensemble(view, seed, n_clusters)
+        found = ensemble.cut(n_clusters)
+        warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters, found.labels))
+        return found
+
+    def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
+        """The estimate of the number of clusters, with its evidence."""
+        return estimate_number(self._counts(view, seed), self._ensemble(view, seed))
+
+    def _inputs(self, view: View) -> ClusteringInputs:
+        """What clusters are found by, beside the latent representation."""
+        number = view[1]
+        return self.reference.clustering_inputs(None if number is None else list(self.reference.modalities)[number])
+
+    def _sources(self, view: View) -> list[np.ndarray]:
+        """What micro-clusters are made in and communities are counted in."""
+        return [self.latent(view), self._inputs(view).smoothed]
+
+    def _ensemble(self, view: View, seed: int, n_clusters: int = 0) -> Ensemble:
+        """Trees over the cells of the reference; the same for all usual numbers of clusters."""
+        least = Ensemble.least(n_clusters, self.reference.n_cells)
+        choice = (view, seed, least)
+        if choice not in self._ensembles:
+            linkage_features, euclidean = self._inputs(view).linkage_features, self.reference.tissue is not None
+            self._ensembles[choice] = Ensemble.build(
+                self._sources(view), linkage_features, seed, least, euclidean=euclidean
+            )
+        return self._ensembles[choice]
+
+    def _counts(self, view: View, seed: int) -> list[int]:
+        """Numbers of communities, of which the number of clusters is the median."""
+        if (view, seed) not in self._votes:
+            self._votes[view, seed] = cast_votes(self._sources(view), seed)
+        return self._votes[view, seed]
+
+
+def weights_version(module: SCRCLModule) -> tuple[int, ...]:
+    """What changes whenever the weights of a network do."""
+    return tuple(parameter._version for parameter in module.parameters())

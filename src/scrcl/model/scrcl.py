@@ -1,0 +1,253 @@
+"""The public face: SCRCL on scvi-tools. Wiring only."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from scrcl.data.sources import read_graph, read_spatial_graph
+from scrcl.graph.spatial import SPATIAL_GRAPHS, SpatialGraph, SpatialOptions
+from scrcl.reference.prepare import Mode, Options, Surroundings, prepare
+from scrcl.reference.reference import Reference
+from scrcl.reference.writing import describe_parameters, write_preparation
+from scrcl.utils.checks import check_at_least, check_option
+
+from .base import Data
+from .saving import SavingMixin
+from .setup import SetupMixin
+from .training import TrainingMixin
+
+# A child of the logger of scvi-tools, so that `scvi.settings.verbosity` governs both.
+logger = logging.getLogger("scvi.scrcl")
+
+MODES = get_args(Mode)
+#: What is said of space: the arguments by the names that the options have.
+SPATIAL_ARGUMENTS = {
+    "kind": "spatial_graph",
+    "n_neighbors": "n_spatial_neighbors",
+    "radius": "radius",
+    "smoothing": "spatial_smoothing",
+    "joined": "spatial_mode",
+}
+
+
+class SCRCL(SetupMixin, TrainingMixin, SavingMixin):
+    r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
+
+    Finds cell types without labels. Two views of each cell, by itself and among its neighbours, are brought into
+    agreement, and both are tied to the genes that the cell expresses. The model selects genes, reduces counts to
+    features and builds the cell graph and the gene graph itself, from raw counts of all genes.
+
+    Parameters
+    ----------
+    adata
+        Data registered with :meth:`setup_anndata` or :meth:`setup_mudata`.
+    registry
+        Registry of a saved model. Used by :meth:`load`; not meant to be passed.
+    n_top_genes
+        Number of most variable genes that are kept; of several modalities, also of peaks that genes are tied to.
+    n_components
+        Number of principal components of each normalisation, or of each modality.
+    n_neighbors
+        Number of nearest neighbours of a cell in the cell graph.
+    n_hidden
+        Number of hidden units ``h`` of each branch.
+    n_refined
+        Number of refined dimensions ``c``.
+    temperature
+        Temperature of the softmax in the alignment losses.
+    dropout_rate
+        Dropout in the neighbourhood branch and before the map to gene space.
+    gene_network
+        Prior knowledge of which genes belong together: a network, as a table with columns ``source`` and ``target``
+        (decoupler) or ``source_genesymbol`` and ``target_genesymbol`` (OmniPath) and maybe ``weight``, or the path of
+        one; or gene sets, as a dictionary, a table whose sources are no genes, or the path of a GMT file. Genes are
+        matched by name; what was matched is written to ``uns["scrcl_gene_network"]``.
+    gene_network_mode
+        ``"join"``: its edges are added to those between genes with similar expression. ``"replace"``: they take their
+        place.
+    spatial_graph
+        How cells in space are joined, where `setup_anndata` was told a ``spatial_key``. ``"knn"``: the
+        ``n_spatial_neighbors`` nearest cells. ``"radius"``: all cells not farther than ``radius``. ``"delaunay"``:
+        Delaunay triangulation, without edges longer than ``radius`` if one is given. ``"grid"``: adjacent spots of a
+        regular grid, such as the hexagonal one of Visium. Cells of different slices are never joined.
+    n_spatial_neighbors
+        Number of nearest cells of ``spatial_graph="knn"``.
+    radius
+        Longest edge, in the unit of the coordinates.
+    spatial_smoothing
+        Mean number of steps in the spatial graph over which features are averaged. More gives larger domains; 0 reads
+        each cell as it is.
+    spatial_mode
+        ``"replace"``: the spatial graph takes the place of the graph of similar cells. ``"join"``: its edges are added
+        to those.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, there are no more cells than neighbours, no genes vary, or the gene network
+        cannot be read or has other identifiers than the data.
+
+    Notes
+    -----
+    What the model prepares is written to ``adata``, where it can be seen and plotted: cell features to
+    ``obsm["X_scrcl_features"]``, the cell graph to ``obsp["scrcl_connectivities"]`` (with ``uns["scrcl_neighbors"]``
+    in the form of :func:`scanpy.pp.neighbors`), the genes kept to ``var["scrcl_genes"]``, the gene graph to
+    ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and all parameters to
+    ``uns["scrcl"]``. In space, the features are the smoothed ones and the graph is the spatial one. The model holds its own
+    copy, so that changes to ``adata`` do not change the model. Of several modalities, the features, the joint cell graph
+    and the weights of the modalities (``obsm["scrcl_modality_weights"]``) are written to the :class:`~mudata.MuData`;
+    what is in ``mdata.mod`` stays as it is.
+
+    Examples
+    --------
+    >>> scrcl.SCRCL.setup_anndata(adata, layer="counts")
+    >>> model = scrcl.SCRCL(adata)
+    >>> model.train()
+    >>> adata.obsm["X_scrcl"] = model.get_latent_representation()
+    >>> adata.obs["scrcl"] = model.get_clusters()
+    """
+
+    def __init__(
+        self,
+        adata: Data | None = None,
+        registry: dict | None = None,
+        *,
+        n_top_genes: int = 2000,
+        n_components: int = 50,
+        n_neighbors: int = 15,
+        n_hidden: int = 128,
+        n_refined: int = 32,
+        temperature: float = 1.0,
+        dropout_rate: float = 0.1,
+        gene_network: pd.DataFrame | Mapping[str, Sequence[str]] | str | os.PathLike[str] | None = None,
+        gene_network_mode: Literal["join", "replace"] = "join",
+        spatial_graph: SpatialGraph = "knn",
+        n_spatial_neighbors: int = 6,
+        radius: float | None = None,
+        spatial_smoothing: float = 10.0,
+        spatial_mode: Literal["join", "replace"] = "replace",
+    ) -> None:
+        check_at_least(n_top_genes, 2, "n_top_genes")
+        check_at_least(n_components, 1, "n_components")
+        check_at_least(n_neighbors, 1, "n_neighbors")
+        check_at_least(n_hidden, 1, "n_hidden")
+        check_at_least(n_refined, 1, "n_refined")
+        check_at_least(temperature, 1e-6, "temperature")
+        check_at_least(dropout_rate, 0.0, "dropout_rate")
+        if dropout_rate >= 1:
+            raise ValueError(f"dropout_rate must be below 1, not {dropout_rate!r}.")
+        check_option(gene_network_mode, MODES, "gene_network_mode")
+        check_option(spatial_mode, MODES, "spatial_mode")
+        spatial = SpatialOptions(
+            spatial_graph, n_spatial_neighbors, radius, float(spatial_smoothing), spatial_mode == "join"
+        )
+        _check_spatial_options(spatial)
+        super().__init__(adata, registry)
+        self._module_kwargs = {
+            "n_hidden": n_hidden,
+            "n_refined": n_refined,
+            "temperature": temperature,
+            "dropout_rate": dropout_rate,
+        }
+        self.refinement_trained_ = None
+        self._reference_data, self._reference_names, self._kept_results = None, pd.Index([]), None
+        if adata is not None and registry is None:
+            self._prepare(
+                adata,
+                Options(n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode, spatial),
+            )
+        self._model_summary_string = (
+            f"SCRCL with n_top_genes: {n_top_genes}, n_components: {n_components}, n_neighbors: {n_neighbors}, "
+            f"n_hidden: {n_hidden}, n_refined: {n_refined}, temperature: {temperature}, dropout_rate: {dropout_rate}"
+        )
+        # The gene graph is saved with the model; what it was made from may be large and need not be.
+        gene_network = None if gene_network is None else "in the gene graph"
+        self.init_params_ = self._get_init_params(locals())
+
+    def _prepare(self, data: Data, options: Options) -> None:
+        """Build features and graphs from the data, and write them where the user can see them."""
+        self._check_what_would_be_unused(options.spatial)
+        preparation = prepare(
+            self._sources(data),
+            options,
+            self._surroundings(data),
+            self._module_kwargs["n_hidden"],
+            "mdata" if self._several else "adata",
+        )
+        reference = preparation.reference
+        self._set_reference(reference)
+        self._reference_data, self._reference_names = data, data.obs_names.copy()
+        parameters = describe_parameters(reference, options, self.registry["setup_args"], self._several)
+        write_preparation(data, preparation, parameters)
+        if preparation.network is not None:
+            logger.info(preparation.network.describe())
+        logger.info(f"{reference.n_cells:,} cells: {self._describe(reference)}, {reference.adjacency.nnz // 2:,} edges")
+
+    def _surroundings(self, data: Any) -> Surroundings:
+        """Graphs and coordinates that come with the data."""
+        neighbors_key, graph_key = self._setup("neighbors_key"), self._setup("spatial_neighbors_key")
+        graph = None if neighbors_key is None else read_graph(data, neighbors_key)
+        if self._setup("spatial_key") is None:
+            return Surroundings(graph)
+        slices = self._slices(data)
+        return Surroundings(graph, slices, None if graph_key is None else read_spatial_graph(data, graph_key, slices))
+
+    def _check_what_would_be_unused(self, spatial: SpatialOptions) -> None:
+        """Refuse options and graphs that nothing would read."""
+        neighbors_key, graph_key = self._setup("neighbors_key"), self._setup("spatial_neighbors_key")
+        changed = spatial.changed()
+        if self._setup("spatial_key") is None:
+            if changed:
+                setup = "setup_mudata(mdata, ..." if self._several else "setup_anndata(adata"
+                raise ValueError(
+                    f"{SPATIAL_ARGUMENTS[changed[0]]} tells of cells in space. Name their coordinates: "
+                    f"`{setup}, spatial_key='spatial')`."
+                )
+            return
+        unused = [name for name in changed if name in ("kind", "n_neighbors", "radius")]
+        if graph_key is not None and unused:
+            raise ValueError(
+                f"{SPATIAL_ARGUMENTS[unused[0]]} would not be used beside the graph of spatial_neighbors_key={graph_key!r}. "
+                "Leave one of them out."
+            )
+        if neighbors_key is not None and not spatial.joined:
+            raise ValueError(
+                f"neighbors_key={neighbors_key!r} would not be used beside the spatial graph. Pass "
+                "`SCRCL(adata, spatial_mode='join')`, or leave it out."
+            )
+
+    def _describe(self, reference: Reference) -> str:
+        """Features and cell graph in words."""
+        neighbors_key, tissue = self._setup("neighbors_key"), reference.tissue
+        if self._several:
+            features = ", ".join(
+                f"{name!r} {number} features (weight {share:.2f})"
+                for name, number, share in zip(reference.modalities, reference.n_inputs, reference.shares, strict=True)
+            )
+        else:
+            kept = self._setup("features_key") or f"{len(reference.genes):,} genes"
+            features = f"{reference.n_features} features from {kept}"
+        graph = f"of {neighbors_key!r}" if neighbors_key else f"of {reference.n_neighbors} nearest neighbours"
+        if tissue is not None:
+            n_slices = len(tissue.slices.names)
+            similar = f" and {graph}" if tissue.options.joined else ""
+            graph = f"in space{similar}, {n_slices} slice{'s' if n_slices > 1 else ''}"
+        return f"{features}; cell graph {graph}"
+
+
+def _check_spatial_options(spatial: SpatialOptions) -> None:
+    """Refuse options of cells in space that are out of range or do not go together."""
+    check_option(spatial.kind, SPATIAL_GRAPHS, "spatial_graph")
+    check_at_least(spatial.n_neighbors, 1, "n_spatial_neighbors")
+    check_at_least(spatial.smoothing, 0.0, "spatial_smoothing")
+    if spatial.radius is not None:
+        check_at_least(spatial.radius, 1e-300, "radius")
+        if spatial.kind not in ("radius", "delaunay"):
+            raise ValueError(
+                f"radius={spatial.radius!r} is not used by spatial_graph={spatial.kind!r}. Leave it out, or pass 'radius'."
+            )
+    elif spatial.kind == "radius":
+        raise ValueError("spatial_graph='radius' needs a `radius`, in the unit of the coordinates.")

@@ -1,0 +1,254 @@
+"""Registration of AnnData and MuData. Validates, and leaves all work to the model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField, MuDataWrapper, ObsmField
+from scvi.model.base import BaseModelClass
+
+from scrcl.data.sources import (
+    EMBEDDING,
+    Source,
+    anndata_sources,
+    mudata_sources,
+    read_graph,
+    read_positions,
+    read_spatial_graph,
+)
+from scrcl.reference.modalities import KINDS
+from scrcl.utils import keys
+from scrcl.utils.checks import check_key, match_genes
+
+
+class CountsField(LayerField):
+    """Counts whose genes are matched by name when other data take their place."""
+
+    def __init__(self, layer: str | None, registry_key: str = REGISTRY_KEYS.X_KEY) -> None:
+        super().__init__(registry_key, layer, is_count_data=False, correct_data_format=False)
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+        """Accept genes in any order, and a few that are missing."""
+        match_genes(adata_target.var_names, pd.Index(state_registry[self.COLUMN_NAMES_KEY]))
+        return self.register_field(adata_target)
+
+
+MuDataCountsField = MuDataWrapper(CountsField)
+MuDataEmbeddingField = MuDataWrapper(ObsmField)
+
+
+class SetupMixin(BaseModelClass):
+    """The setups of :class:`scrcl.SCRCL`."""
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        features_key: str | None = None,
+        neighbors_key: str | None = None,
+        spatial_key: str | None = None,
+        sample_key: str | None = None,
+        spatial_neighbors_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register data. Validates, and leaves all work to the model.
+
+        Genes without counts may be there and are never kept. Cells without counts are refused.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes, with raw counts of all genes. Nothing needs to be prepared.
+        layer
+            Key of ``adata.layers`` that holds the counts; by default they are in ``adata.X``.
+        features_key
+            Key of ``adata.obsm`` of an embedding to use as cell features, e.g. ``"X_scVI"``, ``"X_pca_harmony"`` or
+            ``"X_pca"``. By default features are computed from the counts. Counts are read in either case, for the
+            genes.
+        neighbors_key
+            Key of ``adata.uns`` of a cell graph to use, as :func:`scanpy.pp.neighbors` writes it (``"neighbors"`` by
+            default there). Edges are used in both directions and without weights. By default a graph is built from
+            the features.
+        spatial_key
+            Key of ``adata.obsm`` of coordinates, ``(n, 2)`` or ``(n, 3)``, in any unit; ``"spatial"`` by convention. Each
+            cell is then seen among its neighbours in space, and clusters are domains.
+        sample_key
+            Key of ``adata.obs`` of the slice of each cell. Slices may overlap in their coordinates; nothing passes
+            between them. By default there is one.
+        spatial_neighbors_key
+            Key of ``adata.uns`` of a spatial graph to use, as :func:`squidpy.gr.spatial_neighbors` writes it
+            (``"spatial_neighbors"`` by default there), or of ``adata.obsp``. By default the model builds one.
+        **kwargs
+            Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        ValueError
+            If the data are not raw counts (negative, fractional or non-finite values), a cell has no counts, gene
+            names are not unique, an embedding or graph does not fit the cells, or coordinates are missing or NaN.
+        KeyError
+            If a layer or key is missing.
+        TypeError
+            If ``adata`` is not an :class:`~anndata.AnnData`.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        if not isinstance(adata, AnnData):
+            several = " Use `setup_mudata` for several modalities." if isinstance(adata, MuData) else ""
+            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.{several}")
+        _own(adata)
+        new = "source_registry" in kwargs
+        (source,) = anndata_sources(adata, layer, features_key).values()
+        source.check(new)
+        fields: list[Any] = [CountsField(layer)]
+        if features_key is not None:
+            fields.append(ObsmField(keys.FEATURES_KEY, features_key))
+        # Data on which a saved model is loaded need no graph: the model places their cells in its own.
+        if neighbors_key is not None and not new:
+            read_graph(adata, neighbors_key)
+        _check_space(adata, spatial_key, sample_key, spatial_neighbors_key, new)
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        modalities: Mapping[str, str],
+        layers: Mapping[str, str] | None = None,
+        features_keys: Mapping[str, str] | None = None,
+        spatial_key: str | None = None,
+        sample_key: str | None = None,
+        spatial_neighbors_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register data of several modalities, measured in the same cells. Validates, and leaves all work to the model.
+
+        Parameters
+        ----------
+        mdata
+            Cells by variables of each modality, all with the same cells in the same order.
+        modalities
+            Kind of each modality to use, by its name in ``mdata.mod``, e.g. ``{"rna": "rna", "prot": "protein"}``:
+
+            - ``"rna"``: raw counts of all genes.
+            - ``"protein"``: raw counts of antibody-derived tags, of at least two proteins.
+            - ``"atac"``: raw counts of fragments in peaks.
+            - ``"features"``: an embedding in ``obsm`` of the modality, named in ``features_keys`` and used as it is.
+        layers
+            Key of ``layers`` of a modality that holds its counts, by its name; by default they are in its ``X``.
+        features_keys
+            Key of ``obsm`` of each modality of the kind ``"features"``, by its name.
+        spatial_key, sample_key, spatial_neighbors_key
+            Coordinates, slices and a spatial graph, as in :meth:`setup_anndata`: keys of ``mdata.obsm``, ``mdata.obs``, and
+            ``mdata.uns`` or ``mdata.obsp``.
+        **kwargs
+            Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        ValueError
+            If a modality has other cells than the others or in another order, is of an unknown kind, has fewer than two
+            features, is no counts where counts are needed, or has NaN, or a cell has no counts.
+        KeyError
+            If a modality, layer or embedding is missing.
+        TypeError
+            If ``mdata`` is not a :class:`~mudata.MuData`.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        if not isinstance(mdata, MuData):
+            raise TypeError(
+                f"mdata must be a MuData object, not {type(mdata).__name__}. Use `setup_anndata` for one modality."
+            )
+        if mdata.is_view:
+            mdata._init_as_actual(mdata.copy())
+        new = "source_registry" in kwargs
+        _check_modalities(mdata, modalities, layers, features_keys)
+        sources = mudata_sources(mdata, modalities, layers, features_keys)
+        fields: list[Any] = []
+        for number, (name, source) in enumerate(sources.items()):
+            _own(mdata.mod[name])
+            _check_modality(name, source, new)
+            registry_key = REGISTRY_KEYS.X_KEY if number == 0 else f"{REGISTRY_KEYS.X_KEY}_{name}"
+            if source.kind == EMBEDDING:
+                fields.append(MuDataEmbeddingField(registry_key, (features_keys or {})[name], mod_key=name))
+            else:
+                fields.append(MuDataCountsField((layers or {}).get(name), registry_key, mod_key=name))
+        _check_space(mdata, spatial_key, sample_key, spatial_neighbors_key, new)
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(mdata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_annbatch(cls, *args: Any, **kwargs: Any) -> None:
+        """Not available: batches of independent cells have no graph."""
+        raise NotImplementedError("SCRCL needs the graph of the cells. Use `setup_anndata`.")
+
+
+def _own(adata: AnnData) -> None:
+    """Make a view data of its own, in place, as scvi-tools does elsewhere: a view cannot be written to."""
+    if adata.is_view:
+        adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
+
+
+def _check_space(
+    data: AnnData | MuData,
+    spatial_key: str | None,
+    sample_key: str | None,
+    spatial_neighbors_key: str | None,
+    new: bool,
+) -> None:
+    """Refuse coordinates, slices and a spatial graph that do not fit."""
+    if spatial_key is not None:
+        slices = read_positions(data, spatial_key, sample_key)
+        if spatial_neighbors_key is not None and not new:
+            read_spatial_graph(data, spatial_neighbors_key, slices)
+    elif sample_key is not None or spatial_neighbors_key is not None:
+        given = "sample_key" if sample_key is not None else "spatial_neighbors_key"
+        raise ValueError(f"{given} tells of cells in space. Name their coordinates, too: `spatial_key='spatial'`.")
+
+
+def _check_modality(name: str, source: Source, new: bool) -> None:
+    """Refuse the data of a modality that are not what they should be."""
+    if len(source.names) < 2:
+        raise ValueError(
+            f"The modality {name!r} has one feature, by which hardly any neighbours can be told apart. Leave it out, or "
+            "put it beside other features in an embedding of the kind 'features'."
+        )
+    source.check(new)
+
+
+def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys: Any) -> None:
+    """Refuse modalities that are not there, of unknown kinds, or whose data are not named as they should be."""
+    example = '`modalities={"rna": "rna", "prot": "protein"}`'
+    if not isinstance(modalities, Mapping) or not modalities:
+        raise ValueError(f"modalities must name each modality and its kind, e.g. {example}, not {modalities!r}.")
+    if mdata.axis != 0:
+        raise ValueError(f"mdata shares variables, not cells (axis={mdata.axis}). Pass modalities of the same cells.")
+    for name, kind in modalities.items():
+        check_key(name, mdata.mod, "The modality", "mdata.mod")
+        if kind not in KINDS:
+            raise ValueError(
+                f"modalities[{name!r}] must be one of the kinds {', '.join(map(repr, KINDS))}, not {kind!r}, e.g. {example}."
+            )
+    layers, features_keys = dict(layers or {}), dict(features_keys or {})
+    for argument, given, wanted in (("layers", layers, False), ("features_keys", features_keys, True)):
+        for name in given:
+            check_key(name, modalities, f"{argument}: the modality", "modalities")
+            if (modalities[name] == EMBEDDING) is not wanted:
+                raise ValueError(
+                    f"{argument} names {name!r}, which is of the kind {modalities[name]!r}. Name a key of obsm in "
+                    f"`features_keys` for the kind {EMBEDDING!r}, and a key of layers in `layers` for the others."
+                )
+    for name, kind in modalities.items():
+        if kind == EMBEDDING and name not in features_keys:
+            present = ", ".join(map(repr, mdata.mod[name].obsm.keys())) or "none"
+            raise ValueError(
+                f"The modality {name!r} is of the kind {EMBEDDING!r}, but features_keys does not say which embedding to use: "
+                f"`features_keys={{{name!r}: ...}}`. Present in its obsm: {present}."
+            )

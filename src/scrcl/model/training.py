@@ -1,0 +1,142 @@
+"""Training. Wiring only."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from scrcl.nn.batches import GraphDataModule
+from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner
+from scrcl.utils.checks import check_at_least, check_option
+from scrcl.utils.memory import for_batch, warn_if_short
+from scrcl.utils.progress import begin
+
+from .base import SCRCLBase
+
+#: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
+DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 500
+
+#: What is recorded at each epoch.
+METRICS = (
+    "train_loss",
+    "alignment_loss_train",
+    "neighborhood_loss_train",
+    "cross_view_loss_train",
+    "spread_loss_train",
+)
+
+#: Options of training that are weights and rates.
+PLAN_OPTIONS = (
+    "lr",
+    "weight_decay",
+    "alignment_weight",
+    "neighborhood_weight",
+    "cross_view_weight",
+    "spread_weight",
+)
+
+
+class TrainingMixin(SCRCLBase):
+    """Training of :class:`scrcl.SCRCL`."""
+
+    _training_plan_cls = SCRCLTrainingPlan
+    _train_runner_cls = SCRCLTrainRunner
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        batch_size: int | None = None,
+        early_stopping: bool = False,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model on the cells it was built on. Called again, training goes on from where it is.
+
+        Parameters
+        ----------
+        max_epochs
+            Number of passes over the cells. By default 50, or fewer where 500 batches are reached before.
+        accelerator, devices
+            Where to train, as in :class:`lightning.pytorch.trainer.Trainer`. On several devices, each takes its share
+            of the batches of an epoch.
+        batch_size
+            Number of cells of a batch. A batch is made of random neighbourhoods and the graph among their cells. By
+            default all cells and the whole graph up to 20,000 cells, and 1,024 cells beyond.
+        early_stopping
+            Stop when ``train_loss`` no longer falls. :class:`scvi.train.Trainer` lists the options, which are passed
+            as ``early_stopping_patience`` and so on.
+        plan_kwargs
+            Options of :class:`~scrcl.nn.plan.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
+            losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
+        **trainer_kwargs
+            Passed to :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range or unknown.
+
+        Notes
+        -----
+        The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
+        usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
+        ``neighborhood_loss_train``, ``cross_view_loss_train`` and ``spread_loss_train``, unweighted, by epoch.
+        """
+        if batch_size is not None:
+            check_at_least(batch_size, 1, "batch_size")
+        reference = self._reference
+        points = reference.neighbor_features if reference.tissue is None else reference.tissue.slices.apart
+        data = GraphDataModule(reference.features, reference.adjacency, points, batch_size)
+        if max_epochs is None:
+            max_epochs = min(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // data.n_batches))
+        check_at_least(max_epochs, 1, "max_epochs")
+        n_batch = min(data.batch_size, reference.n_cells)
+        warn_if_short(
+            for_batch(n_batch, reference.n_features, self._module_kwargs["n_hidden"]),
+            f"Training on batches of {n_batch:,} cells",
+            "Take a smaller `batch_size`.",
+        )
+        if accelerator == "mps":
+            raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
+        plan_kwargs = dict(plan_kwargs or {})
+        _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
+        for name, value in (
+            ("early_stopping_monitor", "train_loss"),
+            ("checkpointing_monitor", "train_loss"),
+            ("log_every_n_steps", 1),
+        ):
+            trainer_kwargs.setdefault(name, value)
+        for name in ("early_stopping_monitor", "checkpointing_monitor"):
+            check_option(trainer_kwargs[name], METRICS, name)
+        earlier = self.is_trained_ if self.refinement_trained_ is None else self.refinement_trained_
+        begin("training")
+        self.module.train()  # Lightning keeps the mode it finds
+        runner = self._train_runner_cls(
+            self,
+            training_plan=self._training_plan_cls(self.module, **plan_kwargs),
+            data_splitter=data,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+            **trainer_kwargs,
+        )
+        runner()
+        self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
+
+
+def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) -> None:
+    """Refuse options that neither the training plan nor the loss knows."""
+    known: set[str] = set()
+    for function in (*(vars(c)["__init__"] for c in plan.__mro__ if "__init__" in vars(c)), loss):
+        known.update(inspect.signature(function).parameters)
+    unknown = sorted(set(plan_kwargs) - known)
+    if unknown:
+        raise ValueError(
+            f"plan_kwargs has unknown options: {', '.join(unknown)}. Known are {', '.join(PLAN_OPTIONS)} and those of "
+            "scvi.train.TrainingPlan."
+        )
+    for name in PLAN_OPTIONS:
+        if name in plan_kwargs:
+            check_at_least(plan_kwargs[name], 0.0, f"plan_kwargs[{name!r}]")

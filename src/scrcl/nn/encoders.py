@@ -1,0 +1,83 @@
+"""The encoders: a cell by itself, a cell among its neighbours, and a gene among its neighbours."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CellEncoder(nn.Module):
+    """The first branch: sees each cell by itself.
+
+    Parameters
+    ----------
+    n_input
+        Number of cell features ``d``.
+    n_hidden
+        Number of hidden units ``h``.
+    """
+
+    def __init__(self, n_input: int, n_hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_input, n_hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features ``(n, d)`` to hidden units ``(n, h)``."""
+        return F.relu(self.linear(x))
+
+
+class NeighborhoodEncoder(nn.Module):
+    """The second branch: two graph convolutions and a linear layer see each cell among its neighbours.
+
+    Parameters
+    ----------
+    n_input
+        Number of cell features ``d``.
+    n_hidden
+        Number of hidden units ``h``.
+    dropout_rate
+        Dropout before the linear layer.
+    """
+
+    def __init__(self, n_input: int, n_hidden: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.convolution_1 = nn.Linear(n_input, n_hidden)
+        self.convolution_2 = nn.Linear(n_hidden, n_hidden)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.linear = nn.Linear(n_hidden, n_hidden)
+
+    # Propagating before the weights, not after, is the same convolution; here d <= h or the two are equal.
+    def first(self, propagated: Tensor) -> Tensor:
+        """What follows the first propagation: features ``(n, d)`` to hidden units ``(n, h)``."""
+        return F.leaky_relu(self.convolution_1(propagated))
+
+    def second(self, propagated: Tensor) -> Tensor:
+        """What follows the second propagation, ``(n, h)`` to ``(n, h)``."""
+        return F.leaky_relu(self.linear(self.dropout(F.leaky_relu(self.convolution_2(propagated)))))
+
+
+class GeneEncoder(nn.Module):
+    r"""One graph convolution over the gene graph gives each gene an embedding.
+
+    The published layer has one weight per *cell*, :math:`\Gamma = \mathrm{ReLU}(\bar B X^\top \Theta)` with
+    :math:`\Theta` of shape ``(n, c)``. With :math:`\Theta = U_d W` in the span of the leading ``d`` left singular
+    vectors of ``X``, it is :math:`\mathrm{ReLU}(\bar B F W)` with gene features :math:`F = X^\top U_d`, whose weight
+    no longer depends on the number of cells. For ``d = n`` the two are the same layer, so full rank and low rank
+    differ only in the features that are passed.
+
+    Parameters
+    ----------
+    n_features
+        Number of gene features ``d``.
+    n_refined
+        Number of refined dimensions ``c``.
+    """
+
+    def __init__(self, n_features: int, n_refined: int) -> None:
+        super().__init__()
+        self.convolution = nn.Linear(n_features, n_refined)
+
+    def forward(self, profiles: Tensor) -> Tensor:
+        r"""Map gene profiles :math:`\bar B F`, ``(G, d)``, to gene embeddings ``(G, c)``.
+
+        The features are fixed, so they are propagated over the gene graph once and not at every step.
+        """
+        return F.relu(self.convolution(profiles))

@@ -1,0 +1,162 @@
+"""Exact inference over graphs of any size: layer by layer, in chunks of cells."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scrcl.utils.progress import track
+
+from .module import SCRCLModule
+from .sparse import to_torch
+
+#: Cells of a chunk.
+CHUNK_CELLS = 16_384
+
+Representation = Literal["aligned", "refined"]
+REPRESENTATIONS = get_args(Representation)
+#: A representation by all modalities, or by the one with this number.
+View = tuple[Representation, int | None]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the network makes of the cells of a graph.
+
+    Attributes
+    ----------
+    hidden
+        ``(n, M h)`` result of the first convolution, from which new cells receive.
+    latent
+        ``(n, ·)`` each representation, of several modalities also by each.
+    """
+
+    hidden: np.ndarray
+    latent: dict[View, np.ndarray]
+
+
+@torch.inference_mode()
+def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array, weights: np.ndarray) -> Encoded:
+    """Run the network over a whole graph.
+
+    Parameters
+    ----------
+    module
+        The network.
+    features
+        ``(n, d)`` cell features, float32.
+    propagation
+        ``(n, n)`` propagation matrix.
+    weights
+        ``(n, M)`` weights of the modalities.
+    """
+    module.eval()
+    n = len(features)
+    hidden = np.concatenate([_convolve(module, _product(propagation[rows], features)) for rows in _chunks(n)])
+    latent = (
+        _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows]) for rows in _chunks(n)
+    )
+    return Encoded(hidden, _join(latent, n))
+
+
+@torch.inference_mode()
+def encode_new(
+    module: SCRCLModule,
+    features: np.ndarray,
+    received: sp.csr_array,
+    own: float,
+    weights: np.ndarray,
+    reference_features: np.ndarray,
+    reference_hidden: np.ndarray,
+) -> dict[View, np.ndarray]:
+    """Run the network over cells that receive from a graph and send nothing; each representation ``(m, ·)``.
+
+    Parameters
+    ----------
+    module
+        The network.
+    features
+        ``(m, d)`` features of the new cells, float32.
+    received, own
+        Weights with which they receive from the graph, ``(m, n)``, and from themselves.
+    weights
+        ``(m, M)`` weights of the modalities.
+    reference_features, reference_hidden
+        Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, M h)``.
+    """
+    module.eval()
+
+    def chunk(rows: slice) -> dict[View, np.ndarray]:
+        hidden = _convolve(module, _product(received[rows], reference_features) + own * features[rows])
+        propagated = _product(received[rows], reference_hidden) + own * hidden
+        return _represent(module, features[rows], propagated, weights[rows])
+
+    return _join(map(chunk, _chunks(len(features))), len(features))
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    starts = range(0, n, CHUNK_CELLS)
+    return track((slice(start, min(start + CHUNK_CELLS, n)) for start in starts), len(starts))
+
+
+def _product(matrix: sp.csr_array, values: np.ndarray) -> np.ndarray:
+    # On all cores, which that of SciPy is not.
+    return (to_torch(matrix) @ _on_cpu(values)).numpy()
+
+
+def _on_cpu(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _tensor(module: SCRCLModule, values: np.ndarray) -> Tensor:
+    return _on_cpu(values).to(module.device)
+
+
+def _convolve(module: SCRCLModule, propagated: np.ndarray) -> np.ndarray:
+    return module.convolve(_tensor(module, propagated)).cpu().numpy()
+
+
+def _represent(
+    module: SCRCLModule, features: np.ndarray, propagated: np.ndarray, weights: np.ndarray
+) -> dict[View, np.ndarray]:
+    views = module.views(_tensor(module, features), _tensor(module, propagated))
+    refined = module.generative(views["hidden_1"], views["hidden_2"])
+    pairs: dict[Representation, tuple[Tensor, Tensor]] = {
+        "aligned": (views["embedding_1"], views["embedding_2"]),
+        "refined": (refined["refined_1"], refined["refined_2"]),
+    }
+    latent: dict[View, np.ndarray] = {}
+    for name, pair in pairs.items():
+        by_modality = [module.by_modality(view) for view in pair]
+        if module.n_modalities > 1:
+            for number, parts in enumerate(zip(*by_modality, strict=True)):
+                latent[name, number] = torch.cat(parts, 1).cpu().numpy()
+        latent[name, None] = (
+            torch.cat([_weigh(parts, _tensor(module, weights)) for parts in by_modality], 1).cpu().numpy()
+        )
+    return latent
+
+
+def _weigh(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+    """The view of all modalities ``(n, ·)``: their weighted mean, which lies where they were aligned, at unit length."""
+    if len(parts) == 1:
+        return parts[0]
+    return F.normalize(sum(weight[:, None] * part for weight, part in zip(weights.T, parts, strict=True)))
+
+
+def _join(chunks: Iterable[dict[View, np.ndarray]], n: int) -> dict[View, np.ndarray]:
+    joined: dict[View, np.ndarray] = {}
+    start = 0
+    for chunk in chunks:
+        stop = start + len(chunk["aligned", None])
+        for view, values in chunk.items():
+            if view not in joined:
+                joined[view] = np.empty((n, values.shape[1]), dtype=np.float32)
+            joined[view][start:stop] = values
+        start = stop
+    return joined

@@ -1,0 +1,165 @@
+"""The losses as functions of arrays, in a form that is linear in the number of cells.
+
+Notation: ``n`` cells, ``h`` hidden units, ``c`` refined dimensions; ``adjacency`` is the binary ``(n, n)`` cell graph
+``A`` without self loops, a sparse CSR tensor. No ``(n, n)`` array is ever formed; the identities are proved in the
+documentation ("The method") and checked against dense formulas in the tests.
+
+Source of the first three: Peng et al., *Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised
+Cell Type Identification*, AAAI 2026, arXiv 2512.10640. The spread is ours.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .sparse import symmetric_product
+
+#: Rows of a block. Blocks keep temporary arrays small enough for memory to be reused instead of asked for anew.
+BLOCK_ROWS = 8192
+
+
+def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float) -> Tensor:
+    r"""Embedding distribution alignment, :math:`L_\text{align}`.
+
+    Symmetric Kullback-Leibler divergence between the two views, once with a softmax over all ``n * h`` entries and
+    once, averaged over cells and halved, with a softmax over each row. As probabilities sum to one, the normalising
+    constants of the logarithms drop out: :math:`\mathrm{SKL}(p, q) = \langle p - q, s - t \rangle` for logits
+    :math:`s, t`.
+
+    Parameters
+    ----------
+    embedding_1, embedding_2
+        The two views, each of shape ``(n, h)``.
+    temperature
+        Temperature of the softmax.
+
+    Returns
+    -------
+    Scalar tensor.
+    """
+    n = len(embedding_1)
+    overall_1, overall_2 = (_logsumexp(embedding, temperature) for embedding in (embedding_1, embedding_2))
+    total = embedding_1.new_zeros(())
+    for block_1, block_2 in _blocks(embedding_1, embedding_2):
+        logits_1, logits_2 = block_1 / temperature, block_2 / temperature
+        difference = (logits_1 - logits_2).flatten()
+        overall = (logits_1 - overall_1).exp() - (logits_2 - overall_2).exp()
+        by_cell = logits_1.softmax(1) - logits_2.softmax(1)
+        total = total + overall.flatten() @ difference + by_cell.flatten() @ difference / (2 * n)
+    return total
+
+
+def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tensor, temperature: float) -> Tensor:
+    r"""Neighbourhood contrastive alignment, :math:`L_\text{nbr}`.
+
+    The mean over cells of the mean divergence to the cell itself and its neighbours in the other view, relative to
+    the mean divergence to all other cells. With :math:`D_{ij} = \langle q_i - q'_j, s_i - s'_j \rangle`, where
+    :math:`s` are logits and :math:`q` the softmax less :math:`1/h`, all sums over ``j`` separate.
+
+    Parameters
+    ----------
+    embedding_1, embedding_2
+        The two views, each of shape ``(n, h)``.
+    adjacency
+        Sparse CSR tensor of shape ``(n, n)``, binary and symmetric, without self loops. Cells without neighbours are allowed.
+    temperature
+        Temperature of the softmax.
+
+    Returns
+    -------
+    Scalar tensor; 0 for a single cell, which has nothing to be contrasted with.
+    """
+    n, h = embedding_1.shape
+    if n == 1:
+        return (embedding_1 - embedding_2).sum() * 0
+    logits_2 = embedding_2 / temperature
+    centred_2 = torch.cat([block.softmax(1) - 1 / h for (block,) in _blocks(logits_2)])
+    own_2 = _row_dots(centred_2, logits_2)
+    sum_logits_2, sum_centred_2, sum_own_2 = logits_2.sum(0), centred_2.sum(0), own_2.sum()
+    near_logits_2 = symmetric_product(adjacency, logits_2)
+    near_centred_2 = symmetric_product(adjacency, centred_2)
+    near_own_2 = symmetric_product(adjacency, own_2[:, None])[:, 0]
+    degrees = adjacency.crow_indices().diff()
+
+    total = embedding_1.new_zeros(())
+    for s1, s2, q2, near_s2, near_q2, near_b, degree in _blocks(
+        embedding_1, logits_2, centred_2, near_logits_2, near_centred_2, near_own_2, degrees
+    ):
+        s1 = s1 / temperature
+        q1 = s1.softmax(1) - 1 / h
+        own_1 = _row_dots(q1, s1)
+        itself = _row_dots(q1 - q2, s1 - s2)
+        everyone = n * own_1 + sum_own_2 - q1 @ sum_logits_2 - s1 @ sum_centred_2
+        neighbors = degree * own_1 + near_b - _row_dots(q1, near_s2) - _row_dots(s1, near_q2)
+        near = (neighbors + itself) / (degree + 1)
+        far = (everyone - itself) / (n - 1)
+        total = total + (near / far.clamp_min(torch.finfo(far.dtype).eps ** 2)).sum()
+    return total / n
+
+
+def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> Tensor:
+    r"""Cross-view consistency of the refined views, :math:`L_\text{cross}`.
+
+    :math:`n^{-2} \lVert Z_1 Z_2^\top - (A + I) \rVert_F^2`, expanded so that only :math:`c \times c` matrices and
+    the edges of the graph occur.
+
+    Parameters
+    ----------
+    refined_1, refined_2
+        The refined views, each of shape ``(n, c)``.
+    adjacency
+        Sparse CSR tensor of shape ``(n, n)``, binary and symmetric, without self loops.
+
+    Returns
+    -------
+    Scalar tensor.
+    """
+    n = len(refined_1)
+    gram = ((refined_1.T @ refined_1) * (refined_2.T @ refined_2)).sum()
+    edges = (refined_1 * (symmetric_product(adjacency, refined_2) + refined_2)).sum()
+    return (gram - 2 * edges + adjacency.values().sum() + n) / n**2
+
+
+def spread_loss(embedding_1: Tensor, embedding_2: Tensor) -> Tensor:
+    r"""How far the views are from using all their dimensions, :math:`L_\text{spread}`.
+
+    The inverse participation ratio of the covariance :math:`C` of each view,
+    :math:`\lVert C \rVert_F^2 / (\operatorname{tr} C)^2`, averaged over the two: one over the number of dimensions that
+    share the variance equally. The neighbourhood loss compares distances to neighbours with distances to all, so that
+    the few largest differences suffice to make it small; this term keeps the others.
+
+    Parameters
+    ----------
+    embedding_1, embedding_2
+        The two views, each of shape ``(n, h)``.
+
+    Returns
+    -------
+    Scalar tensor between ``1 / h`` and 1; 0 where cells do not differ.
+    """
+    return (_concentration(embedding_1) + _concentration(embedding_2)) / 2
+
+
+def _concentration(embedding: Tensor) -> Tensor:
+    """The inverse participation ratio of the covariance."""
+    n = len(embedding)
+    mean = embedding.mean(0)
+    covariance = embedding.T @ embedding / n - torch.outer(mean, mean)
+    total = covariance.trace()
+    if total <= n * torch.finfo(total.dtype).eps:
+        return total * 0
+    return (covariance**2).sum() / total**2
+
+
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(tensor.split(BLOCK_ROWS) for tensor in tensors), strict=True)
+
+
+def _row_dots(a: Tensor, b: Tensor) -> Tensor:
+    return torch.einsum("ij,ij->i", a, b)
+
+
+def _logsumexp(embedding: Tensor, temperature: float) -> Tensor:
+    """Logarithm of the sum over all entries of the exponential of the logits."""
+    return torch.stack([(block / temperature).flatten().logsumexp(0) for (block,) in _blocks(embedding)]).logsumexp(0)

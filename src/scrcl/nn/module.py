@@ -1,0 +1,207 @@
+"""The network: two branches for each modality, their refinement by genes, and the loss."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scvi.module.base import BaseModuleClass, LossOutput
+from torch import Tensor, nn
+
+from .encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
+from .losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
+from .sparse import symmetric_product
+
+
+class SCRCLModule(BaseModuleClass):
+    r"""The network of scRCL.
+
+    A batch is a graph: a dictionary with the cell ``features`` ``(n, d)``, the binary ``adjacency`` ``(n, n)`` of the
+    cells of the batch, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR.
+
+    Each modality has two branches of its own, which all read the same graph. Whatever has columns for a modality has
+    those of all ``M`` side by side; usually there is one.
+
+    Parameters
+    ----------
+    gene_profiles
+        ``(G, d_g)`` features of the genes kept, propagated over the gene graph.
+    n_input
+        Number of cell features of each modality, ``d`` in all.
+    n_hidden
+        Number of hidden units ``h`` of each branch.
+    n_refined
+        Number of refined dimensions ``c``.
+    temperature
+        Temperature of the softmax in the alignment losses.
+    dropout_rate
+        Dropout in the second branch and before the map to gene space.
+    shares
+        How much each modality counts in the loss, adding up to 1.
+    """
+
+    def __init__(
+        self,
+        gene_profiles: np.ndarray,
+        n_input: int | Sequence[int],
+        n_hidden: int,
+        n_refined: int,
+        temperature: float,
+        dropout_rate: float,
+        shares: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        n_genes, n_gene_features = gene_profiles.shape
+        self.temperature = temperature
+        self.shares = list(shares)
+        self.n_inputs = [n_input] if isinstance(n_input, int) else list(n_input)
+        first, *others = self.n_inputs
+        # The first modality has names of its own, so that models of one modality are saved as they always were.
+        self.cell_encoder = CellEncoder(first, n_hidden)
+        self.neighborhood_encoder = NeighborhoodEncoder(first, n_hidden, dropout_rate)
+        self.gene_encoder = GeneEncoder(n_gene_features, n_refined)
+        self.to_genes = nn.Linear(n_hidden, n_genes)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.other_cell_encoders = nn.ModuleList(CellEncoder(number, n_hidden) for number in others)
+        self.other_neighborhood_encoders = nn.ModuleList(
+            NeighborhoodEncoder(number, n_hidden, dropout_rate) for number in others
+        )
+        self.register_buffer("gene_profiles", torch.from_numpy(gene_profiles), persistent=False)
+
+    @property
+    def n_modalities(self) -> int:
+        """Number of modalities ``M``."""
+        return len(self.n_inputs)
+
+    def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        return {"features": tensors["features"], "propagation": tensors["propagation"]}
+
+    def inference(self, features: Tensor, propagation: Tensor) -> dict[str, Tensor]:
+        """Encode the cells.
+
+        Returns
+        -------
+        The unnormalised branch outputs ``hidden_1``, ``hidden_2`` and their L2-normalised rows ``embedding_1``,
+        ``embedding_2``, each ``(n, M h)``.
+        """
+        return self.views(
+            features, symmetric_product(propagation, self.convolve(symmetric_product(propagation, features)))
+        )
+
+    def convolve(self, propagated: Tensor) -> Tensor:
+        """The first graph convolution ``(n, M h)``, of features ``(n, d)`` that are propagated over the graph."""
+        encoders = [self.neighborhood_encoder, *self.other_neighborhood_encoders]
+        parts = propagated.split(self.n_inputs, 1)
+        return _side_by_side([encoder.first(part) for encoder, part in zip(encoders, parts, strict=True)])
+
+    def views(self, features: Tensor, propagated: Tensor) -> dict[str, Tensor]:
+        """What :meth:`inference` returns, from features ``(n, d)`` and what :meth:`convolve` gave, propagated."""
+        cells = [self.cell_encoder, *self.other_cell_encoders]
+        around = [self.neighborhood_encoder, *self.other_neighborhood_encoders]
+        hidden_1 = [encoder(x) for encoder, x in zip(cells, features.split(self.n_inputs, 1), strict=True)]
+        hidden_2 = [encoder.second(x) for encoder, x in zip(around, self.by_modality(propagated), strict=True)]
+        return {
+            "hidden_1": _side_by_side(hidden_1),
+            "hidden_2": _side_by_side(hidden_2),
+            "embedding_1": _side_by_side([F.normalize(hidden) for hidden in hidden_1]),
+            "embedding_2": _side_by_side([F.normalize(hidden) for hidden in hidden_2]),
+        }
+
+    def by_modality(self, values: Tensor) -> tuple[Tensor, ...]:
+        """The columns of each modality."""
+        return values.chunk(self.n_modalities, 1)
+
+    def _get_generative_input(
+        self, tensors: dict[str, Tensor], inference_outputs: dict[str, Tensor], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        return {"hidden_1": inference_outputs["hidden_1"], "hidden_2": inference_outputs["hidden_2"]}
+
+    def generative(self, hidden_1: Tensor, hidden_2: Tensor) -> dict[str, Tensor]:
+        """Refine the views by cell-gene associations.
+
+        Returns
+        -------
+        ``genes`` ``(G, c)``, the gene embeddings, and ``refined_1``, ``refined_2`` ``(n, M c)``, the refined views with
+        L2-normalised rows. All modalities share the map to the genes.
+        """
+        genes = self.gene_encoder(self.gene_profiles)
+        # (H W + b) G = H (W G) + b G: the (n, n_genes) matrix is never formed.
+        weight, bias = self.to_genes.weight.T @ genes, self.to_genes.bias @ genes
+        refined_1, refined_2 = (
+            [F.normalize(x @ weight + bias) for x in self.by_modality(self.dropout(hidden))]
+            for hidden in (hidden_1, hidden_2)
+        )
+        return {"genes": genes, "refined_1": _side_by_side(refined_1), "refined_2": _side_by_side(refined_2)}
+
+    def loss(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, Tensor],
+        generative_outputs: dict[str, Tensor],
+        neighborhood_weight: float = 100.0,
+        cross_view_weight: float = 1.0,
+        spread_weight: float = 60.0,
+        alignment_weight: float = 1.0,
+    ) -> LossOutput:
+        r"""The total loss.
+
+        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross} + \lambda_3 L_\text{spread}`.
+
+        Of several modalities, the first three are means over all pairs of a cell branch and a neighbourhood branch, of
+        the same modality or not, weighted by the shares of both, and the last over modalities.
+
+        Parameters
+        ----------
+        tensors, inference_outputs, generative_outputs
+            The batch and what :meth:`inference` and :meth:`generative` made of it.
+        neighborhood_weight
+            :math:`\lambda_1`.
+        cross_view_weight
+            :math:`\lambda_2`.
+        spread_weight
+            :math:`\lambda_3`; 0 gives the published loss.
+        alignment_weight
+            :math:`\lambda_0`.
+        """
+        adjacency = tensors["adjacency"]
+        views_1, views_2 = (self.by_modality(inference_outputs[name]) for name in ("embedding_1", "embedding_2"))
+        refined_1, refined_2 = (self.by_modality(generative_outputs[name]) for name in ("refined_1", "refined_2"))
+        alignment = self._over_pairs(lambda a, b: alignment_loss(a, b, self.temperature), views_1, views_2)
+        neighborhood = self._over_pairs(
+            lambda a, b: neighborhood_loss(a, b, adjacency, self.temperature), views_1, views_2
+        )
+        cross_view = self._over_pairs(lambda a, b: cross_view_loss(a, b, adjacency), refined_1, refined_2)
+        spread = torch.stack(
+            [share * spread_loss(*pair) for share, *pair in zip(self.shares, views_1, views_2, strict=True)]
+        ).sum()
+        return LossOutput(
+            loss=alignment_weight * alignment
+            + neighborhood_weight * neighborhood
+            + cross_view_weight * cross_view
+            + spread_weight * spread,
+            n_obs_minibatch=len(tensors["features"]),
+            extra_metrics={
+                "alignment_loss": alignment.detach(),
+                "neighborhood_loss": neighborhood.detach(),
+                "cross_view_loss": cross_view.detach(),
+                "spread_loss": spread.detach(),
+            },
+        )
+
+    def _over_pairs(
+        self, loss: Callable[[Tensor, Tensor], Tensor], views_1: Sequence[Tensor], views_2: Sequence[Tensor]
+    ) -> Tensor:
+        """Mean of a loss over all pairs of a first and a second view, weighted by the shares of their modalities."""
+        pairs = product(zip(self.shares, views_1, strict=True), zip(self.shares, views_2, strict=True))
+        terms = [share_1 * share_2 * loss(view_1, view_2) for (share_1, view_1), (share_2, view_2) in pairs]
+        return torch.stack(terms).sum()
+
+    def sample(self, *args: Any, **kwargs: Any) -> None:
+        """Not available: the model describes cells by a discriminative loss and generates no counts."""
+        raise NotImplementedError("SCRCL is not a generative model and cannot sample counts.")
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)

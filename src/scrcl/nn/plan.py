@@ -1,0 +1,104 @@
+"""Training on scvi-tools: what differs from its variational defaults."""
+
+import signal
+import threading
+import warnings
+from typing import Any
+
+import torch
+from scvi import settings
+from scvi.module.base import BaseModuleClass, LossOutput
+from scvi.train import TrainingPlan, TrainRunner
+
+
+class SCRCLTrainingPlan(TrainingPlan):
+    """Training plan of SCRCL.
+
+    Differs from :class:`scvi.train.TrainingPlan` in the defaults of the optimiser, whose variational values (``eps`` of
+    0.01) do not suit this loss, and in what is recorded: the terms of the loss, and no evidence lower bound, which
+    this model does not have.
+
+    Parameters
+    ----------
+    module
+        The module to train.
+    lr
+        Learning rate of Adam.
+    weight_decay
+        Weight decay of Adam.
+    eps
+        Term added to the denominator of Adam.
+    lr_scheduler_metric
+        Metric watched when ``reduce_lr_on_plateau=True``.
+    **kwargs
+        Passed to :class:`scvi.train.TrainingPlan`, and by it, where unknown there, to the loss:
+        ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
+    """
+
+    def __init__(
+        self,
+        module: BaseModuleClass,
+        *,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-3,
+        eps: float = 1e-8,
+        lr_scheduler_metric: str = "train_loss",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module, lr=lr, weight_decay=weight_decay, eps=eps, lr_scheduler_metric=lr_scheduler_metric, **kwargs
+        )
+
+    def initialize_train_metrics(self) -> None:
+        """Keep no evidence lower bound."""
+        self.train_metrics: dict = {}
+
+    def initialize_val_metrics(self) -> None:
+        """Keep no evidence lower bound."""
+        self.val_metrics: dict = {}
+
+    @torch.no_grad()  # inference tensors cannot be reduced over devices
+    def compute_and_log_metrics(self, loss_output: LossOutput, metrics: dict, mode: str) -> None:
+        """Record each term of the loss."""
+        self.log_dict(
+            {f"{name}_{mode}": value for name, value in loss_output.extra_metrics.items()},
+            on_step=self.on_step,
+            on_epoch=self.on_epoch,
+            batch_size=loss_output.n_obs_minibatch,
+            sync_dist=self.use_sync_dist,
+        )
+
+
+class SCRCLTrainRunner(TrainRunner):
+    """Train runner that keeps what was learned when the user interrupts training."""
+
+    def __call__(self) -> None:
+        """Run training; Ctrl-C ends it early and leaves a usable model."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with warnings.catch_warnings():
+                # All cells are trained on: there is nothing to validate with, and one batch an epoch is meant.
+                warnings.filterwarnings("ignore", message="You defined a `validation_step`")
+                warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
+                super().__call__()
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Lightning turns Ctrl-C into SystemExit and leaves the signal ignored.
+            if not any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__)):
+                raise
+            if self.trainer.current_epoch == 0:
+                raise KeyboardInterrupt from None
+            self.model.module.eval()
+            self.model.to_device(self.device)
+            self.model.train_indices = self.data_splitter.train_idx
+            self.model.trainer = self.trainer
+            self.model.is_trained_ = True
+            warnings.warn(
+                f"Training was interrupted after {self.trainer.current_epoch} of {self.trainer.max_epochs} epochs. The "
+                "model is usable as it stands; call `train()` to go on.",
+                UserWarning,
+                stacklevel=settings.warnings_stacklevel,
+            )
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGINT, handler)

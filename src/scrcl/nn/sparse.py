@@ -1,0 +1,47 @@
+"""Sparse matrices in torch."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+
+def to_torch(matrix: sp.csr_array) -> Tensor:
+    """A sparse CSR tensor, float32, with the 32-bit indices that the fast CPU kernels want."""
+    with warnings.catch_warnings():
+        # Torch announces once that CSR tensors are in beta and that their invariants are not checked.
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int32)),
+            torch.from_numpy(matrix.indices.astype(np.int32)),
+            torch.from_numpy(matrix.data.astype(np.float32)),
+            size=matrix.shape,
+        )
+
+
+class _SymmetricProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, x: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return _product(matrix, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, _product(ctx.matrix, gradient)
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    # Sparse products exist in the precision of the matrix only, whatever that of the training.
+    with torch.autocast(x.device.type, enabled=False):
+        return (matrix @ x.to(matrix.dtype)).to(x.dtype)
+
+
+def symmetric_product(matrix: Tensor, x: Tensor) -> Tensor:
+    """Product of a symmetric sparse CSR tensor ``(n, n)`` with a dense one ``(n, d)``, differentiable in the latter.
+
+    The gradient multiplies by the same matrix, where torch would sort and transpose it at every backward pass.
+    """
+    return _SymmetricProduct.apply(matrix, x)

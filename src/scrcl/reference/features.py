@@ -1,0 +1,347 @@
+"""Counts to cell features and gene features, over plain arrays."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from sklearn.preprocessing import normalize
+from statsmodels.nonparametric.smoothers_lowess import lowess
+
+from scrcl.data.counts import Counts
+from scrcl.utils.sizes import DENSE_ENTRIES, SAMPLE_CELLS
+
+#: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
+THETA = 100.0
+#: The normalisations, in the order of the features: two as they are, and one of each with its genes on a par.
+LOG, PEARSON, STANDARDIZED, SIGNED_LOG = NORMALIZATIONS = ("log", "pearson", "standardized_log", "signed_log_residuals")
+#: Those that neighbours are found by.
+STABILIZED = (STANDARDIZED, SIGNED_LOG)
+#: Those by which clusters are joined.
+LINKAGE = (LOG, PEARSON, STANDARDIZED)
+#: Genes below which no curve of variance over mean is fitted.
+MIN_TREND_POINTS = 30
+
+
+def sample_cells(n: int) -> np.ndarray:
+    """The cells on which components are found, increasing: all, or as many as suffice."""
+    if n <= SAMPLE_CELLS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, SAMPLE_CELLS, replace=False))
+
+
+def _blocks(counts: sp.csr_array, dtype: type) -> Iterator[tuple[slice, np.ndarray]]:
+    """Dense blocks of rows."""
+    n, n_genes = counts.shape
+    step = max(1, DENSE_ENTRIES // max(1, n_genes))
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        yield rows, counts[rows].astype(dtype).toarray()
+
+
+def column_slices(numbers: Sequence[int]) -> list[slice]:
+    """Where groups of so many columns are, side by side."""
+    return [slice(*ends) for ends in pairwise(np.cumsum([0, *numbers]).tolist())]
+
+
+def center_and_scale(space: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean ``(d,)`` of points ``(n, d)``, and the factor that gives them unit mean square norm about it."""
+    center = space.mean(0)
+    return center, 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
+
+
+def log_normalize(block: np.ndarray, totals: np.ndarray, target: float) -> np.ndarray:
+    """``log1p`` of counts ``(n, G)`` scaled to ``target`` counts a cell."""
+    return np.log1p(block * (target / totals)[:, None].astype(block.dtype))
+
+
+def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarray, clip: float) -> np.ndarray:
+    r"""Analytic Pearson residuals of counts ``(n, G)``, clipped to ``[-clip, clip]``.
+
+    :math:`(x - \mu) / \sqrt{\mu + \mu^2 / \theta}` with :math:`\mu` the cell's total times the gene's fraction
+    (Lause, Berens & Kobak, Genome Biology 2021). Genes without counts give zeros.
+    """
+    mean = (totals[:, None] * fractions).astype(block.dtype)
+    spread = np.sqrt(mean + mean**2 / THETA)
+    residuals = np.divide(block - mean, spread, out=np.zeros_like(mean), where=spread > 0)
+    return np.clip(residuals, -clip, clip, out=residuals)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What one pass over counts ``(n, G)`` gives.
+
+    Attributes
+    ----------
+    totals
+        ``(n,)`` counts of each cell.
+    mean, variance
+        ``(G,)`` mean and unbiased variance of each gene.
+    """
+
+    totals: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        """Read all counts once."""
+        n = counts.n_cells
+        totals, sums, squares = np.empty(n), np.zeros(counts.n_genes), np.zeros(counts.n_genes)
+        for rows, block in counts.blocks():
+            values = block.data.astype(np.float64)
+            totals[rows] = block.sum(axis=1, dtype=np.float64)
+            sums += np.bincount(block.indices, values, minlength=counts.n_genes)
+            squares += np.bincount(block.indices, values**2, minlength=counts.n_genes)
+        mean = sums / n
+        return cls(totals, mean, (squares / n - mean**2) * n / max(n - 1, 1))
+
+
+def variable_genes(counts: Counts, moments: Moments, n_top_genes: int) -> np.ndarray:
+    r"""The genes that vary most for their mean.
+
+    The variance of each gene's counts, standardised by what is expected at its mean and clipped at :math:`\sqrt n`
+    standard deviations, as in the ``seurat_v3`` flavour of :func:`scanpy.pp.highly_variable_genes` (Stuart et al., Cell
+    2019). The expectation is a lowess curve, which also exists where the loess of that flavour is singular, as it is on
+    sparse data.
+
+    Parameters
+    ----------
+    counts, moments
+        ``(n, G)`` counts, which are read once more, and their moments.
+    n_top_genes
+        Number of genes to keep; fewer are kept where fewer vary.
+
+    Returns
+    -------
+    Sorted column numbers.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two genes vary between cells.
+    """
+    n, n_genes = counts.n_cells, counts.n_genes
+    mean, variance = moments.mean, moments.variance
+    varying = variance > 1e-12 * np.maximum(mean, 1) ** 2
+    n_varying = int(varying.sum())
+    if n_varying < 2:
+        raise ValueError(
+            f"{n_varying} of {n_genes} genes vary between cells, so there are no variable genes to tell cells apart "
+            "by. Pass counts of more genes, or check that the layer holds the counts of different cells."
+        )
+    log_mean, log_variance = np.log10(mean[varying]), np.log10(variance[varying])
+    spread = np.zeros(n_genes)
+    spread[varying] = np.sqrt(10 ** _trend(log_mean, log_variance))
+    limit = mean + spread * np.sqrt(n)
+    first, second = np.zeros(n_genes), np.zeros(n_genes)
+    for _, block in counts.blocks():
+        clipped = np.minimum(block.data, limit[block.indices])
+        first += np.bincount(block.indices, clipped, minlength=n_genes)
+        second += np.bincount(block.indices, clipped**2, minlength=n_genes)
+    squares = n * mean**2 + second - 2 * mean * first
+    standardized = np.divide(squares, (n - 1) * spread**2, out=np.full(n_genes, -1.0), where=varying)
+    order = np.argsort(-standardized, kind="stable")
+    return np.sort(order[: min(n_top_genes, n_varying)])
+
+
+def _trend(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A smooth curve of ``y`` over ``x``, at each ``x``; the mean where there are too few points for a curve."""
+    if len(x) < MIN_TREND_POINTS:
+        return np.full(len(x), y.mean())
+    curve = lowess(y, x, frac=0.3, it=0, delta=0.01 * np.ptp(x), return_sorted=False)
+    return np.where(np.isfinite(curve), curve, y)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Centred principal components of a normalisation, scaled so that cells have unit mean norm.
+
+    Attributes
+    ----------
+    mean
+        ``(G,)`` mean of the normalised values.
+    loadings
+        ``(G, d)`` orthonormal loadings, leading component first.
+    singular_values
+        ``(d,)`` singular values of the centred matrix divided by ``sqrt(n)``.
+    scale
+        Factor applied to the scores.
+    """
+
+    mean: np.ndarray
+    loadings: np.ndarray
+    singular_values: np.ndarray
+    scale: float
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Project normalised values ``(n, G)`` to features ``(n, d)``."""
+        mean, loadings = self.mean.astype(block.dtype), self.loadings.astype(block.dtype)
+        return (block - mean) @ loadings * self.scale
+
+
+@dataclass(frozen=True)
+class CountFeatures:
+    """Cell features from counts: principal components of several normalisations, side by side.
+
+    Each normalisation sees something else in the same counts. In log-normalised counts and in analytic Pearson
+    residuals, genes count by their variance, so that few genes that differ much can tell two types apart. In the two
+    stabilised forms, proportional fitting of the logarithms (Booeshaghi et al., bioRxiv 2022) with standardised genes
+    and the signed logarithms of the residuals, genes count alike, so that small differences of many genes do. All
+    are reduced to their leading components by loadings that are kept, so that new cells are projected in the same way.
+
+    Attributes
+    ----------
+    target
+        Counts a cell to which the log-normalised counts are scaled.
+    fractions
+        ``(G,)`` fraction of all counts that each gene has.
+    deviations
+        ``(G,)`` standard deviation of the fitted logarithms of each gene.
+    clip
+        Largest Pearson residual.
+    projections
+        The projection of each normalisation by its name, in the order of the features.
+    """
+
+    target: float
+    fractions: np.ndarray
+    deviations: np.ndarray
+    clip: float
+    projections: dict[str, Projection]
+
+    @classmethod
+    def fit(cls, counts: sp.csr_array, totals: np.ndarray, n_components: int) -> Self:
+        """Find the components of counts ``(n, G)`` of the genes kept, in passes over blocks of cells.
+
+        Parameters
+        ----------
+        counts
+            ``(n, G)`` counts of the genes kept.
+        totals
+            ``(n,)`` counts of each cell over all genes.
+        n_components
+            Number of components of each normalisation; fewer where the data support fewer.
+        """
+        target = float(np.median(totals))
+        fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
+        clip = float(np.sqrt(counts.shape[0]))
+        plain = cls(target, fractions, np.ones(counts.shape[1]), clip, {})
+        moments = _moments(counts, lambda block, rows: plain.normalize(block, totals[rows]))
+        # Standardising genes turns their covariance into their correlation, so no further pass is needed.
+        mean, covariance = moments[STANDARDIZED]
+        deviations = np.sqrt(np.maximum(np.diag(covariance), 0))
+        deviations = np.where(deviations > 1e-6, deviations, 1.0)
+        moments[STANDARDIZED] = mean / deviations, covariance / np.outer(deviations, deviations)
+        n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
+        projections = {name: principal_components(*found, n_components) for name, found in moments.items()}
+        return cls(target, fractions, deviations, clip, projections)
+
+    def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
+        """Every normalisation of counts ``(n, G)`` of cells with the given totals."""
+        log = log_normalize(block, totals, self.target)
+        residuals = pearson_residuals(block, totals, self.fractions, self.clip)
+        # Relative to the mean of the cell; one without counts of these genes has no logarithms to fit.
+        fitted = log / np.maximum(log.mean(1, keepdims=True), 1e-12)
+        return {
+            LOG: log,
+            PEARSON: residuals,
+            STANDARDIZED: fitted / self.deviations.astype(block.dtype),
+            SIGNED_LOG: np.copysign(np.log1p(np.abs(residuals)), residuals),
+        }
+
+    def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        """Project counts ``(n, G)`` to features ``(n, d)``, float32."""
+        features = np.empty((counts.shape[0], self.n_features), dtype=np.float32)
+        for rows, block in _blocks(counts, np.float32):
+            normalized = self.normalize(block, totals[rows])
+            for name, part in self.parts.items():
+                features[rows, part] = self.projections[name](normalized[name])
+        return features
+
+    def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
+        """The normalisations by which clusters are joined among features ``(n, d)``, each by itself."""
+        return [features[:, part] for name, part in self.parts.items() if name in LINKAGE]
+
+    def stabilized(self, features: np.ndarray) -> np.ndarray:
+        """The stabilised normalisations among features ``(n, d)``; all of a model of 0.1, which had none."""
+        names = [name for name in self.parts if name in STABILIZED] or list(self.parts)
+        return np.concatenate([features[:, self.parts[name]] for name in names], 1)
+
+    def neighbor_features(self, features: np.ndarray) -> np.ndarray:
+        """By what neighbours are found: the stabilised normalisations among features ``(n, d)`` at unit length.
+
+        In a model of 0.1, which had none, all features as they are.
+        """
+        selected = self.stabilized(features)
+        if not set(STABILIZED) & set(self.parts):
+            return selected
+        return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Columns of the features that each normalisation has."""
+        numbers = [projection.loadings.shape[1] for projection in self.projections.values()]
+        return dict(zip(self.projections, column_slices(numbers), strict=True))
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a cell."""
+        return sum(projection.loadings.shape[1] for projection in self.projections.values())
+
+    @property
+    def gene_features(self) -> np.ndarray:
+        r"""Gene features ``(G, d)``, float32: :math:`X^\top U_d` of the centred log-normalised counts ``X``.
+
+        Each row is scaled to the norm :math:`\sqrt d`, so that a gene counts by its profile, as in the gene graph, and
+        not by its abundance.
+        """
+        log = self.projections[LOG]
+        features = normalize(log.loadings * log.singular_values)
+        return (features * np.sqrt(features.shape[1])).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain numbers and arrays."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`; also reads what 0.1 saved, which had two normalisations."""
+        if "projections" not in state:
+            state = dict(state)
+            projections = {name: state.pop(name) for name in (LOG, PEARSON)}
+            state |= {"deviations": np.ones(len(state["fractions"])), "projections": projections}
+        projections = {name: Projection(**values) for name, values in state["projections"].items()}
+        return cls(**{**state, "projections": projections})
+
+
+def _moments(
+    counts: sp.csr_array, normalize: Callable[[np.ndarray, slice], dict[str, np.ndarray]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean ``(G,)`` and covariance ``(G, G)`` of each normalisation of counts, accumulated over blocks of cells."""
+    n, n_genes = counts.shape
+    total = {name: np.zeros(n_genes) for name in NORMALIZATIONS}
+    products = {name: np.zeros((n_genes, n_genes)) for name in NORMALIZATIONS}
+    for rows, block in _blocks(counts, np.float64):
+        for name, values in normalize(block, rows).items():
+            total[name] += values.sum(0)
+            products[name] += values.T @ values
+    return {
+        name: (total[name] / n, products[name] / n - np.outer(total[name], total[name]) / n**2)
+        for name in NORMALIZATIONS
+    }
+
+
+def principal_components(mean: np.ndarray, covariance: np.ndarray, n_components: int) -> Projection:
+    """Exact principal components from the covariance of the genes."""
+    n_genes = len(mean)
+    variances, loadings = scipy.linalg.eigh(covariance, subset_by_index=[n_genes - n_components, n_genes - 1])
+    variances, loadings = variances[::-1], loadings[:, ::-1]
+    kept = variances > max(1e-10 * variances[0], 1e-20)  # none where a normalisation is the same for all cells
+    variances, loadings = variances[kept], loadings[:, kept]
+    # A sign convention makes the components reproducible between linear algebra libraries.
+    loadings = loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])])
+    return Projection(mean, loadings, np.sqrt(variances), float(1 / np.sqrt(variances.sum())) if kept.any() else 1.0)

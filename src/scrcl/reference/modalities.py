@@ -1,0 +1,419 @@
+"""What turns the data of one modality into features of cells: RNA, proteins, open chromatin, or an embedding."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from sklearn.decomposition import TruncatedSVD
+from sklearn.preprocessing import normalize
+
+from scrcl.data.sources import EMBEDDING, Source
+from scrcl.genes.associations import log_expression
+from scrcl.utils.checks import check_cells_have_counts
+
+from .features import (
+    LOG,
+    NORMALIZATIONS,
+    CountFeatures,
+    Moments,
+    Projection,
+    center_and_scale,
+    principal_components,
+    sample_cells,
+    variable_genes,
+)
+
+#: Counts a cell to which the fractions of peaks are scaled before their logarithm is taken.
+PEAK_SCALE = 1e4
+#: Peaks that latent semantic indexing reads, the most often open first.
+MAX_PEAKS = 50_000
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What turns the data of one modality into features of cells.
+
+    Attributes
+    ----------
+    names
+        Names of all ``R`` columns of the data.
+    columns
+        Numbers of the ``V`` columns, in this order, that the refinement ties cells to.
+    """
+
+    kind: ClassVar[str]
+    names: pd.Index
+    columns: np.ndarray
+
+    @property
+    def variables(self) -> pd.Index:
+        """Names of the ``V`` variables that the refinement ties cells to."""
+        return self.names[self.columns]
+
+    @property
+    def counted(self) -> bool:
+        """Whether the variables were counted, so that a cell can express one more or less."""
+        return True
+
+    @property
+    def needed(self) -> np.ndarray:
+        """Numbers of the ``P`` columns that features are computed from."""
+        return np.arange(len(self.names))
+
+    @property
+    def n_features(self) -> int:
+        """Number of features ``d`` of a cell."""
+        raise NotImplementedError
+
+    @property
+    def gene_features(self) -> np.ndarray | None:
+        """Features ``(V, d_v)`` of the variables where the fit has found some, float32."""
+        return None
+
+    @classmethod
+    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+        """Fit to a source, choosing up to ``n_variables`` and finding up to ``n_components``."""
+        raise NotImplementedError
+
+    @classmethod
+    def most_features(cls, n_columns: int, n_components: int) -> int:
+        """Upper bound of the number of features of data with so many columns, for as many components."""
+        return min(n_columns, n_components)
+
+    def features(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray:
+        """Features ``(n, d)``, float32, of the cells of a source, or of some of them, increasing."""
+        features = np.empty((source.n_cells if rows is None else len(rows), self.n_features), dtype=np.float32)
+        for found, counts, totals in source.blocks(self.names, self.needed, rows):
+            features[found] = self.transform(counts, totals)
+        return features
+
+    def expression(self, source: Source, rows: np.ndarray | None = None) -> sp.csr_array:
+        """Normalised values ``(n, V)`` of the variables, in the same way."""
+        blocks = source.blocks(self.names, self.needed, rows)
+        return sp.csr_array(sp.vstack([self.normalize(counts, totals) for _, counts, totals in blocks], format="csr"))
+
+    def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        """Features ``(n, d)``, float32, of counts ``(n, P)``; centred, and of unit mean norm where they were fitted."""
+        raise NotImplementedError
+
+    def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
+        """Normalised values ``(n, V)`` of the variables, of counts ``(n, P)``."""
+        raise NotImplementedError
+
+    def neighbor_features(self, features: np.ndarray) -> np.ndarray:
+        """That by which neighbours are found, ``(n, s)`` float32, rows of unit length."""
+        return normalize(features)
+
+    def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
+        """Features ``(n, d_i)`` by which clusters are joined."""
+        return [features]
+
+    def structure_features(self, features: np.ndarray) -> list[np.ndarray]:
+        """Features ``(n, d_i)`` by any of which structure is shown: no two columns of one are of the same values."""
+        return [features]
+
+    def linear_features(self, features: np.ndarray) -> np.ndarray:
+        """Those features that are linear in the normalised values of the variables."""
+        return features
+
+    def signal_features(self, features: np.ndarray) -> np.ndarray:
+        """Those features whose length tells how strong the signal of a cell is."""
+        return features
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain numbers and arrays."""
+        return {**asdict(self), "names": self.names.to_numpy(dtype=object), "kind": self.kind}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**state, "names": pd.Index(state["names"])})
+
+
+@dataclass(frozen=True)
+class Rna(Modality):
+    """Counts of RNA: see :class:`~scrcl.reference.features.CountFeatures`."""
+
+    kind = "rna"
+    counts: CountFeatures
+
+    @classmethod
+    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+        """Choose ``n_variables`` genes and find their components."""
+        data = source.counts
+        assert data is not None  # RNA is counted
+        moments = Moments.of(data)
+        check_cells_have_counts(moments.totals, data.where)
+        columns, sample = variable_genes(data, moments, n_variables), sample_cells(data.n_cells)
+        kept = data.select(columns).read(sample)
+        return cls(source.names.copy(), columns, CountFeatures.fit(kept, moments.totals[sample], n_components))
+
+    @classmethod
+    def most_features(cls, n_columns: int, n_components: int) -> int:
+        return len(NORMALIZATIONS) * min(n_columns, n_components)
+
+    @property
+    def needed(self) -> np.ndarray:
+        return self.columns
+
+    @property
+    def n_features(self) -> int:
+        return self.counts.n_features
+
+    @property
+    def gene_features(self) -> np.ndarray:
+        return self.counts.gene_features
+
+    def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        return self.counts.transform(counts, totals)
+
+    def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
+        return log_expression(counts, totals, self.counts.target)
+
+    def neighbor_features(self, features: np.ndarray) -> np.ndarray:
+        return self.counts.neighbor_features(features)
+
+    def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
+        return self.counts.linkage_features(features)
+
+    def structure_features(self, features: np.ndarray) -> list[np.ndarray]:
+        return [features[:, part] for part in self.counts.parts.values()]
+
+    def linear_features(self, features: np.ndarray) -> np.ndarray:
+        return features[:, self.counts.parts[LOG]]
+
+    def signal_features(self, features: np.ndarray) -> np.ndarray:
+        return self.counts.stabilized(features)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "counts": self.counts.to_dict()}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        return super().from_dict({**state, "counts": CountFeatures.from_dict(state["counts"])})
+
+
+@dataclass(frozen=True)
+class Protein(Modality):
+    r"""Counts of antibody-derived tags.
+
+    Centred log-ratios across cells: :math:`\log(1 + x_{ip} / g_p)` with
+    :math:`\log g_p = \frac1n \sum_i \log(1 + x_{ip})`, so each protein is compared with its own geometric mean over the
+    cells, as with ``margin = 2`` in Seurat (Stoeckius et al., Nature Methods 2017). Proteins are standardised and, if
+    there are more than components, reduced to principal components.
+
+    Attributes
+    ----------
+    centers
+        ``(R,)`` geometric mean :math:`g_p` of each protein.
+    deviations
+        ``(R,)`` standard deviation of its log-ratio.
+    projection
+        The standardised log-ratios, or their components, from the log-ratios divided by their deviations.
+    """
+
+    kind = "protein"
+    centers: np.ndarray
+    deviations: np.ndarray
+    projection: Projection
+
+    @classmethod
+    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+        """Fit the log-ratios; all proteins are kept."""
+        assert source.counts is not None  # proteins are counted
+        counts, names = source.counts.read(), source.names.copy()
+        centers = np.exp(counts.log1p().mean(axis=0, dtype=np.float64))
+        ratios = _log_ratios(counts, centers).toarray()
+        deviations = ratios.std(0)
+        deviations = np.where(deviations > 1e-6, deviations, 1.0)
+        ratios /= deviations
+        mean, spread = ratios.mean(0), ratios.std(0)
+        varying = spread > 1e-6
+        if varying.sum() > n_components:
+            projection = principal_components(mean, np.cov(ratios.T, bias=True), min(n_components, len(ratios) - 1))
+        else:
+            scale = float(1 / np.sqrt(max(1, varying.sum())))
+            projection = Projection(mean, np.eye(len(names))[:, varying], spread[varying], scale)
+        return cls(names, np.arange(len(names)), centers, deviations, projection)
+
+    @property
+    def n_features(self) -> int:
+        return self.projection.loadings.shape[1]
+
+    def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        return self.projection(self.normalize(counts, totals).toarray() / self.deviations).astype(np.float32)
+
+    def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
+        return _log_ratios(counts, self.centers)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        return super().from_dict({**state, "projection": Projection(**state["projection"])})
+
+
+@dataclass(frozen=True)
+class Atac(Modality):
+    r"""Counts of fragments in peaks of open chromatin.
+
+    Term frequency and inverse document frequency, :math:`\log(1 + 10^4\, x_{ip} / t_i \cdot n / n_p)` with the total
+    :math:`t_i` of the cell and the number :math:`n_p` of cells in which the peak is open (Stuart et al., Nature Methods
+    2021), and latent semantic indexing: the leading singular vectors, without the first. As no value is negative, all
+    entries of the first have one sign: it says how much was measured of a cell.
+
+    Attributes
+    ----------
+    peaks
+        Numbers of the ``P`` columns that are read.
+    frequencies
+        ``(P,)`` inverse document frequency.
+    loadings
+        ``(P, d)`` right singular vectors from the second on.
+    offset
+        ``(d,)`` mean score.
+    scale
+        Factor applied to the scores.
+    """
+
+    kind = "atac"
+    peaks: np.ndarray
+    frequencies: np.ndarray
+    loadings: np.ndarray
+    offset: np.ndarray
+    scale: float
+
+    @classmethod
+    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+        """Fit the index; the variables are the peaks that its components explain most of."""
+        data = source.counts
+        assert data is not None  # fragments are counted
+        counts, names = data.read(sample_cells(data.n_cells)), source.names.copy()
+        n = counts.shape[0]
+        n_open = np.bincount(counts.indices, minlength=counts.shape[1])
+        often = np.argsort(-n_open, kind="stable")[:MAX_PEAKS]
+        peaks = np.sort(often[(n_open[often] > 0)])
+        frequencies = n / n_open[peaks]
+        values = _term_frequencies(counts[:, peaks], counts.sum(axis=1, dtype=np.float64), frequencies)
+        if len(peaks) < 3:
+            raise ValueError(f"{data.where} has {len(peaks)} peaks that are open in a cell, but at least 3 are needed.")
+        n_components = min(n_components + 1, min(values.shape) - 1)
+        found = TruncatedSVD(n_components, algorithm="arpack", random_state=0).fit(sp.csr_matrix(values))
+        order = np.argsort(-found.singular_values_, kind="stable")[1:]
+        loadings = found.components_[order].T
+        loadings = loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])])
+        scores = values @ loadings
+        offset = scores.mean(0)
+        spread = float(np.sqrt(((scores - offset) ** 2).sum(1).mean()))
+        if spread < 1e-6:  # the same for all cells
+            loadings, scores, offset = loadings[:, :0], scores[:, :0], offset[:0]
+        scale = 1 / max(spread, 1e-6)
+        explained = ((loadings * scores.std(0)) ** 2).sum(1)
+        columns = np.sort(peaks[np.argsort(-explained, kind="stable")[:n_variables]])
+        return cls(names, columns, peaks, frequencies, loadings, offset, scale)
+
+    @property
+    def needed(self) -> np.ndarray:
+        return self.peaks
+
+    @property
+    def n_features(self) -> int:
+        return self.loadings.shape[1]
+
+    def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        values = _term_frequencies(counts, totals, self.frequencies)
+        return ((values @ self.loadings - self.offset) * self.scale).astype(np.float32)
+
+    def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
+        chosen = np.searchsorted(self.peaks, self.columns)
+        return _term_frequencies(counts[:, chosen], totals, self.frequencies[chosen])
+
+
+@dataclass(frozen=True)
+class Embedding(Modality):
+    """Features as they are, centred and scaled by one number.
+
+    Attributes
+    ----------
+    center, scale
+        Shift ``(d,)`` and factor.
+    cosine
+        Whether neighbours are found by the angle between features and not by their distance.
+    genes
+        The counts beside the features, whose genes are then the variables; ``None`` where there are none.
+    """
+
+    kind = EMBEDDING
+    center: np.ndarray
+    scale: float
+    cosine: bool = True
+    genes: Rna | None = None
+
+    @classmethod
+    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+        """Fit the scale of the features; all are kept."""
+        assert source.embedding is not None  # this kind has one
+        scale = center_and_scale(source.embedding)
+        if source.counts is None:
+            names = source.names.copy()
+            return cls(names, np.arange(len(names)), *scale)
+        genes = Rna.fit(source, n_variables, n_components)
+        return cls(genes.names, genes.columns, *scale, cosine=False, genes=genes)
+
+    @classmethod
+    def most_features(cls, n_columns: int, n_components: int) -> int:
+        return n_columns
+
+    @property
+    def counted(self) -> bool:
+        return self.genes is not None
+
+    @property
+    def n_features(self) -> int:
+        return len(self.center)
+
+    @property
+    def gene_features(self) -> np.ndarray | None:
+        return None if self.genes is None else self.genes.gene_features
+
+    def features(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray:
+        return (source.features(len(self.center), rows) - self.center) * self.scale
+
+    def expression(self, source: Source, rows: np.ndarray | None = None) -> sp.csr_array:
+        if self.genes is not None:
+            return self.genes.expression(source, rows)
+        return sp.csr_array((source.features(len(self.center), rows) - self.center).astype(np.float64))
+
+    def neighbor_features(self, features: np.ndarray) -> np.ndarray:
+        return normalize(features) if self.cosine else features
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "genes": None if self.genes is None else self.genes.to_dict()}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        genes = state.get("genes")
+        return super().from_dict({**state, "genes": None if genes is None else modality_from_dict(genes)})
+
+
+#: The kinds by the name that the user gives.
+KINDS: dict[str, type[Rna] | type[Protein] | type[Atac] | type[Embedding]] = {
+    kind.kind: kind for kind in (Rna, Protein, Atac, Embedding)
+}
+
+
+def modality_from_dict(state: dict[str, Any]) -> Modality:
+    """The inverse of :meth:`Modality.to_dict`."""
+    state = dict(state)
+    return KINDS[state.pop("kind")].from_dict(state)
+
+
+def _log_ratios(counts: sp.csr_array, centers: np.ndarray) -> sp.csr_array:
+    """``log1p`` of counts divided by the geometric mean of their column, float64."""
+    return sp.csr_array(counts.astype(np.float64) @ sp.diags_array(1 / centers)).log1p()
+
+
+def _term_frequencies(counts: sp.csr_array, totals: np.ndarray, frequencies: np.ndarray) -> sp.csr_array:
+    """``log1p`` of scaled term frequency times inverse document frequency, float64."""
+    scaled = sp.diags_array(PEAK_SCALE / totals) @ counts.astype(np.float64) @ sp.diags_array(frequencies)
+    return sp.csr_array(scaled).log1p()

@@ -1,0 +1,293 @@
+"""From sources to a reference: features, graphs and what ties cells to genes."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from scvi import settings
+from sklearn.preprocessing import normalize
+
+from scrcl.data.networks import Network, read_network
+from scrcl.data.sources import Source
+from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.genes import gene_graph, prior_gene_graph
+from scrcl.graph.neighbors import Neighbors, nearest_neighbors
+from scrcl.graph.slices import Slices
+from scrcl.graph.smoothing import varying_in_space
+from scrcl.graph.spatial import SpatialOptions
+from scrcl.utils.memory import warn_of_model
+from scrcl.utils.progress import begin
+
+from .agreement import Agreement, join, own_structure
+from .features import sample_cells
+from .modalities import KINDS, Modality
+from .reference import Reference, Tissue, joint_names
+
+#: Agreement with every other modality below which a warning is given; noise has about 0.01.
+LEAST_AGREEMENT = 0.1
+
+Mode = Literal["join", "replace"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is to be prepared; the attributes are the arguments of :class:`scrcl.SCRCL`."""
+
+    n_top_genes: int = 2000
+    n_components: int = 50
+    n_neighbors: int = 15
+    gene_network: Any = None
+    gene_network_mode: Mode = "join"
+    spatial: SpatialOptions = field(default_factory=SpatialOptions)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Graphs and coordinates that come with the data.
+
+    Attributes
+    ----------
+    graph
+        ``(n, n)`` cell graph of the user, or ``None``.
+    slices
+        Where the cells are in space, or ``None``.
+    spatial_graph
+        ``(n, n)`` spatial graph of the user, or ``None``.
+    """
+
+    graph: sp.csr_array | None = None
+    slices: Slices | None = None
+    spatial_graph: sp.csr_array | None = None
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What was prepared.
+
+    Attributes
+    ----------
+    reference
+        The cells, variables and graphs.
+    neighbors
+        The nearest neighbours that the cell graph was made of; ``None`` where it was not made of any.
+    network
+        What was found of the gene network; ``None`` without one.
+    """
+
+    reference: Reference
+    neighbors: Neighbors | None
+    network: Network | None
+
+
+def prepare(
+    sources: Mapping[str, Source], options: Options, surroundings: Surroundings, n_hidden: int, where: str
+) -> Preparation:
+    """Build features and graphs.
+
+    Parameters
+    ----------
+    sources
+        The data of each modality by its name.
+    options
+        What is to be prepared.
+    surroundings
+        Graphs and coordinates that come with the data.
+    n_hidden
+        Number of hidden units of the network, for the estimate of memory.
+    where
+        What the user calls the data, for messages.
+
+    Raises
+    ------
+    ValueError
+        If there are too few cells, nothing varies, or the gene network does not fit the genes.
+    """
+    n_cells = next(iter(sources.values())).n_cells
+    slices, joined = surroundings.slices, options.spatial.joined
+    # The graph in space comes first, as it is quick and may be refused.
+    spatial = None
+    if slices is not None:
+        spatial = surroundings.spatial_graph
+        spatial = options.spatial.graph(slices) if spatial is None else symmetric_adjacency(spatial)
+    if spatial is None or joined:
+        _check_enough_cells(n_cells, options.n_neighbors, where)
+    _warn_of_memory(sources, options, n_hidden, n_cells)
+
+    begin("features")
+    modalities: dict[str, Modality] = {
+        name: KINDS[source.kind].fit(source, options.n_top_genes, options.n_components)
+        for name, source in sources.items()
+    }
+    network = _read_network(modalities, options)
+    by_modality = []
+    for name, modality in modalities.items():
+        if modality.n_features == 0:
+            raise ValueError(f"The modality {name!r} is the same for all cells. Leave it out.")
+        by_modality.append(modality.features(sources[name]))
+
+    begin("graph")
+    tissue, features = None, _side_by_side(by_modality)
+    if slices is not None and spatial is not None:
+        kept = np.concatenate([varying_in_space(spatial, part) for part in by_modality])
+        tissue = Tissue(slices, features, kept, options.spatial)
+        features = tissue.smooth(spatial, features)
+    agreement, near = _agreement(modalities, by_modality, features, tissue, options.n_neighbors)
+    shares = [1.0] if agreement is None else agreement.weights.mean(0, dtype=np.float64).tolist()
+    _warn_if_contradicting(list(modalities), agreement, shares)
+
+    neighbors, adjacency = None, spatial
+    if adjacency is None or joined:
+        if surroundings.graph is not None:
+            similar = symmetric_adjacency(surroundings.graph)
+        else:
+            points = near[0] if agreement is None else join(near, agreement.weights)
+            neighbors = nearest_neighbors(points, options.n_neighbors)
+            similar = symmetric_adjacency(neighbors.to_sparse())
+        adjacency = similar if spatial is None else symmetric_adjacency(similar + spatial)
+
+    gene_features = _gene_features(modalities, sources, by_modality, shares, options.n_components)
+    graph = None if network and options.gene_network_mode == "replace" else gene_graph(gene_features)
+    if network:
+        graph = prior_gene_graph(network.similarity, gene_features, graph)
+    assert graph is not None  # unless a network takes its place
+    reference = Reference(
+        modalities=modalities,
+        features=features,
+        adjacency=adjacency,
+        gene_features=gene_features,
+        gene_graph=graph,
+        n_neighbors=options.n_neighbors,
+        agreement=agreement,
+        tissue=tissue,
+    )
+    return Preparation(reference, neighbors, network)
+
+
+def _check_enough_cells(n_cells: int, n_neighbors: int, where: str) -> None:
+    """Refuse no more cells than neighbours."""
+    if n_cells <= n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} cells, but {where} has {n_cells}. Pass more "
+            f"cells or `n_neighbors={max(1, n_cells - 1)}` or fewer."
+        )
+
+
+def _warn_of_memory(sources: Mapping[str, Source], options: Options, n_hidden: int, n_cells: int) -> None:
+    n_features = 0
+    for source in sources.values():
+        n_columns = len(source.names) if source.embedding is None else source.embedding.shape[1]
+        n_features += KINDS[source.kind].most_features(
+            min(n_columns, options.n_top_genes) if source.kind == "rna" else n_columns, options.n_components
+        )
+    warn_of_model(
+        n_cells,
+        n_features,
+        len(sources) * n_hidden,
+        len(sources) * options.n_neighbors,
+        in_memory=all(source.counts is None or source.counts.in_memory for source in sources.values()),
+    )
+
+
+def _read_network(modalities: dict[str, Modality], options: Options) -> Network | None:
+    if options.gene_network is None:
+        return None
+    genes = joint_names({name: modality.variables for name, modality in modalities.items()})
+    every = joint_names({name: modality.names for name, modality in modalities.items()})
+    return read_network(options.gene_network, genes, every)
+
+
+def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+
+
+def _agreement(
+    modalities: dict[str, Modality],
+    by_modality: list[np.ndarray],
+    features: np.ndarray,
+    tissue: Tissue | None,
+    n_neighbors: int,
+) -> tuple[Agreement | None, list[np.ndarray]]:
+    """How far several modalities agree, and that by which neighbours are found in each."""
+    if tissue is None:
+        near = [modality.neighbor_features(own) for modality, own in zip(modalities.values(), by_modality, strict=True)]
+    else:
+        numbers = [own.shape[1] for own in by_modality]
+        kept = np.split(tissue.kept, np.cumsum(numbers)[:-1])
+        ends = np.cumsum([own.sum() for own in kept])[:-1]
+        near = [normalize(part) for part in np.split(features, ends, axis=1)]
+    if len(modalities) == 1:
+        return None, near
+    structure = [
+        own_structure(modality.structure_features(own), n_neighbors)
+        for modality, own in zip(modalities.values(), by_modality, strict=True)
+    ]
+    return Agreement.fit(near, n_neighbors, structure), near
+
+
+def _gene_features(
+    modalities: dict[str, Modality],
+    sources: Mapping[str, Source],
+    by_modality: list[np.ndarray],
+    shares: list[float],
+    n_components: int,
+) -> np.ndarray:
+    """Features ``(G, d_g)`` of the variables of all modalities."""
+    (only, *others) = modalities.values()
+    if not others and only.gene_features is not None:
+        return only.gene_features
+    sample = sample_cells(len(by_modality[0]))
+    expression = [modality.expression(sources[name], sample) for name, modality in modalities.items()]
+    linear = [
+        modality.linear_features(own[sample]) for modality, own in zip(modalities.values(), by_modality, strict=True)
+    ]
+    return variable_features(expression, linear, shares, n_components)
+
+
+def variable_features(
+    expression: list[sp.csr_array], linear: list[np.ndarray], shares: list[float], n_features: int
+) -> np.ndarray:
+    r"""Features ``(V, d)``, float32, of the variables of all modalities in one embedding: :math:`X^\top U_d`.
+
+    As the gene features of one modality, but with the left singular vectors ``U`` of all modalities side by side.
+
+    Parameters
+    ----------
+    expression
+        ``(n, V_m)`` values of the variables by modality.
+    linear
+        ``(n, d_m)`` centred features by modality.
+    shares
+        Mean weight of each modality.
+    n_features
+        Number of singular vectors; fewer where there are fewer.
+    """
+    cells = np.concatenate([np.sqrt(share) * part for share, part in zip(shares, linear, strict=True)], 1)
+    cells = cells.astype(np.float64)
+    squares, vectors = np.linalg.eigh(cells.T @ cells)
+    squares, vectors = squares[::-1][:n_features], vectors[:, ::-1][:, :n_features]
+    kept = squares > 1e-10 * squares[0]
+    basis = cells @ vectors[:, kept] / np.sqrt(squares[kept])
+    basis -= basis.mean(0)
+    features = normalize(np.concatenate([values.T @ basis for values in expression]))
+    return (features * np.sqrt(features.shape[1])).astype(np.float32)
+
+
+def _warn_if_contradicting(names: list[str], agreement: Agreement | None, shares: list[float]) -> None:
+    if agreement is None:
+        return
+    others = np.sqrt(agreement.overall * agreement.overall.T)
+    np.fill_diagonal(others, -np.inf)
+    best = others.max(1)
+    alone = [name for name, highest in zip(names, best, strict=True) if highest < LEAST_AGREEMENT]
+    if alone:
+        weights = ", ".join(f"{name!r} {share:.2f}" for name, share in zip(names, shares, strict=True))
+        warnings.warn(
+            f"No other modality agrees with {' or with '.join(map(repr, alone))}: the neighbours of a cell in one say "
+            f"nothing of the cell in another (agreement {best.min():.2f} of 1). Either a modality is noise, or its cells "
+            f"are not those of the others; check how they were matched. Mean weights: {weights}.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )

@@ -1,0 +1,364 @@
+"""What a model keeps of the cells it was built on: enough to train, to embed them again and to place query cells."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.spatial import cKDTree
+from sklearn.preprocessing import normalize
+
+from scrcl.data.sources import RNA, Source
+from scrcl.graph.adjacency import normalized_adjacency
+from scrcl.graph.neighbors import Neighbors, NeighborSearch
+from scrcl.graph.slices import Slices, find_cells
+from scrcl.graph.smoothing import smooth
+from scrcl.graph.spatial import SpatialOptions
+
+from .agreement import Agreement, join
+from .features import CountFeatures, column_slices
+from .mapping import DistanceScale
+from .modalities import Embedding, Modality, Rna, modality_from_dict
+
+#: Leading features of each modality by which a cell is looked up among those of the reference.
+IDENTIFYING_FEATURES = 8
+
+
+class ClusteringInputs(NamedTuple):
+    """What clusters are found by, beside the latent representation.
+
+    Attributes
+    ----------
+    smoothed
+        ``(n, s)`` features by which neighbours are found, averaged over the cell graph.
+    linkage_features
+        Features ``(n, d_i)`` by which clusters are joined.
+    """
+
+    smoothed: np.ndarray
+    linkage_features: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where the cells of a model are in space, and how it sees them among their neighbours.
+
+    Attributes
+    ----------
+    slices
+        Where the ``n`` cells are.
+    features
+        ``(n, D)`` features before smoothing, by which cells are found again.
+    kept
+        ``(D,)`` which of them vary in space and are read.
+    options
+        The graph and the smoothing.
+    """
+
+    slices: Slices
+    features: np.ndarray
+    kept: np.ndarray
+    options: SpatialOptions
+
+    def smooth(self, adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
+        """Features ``(m, D)`` of cells with a spatial graph, as the model reads them, ``(m, d)``."""
+        return smooth(adjacency, features[:, self.kept], self.options.smoothing)
+
+    def match_known(self, slices: Slices, features: np.ndarray) -> np.ndarray:
+        """Find cells among these by position and features ``(m, D)`` before smoothing: ``(m,)`` rows, -1 for others."""
+        return find_cells(slices, features, self.slices, self.features)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and arrays."""
+        state = {"slices": self.slices.to_dict(), "features": self.features, "kept": self.kept}
+        return state | asdict(self.options)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        state = dict(state)
+        own = {name: state.pop(name) for name in ("features", "kept")}
+        return cls(slices=Slices.from_dict(state.pop("slices")), options=SpatialOptions(**state), **own)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The cells, variables and graphs of a model.
+
+    Attributes
+    ----------
+    modalities
+        The modalities by name, at least one, in the order of the features.
+    features
+        ``(n, d)`` cell features, float32, the modalities side by side; in space smoothed over the spatial graph.
+    adjacency
+        ``(n, n)`` binary, symmetric cell graph without self loops.
+    gene_features
+        ``(G, d_g)`` features of the variables of all modalities, which are genes as a rule, float32.
+    gene_graph
+        ``(G, G)`` directed graph of the variables.
+    n_neighbors
+        Number of nearest neighbours by which a query cell is placed.
+    agreement
+        How far several modalities agree for each cell; ``None`` for one.
+    tissue
+        Where the cells are, if they are seen among their neighbours in space.
+    """
+
+    modalities: dict[str, Modality]
+    features: np.ndarray
+    adjacency: sp.csr_array
+    gene_features: np.ndarray
+    gene_graph: sp.csr_array
+    n_neighbors: int
+    agreement: Agreement | None = None
+    tissue: Tissue | None = None
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.features)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a cell."""
+        return self.features.shape[1]
+
+    @cached_property
+    def n_inputs(self) -> list[int]:
+        """Number of features of each modality."""
+        numbers = [modality.n_features for modality in self.modalities.values()]
+        if self.tissue is None:
+            return numbers
+        return [int(self.tissue.kept[part].sum()) for part in column_slices(numbers)]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """``(n, M)`` weights of the modalities, float32; rows sum to 1."""
+        if self.agreement is None:
+            return np.ones((self.n_cells, 1), dtype=np.float32)
+        return self.agreement.weights
+
+    @property
+    def shares(self) -> list[float]:
+        """Mean weight of each modality."""
+        return self.weights.mean(0, dtype=np.float64).tolist()
+
+    @cached_property
+    def genes(self) -> pd.Index:
+        """Names of all variables, with the modality before those that an earlier one has."""
+        return joint_names({name: modality.variables for name, modality in self.modalities.items()})
+
+    @cached_property
+    def all_genes(self) -> pd.Index:
+        """Names of everything that was measured, in the same way."""
+        return joint_names({name: modality.names for name, modality in self.modalities.items()})
+
+    def variables_of(self, modality: str) -> np.ndarray:
+        """Which of all variables those of a modality are, by number."""
+        numbers = [len(found.columns) for found in self.modalities.values()]
+        return np.arange(sum(numbers))[column_slices(numbers)[list(self.modalities).index(modality)]]
+
+    # --------------------------------------------------------------- features
+
+    def read(self, sources: Mapping[str, Source], rows: np.ndarray | None = None) -> np.ndarray:
+        """Features ``(m, D)`` of cells of sources, all or by number in any order, before any smoothing in space."""
+        wanted, place = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
+        found = [modality.features(sources[name], wanted) for name, modality in self.modalities.items()]
+        return (found[0] if len(found) == 1 else np.concatenate(found, 1))[place]
+
+    @cached_property
+    def propagation(self) -> sp.csr_array:
+        """The propagation matrix of the cell graph, ``(n, n)``."""
+        return normalized_adjacency(self.adjacency)
+
+    @cached_property
+    def neighbor_features(self) -> np.ndarray:
+        """That by which neighbours are found, ``(n, s)``, float32."""
+        return self._joined(self._by_modality, self.weights)
+
+    def clustering_inputs(self, modality: str | None = None) -> ClusteringInputs:
+        """What clusters are found by, in all modalities or in one."""
+        if modality is None or len(self.modalities) == 1:
+            return ClusteringInputs(self._smoothed, self._linkage_features)
+        number = list(self.modalities).index(modality)
+        part = self._parts(self.features)[number]
+        if self.tissue is not None:
+            return ClusteringInputs(part, [part])
+        return ClusteringInputs(
+            self._smooth(self._by_modality[number]), self.modalities[modality].linkage_features(part)
+        )
+
+    @cached_property
+    def _smoothed(self) -> np.ndarray:
+        """What neighbours are found by, averaged over the cell graph; in space, the features, smoothed already."""
+        return self._weighed_features if self.tissue is not None else self._smooth(self.neighbor_features)
+
+    @cached_property
+    def _linkage_features(self) -> list[np.ndarray]:
+        """Features ``(n, d_i)`` by which clusters are joined, the modalities by their weights."""
+        if self.tissue is not None:
+            return [self._weighed_features]
+        by_modality = [
+            modality.linkage_features(part)
+            for modality, part in zip(self.modalities.values(), self._parts(self.features), strict=True)
+        ]
+        if len(by_modality) == 1:
+            return by_modality[0]
+        most = max(map(len, by_modality))
+        return [join([normalize(own[i % len(own)]) for own in by_modality], self.weights) for i in range(most)]
+
+    @cached_property
+    def _weighed_features(self) -> np.ndarray:
+        """Features in space, whose length tells how much a cell differs from the mean, the modalities by their shares."""
+        if len(self.modalities) == 1:
+            return self.features
+        return self.features * np.repeat(np.sqrt(self.shares), self.n_inputs).astype(np.float32)
+
+    def _smooth(self, features: np.ndarray) -> np.ndarray:
+        """Features ``(n, s)`` averaged over the cell graph twice, at unit length."""
+        return normalize(self.propagation @ (self.propagation @ normalize(features)), copy=False)
+
+    @cached_property
+    def _by_modality(self) -> list[np.ndarray]:
+        return self._neighbor_features_of(self.features)
+
+    def _neighbor_features_of(self, features: np.ndarray) -> list[np.ndarray]:
+        """That by which neighbours of cells with features ``(m, d)`` are found in each modality."""
+        parts = zip(self.modalities.values(), self._parts(features), strict=True)
+        if self.tissue is not None:
+            return [normalize(part) for _, part in parts]
+        return [modality.neighbor_features(part) for modality, part in parts]
+
+    def _joined(self, by_modality: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+        """One modality as it is; several, at unit length, side by side and weighted."""
+        return by_modality[0] if len(by_modality) == 1 else join(by_modality, weights)
+
+    def _parts(self, features: np.ndarray) -> list[np.ndarray]:
+        return [features[:, part] for part in column_slices(self.n_inputs)]
+
+    # ------------------------------------------------------------ query cells
+
+    def match_known(self, features: np.ndarray) -> np.ndarray:
+        """Find cells ``(m, d)`` among those of the reference: the one with the same features up to rounding, or -1."""
+        nearest = self._tree.query(self._identifying(features))[1]
+        # Rounding differs with the number of cells projected at once; two profiles differ by far more.
+        tolerance = 1e-4 * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
+        same = np.linalg.norm(self.features[nearest] - features, axis=1) <= tolerance
+        return np.where(same, nearest, -1)
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self._identifying(self.features))
+
+    def _identifying(self, features: np.ndarray) -> np.ndarray:
+        """The few features by which cells are looked up."""
+        return np.concatenate([part[:, :IDENTIFYING_FEATURES] for part in self._parts(features)], 1)
+
+    def query_neighbors(self, features: np.ndarray) -> tuple[Neighbors, np.ndarray]:
+        """The nearest cells of the reference to query cells ``(m, d)``, and their weights of the modalities ``(m, M)``."""
+        if len(features) == 0:
+            return self._search(self.neighbor_features[:0], self.n_neighbors), self.weights[:0]
+        points = self._neighbor_features_of(features)
+        weights = np.ones((len(features), 1), dtype=np.float32)
+        if self.agreement is not None:
+            near = [search(own, self.n_neighbors) for search, own in zip(self._searches, points, strict=True)]
+            weights = self.agreement.weights_of(self._by_modality, points, near)
+        return self._search(self._joined(points, weights), self.n_neighbors), weights
+
+    @cached_property
+    def _search(self) -> NeighborSearch:
+        return NeighborSearch(self.neighbor_features)
+
+    @cached_property
+    def _searches(self) -> list[NeighborSearch]:
+        return [NeighborSearch(own) for own in self._by_modality]
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """Mean distance ``(n,)`` of each cell from its nearest neighbours."""
+        return self._search.among_themselves(self.n_neighbors).distances.mean(1)
+
+    @cached_property
+    def distance_scale(self) -> DistanceScale:
+        """What distances are usual."""
+        return DistanceScale.fit(self.signal(self.features), self.distances)
+
+    def signal(self, features: np.ndarray) -> np.ndarray:
+        """How far cells with features ``(m, d)`` are from the mean cell, ``(m,)``; less for cells with few counts."""
+        if len(self.modalities) == 1:
+            return np.linalg.norm(next(iter(self.modalities.values())).signal_features(features), axis=1)
+        squares = [share * (part**2).sum(1) for share, part in zip(self.shares, self._parts(features), strict=True)]
+        return np.sqrt(np.sum(squares, axis=0))
+
+    # ------------------------------------------------------------------- file
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reference as plain numbers and arrays, which outlive changes of the classes."""
+        return {
+            "modalities": {name: modality.to_dict() for name, modality in self.modalities.items()},
+            "features": self.features,
+            "adjacency": _csr_to_dict(self.adjacency),
+            "gene_features": self.gene_features,
+            "gene_graph": _csr_to_dict(self.gene_graph),
+            "n_neighbors": self.n_neighbors,
+            "agreement": None if self.agreement is None else self.agreement.to_dict(),
+            "tissue": None if self.tissue is None else self.tissue.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`; also reads what earlier versions saved."""
+        state = _from_earlier(state)
+        modalities = {name: modality_from_dict(found) for name, found in state["modalities"].items()}
+        agreement, tissue = state["agreement"], state["tissue"]
+        return cls(
+            modalities=modalities,
+            features=state["features"],
+            adjacency=_csr_from_dict(state["adjacency"]),
+            gene_features=state["gene_features"],
+            gene_graph=_csr_from_dict(state["gene_graph"]),
+            n_neighbors=state["n_neighbors"],
+            agreement=None if agreement is None or len(modalities) == 1 else Agreement.from_dict(agreement),
+            tissue=None if tissue is None else Tissue.from_dict(tissue),
+        )
+
+
+def joint_names(variables: dict[str, pd.Index]) -> pd.Index:
+    """One name for each variable of all modalities."""
+    if len(variables) == 1:
+        return next(iter(variables.values()))
+    names: dict[str, None] = {}
+    for modality, own in variables.items():
+        taken = set(names)
+        names |= dict.fromkeys(f"{modality}:{name}" if name in taken else name for name in own)
+    return pd.Index(list(names))
+
+
+def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
+    """The state in today's form: until 0.1 there were two, for one and for several modalities."""
+    state = {"agreement": None, "tissue": None, **state}
+    if "transform" not in state:
+        return state
+    names, genes = pd.Index(state["all_genes"]), pd.Index(state["genes"])
+    rna = Rna(names, names.get_indexer(genes), CountFeatures.from_dict(state["transform"]))
+    modality: Modality = rna
+    if state.get("center") is not None:
+        modality = Embedding(names, rna.columns, state["center"], state["scale"], cosine=False, genes=rna)
+    return {
+        **state,
+        "modalities": {RNA: modality.to_dict()},
+        "gene_features": rna.gene_features,
+        "tissue": state.get("space"),
+    }
+
+
+def _csr_to_dict(matrix: sp.csr_array) -> dict[str, Any]:
+    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
+
+
+def _csr_from_dict(state: dict[str, Any]) -> sp.csr_array:
+    return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=state["shape"])

@@ -1,0 +1,12 @@
+"""Sizes that several parts of the package share."""
+
+from typing import Final
+
+#: Cells that stand for all where a sample suffices, and up to which training is on the whole graph.
+SAMPLE_CELLS: Final = 20_000
+#: Cells read from counts at once, if they then have no more entries than `BLOCK_ENTRIES`.
+BLOCK_CELLS: Final = 4096
+#: Entries of a block of counts, or of scores of cells by genes.
+BLOCK_ENTRIES: Final = 20_000_000
+#: Entries of a block of counts that is normalised, several copies of which are dense.
+DENSE_ENTRIES: Final = 8_000_000

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from scrcl.cluster.consensus import Ensemble
+from scrcl.cluster.number import RESOLUTIONS, cast_votes, estimate_number
+
+
+def blobs(n_types: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(n_types), 60)
+    return (np.eye(n_types + 3)[truth] * 8 + rng.normal(size=(len(truth), n_types + 3))).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_types", [2, 5, 9])
+def test_the_number_of_clear_types_is_found(n_types):
+    points = blobs(n_types)
+    estimate = estimate_number(cast_votes([points, points], 0), Ensemble.build([points], [points], 0))
+    assert estimate.best == n_types
+    assert estimate.curve.loc[n_types, "votes"] >= 3
+    assert estimate.curve.loc[n_types, "agreement"] > 0.95
+    # The next two to be joined are unrelated, where one more cluster would divide a type.
+    assert estimate.curve.loc[n_types, "distance"] > 0.9
+    assert estimate.curve.loc[n_types + 1, "distance"] < 0.5
+
+
+def test_the_estimate_is_the_median_of_the_votes():
+    points = blobs(4), np.random.default_rng(1).normal(size=(240, 3)).astype(np.float32)
+    votes = cast_votes(points, 0)
+    assert len(votes) == 2 * len(RESOLUTIONS)
+    estimate = estimate_number(votes, Ensemble.build(points, [points[0]], 0))
+    assert estimate.best == int(np.median(votes))
+    assert set(estimate.runner_ups) == set(votes) - {estimate.best}
+    distances = [abs(number - estimate.best) for number in estimate.runner_ups]
+    assert distances == sorted(distances)
+    assert estimate.curve["votes"].sum() == len(votes)

@@ -1,0 +1,198 @@
+"""Counts that are not in memory give what they give in memory, and are never read whole."""
+
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import zarr
+from anndata.io import sparse_dataset
+
+from scrcl.data import counts
+from scrcl.data.counts import Counts
+from scrcl.graph import neighbors
+from scrcl.reference import features
+from scrcl.reference.features import Moments
+
+from ..conftest import build, simulate
+
+BLOCK = 32
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(counts, "BLOCK_CELLS", BLOCK)
+
+
+class Disk:
+    """A matrix that gives slices of rows, and remembers how many rows it gave at once."""
+
+    def __init__(self, matrix):
+        self._matrix, self.most = matrix, 0
+        self.shape, self.dtype = matrix.shape, matrix.dtype
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        found = self._matrix[rows]
+        self.most = max(self.most, found.shape[0])
+        return found
+
+
+def h5ad(adata, folder):
+    adata.write_h5ad(folder / "a.h5ad")
+    return ad.read_h5ad(folder / "a.h5ad", backed="r")
+
+
+def dense_h5ad(adata, folder):
+    adata.X = adata.X.toarray()
+    return h5ad(adata, folder)
+
+
+def lazy_zarr(adata, folder):
+    adata.write_zarr(folder / "a.zarr")
+    lazy = ad.experimental.read_lazy(folder / "a.zarr")
+    return ad.AnnData(lazy.X, obs=adata.obs, var=adata.var)
+
+
+def zarr_dataset(adata, folder):
+    adata.write_zarr(folder / "a.zarr")
+    return ad.AnnData(sparse_dataset(zarr.open_group(folder / "a.zarr", mode="r")["X"]), obs=adata.obs, var=adata.var)
+
+
+def dask_array(adata, folder):
+    return ad.AnnData(da.from_array(adata.X.toarray(), chunks=(40, 50)), obs=adata.obs, var=adata.var)
+
+
+FORMS = [h5ad, dense_h5ad, lazy_zarr, zarr_dataset, dask_array]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_same_result_as_in_memory(form, tmp_path):
+    expected = build(simulate())
+    lazy = form(simulate(), tmp_path)
+    model = build(lazy)
+    np.testing.assert_array_equal(model.get_latent_representation(), expected.get_latent_representation())
+    clusters = model.get_clusters(n_clusters=3)
+    np.testing.assert_array_equal(clusters, expected.get_clusters(n_clusters=3))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_new_cells_same_as_in_memory(trained, form, tmp_path):
+    new = simulate(70, seed=5)
+    chosen = [50, 3, 3, 66, 0]
+    expected = trained.get_latent_representation(new, indices=chosen)
+    np.testing.assert_allclose(
+        trained.get_latent_representation(form(simulate(70, seed=5), tmp_path), indices=chosen), expected, atol=1e-5
+    )
+
+
+def test_layer_that_is_lazy(tmp_path):
+    adata = simulate()
+    expected = build(adata.copy()).get_latent_representation()
+    adata.layers["counts"] = da.from_array(adata.X.toarray(), chunks=(64, 120))
+    adata.X = None
+    np.testing.assert_array_equal(build(adata, setup={"layer": "counts"}).get_latent_representation(), expected)
+
+
+def test_counts_are_never_read_whole():
+    counts = simulate().X
+    disk = Disk(counts)
+    wrapped = Counts.of(disk, "counts")
+    wrapped.check()
+    moments = Moments.of(wrapped)
+    columns = features.variable_genes(wrapped, moments, 50)
+    assert sum(block.shape[0] for _, block in wrapped.select(columns).blocks()) == 150
+    assert disk.most == BLOCK
+    np.testing.assert_array_equal(moments.totals, counts.sum(axis=1).A1)
+    np.testing.assert_allclose(moments.variance, counts.toarray().astype(np.float64).var(0, ddof=1), rtol=1e-9)
+
+
+def test_only_blocks_with_cells_asked_for_are_read():
+    disk = Disk(simulate().X)
+    rows = np.array([1, 2, 40, 149])
+    read = Counts.of(disk, "counts").read(rows)
+    np.testing.assert_array_equal(read.toarray(), simulate().X[rows].toarray())
+    seen = [rows[place].tolist() for place, _ in Counts.of(disk, "counts").blocks(rows)]
+    assert seen == [[1, 2], [40], [149]]
+
+
+def test_counts_by_genes_in_a_file_are_refused(tmp_path):
+    adata = simulate()
+    adata.X = sp.csc_matrix(adata.X)
+    with pytest.raises(ValueError, match=r"stored by genes.*to_memory\(\)"):
+        build(h5ad(adata, tmp_path))
+
+
+def test_values_that_are_no_counts_in_a_later_block(tmp_path):
+    adata = simulate()
+    adata.X[149, 0] = 0.5
+    with pytest.raises(ValueError, match="not whole numbers"):
+        build(h5ad(adata, tmp_path))
+
+
+def test_unreadable_block():
+    class Broken(Disk):
+        def __getitem__(self, rows):
+            if rows.start >= 64:
+                raise OSError("Can't read data (wrong checksum)")
+            return super().__getitem__(rows)
+
+    with pytest.raises(ValueError, match="cannot be read from cell 64 on: .*checksum.*restore"):
+        Counts.of(Broken(simulate().X), "adata.X").read()
+
+
+def test_components_of_a_sample_are_those_of_all(monkeypatch):
+    """Where components are found on some cells, the clusters stay the same."""
+    adata = simulate(400)
+    expected = build(adata.copy(), epochs=20).get_clusters(n_clusters=3)
+    monkeypatch.setattr(features, "SAMPLE_CELLS", 200)
+    found = build(adata, epochs=20).get_clusters(n_clusters=3)
+    from sklearn.metrics import adjusted_rand_score
+
+    assert adjusted_rand_score(expected, found) > 0.95
+
+
+@pytest.fixture(scope="module")
+def points():
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, 10))
+    return (centers[rng.integers(20, size=3000)] + 0.4 * rng.normal(size=(3000, 10))).astype(np.float32)
+
+
+class TestApproximateNeighbors:
+    @pytest.fixture(autouse=True)
+    def approximate(self, monkeypatch):
+        monkeypatch.setattr(neighbors, "EXACT_TARGETS", 1000)
+
+    @staticmethod
+    def exact(points, queries, k, skip):
+        from sklearn.neighbors import NearestNeighbors
+
+        return NearestNeighbors(algorithm="brute").fit(points).kneighbors(queries, k + skip)[1][:, skip:]
+
+    def test_recall_and_reproducibility(self, points):
+        found = neighbors.nearest_neighbors(points, 15)
+        expected = self.exact(points, points, 15, skip=1)
+        recall = np.mean([len(np.intersect1d(a, b)) / 15 for a, b in zip(found.indices, expected, strict=True)])
+        assert recall >= 0.95
+        assert not (found.indices == np.arange(3000)[:, None]).any()
+        assert (np.diff(found.distances, axis=1) >= 0).all()
+        np.testing.assert_array_equal(found.indices, neighbors.nearest_neighbors(points, 15).indices)
+
+    def test_queries_do_not_depend_on_each_other(self, points):
+        new = points[:200] + 0.05
+        search = neighbors.NeighborSearch(points)
+        together = search(new, 15)
+        expected = self.exact(points, new, 15, skip=0)
+        recall = np.mean([len(np.intersect1d(a, b)) / 15 for a, b in zip(together.indices, expected, strict=True)])
+        assert recall >= 0.95
+        np.testing.assert_array_equal(search(new[7:8], 15).indices, together.indices[7:8])
+
+    def test_duplicates(self, points):
+        found = neighbors.nearest_neighbors(np.repeat(points[:300], 5, axis=0), 4)
+        assert not (found.indices == np.arange(1500)[:, None]).any()
+        assert (found.distances == 0).mean() > 0.95
+
+    def test_too_many_neighbors(self, points):
+        with pytest.raises(ValueError, match="n_neighbors=40 is too many.*at most 29"):
+            neighbors.nearest_neighbors(points, 40)

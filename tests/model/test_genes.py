@@ -1,0 +1,344 @@
+"""What the model says of genes, as a user meets it."""
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+from scipy.stats import kstest
+from sklearn.metrics import adjusted_rand_score
+
+import scrcl
+
+from ..conftest import build, simulate
+
+
+@pytest.fixture(scope="module")
+def model() -> scrcl.SCRCL:
+    """A model trained long enough to tell the types apart; no test may change it or its data."""
+    return build(simulate(), epochs=40)
+
+
+def marked(kind: int) -> set[str]:
+    """The genes that a simulated type expresses more."""
+    return {f"gene{i}" for i in range(40 * kind, 40 * kind + 20)}
+
+
+class TestEmbedding:
+    def test_shape_and_names(self, model):
+        embedding = model.get_gene_embedding()
+        kept = model.adata.var_names[model.adata.var["scrcl_genes"]]
+        assert embedding.shape == (len(kept), 8)
+        assert embedding.index.equals(kept)
+        assert (embedding.to_numpy() >= 0).all()
+
+    def test_it_is_the_embedding_of_the_refinement(self, model):
+        """The refined views computed from it by the formula are those of the model."""
+        import torch
+
+        from scrcl.graph.adjacency import normalized_adjacency
+        from scrcl.nn.sparse import to_torch
+
+        reference = model._reference
+        with torch.inference_mode():
+            propagation = to_torch(normalized_adjacency(reference.adjacency))
+            views = model.module.inference(torch.from_numpy(reference.features), propagation)
+            cells = [model.module.to_genes(views[f"hidden_{v}"]).numpy() for v in (1, 2)]
+        refined = [x @ model.get_gene_embedding().to_numpy() for x in cells]
+        expected = np.hstack([z / np.linalg.norm(z, axis=1, keepdims=True) for z in refined])
+        np.testing.assert_allclose(model.get_latent_representation(representation="refined"), expected, atol=1e-5)
+
+    def test_modules_are_the_blocks_of_the_simulation(self, model):
+        truth = pd.Series({gene: kind for kind in range(3) for gene in marked(kind)})
+        agreement = []
+        for seed in range(3):
+            modules = build(simulate(), epochs=100, seed=seed).get_gene_modules(n_modules=3)
+            both = truth.index.intersection(modules.index)
+            agreement.append(adjusted_rand_score(truth[both], modules[both].astype(str)))
+        assert np.mean(agreement) > 0.8
+        assert model.get_gene_modules(n_modules=3).equals(model.get_gene_modules(n_modules=3))
+        sizes = model.get_gene_modules(resolution=3.0).value_counts()
+        assert list(sizes) == sorted(sizes, reverse=True)
+
+
+class TestAssociations:
+    def test_groups_are_means_of_cells(self, model):
+        every = list(model._reference.genes)
+        by_cell = model.get_cell_gene_associations(genes=every)
+        by_group = model.get_cell_gene_associations(groupby="cell_type")
+        expected = by_cell.groupby(model.adata.obs["cell_type"].to_numpy()).mean()
+        np.testing.assert_allclose(by_group, expected, atol=1e-4)
+        assert list(by_group.index) == ["0", "1", "2"]
+        assert list(by_group.columns) == every
+
+    def test_top_is_the_highest_of_all(self, model):
+        top = model.get_cell_gene_associations(n_top=7)
+        every = model.get_cell_gene_associations(genes=top.columns).to_numpy()
+        expected = np.where((every >= np.sort(every, 1)[:, [-7]]) & (every > 0), every, 0)
+        np.testing.assert_allclose(top.sparse.to_coo().toarray(), expected, rtol=1e-5)
+        assert all(isinstance(kind, pd.SparseDtype) for kind in top.dtypes)
+
+    def test_marker_genes_are_associated_with_their_cells(self, model):
+        means = model.get_cell_gene_associations(groupby="cell_type")
+        for kind in range(3):
+            best = means.columns[np.argsort(-means.loc[str(kind)].to_numpy())[:10]]
+            assert set(best) <= marked(kind)
+
+    def test_order_and_subset_of_cells(self, model):
+        genes = ["gene3", "gene50"]
+        expected = model.get_cell_gene_associations(genes=genes)
+        order = np.random.default_rng(0).permutation(150)[:80]
+        part = model.adata[order].copy()
+        for found in (
+            model.get_cell_gene_associations(part, genes=genes),
+            model.get_cell_gene_associations(indices=order, genes=genes),
+        ):
+            np.testing.assert_allclose(found, expected.iloc[order], atol=1e-5)
+            assert found.index.equals(expected.index[order])
+
+    def test_new_cells_do_not_depend_on_their_companions(self, model):
+        new = simulate(30, seed=5)
+        together = model.get_cell_gene_associations(new, genes=["gene3", "gene50"])
+        alone = model.get_cell_gene_associations(new[[7]].copy(), genes=["gene3", "gene50"])
+        np.testing.assert_allclose(alone, together.iloc[[7]], atol=1e-4)
+        shuffled = new[:, np.random.default_rng(0).permutation(120)].copy()
+        np.testing.assert_allclose(
+            model.get_cell_gene_associations(shuffled, genes=["gene3", "gene50"]), together, atol=1e-4
+        )
+
+    def test_one_gene_and_no_cells(self, model):
+        assert model.get_cell_gene_associations(genes="gene3").shape == (150, 1)
+        assert model.get_cell_gene_associations(indices=[], genes="gene3").shape == (0, 1)
+        assert model.get_cell_gene_associations(indices=[]).shape[0] == 0
+
+    @pytest.mark.parametrize("with_data", [True, False])
+    def test_save_and_load(self, model, tmp_path, with_data):
+        new = simulate(20, seed=5)
+        model.save(tmp_path / "model")
+        loaded = scrcl.SCRCL.load(tmp_path / "model", adata=simulate() if with_data else False)
+        for adata in (new, simulate()):
+            pd.testing.assert_frame_equal(
+                loaded.get_cell_gene_associations(adata), model.get_cell_gene_associations(adata), rtol=1e-4, atol=1e-4
+            )
+        pd.testing.assert_frame_equal(loaded.get_gene_embedding(), model.get_gene_embedding())
+        expected = model.get_marker_genes(simulate(), "cell_type", n_permutations=20)
+        pd.testing.assert_frame_equal(
+            loaded.get_marker_genes(simulate(), "cell_type", n_permutations=20), expected, rtol=1e-3, atol=1e-3
+        )
+
+    def test_training_on_without_the_data_needs_them(self, model, tmp_path):
+        model.save(tmp_path / "model")
+        loaded = scrcl.SCRCL.load(tmp_path / "model", adata=False)
+        loaded.train(1, enable_progress_bar=False)
+        with pytest.raises(ValueError, match=r"counts are not saved.*SCRCL.load\(dir_path, adata=training_data\)"):
+            loaded.get_cell_gene_associations(simulate(20, seed=5))
+        loaded.save(tmp_path / "again")
+        again = scrcl.SCRCL.load(tmp_path / "again", adata=simulate())
+        assert again.get_cell_gene_associations(genes="gene3").shape == (150, 1)
+
+    def test_training_changes_the_associations(self):
+        adata = simulate()
+        changing = build(adata, epochs=2)
+        before = changing.get_cell_gene_associations(genes="gene3")
+        changing.train(20, enable_progress_bar=False)
+        assert not np.allclose(changing.get_cell_gene_associations(genes="gene3"), before)
+
+
+class TestMarkers:
+    def test_table(self, model):
+        table = model.get_marker_genes(groupby="cell_type", n_permutations=99)
+        n_genes = len(model._reference.genes)
+        assert len(table) == 3 * n_genes
+        assert list(table["group"].cat.categories) == ["0", "1", "2"]
+        for kind, part in table.groupby("group", observed=True):
+            assert part["score"].is_monotonic_decreasing
+            assert set(part["gene"][:10]) <= marked(int(kind))
+            assert (part["pvalue"][:10] == 0.01).all()
+        assert (table["score_low"] <= table["score"]).all()
+        assert (table["pvalue"] <= table["pvalue_adjusted"]).all()
+        means = model.get_cell_gene_associations(groupby="cell_type")
+        first = table.set_index(["group", "gene"]).loc[("1", "gene50")]
+        np.testing.assert_allclose(first["specificity"], (means.loc["1"] - means.drop("1").max())["gene50"], atol=1e-4)
+
+    def test_fold_change_and_fractions_against_scanpy(self, model):
+        adata = simulate()
+        table = model.get_marker_genes(adata, "cell_type", n_permutations=0)
+        sc.pp.normalize_total(adata, target_sum=model._reference.modalities["rna"].counts.target)
+        sc.pp.log1p(adata)
+        sc.tl.rank_genes_groups(adata, "cell_type", method="t-test", pts=True)
+        expected = sc.get.rank_genes_groups_df(adata, None).set_index(["group", "names"])
+        found = table.set_index(["group", "gene"])
+        expected = expected.loc[found.index]
+        np.testing.assert_allclose(found["fraction_in"], expected["pct_nz_group"], atol=1e-9)
+        np.testing.assert_allclose(found["fraction_out"], expected["pct_nz_reference"], atol=1e-9)
+        # scanpy takes the exponential of the mean logarithm, here it is the mean itself
+        assert np.corrcoef(found["log2_fold_change"], expected["logfoldchanges"])[0, 1] > 0.98
+
+    def test_groups_and_number_of_genes(self, model):
+        every = model.get_marker_genes(groupby="cell_type", n_permutations=20)
+        one = model.get_marker_genes(groupby="cell_type", groups="2", n_top=4, n_permutations=20)
+        expected = every[every["group"] == "2"][:4].reset_index(drop=True)
+        pd.testing.assert_frame_equal(one, expected)
+
+    def test_own_clusters(self):
+        adata = simulate()
+        mine = build(adata, epochs=40)
+        table = mine.get_marker_genes(n_permutations=10)
+        clusters = adata.obs["scrcl_marker_groups"]
+        assert clusters.equals(mine.get_clusters().rename(clusters.name))
+        assert set(table["group"]) == set(clusters)
+
+    def test_cells_without_a_group_are_left_out(self, model):
+        adata = simulate()
+        adata.obs["some"] = adata.obs["cell_type"].where(adata.obs["cell_type"] != "2")
+        found = model.get_marker_genes(adata, "some", n_permutations=0)
+        expected = model.get_marker_genes(adata[adata.obs["cell_type"] != "2"].copy(), "cell_type", n_permutations=0)
+        np.testing.assert_allclose(found["score"], expected["score"], atol=1e-3)
+
+    def test_order_of_cells_and_genes(self, model):
+        expected = model.get_marker_genes(simulate(), "cell_type", n_permutations=0).set_index(["group", "gene"])
+        rng = np.random.default_rng(0)
+        adata = simulate()[rng.permutation(150)][:, rng.permutation(120)].copy()
+        found = model.get_marker_genes(adata, "cell_type", n_permutations=0).set_index(["group", "gene"])
+        np.testing.assert_allclose(found.loc[expected.index, "score"], expected["score"], atol=1e-3)
+
+    @pytest.mark.parametrize(
+        "plot",
+        ["", "_dotplot", "_heatmap", "_matrixplot", "_stacked_violin", "_tracksplot", "_violin"],
+    )
+    def test_scanpy_draws_them(self, model, plot):
+        adata = simulate()
+        model.get_marker_genes(adata, "cell_type", n_permutations=9)
+        options = {} if plot in ("", "_violin") else {"dendrogram": False}
+        getattr(sc.pl, f"rank_genes_groups{plot}")(adata, n_genes=3, key="scrcl_markers", show=False, **options)
+        plt.close("all")
+
+    def test_scanpy_reads_them_and_they_can_be_written(self, model, tmp_path):
+        adata = simulate()
+        table = model.get_marker_genes(adata, "cell_type", n_permutations=9)
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        read = sc.get.rank_genes_groups_df(ad.read_h5ad(tmp_path / "a.h5ad"), "1", key="scrcl_markers")
+        expected = table[table["group"] == "1"]
+        assert list(read["names"]) == list(expected["gene"])
+        np.testing.assert_allclose(read["pvals_adj"], expected["pvalue_adjusted"])
+
+    def test_permuted_cells_give_uniform_pvalues(self, model):
+        """Each gene is permuted by itself, so that the p-values of a group are independent."""
+        adata = simulate(n_genes=120)
+        rng = np.random.default_rng(0)
+        adata.layers["permuted"] = sp.csr_matrix(rng.permuted(adata.X.toarray(), axis=0))
+        table = model.get_marker_genes(adata, "cell_type", layer="permuted", n_permutations=300)
+        for _, part in table.groupby("group", observed=True):
+            assert kstest(part["pvalue"], "uniform").pvalue > 0.01
+        seen = model.get_marker_genes(adata, "cell_type", n_permutations=300)
+        assert kstest(seen["pvalue"], "uniform").pvalue < 1e-6
+
+    def test_clusters_of_nothing(self):
+        """Cells without types: p-values of the counts that were clustered are too small, of held-out counts they are
+        not."""
+        rng = np.random.default_rng(0)
+        rates = rng.gamma(2.0, 2.0, size=150)
+        counts = rng.poisson(rates, size=(300, 150))
+        seen = rng.binomial(counts, 0.5)
+        adata = ad.AnnData(seen.astype(np.float32), layers={"held_out": (counts - seen).astype(np.float32)})
+        model = build(adata, epochs=30)
+        adata.obs["found"] = model.get_clusters(n_clusters=3)
+        same = model.get_marker_genes(groupby="found", n_permutations=200)
+        other = model.get_marker_genes(groupby="found", layer="held_out", n_permutations=200)
+        assert (same["pvalue"] < 0.05).mean() > 0.15
+        assert (other["pvalue"] < 0.05).mean() < 0.08
+        for _, part in other.groupby("group", observed=True):
+            assert kstest(part["pvalue"], "uniform").pvalue > 0.01
+
+
+class TestNames:
+    def test_right_names_and_none(self, model):
+        lists = {"first": sorted(marked(0))[:6], "second": sorted(marked(1))[:6]}
+        found = model.get_cluster_names(lists, groupby="cell_type")
+        assert found["name"].tolist() == ["first", "second", "none of these"]
+        assert (found["confidence"] > 0.9).all()
+        speaking = found.loc["0", "genes"].split(", ")
+        assert len(speaking) >= 4
+        assert set(speaking) <= set(lists["first"])
+
+    def test_unknown_markers_are_told(self, model):
+        lists = {"first": [*sorted(marked(0))[:6], "Foo"], "nothing": ["Bar"]}
+        found = model.get_cluster_names(lists, groupby="cell_type")
+        assert found.attrs["unknown"] == {"first": ["Foo"], "nothing": ["Bar"]}
+        assert found.attrs["used"] == {"first": 6, "nothing": 0}
+        assert found.loc["0", "name"] == "first"
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("call", "error", "message"),
+        [
+            (lambda m: m.get_cell_gene_associations(genes=["Gene3"]), KeyError, "'Gene3' is not in the data. Did you mean 'gene3'"),
+            (lambda m: m.get_cell_gene_associations(genes=[]), ValueError, "genes is empty"),
+            (lambda m: m.get_cell_gene_associations(n_top=0), ValueError, "n_top"),
+            (lambda m: m.get_cell_gene_associations(groupby="nothing"), KeyError, "groupby='nothing' is not in adata.obs"),
+            (lambda m: m.get_cell_gene_associations(simulate()[:, :50].copy()), ValueError, "genes that the model reads are missing"),
+            (lambda m: m.get_marker_genes(groupby="nothing"), KeyError, "groupby='nothing' is not in adata.obs. Present: 'cell_type'"),
+            (lambda m: m.get_marker_genes(groupby="cell_type", groups="9"), KeyError, "'9' is not in groupby='cell_type'. Present: '0', '1', '2'"),
+            (lambda m: m.get_marker_genes(groupby="cell_type", groups=[]), ValueError, "groups is empty"),
+            (lambda m: m.get_marker_genes(groupby="cell_type", layer="x"), KeyError, "layer='x' is not in adata.layers"),
+            (lambda m: m.get_marker_genes(groupby="cell_type", n_permutations=-1), ValueError, "n_permutations"),
+            (lambda m: m.get_marker_genes(groupby="cell_type", n_top=0), ValueError, "n_top"),
+            (lambda m: m.get_marker_genes(one_group(), "same"), ValueError, "has 1 groups of cells, but at least 2"),
+            (lambda m: m.get_marker_genes(one_group(), "own"), ValueError, "value of its own for most cells"),
+            (lambda m: m.get_cluster_names({"a": ["GENE1", "GENE2"]}), ValueError, "markers differ from those of the data by case"),
+            (lambda m: m.get_cluster_names({"a": ["ENSG00000141510"]}), ValueError, "markers has Ensembl identifiers"),
+            (lambda m: m.get_cluster_names({"a": ["Foo"]}), ValueError, "None of the 1 genes of markers is in the data"),
+            (lambda m: m.get_cluster_names({}), ValueError, "markers holds no set"),
+            (lambda m: m.get_cluster_names({"a": "gene1"}), ValueError, "must be a dictionary of lists"),
+            (lambda m: m.get_cluster_names({"a": ["gene1"]}, min_support=2), ValueError, "min_support must be a fraction"),
+            (lambda m: m.get_cluster_names({"a": ["gene1"]}, groupby="x"), KeyError, "groupby='x'"),
+            (lambda m: m.get_gene_modules(n_modules=0), ValueError, "n_modules"),
+            (lambda m: m.get_gene_modules(n_modules=1000), ValueError, "n_modules=1000 is more than"),
+            (lambda m: m.get_gene_modules(resolution=-1), ValueError, "resolution"),
+        ],
+        ids=range(23),
+    )  # fmt: skip
+    def test_message(self, model, call, error, message):
+        with pytest.raises(error, match=message):
+            call(model)
+
+    def test_gene_that_is_not_kept(self, adata):
+        small = build(adata, n_top_genes=20, epochs=1)
+        left_out = next(gene for gene in adata.var_names if not adata.var.loc[gene, "scrcl_genes"])
+        with pytest.raises(KeyError, match=rf"'{left_out}' is in the data, but not among the 20.*n_top_genes"):
+            small.get_cell_gene_associations(genes=[left_out])
+        with pytest.raises(
+            ValueError, match="None of the markers is among the genes that the model keeps.*n_top_genes"
+        ):
+            small.get_cluster_names({"a": [left_out]})
+
+    def test_refinement_that_is_not_trained(self, adata, tmp_path):
+        untrained = build(adata, epochs=1)
+        scrcl.SCRCL.setup_anndata(adata)
+        untrained = scrcl.SCRCL(adata, n_hidden=8)
+        calls = ("get_gene_embedding", "get_gene_modules", "get_cell_gene_associations", "get_marker_genes")
+        for call in calls:
+            with pytest.raises(RuntimeError, match="train"):
+                getattr(untrained, call)()
+        untrained.train(1, plan_kwargs={"cross_view_weight": 0}, enable_progress_bar=False)
+        untrained.save(tmp_path / "model")
+        for it in (untrained, scrcl.SCRCL.load(tmp_path / "model", adata=adata)):
+            for call in calls:
+                with pytest.raises(RuntimeError, match="cross_view_weight=0.*'cross_view_weight': 1.0"):
+                    getattr(it, call)()
+            with pytest.raises(RuntimeError, match="cross_view_weight=0"):
+                it.get_cluster_names({"a": ["gene1"]})
+        untrained.train(1, enable_progress_bar=False)
+        untrained.get_gene_embedding()
+        untrained.train(1, plan_kwargs={"cross_view_weight": 0}, enable_progress_bar=False)
+        untrained.get_gene_embedding()
+
+
+def one_group() -> ad.AnnData:
+    adata = simulate()
+    adata.obs["same"] = "a"
+    adata.obs["own"] = adata.obs_names
+    return adata

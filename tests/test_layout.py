@@ -1,0 +1,51 @@
+"""The layout that docs/architecture.md draws: which folder may import which, and how large files and classes are."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import scrcl
+
+FOLDER = Path(scrcl.__file__).parent
+FILES = sorted(FOLDER.rglob("*.py"))
+#: From the bottom up: a folder imports only those before it, and itself.
+ORDER = ["utils", "graph", "genes", "cluster", "nn", "data", "reference", "model"]
+ARRAYS = ["utils", "graph", "genes", "cluster", "nn"]
+
+
+def imported(file: Path) -> list[str]:
+    """Names of the modules that a file imports, whole."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = ["scrcl", *file.relative_to(FOLDER).parts[:-1]]
+            start = package[: len(package) - node.level + 1] if node.level else []
+            found.append(".".join([*start, *([node.module] if node.module else [])]))
+    return found
+
+
+def folder_of(file: Path) -> str:
+    return file.relative_to(FOLDER).parts[0]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if folder_of(file) in ORDER], ids=str)
+def test_imports_go_one_way(file):
+    above = ORDER[ORDER.index(folder_of(file)) + 1 :]
+    assert not [name for name in imported(file) for other in above if name.startswith(f"scrcl.{other}")]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if folder_of(file) in ARRAYS], ids=str)
+def test_functions_of_arrays_know_no_data_classes(file):
+    of_data = ("anndata", "mudata", "scanpy", "scvi.data", "scvi.model", "scvi.dataloaders")
+    assert not [name for name in imported(file) if name.startswith(of_data)]
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_nothing_is_large(file):
+    text = file.read_text()
+    assert len(text.splitlines()) <= 470
+    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    assert all((node.end_lineno or 0) - node.lineno < 420 for node in classes)
