@@ -1,4 +1,4 @@
-"""A model saved by version 0.1 gives the same results for ever."""
+"""Models saved by earlier versions give the same results for ever."""
 
 from pathlib import Path
 
@@ -9,7 +9,11 @@ import pytest
 
 import scrcl
 
-FOLDER = Path(__file__).parents[1] / "saved" / "model_0.1"
+from ..conftest import simulate
+from ..saved.make_golden import embedded, in_space, several
+
+SAVED = Path(__file__).parents[1] / "saved"
+FOLDER = SAVED / "model_0.1"
 
 
 @pytest.fixture
@@ -50,3 +54,22 @@ def test_genes(expected):
     without = scrcl.SCRCL.load(FOLDER, adata=False, accelerator="cpu")
     with pytest.raises(ValueError, match="adata=training_data"):
         without.get_cell_gene_associations(adata)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("anndata", simulate), ("embedding", embedded), ("space", in_space), ("mudata", several)]
+)
+def test_models_of_the_flat_house(name, make):
+    """Between 0.1 and 0.2 there were two forms, for one and for several modalities."""
+    folder = SAVED / "earlier_0.1.1" / name
+    data, new = make(), make(seed=7)
+    if name == "anndata":
+        new = simulate(40, seed=7)
+    model = scrcl.SCRCL.load(folder, adata=data, accelerator="cpu")
+    with np.load(folder / "results.npz") as expected:
+        for representation in ("aligned", "refined"):
+            found = model.get_latent_representation(representation=representation)
+            np.testing.assert_allclose(found, expected[representation], atol=1e-5)
+        np.testing.assert_allclose(model.get_latent_representation(new), expected["new"], atol=1e-4)
+        np.testing.assert_array_equal(model.get_clusters(n_clusters=3, method="kmeans"), expected["clusters"])
+        np.testing.assert_array_equal(model.get_clusters(new, n_clusters=3, method="kmeans"), expected["new_clusters"])

@@ -9,6 +9,7 @@ from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner
 from scrcl.utils.checks import check_at_least, check_option
 from scrcl.utils.memory import for_batch, warn_if_short
 from scrcl.utils.progress import begin
+from scrcl.utils.threads import threads
 
 from .base import SCRCLBase
 
@@ -49,6 +50,7 @@ class TrainingMixin(SCRCLBase):
         batch_size: int | None = None,
         early_stopping: bool = False,
         plan_kwargs: dict[str, Any] | None = None,
+        n_threads: int | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the model on the cells it was built on. Called again, training goes on from where it is.
@@ -69,6 +71,10 @@ class TrainingMixin(SCRCLBase):
         plan_kwargs
             Options of :class:`~scrcl.nn.plan.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
             losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
+        n_threads
+            Number of threads of torch while training on CPU. By default as many as batches of this size are worth, one for
+            a few thousand cells; a number set by :func:`torch.set_num_threads` that is not that of the cores counts, too.
+            Afterwards there are as many as before.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 
@@ -88,6 +94,8 @@ class TrainingMixin(SCRCLBase):
         reference = self._reference
         points = reference.neighbor_features if reference.tissue is None else reference.tissue.slices.apart
         data = GraphDataModule(reference.features, reference.adjacency, points, batch_size)
+        if n_threads is not None:
+            check_at_least(n_threads, 1, "n_threads")
         if max_epochs is None:
             max_epochs = min(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // data.n_batches))
         check_at_least(max_epochs, 1, "max_epochs")
@@ -122,7 +130,8 @@ class TrainingMixin(SCRCLBase):
             early_stopping=early_stopping,
             **trainer_kwargs,
         )
-        runner()
+        with threads(n_batch * self._module_kwargs["n_hidden"] * len(reference.modalities), n_threads):
+            runner()
         self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
 
 

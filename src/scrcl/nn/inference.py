@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scrcl.utils.progress import track
+from scrcl.utils.threads import threads
 
 from .module import SCRCLModule
 from .sparse import to_torch
@@ -57,11 +58,13 @@ def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array,
     """
     module.eval()
     n = len(features)
-    hidden = np.concatenate([_convolve(module, _product(propagation[rows], features)) for rows in _chunks(n)])
-    latent = (
-        _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows]) for rows in _chunks(n)
-    )
-    return Encoded(hidden, _join(latent, n))
+    with threads(min(n, CHUNK_CELLS) * features.shape[1]):
+        hidden = np.concatenate([_convolve(module, _product(propagation[rows], features)) for rows in _chunks(n)])
+        latent = (
+            _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows])
+            for rows in _chunks(n)
+        )
+        return Encoded(hidden, _join(latent, n))
 
 
 @torch.inference_mode()
@@ -96,7 +99,8 @@ def encode_new(
         propagated = _product(received[rows], reference_hidden) + own * hidden
         return _represent(module, features[rows], propagated, weights[rows])
 
-    return _join(map(chunk, _chunks(len(features))), len(features))
+    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
+        return _join(map(chunk, _chunks(len(features))), len(features))
 
 
 def _chunks(n: int) -> Iterator[slice]:

@@ -9,7 +9,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 #: Entries of an array for which a further thread pays, measured by `benchmarks/threads.py`.
-ENTRIES_PER_THREAD: Final = 1_000_000
+ENTRIES_PER_THREAD: Final = 500_000
 #: Threads of torch when this package is imported: one for each core, or what ``OMP_NUM_THREADS`` says.
 DEFAULT: Final = torch.get_num_threads()
 
