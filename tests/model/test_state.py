@@ -1,6 +1,7 @@
 """What the model keeps is its own, follows the weights, and is said as it was used."""
 
 import re
+from typing import Any
 
 import mudata
 import numpy as np
@@ -156,7 +157,7 @@ class TestThreads:
     def test_as_many_as_are_worth_it(self, monkeypatch, n_entries, now, expected):
         """Four threads by default on eight cores; another number than these was set by the user."""
         monkeypatch.setattr(threads_module, "DEFAULT", 4)
-        monkeypatch.setattr(threads_module.os, "cpu_count", lambda: 8)
+        monkeypatch.setattr("os.cpu_count", lambda: 8)
         monkeypatch.setattr(torch, "get_num_threads", lambda: now)
         assert suited_threads(n_entries) == expected
 
@@ -205,7 +206,7 @@ def test_coordinates_with_several_modalities(tmp_path):
 
     mdata = tissue(0)
     kinds = {"rna": "rna", "prot": "protein"}
-    setup = {"modalities": kinds, "spatial_key": "spatial", "sample_key": "slice"}
+    setup: Any = {"modalities": kinds, "spatial_key": "spatial", "sample_key": "slice"}
     for mode in ("replace", "join"):
         scrcl.SCRCL.setup_mudata(mdata, **setup)
         model = scrcl.SCRCL(mdata, n_hidden=16, n_components=10, spatial_mode=mode)
@@ -217,14 +218,14 @@ def test_coordinates_with_several_modalities(tmp_path):
         clusters = model.get_clusters(n_clusters=5)
         assert clusters.nunique() == 5
         weights = model.get_modality_weights()
-        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
         latent = model.get_latent_representation()
         # The cells again, as data that the model does not know by identity.
         np.testing.assert_allclose(model.get_latent_representation(tissue(0)), latent, atol=1e-5)
         new = model.get_latent_representation(tissue(1))
         assert np.isfinite(new).all()
         assert np.abs(new - latent).max() > 1e-3
-        np.testing.assert_allclose(model.get_modality_weights(tissue(1)).sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(model.get_modality_weights(tissue(1)).sum(axis=1), 1, atol=1e-5)
     model.save(tmp_path / "model")
     again = scrcl.SCRCL.load(tmp_path / "model", adata=mdata, accelerator="cpu")
     np.testing.assert_allclose(again.get_latent_representation(), latent, atol=1e-6)

@@ -16,7 +16,7 @@ import scrcl
 from tests.conftest import simulate
 
 FILE = Path(__file__).parent / "golden.npz"
-SMALL = {"n_hidden": 16, "n_refined": 8, "n_components": 10}
+SMALL: dict[str, Any] = {"n_hidden": 16, "n_refined": 8, "n_components": 10}
 
 
 def train(data: Any, setup: dict[str, Any], **options: Any) -> scrcl.SCRCL:
@@ -87,7 +87,7 @@ def results(name: str, model: scrcl.SCRCL, new: Any) -> dict[str, np.ndarray]:
     markers = model.get_marker_genes(n_permutations=20, n_top=10)
     found |= {"markers": markers["gene"].to_numpy(str), "scores": markers["score"].to_numpy()}
     found["p-values"] = markers["pvalue"].to_numpy()
-    lists = {group: rows["gene"].tolist() for group, rows in markers.groupby("group", observed=True)}
+    lists = {str(group): rows["gene"].tolist() for group, rows in markers.groupby("group", observed=True)}
     found["names"] = model.get_cluster_names(lists)["name"].to_numpy(str)
     if name != "space":
         quality = model.get_mapping_quality(new, n_clusters=3)
@@ -105,4 +105,4 @@ if __name__ == "__main__":
         for name, (model, new) in models().items()
         for key, value in results(name, model, new).items()
     }
-    np.savez_compressed(FILE, **every)
+    np.savez_compressed(FILE, allow_pickle=False, **every)
