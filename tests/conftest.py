@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import scrcl
+from scrcl.graph.slices import Slices, read_slices
 
 mpl.use("Agg")
 # Threads cost more than they give with arrays this small, above all where others want the cores too.
@@ -63,3 +64,12 @@ def adata() -> ad.AnnData:
 def trained() -> scrcl.SCRCL:
     """A trained model that no test may change."""
     return build(simulate())
+
+
+def slices_of(points, samples=None) -> Slices:
+    return read_slices(points, samples, "adata.obsm['spatial']", "adata.obs['sample']")
+
+
+def marked(kind: int) -> set[str]:
+    """The genes that a simulated type expresses more."""
+    return {f"gene{i}" for i in range(40 * kind, 40 * kind + 20)}

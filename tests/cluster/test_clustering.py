@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.kmeans import kmeans
@@ -29,14 +27,6 @@ def test_clusters_are_found_and_numbered_by_size(blobs, method):
     np.testing.assert_array_equal(METHODS[method](points).labels, truth)
 
 
-def test_kmeans_reaches_the_inertia_of_scikit_learn(blobs):
-    points = np.random.default_rng(1).normal(size=(200, 5)).astype(np.float32)
-    found = kmeans(points, 7, 3)
-    assert found.centers is not None
-    inertia = ((points - found.centers[found.labels]) ** 2).sum()
-    assert inertia == pytest.approx(KMeans(7, n_init=20, random_state=3).fit(points).inertia_, rel=1e-6)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_further_points_join_the_nearest_cluster(blobs, method):
     points, truth = blobs
@@ -51,29 +41,3 @@ def test_assignment_by_hand():
     # Without centres, most of the neighbours decide: there are three of cluster 0 among all four.
     by_votes = Clustering(points, np.array([0, 0, 0, 1]))
     np.testing.assert_array_equal(by_votes.assign(np.array([[4.9], [5.1], [9.0]])), [0, 0, 0])
-
-
-def test_leiden_is_reproducible_and_leaves_the_global_generator_alone(blobs):
-    import random
-
-    points = np.random.default_rng(2).normal(size=(300, 3)).astype(np.float32)
-    random.seed(1)
-    expected = random.random()
-    random.seed(1)
-    one = leiden(points, 1.0, 0).labels
-    assert random.random() == expected
-    np.testing.assert_array_equal(leiden(points, 1.0, 0).labels, one)
-
-
-def test_more_resolution_more_clusters():
-    points = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)
-    counts = [leiden(points, resolution, 0).n_clusters for resolution in (0.1, 1, 5)]
-    assert counts == sorted(counts)
-    assert counts[0] < counts[-1]
-
-
-def test_leiden_says_when_a_number_of_clusters_cannot_be_had():
-    points = np.repeat(np.array([[0.0], [50.0]]), 30, axis=0) + np.linspace(0, 1, 60)[:, None]
-    with pytest.warns(UserWarning, match="No resolution of Leiden gives 1 clusters"):
-        found = leiden_with(points.astype(np.float32), 1, 0)
-    assert adjusted_rand_score(np.repeat([0, 1], 30), found.labels) > 0

@@ -10,7 +10,6 @@ from anndata.io import sparse_dataset
 
 from scrcl.data import counts
 from scrcl.data.counts import Counts
-from scrcl.graph import neighbors
 from scrcl.reference import features
 from scrcl.reference.features import Moments
 
@@ -139,60 +138,3 @@ def test_unreadable_block():
 
     with pytest.raises(ValueError, match="cannot be read from cell 64 on: .*checksum.*restore"):
         Counts.of(Broken(simulate().X), "adata.X").read()
-
-
-def test_components_of_a_sample_are_those_of_all(monkeypatch):
-    """Where components are found on some cells, the clusters stay the same."""
-    adata = simulate(400)
-    expected = build(adata.copy(), epochs=20).get_clusters(n_clusters=3)
-    monkeypatch.setattr(features, "SAMPLE_CELLS", 200)
-    found = build(adata, epochs=20).get_clusters(n_clusters=3)
-    from sklearn.metrics import adjusted_rand_score
-
-    assert adjusted_rand_score(expected, found) > 0.95
-
-
-@pytest.fixture(scope="module")
-def points():
-    rng = np.random.default_rng(0)
-    centers = rng.normal(size=(20, 10))
-    return (centers[rng.integers(20, size=3000)] + 0.4 * rng.normal(size=(3000, 10))).astype(np.float32)
-
-
-class TestApproximateNeighbors:
-    @pytest.fixture(autouse=True)
-    def approximate(self, monkeypatch):
-        monkeypatch.setattr(neighbors, "EXACT_TARGETS", 1000)
-
-    @staticmethod
-    def exact(points, queries, k, skip):
-        from sklearn.neighbors import NearestNeighbors
-
-        return NearestNeighbors(algorithm="brute").fit(points).kneighbors(queries, k + skip)[1][:, skip:]
-
-    def test_recall_and_reproducibility(self, points):
-        found = neighbors.nearest_neighbors(points, 15)
-        expected = self.exact(points, points, 15, skip=1)
-        recall = np.mean([len(np.intersect1d(a, b)) / 15 for a, b in zip(found.indices, expected, strict=True)])
-        assert recall >= 0.95
-        assert not (found.indices == np.arange(3000)[:, None]).any()
-        assert (np.diff(found.distances, axis=1) >= 0).all()
-        np.testing.assert_array_equal(found.indices, neighbors.nearest_neighbors(points, 15).indices)
-
-    def test_queries_do_not_depend_on_each_other(self, points):
-        new = points[:200] + 0.05
-        search = neighbors.NeighborSearch(points)
-        together = search(new, 15)
-        expected = self.exact(points, new, 15, skip=0)
-        recall = np.mean([len(np.intersect1d(a, b)) / 15 for a, b in zip(together.indices, expected, strict=True)])
-        assert recall >= 0.95
-        np.testing.assert_array_equal(search(new[7:8], 15).indices, together.indices[7:8])
-
-    def test_duplicates(self, points):
-        found = neighbors.nearest_neighbors(np.repeat(points[:300], 5, axis=0), 4)
-        assert not (found.indices == np.arange(1500)[:, None]).any()
-        assert (found.distances == 0).mean() > 0.95
-
-    def test_too_many_neighbors(self, points):
-        with pytest.raises(ValueError, match="n_neighbors=40 is too many.*at most 29"):
-            neighbors.nearest_neighbors(points, 40)

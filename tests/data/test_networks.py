@@ -8,7 +8,6 @@ import pytest
 
 import scrcl
 from scrcl.data.networks import check_identifiers, kind_of, read_gene_sets, read_network
-from scrcl.graph.genes import gene_graph, prior_gene_graph
 
 from ..conftest import build, simulate
 
@@ -69,20 +68,6 @@ def test_forms_of_gene_sets(form, tmp_path):
     np.testing.assert_allclose(network.similarity.toarray(), expected)
     assert network.form == "gene sets"
     assert network.unknown.tolist() == ["Y"]
-
-
-def test_prior_gene_graph_by_hand():
-    network = read_network(SETS, GENES, GENES)
-    profiles = np.array([[1, 0], [0, 1], [1, 0.1], [1, 1], [-1, 0]], dtype=float)
-    # Two edges and the loop: B is tied to A most; one edge and the loop: A to B.
-    replaced = prior_gene_graph(network.similarity, profiles, None, n_neighbors=2).toarray()
-    expected = np.eye(5)
-    expected[0, 1] = expected[1, 0] = 1
-    expected[2, 0] = 1  # C is tied to A and B alike; A has the more similar profile
-    np.testing.assert_array_equal(replaced, expected)
-    own = gene_graph(profiles, 3)
-    joined = prior_gene_graph(network.similarity, profiles, own, n_neighbors=2).toarray()
-    np.testing.assert_array_equal(joined, np.maximum(expected, own.toarray()))
 
 
 @pytest.mark.parametrize(

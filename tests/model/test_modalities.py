@@ -6,16 +6,13 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
 import scvi
-import torch
 from mudata import MuData
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
-from scrcl.nn.batches import graph_batch
-from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
-from scrcl.nn.module import SCRCLModule
 from scrcl.utils import memory
 
 from ..conftest import real_data, simulate
@@ -356,44 +353,6 @@ def test_the_same_seed_gives_the_same(mdata):
     np.testing.assert_array_equal(first, second)
 
 
-def test_loss_is_the_mean_over_pairs():
-    """Of two modalities, against the losses pair by pair."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    profiles = rng.normal(size=(9, 4)).astype(np.float32)
-    module = SCRCLModule(profiles, [3, 5], 6, 4, temperature=1.0, dropout_rate=0.0, shares=[0.7, 0.3])
-    features = rng.normal(size=(20, 8)).astype(np.float32)
-    graph = sp.random_array((20, 20), density=0.2, rng=rng)
-    adjacency = sp.csr_array(((graph + graph.T) != 0).astype(np.float32))
-    adjacency.setdiag(0)
-    adjacency.eliminate_zeros()
-    batch = graph_batch(features, adjacency)
-    views, refined, found = module(batch)
-    a, p = batch["adjacency"], batch["propagation"]
-    own = torch.from_numpy(features).split([3, 5], 1)
-    first = [module.cell_encoder(own[0]), module.other_cell_encoders[0](own[1])]
-    encoders: list[Any] = [module.neighborhood_encoder, module.other_neighborhood_encoders[0]]
-    second = [encoder.second(p @ encoder.first(p @ x)) for encoder, x in zip(encoders, own, strict=True)]
-    torch.testing.assert_close(views["hidden_1"], torch.cat(first, 1))
-    torch.testing.assert_close(views["hidden_2"], torch.cat(second, 1))
-    unit = torch.nn.functional.normalize
-    first, second = [unit(x) for x in first], [unit(x) for x in second]
-    z1, z2 = refined["refined_1"].split(4, 1), refined["refined_2"].split(4, 1)
-    total = torch.zeros(())
-    for m, share in enumerate((0.7, 0.3)):
-        total += 60 * share * spread_loss(first[m], second[m])
-        for other, other_share in enumerate((0.7, 0.3)):
-            pair = alignment_loss(first[m], second[other], 1.0)
-            pair += 100 * neighborhood_loss(first[m], second[other], a, 1.0)
-            total += share * other_share * (pair + cross_view_loss(z1[m], z2[other], a))
-    torch.testing.assert_close(found.loss, total)
-
-
-def test_one_modality_is_saved_as_it_always_was():
-    module = SCRCLModule(np.ones((9, 4), np.float32), 3, 6, 4, temperature=1.0, dropout_rate=0.0)
-    assert not [name for name in module.state_dict() if "other" in name]
-
-
 class TestFaults:
     @pytest.mark.parametrize(
         ("setup", "error", "match"),
@@ -539,3 +498,44 @@ def test_real_cells():
     model.train(accelerator="cpu", enable_progress_bar=False)
     assert adjusted_rand_score(truth[scored], model.get_clusters(n_clusters=5)[scored]) > 0.98
     assert adjusted_rand_score(truth[scored], model.get_clusters(n_clusters=5, modality="rna")[scored]) > 0.65
+
+
+def test_coordinates_with_several_modalities(tmp_path):
+    """As with one: layers are found, a slice that is new is placed among its own cells, and the model is saved."""
+
+    def tissue(seed: int) -> mudata.MuData:
+        rna = scrcl.datasets.layered_tissue(150, 2, 60, seed=0)
+        counts = np.random.default_rng(seed).poisson(rna.X[:, :20].toarray() * 3 + 1).astype(np.float32)
+        prot = sc.AnnData(counts, obs=rna.obs[[]].copy(), var=pd.DataFrame(index=[f"p{i}" for i in range(20)]))
+        mdata = mudata.MuData({"rna": rna, "prot": prot})
+        mdata.obsm["spatial"] = rna.obsm["spatial"]
+        mdata.obs["slice"] = rna.obs["slice"].to_numpy()
+        return mdata
+
+    mdata = tissue(0)
+    kinds = {"rna": "rna", "prot": "protein"}
+    setup: Any = {"modalities": kinds, "spatial_key": "spatial", "sample_key": "slice"}
+    for mode in ("replace", "join"):
+        scrcl.SCRCL.setup_mudata(mdata, **setup)
+        model = scrcl.SCRCL(mdata, n_hidden=16, n_components=10, spatial_mode=mode)
+        model.train(5, accelerator="cpu", enable_progress_bar=False)
+        edges = sp.coo_array(mdata.obsp["scrcl_connectivities"])
+        slices = mdata.obs["slice"].to_numpy()
+        if mode == "replace":
+            assert (slices[edges.row] == slices[edges.col]).all()
+        clusters = model.get_clusters(n_clusters=5)
+        assert clusters.nunique() == 5
+        weights = model.get_modality_weights()
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+        latent = model.get_latent_representation()
+        # The cells again, as data that the model does not know by identity.
+        np.testing.assert_allclose(model.get_latent_representation(tissue(0)), latent, atol=1e-5)
+        new = model.get_latent_representation(tissue(1))
+        assert np.isfinite(new).all()
+        assert np.abs(new - latent).max() > 1e-3
+        np.testing.assert_allclose(model.get_modality_weights(tissue(1)).sum(axis=1), 1, atol=1e-5)
+    model.save(tmp_path / "model")
+    again = scrcl.SCRCL.load(tmp_path / "model", adata=mdata, accelerator="cpu")
+    np.testing.assert_allclose(again.get_latent_representation(), latent, atol=1e-6)
+    with pytest.raises(ValueError, match="spatial_key"):
+        scrcl.SCRCL.setup_mudata(mdata, modalities=kinds, sample_key="slice")

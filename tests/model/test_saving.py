@@ -1,15 +1,20 @@
 """Models saved by earlier versions give the same results for ever."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
+import scvi
+import torch
 
 import scrcl
 
-from ..conftest import simulate
+from ..conftest import build, simulate
 from ..saved.make_golden import embedded, in_space, several
 
 SAVED = Path(__file__).parents[1] / "saved"
@@ -73,3 +78,157 @@ def test_models_of_the_flat_house(name, make):
         np.testing.assert_allclose(model.get_latent_representation(new), expected["new"], atol=1e-4)
         np.testing.assert_array_equal(model.get_clusters(n_clusters=3, method="kmeans"), expected["clusters"])
         np.testing.assert_array_equal(model.get_clusters(new, n_clusters=3, method="kmeans"), expected["new_clusters"])
+
+
+def test_a_checkpoint_leaves_nothing_of_its_weights(adata, tmp_path):
+    """Saving in mid-training embeds cells for the genes; the trained model must not answer with that."""
+    from scvi.train import SaveCheckpoint
+
+    expected = build(simulate()).get_latent_representation()
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata, n_hidden=16, n_refined=8, n_components=10)
+    every = SaveCheckpoint(str(tmp_path), filename="{epoch}", monitor="epoch", mode="max", save_top_k=-1)
+    model.train(5, accelerator="cpu", enable_checkpointing=True, callbacks=[every], enable_progress_bar=False)
+    np.testing.assert_array_equal(model.get_latent_representation(), expected)
+    first, last = (scrcl.SCRCL.load(tmp_path / f"epoch={epoch}", adata=simulate()) for epoch in (1, 4))
+    maps = [model._fitted_gene_map().loadings for model in (first, last)]
+    assert not np.allclose(maps[0], maps[1])
+
+
+def test_a_model_that_cannot_be_saved_leaves_what_was_there(trained, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    trained.save(folder)
+    before = (folder / "model.pt").read_bytes()
+
+    def fail(state, path, **kwargs):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"cannot be saved to dir_path=.*No space left.*Free space"):
+        trained.save(folder, overwrite=True)
+    with pytest.raises(OSError, match="No space left"):
+        trained.save(tmp_path / "other")
+    assert (folder / "model.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+class TestSaveAndLoad:
+    @pytest.fixture
+    def saved(self, trained, tmp_path):
+        trained.save(tmp_path / "model", save_anndata=True)
+        return tmp_path / "model"
+
+    @pytest.mark.parametrize("data", ["saved", "given", "fresh", "none"])
+    def test_results_are_the_same(self, trained, saved, data):
+        fresh = simulate()
+        adata = {"saved": None, "given": trained.adata, "fresh": fresh, "none": False}[data]
+        model = scrcl.SCRCL.load(saved, adata=adata, accelerator="cpu")
+        asked = fresh if data == "none" else None
+        latent = trained.get_latent_representation()
+        np.testing.assert_array_equal(model.get_latent_representation(asked), latent)
+        refined = trained.get_latent_representation(representation="refined")
+        np.testing.assert_array_equal(model.get_latent_representation(asked, representation="refined"), refined)
+        for options in ({}, {"n_clusters": 3}, {"method": "kmeans"}, {"method": "leiden"}):
+            pd.testing.assert_series_equal(model.get_clusters(asked, **options), trained.get_clusters(**options))
+        new = simulate(25, seed=8)
+        np.testing.assert_allclose(
+            model.get_latent_representation(new), trained.get_latent_representation(new), atol=1e-6
+        )
+
+    def test_other_cells_can_be_loaded(self, trained, saved):
+        new = simulate(25, seed=8)
+        model = scrcl.SCRCL.load(saved, adata=new)
+        np.testing.assert_allclose(model.get_latent_representation(), trained.get_latent_representation(new), atol=1e-6)
+
+    def test_genes_in_another_order_and_more_of_them_can_be_loaded(self, trained, saved, recwarn):
+        adata = simulate()[:, ::-1].copy()
+        model = scrcl.SCRCL.load(saved, adata=adata)
+        np.testing.assert_array_equal(model.get_latent_representation(), trained.get_latent_representation())
+        assert not [w for w in recwarn if "var_names" in str(w.message)]
+
+    def test_other_genes_are_refused(self, saved):
+        other = simulate()
+        other.var_names = other.var_names.str.upper()
+        with pytest.raises(ValueError, match="missing from adata.var_names"):
+            scrcl.SCRCL.load(saved, adata=other)
+
+    def test_everything_else_is_kept(self, trained, saved):
+        model = scrcl.SCRCL.load(saved)
+        assert model.is_trained
+        assert model.init_params_ == trained.init_params_
+        pd.testing.assert_frame_equal(model.history["train_loss"], trained.history["train_loss"])
+        assert str(model.module) == str(trained.module)
+
+    def test_training_goes_on_after_loading(self, trained, saved):
+        for adata in (None, False):
+            model = scrcl.SCRCL.load(saved, adata=adata)
+            model.train(2, enable_progress_bar=False)
+            assert len(model.history["train_loss"]) == 7
+
+    def test_a_loaded_model_can_be_saved(self, trained, saved, tmp_path):
+        scrcl.SCRCL.load(saved, adata=False).save(tmp_path / "again")
+        model = scrcl.SCRCL.load(tmp_path / "again", adata=simulate())
+        np.testing.assert_array_equal(model.get_latent_representation(), trained.get_latent_representation())
+
+    def test_model_of_another_device_is_put_where_asked(self, trained, saved):
+        """The file is read onto the device asked for, whatever device it was saved from."""
+        import torch
+
+        stored = torch.load(saved / "model.pt", map_location="meta", weights_only=False)
+        assert {tensor.device.type for tensor in stored["model_state_dict"].values() if hasattr(tensor, "device")} == {
+            "meta"
+        }
+        model = scrcl.SCRCL.load(saved, adata=False, accelerator="cpu")
+        assert {parameter.device.type for parameter in model.module.parameters()} == {"cpu"}
+
+    def test_prefix(self, trained, tmp_path):
+        trained.save(tmp_path / "model", prefix="mine_")
+        model = scrcl.SCRCL.load(tmp_path / "model", adata=simulate(), prefix="mine_")
+        np.testing.assert_array_equal(model.get_latent_representation(), trained.get_latent_representation())
+
+    def test_graph_of_the_user_is_not_needed_for_loading(self, adata, tmp_path):
+        sc.pp.neighbors(adata, n_neighbors=5, use_rep="X")
+        model = build(adata, setup={"neighbors_key": "neighbors"})
+        model.save(tmp_path / "model")
+        loaded = scrcl.SCRCL.load(tmp_path / "model", adata=simulate())
+        np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+
+    def test_space_of_the_user(self, adata, tmp_path):
+        adata.obsm["X_mine"] = np.random.default_rng(0).normal(size=(150, 6))
+        model = build(adata, setup={"features_key": "X_mine"})
+        model.save(tmp_path / "model")
+        loaded = scrcl.SCRCL.load(tmp_path / "model", adata=adata.copy())
+        np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+
+    def test_copies(self, trained):
+        for twin in (copy.deepcopy(trained), pickle.loads(pickle.dumps(trained))):
+            np.testing.assert_array_equal(twin.get_latent_representation(), trained.get_latent_representation())
+
+    def test_no_data(self, saved):
+        with pytest.raises(ValueError, match="Pass `adata`"):
+            scrcl.SCRCL.load(saved, adata=False).get_clusters()
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(ValueError, match="holds no saved model"):
+            scrcl.SCRCL.load(tmp_path / "nothing")
+
+    @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "other pickle"])
+    def test_damaged_folder(self, saved, damage):
+        file = saved / "model.pt"
+        content = {
+            "truncated": file.read_bytes()[:2000],
+            "text": b"not a model",
+            "empty": b"",
+            "other pickle": pickle.dumps([1, 2]),
+        }
+        file.write_bytes(content[damage])
+        with pytest.raises(ValueError, match="damaged"):
+            scrcl.SCRCL.load(saved)
+
+    def test_model_of_another_class(self, adata, tmp_path):
+        scvi.model.SCVI.setup_anndata(adata)
+        scvi.model.SCVI(adata).save(tmp_path / "scvi")
+        with pytest.raises(ValueError, match="class SCVI, not SCRCL"):
+            scrcl.SCRCL.load(tmp_path / "scvi", adata=adata)

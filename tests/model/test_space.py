@@ -1,7 +1,5 @@
-"""Cells in space: the graph, smoothing and majority against brute force, and the model on simulated slices."""
+"""Cells in space: the model on simulated slices."""
 
-import sys
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -10,24 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
 from scrcl.cluster.consensus import agglomerate
-from scrcl.graph.adjacency import join_reference, symmetric_adjacency
-from scrcl.graph.neighbors import nearest_neighbors
-from scrcl.graph.slices import Slices, find_cells, majority, nearest_in_space, read_slices
-from scrcl.graph.smoothing import _chance, autocorrelation, smooth, varying_in_space
+from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.slices import majority
+from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import spatial_graph
 
-from ..conftest import build, real_data
+from ..conftest import build, real_data, slices_of
 
 setup = scrcl.SCRCL.setup_anndata
-
-
-def slices_of(points, samples=None) -> Slices:
-    return read_slices(points, samples, "adata.obsm['spatial']", "adata.obs['sample']")
 
 
 def layers(n_cells: int = 240, n_genes: int = 40, n_layers: int = 3, seed: int = 0) -> ad.AnnData:
@@ -66,174 +58,6 @@ def model_of_two() -> scrcl.SCRCL:
     return build(two_slices(), setup={"spatial_key": "spatial", "sample_key": "slice"})
 
 
-# ------------------------------------------------------------------- graphs
-
-
-def edges(graph) -> set[tuple[int, int]]:
-    return {(int(i), int(j)) for i, j in zip(*graph.nonzero(), strict=True) if i < j}
-
-
-def check_form(graph):
-    assert (graph != graph.T).nnz == 0
-    assert graph.diagonal().sum() == 0
-    assert set(graph.data) <= {1.0}
-
-
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_nearest_cells(dimensions):
-    points = np.random.default_rng(0).normal(size=(60, dimensions))
-    graph = spatial_graph(slices_of(points), "knn", 4)
-    check_form(graph)
-    distances = cdist(points, points)
-    np.fill_diagonal(distances, np.inf)
-    nearest = np.argsort(distances, 1)[:, :4]
-    assert edges(graph) == {(min(i, j), max(i, j)) for i, row in enumerate(nearest.tolist()) for j in row}
-
-
-def test_radius():
-    points = np.random.default_rng(0).uniform(size=(50, 2))
-    points[0] = 5  # isolated
-    graph = spatial_graph(slices_of(points), "radius", radius=0.2)
-    check_form(graph)
-    distances = cdist(points, points)
-    assert edges(graph) == {(i, j) for i in range(50) for j in range(i + 1, 50) if distances[i, j] <= 0.2}
-    assert graph[[0]].nnz == 0
-
-
-def test_delaunay():
-    # A square with its centre: the triangulation has the four sides and the four spokes.
-    points = np.array([[0, 0], [2, 0], [2, 2], [0, 2], [1, 1.0]])
-    assert edges(spatial_graph(slices_of(points), "delaunay")) == {
-        (0, 1), (1, 2), (2, 3), (0, 3), (0, 4), (1, 4), (2, 4), (3, 4),
-    }  # fmt: skip
-    assert edges(spatial_graph(slices_of(points), "delaunay", radius=1.5)) == {(0, 4), (1, 4), (2, 4), (3, 4)}
-    # A second cell at the centre is joined to the first and to all corners.
-    twice = edges(spatial_graph(slices_of(np.vstack([points, points[4]])), "delaunay"))
-    assert {(i, 5) for i in range(5)} <= twice
-
-
-def test_hexagonal_grid_as_array_and_in_pixels():
-    row, column = np.meshgrid(np.arange(6), np.arange(8), indexing="ij")
-    array = np.column_stack([row.ravel(), (2 * column + row % 2).ravel()]).astype(float)
-    graph = spatial_graph(slices_of(array), "grid")
-    check_form(graph)
-    pixels = array * [np.sqrt(3) * 50, 50] @ np.array([[0.8, -0.6], [0.6, 0.8]]) + 3
-    assert edges(graph) == edges(spatial_graph(slices_of(pixels), "grid"))
-    inside = (row.ravel() % 5 > 0) & (column.ravel() % 7 > 0)
-    assert set(graph.sum(axis=1)[inside]) == {6}
-    middle = 3 * 8 + 3
-    offsets = array[edges_of(graph, middle)] - array[middle]
-    assert {tuple(offset) for offset in offsets.tolist()} == {(0, 2), (0, -2), (1, 1), (1, -1), (-1, 1), (-1, -1)}
-
-
-def edges_of(graph, cell: int) -> np.ndarray:
-    return graph[[cell]].nonzero()[1]
-
-
-@pytest.mark.parametrize("step", [1, 100])
-def test_square_grid(step):
-    row, column = np.meshgrid(np.arange(5), np.arange(5), indexing="ij")
-    graph = spatial_graph(slices_of(np.column_stack([row.ravel(), column.ravel()]) * step), "grid")
-    assert sorted(edges_of(graph, 12)) == [7, 11, 13, 17]
-    assert graph.nnz == 2 * 40
-
-
-@pytest.mark.parametrize("kind", ["knn", "radius", "delaunay", "grid"])
-def test_slices_are_never_joined(kind):
-    points = np.random.default_rng(0).uniform(size=(40, 2))
-    samples = np.repeat(["a", "b"], 40)
-    order = np.random.default_rng(1).permutation(80)
-    graph = spatial_graph(slices_of(np.vstack([points, points])[order], samples[order]), kind, radius=0.3)
-    back = np.argsort(order)
-    graph = graph[back][:, back]
-    alone = spatial_graph(slices_of(points), kind, radius=0.3)
-    assert (graph != sp.block_diag([alone, alone])).nnz == 0
-
-
-def test_cells_at_one_position():
-    points = np.vstack([np.zeros((20, 2)), np.random.default_rng(0).normal(5, 1, size=(10, 2))])
-    nearest = nearest_in_space(points, 4)
-    assert (nearest != np.arange(30)[:, None]).all()
-    assert all(len(set(row)) == 4 for row in nearest.tolist())
-    assert (nearest[:20] < 20).all()
-    check_form(spatial_graph(slices_of(points), "knn", 4))
-
-
-def test_ties_do_not_depend_on_the_order():
-    row, column = np.meshgrid(np.arange(6.0), np.arange(6.0))
-    points = np.column_stack([row.ravel(), column.ravel()])
-    order = np.random.default_rng(0).permutation(36)
-    graph, shuffled = (spatial_graph(slices_of(each), "knn", 6) for each in (points, points[order]))
-    assert (graph[order][:, order] != shuffled).nnz == 0
-
-
-# ----------------------------------------------------- smoothing and labels
-
-
-@pytest.mark.parametrize("strength", [0.5, 10.0, 100.0])
-def test_smoothing_solves_the_linear_system(strength):
-    rng = np.random.default_rng(0)
-    graph = spatial_graph(slices_of(rng.uniform(size=(80, 2))), "radius", radius=0.15).toarray()
-    features = rng.normal(size=(80, 3))
-    walk = (graph + np.eye(80)) / (graph.sum(1, keepdims=True) + 1)
-    expected = np.linalg.solve(np.eye(80) + strength * (np.eye(80) - walk), features)
-    found = smooth(sp.csr_array(graph.astype(np.float32)), features, strength)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-
-
-def test_smoothing_leaves_constants_and_the_isolated():
-    graph = symmetric_adjacency(sp.csr_array((np.ones(2), ([0, 1], [1, 2])), shape=(4, 4)))
-    constant = np.array([[1.0], [1.0], [1.0], [7.0]])
-    np.testing.assert_allclose(smooth(graph, constant, 10), constant, rtol=1e-5)
-    np.testing.assert_array_equal(smooth(graph, constant, 0), constant)
-
-
-def test_autocorrelation():
-    """Moran's I by its definition, with weights that sum to one for each cell."""
-    rng = np.random.default_rng(0)
-    points = rng.uniform(size=(100, 2))
-    graph = spatial_graph(slices_of(points), "knn", 5)
-    features = np.column_stack([points[:, 0], rng.normal(size=100)])
-    weights = graph.toarray() / graph.sum(axis=1)[:, None]
-    centered = features - features.mean(0)
-    expected = [100 / weights.sum() * (c @ weights @ c) / (c @ c) for c in centered.T]
-    found = autocorrelation(graph, features)
-    np.testing.assert_allclose(found, expected)
-    assert found[0] > 0.8
-    assert abs(found[1]) < 0.2
-
-
-def test_what_varies_in_space():
-    rng = np.random.default_rng(0)
-    points = rng.uniform(size=(400, 2))
-    graph = spatial_graph(slices_of(points), "knn", 6)
-    drawn = [autocorrelation(graph, rng.normal(size=(400, 200))).std() for _ in range(3)]
-    np.testing.assert_allclose(np.mean(drawn), _chance(graph), rtol=0.1)
-    wave = np.sin(5 * points)
-    features = np.column_stack([wave, wave + rng.normal(size=wave.shape), rng.normal(size=(400, 20))])
-    kept = varying_in_space(graph, features)
-    assert kept[:4].all()
-    assert kept[4:].sum() <= 2
-    # Weak structure counts where there is no stronger.
-    assert varying_in_space(graph, np.column_stack([wave + 2 * rng.normal(size=wave.shape), features[:, 4:]]))[:2].all()
-    with pytest.warns(UserWarning, match="hardly varies in space"):
-        assert varying_in_space(graph, features[:, 4:]).all()
-
-
-def test_majority():
-    points = np.arange(7.0)[:, None] * [1, 0]
-    labels = np.array([0, 0, 1, 0, 0, 1, 1])
-    np.testing.assert_array_equal(majority(labels, slices_of(points), 2), [0, 0, 0, 0, 0, 1, 1])
-    # The same points in two slices: a slice with other labels does not count.
-    both = slices_of(np.vstack([points, points]), np.repeat([0, 1], 7))
-    found = majority(np.concatenate([labels, np.full(7, 2)]), both, 2)
-    np.testing.assert_array_equal(found, [0, 0, 0, 0, 0, 1, 1, *[2] * 7])
-    np.testing.assert_array_equal(majority(labels, slices_of(points), 50), np.zeros(7))  # all others
-    tie = majority(np.array([0, 1]), slices_of(points[:2]), 50)
-    np.testing.assert_array_equal(tie, [0, 1])
-
-
 def _first_of_two(tree) -> np.ndarray:
     """Which points are in the first of two clusters of a tree."""
     return tree.same(2).argmax(1)[tree.labels] == 0
@@ -248,37 +72,6 @@ def test_domains_are_joined_by_distance():
     np.testing.assert_array_equal(_first_of_two(agglomerate(profiles, labels, euclidean=True)), labels != 1)
     unit = profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
     np.testing.assert_array_equal(_first_of_two(agglomerate(unit, labels)), labels != 2)
-
-
-def test_cells_are_found_again():
-    rng = np.random.default_rng(0)
-    points, features = rng.uniform(size=(30, 2)), rng.normal(size=(30, 4))
-    points[1] = points[0]
-    known = slices_of(points, np.repeat(["a", "b"], 15))
-    order = rng.permutation(30)
-    found = find_cells(slices_of(points[order].astype(np.float32)), features[order], known, features)
-    np.testing.assert_array_equal(found, order)
-    moved, changed = points + 1e-3, features + 0.1
-    assert (find_cells(slices_of(moved), features, known, features) == -1).all()
-    assert (find_cells(slices_of(points), changed, known, features) == -1).all()
-
-
-def test_joined_propagation():
-    rng = np.random.default_rng(0)
-    reference = spatial_graph(slices_of(rng.uniform(size=(8, 2))), "knn", 2)
-    graph = spatial_graph(slices_of(rng.uniform(size=(5, 2))), "knn", 2)
-    neighbors = nearest_neighbors(rng.normal(size=(8, 3)), 3, rng.normal(size=(5, 3)))
-    found = join_reference(graph, reference, neighbors).toarray()
-    edges_from = np.zeros((13, 13))
-    edges_from[:8, :8] = reference.toarray()
-    edges_from[8:, 8:] = graph.toarray()
-    edges_from[8:, :8] = neighbors.to_sparse().toarray()
-    degree = edges_from.sum(1) + 1
-    expected = (edges_from + np.eye(13)) / np.sqrt(np.outer(degree, degree))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-# -------------------------------------------------------------------- model
 
 
 def test_domains_of_a_small_panel(model):
@@ -626,91 +419,3 @@ def test_map(model):
     with pytest.raises(KeyError, match="spatial_key='xy'"):
         scrcl.pl.spatial(adata, spatial_key="xy")
     plt.close("all")
-
-
-# -------------------------------------------------------------- SpatialData
-
-
-class Sdata:
-    """The part of a SpatialData object that is read: tables by name, and elements by item."""
-
-    def __init__(self, tables: dict, elements: dict | None = None):
-        self.tables, self._elements = tables, elements or {}
-
-    def __getitem__(self, name: str):
-        return self._elements[name]
-
-
-def annotating_table() -> ad.AnnData:
-    adata = layers(20)
-    del adata.obsm["spatial"]
-    adata.obs["region"] = pd.Categorical(np.repeat(["left", "right"], 10))
-    adata.obs["instance_id"] = np.tile(np.arange(10)[::-1], 2)
-    adata.uns["spatialdata_attrs"] = {
-        "region": ["left", "right"],
-        "region_key": "region",
-        "instance_key": "instance_id",
-    }
-    return adata
-
-
-def test_table_with_coordinates():
-    adata = layers(20)
-    found = scrcl.from_spatialdata(Sdata({"table": adata}))
-    assert found is not adata
-    np.testing.assert_array_equal(found.obsm["spatial"], adata.obsm["spatial"])
-    setup(found, spatial_key="spatial")
-
-
-def test_coordinates_of_annotated_elements(monkeypatch):
-    """Rows are matched to the instances of their element, here in the opposite order."""
-
-    def get_centroids(element, coordinate_system):
-        assert coordinate_system == "aligned"
-        return SimpleNamespace(compute=lambda: element)
-
-    stub = ModuleType("spatialdata")
-    stub.get_centroids = get_centroids  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "spatialdata", stub)
-    elements = {
-        "left": pd.DataFrame({"x": np.arange(10.0), "y": 0.0}),
-        "right": pd.DataFrame({"x": np.arange(10.0), "y": 1.0}),
-    }
-    found = scrcl.from_spatialdata(Sdata({"table": annotating_table()}, elements), coordinate_system="aligned")
-    expected = np.column_stack([np.tile(np.arange(10.0)[::-1], 2), np.repeat([0.0, 1.0], 10)])
-    np.testing.assert_array_equal(found.obsm["spatial"], expected)
-    elements["left"] = elements["left"].iloc[:5]
-    with pytest.raises(ValueError, match="5 cells of the table 'table' are not among those of the element 'left'"):
-        scrcl.from_spatialdata(Sdata({"table": annotating_table()}, elements), coordinate_system="aligned")
-
-
-def test_real_spatialdata():
-    spatialdata = pytest.importorskip("spatialdata")
-    adata = annotating_table()
-    points = np.random.default_rng(0).uniform(size=(10, 2))
-    shapes = {
-        name: spatialdata.models.ShapesModel.parse(points + shift, geometry=0, radius=0.1)
-        for name, shift in [("left", 0), ("right", 5)]
-    }
-    table = spatialdata.models.TableModel.parse(
-        adata, region=["left", "right"], region_key="region", instance_key="instance_id", overwrite_metadata=True
-    )
-    found = scrcl.from_spatialdata(spatialdata.SpatialData(shapes=shapes, tables={"table": table}))
-    np.testing.assert_allclose(found.obsm["spatial"], np.vstack([points[::-1], points[::-1] + 5]))
-
-
-def test_faults_of_spatialdata(monkeypatch):
-    with pytest.raises(TypeError, match="must be a SpatialData object, not AnnData"):
-        scrcl.from_spatialdata(layers(20))
-    both = Sdata({"a": layers(20), "b": layers(20)})
-    with pytest.raises(ValueError, match="2 tables, 'a', 'b'. Name one"):
-        scrcl.from_spatialdata(both)
-    with pytest.raises(KeyError, match="table='c' is not in sdata.tables. Present: 'a', 'b'"):
-        scrcl.from_spatialdata(both, table="c")
-    bare = annotating_table()
-    monkeypatch.setitem(sys.modules, "spatialdata", None)
-    with pytest.raises(ImportError, match="pip install spatialdata"):
-        scrcl.from_spatialdata(Sdata({"table": bare}))
-    del bare.uns["spatialdata_attrs"]
-    with pytest.raises(ValueError, match="cannot be located"):
-        scrcl.from_spatialdata(Sdata({"table": bare}))

@@ -7,7 +7,7 @@ from scrcl.data.counts import Counts
 from scrcl.reference import features
 from scrcl.reference.features import CountFeatures, Moments, log_normalize, pearson_residuals, variable_genes
 
-from ..conftest import real_data, simulate
+from ..conftest import build, real_data, simulate
 
 
 @pytest.fixture
@@ -173,3 +173,14 @@ def test_round_trip(counts):
     fitted = CountFeatures.fit(counts, totals, 4)
     again = CountFeatures.from_dict(fitted.to_dict())
     np.testing.assert_array_equal(again.transform(counts, totals), fitted.transform(counts, totals))
+
+
+def test_components_of_a_sample_are_those_of_all(monkeypatch):
+    """Where components are found on some cells, the clusters stay the same."""
+    adata = simulate(400)
+    expected = build(adata.copy(), epochs=20).get_clusters(n_clusters=3)
+    monkeypatch.setattr(features, "SAMPLE_CELLS", 200)
+    found = build(adata, epochs=20).get_clusters(n_clusters=3)
+    from sklearn.metrics import adjusted_rand_score
+
+    assert adjusted_rand_score(expected, found) > 0.95

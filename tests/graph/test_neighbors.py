@@ -1,0 +1,81 @@
+"""Nearest neighbours, exact against brute force, approximate against exact."""
+
+import numpy as np
+import pytest
+
+from scrcl.graph import neighbors
+from scrcl.graph.neighbors import nearest_neighbors
+
+#: Five points on a line; the neighbours can be told by eye.
+LINE = np.array([[0.0], [1.0], [3.0], [6.0], [10.0]], dtype=np.float32)
+
+
+def test_nearest_neighbors_of_points_on_a_line():
+    found = nearest_neighbors(LINE, 2)
+    np.testing.assert_array_equal(found.indices, [[1, 2], [0, 2], [1, 0], [2, 4], [3, 2]])
+    np.testing.assert_allclose(found.distances, [[1, 3], [1, 2], [2, 3], [3, 4], [4, 7]])
+
+
+def test_nearest_neighbors_against_brute_force():
+    points = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    found = nearest_neighbors(points, 7)
+    np.testing.assert_array_equal(found.indices, np.argsort(distances, axis=1)[:, :7])
+    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :7], rtol=1e-5)
+
+
+def test_duplicate_points_are_never_their_own_neighbor():
+    found = nearest_neighbors(np.repeat(LINE, 3, axis=0), 2)
+    assert not (found.indices == np.arange(15)[:, None]).any()
+    assert (found.distances == 0).all()
+
+
+def test_neighbors_of_no_points():
+    assert nearest_neighbors(LINE, 2, LINE[:0]).indices.shape == (0, 2)
+
+
+@pytest.fixture(scope="module")
+def points():
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, 10))
+    return (centers[rng.integers(20, size=3000)] + 0.4 * rng.normal(size=(3000, 10))).astype(np.float32)
+
+
+class TestApproximateNeighbors:
+    @pytest.fixture(autouse=True)
+    def approximate(self, monkeypatch):
+        monkeypatch.setattr(neighbors, "EXACT_TARGETS", 1000)
+
+    @staticmethod
+    def exact(points, queries, k, skip):
+        from sklearn.neighbors import NearestNeighbors
+
+        return NearestNeighbors(algorithm="brute").fit(points).kneighbors(queries, k + skip)[1][:, skip:]
+
+    def test_recall_and_reproducibility(self, points):
+        found = neighbors.nearest_neighbors(points, 15)
+        expected = self.exact(points, points, 15, skip=1)
+        recall = np.mean([len(np.intersect1d(a, b)) / 15 for a, b in zip(found.indices, expected, strict=True)])
+        assert recall >= 0.95
+        assert not (found.indices == np.arange(3000)[:, None]).any()
+        assert (np.diff(found.distances, axis=1) >= 0).all()
+        np.testing.assert_array_equal(found.indices, neighbors.nearest_neighbors(points, 15).indices)
+
+    def test_queries_do_not_depend_on_each_other(self, points):
+        new = points[:200] + 0.05
+        search = neighbors.NeighborSearch(points)
+        together = search(new, 15)
+        expected = self.exact(points, new, 15, skip=0)
+        recall = np.mean([len(np.intersect1d(a, b)) / 15 for a, b in zip(together.indices, expected, strict=True)])
+        assert recall >= 0.95
+        np.testing.assert_array_equal(search(new[7:8], 15).indices, together.indices[7:8])
+
+    def test_duplicates(self, points):
+        found = neighbors.nearest_neighbors(np.repeat(points[:300], 5, axis=0), 4)
+        assert not (found.indices == np.arange(1500)[:, None]).any()
+        assert (found.distances == 0).mean() > 0.95
+
+    def test_too_many_neighbors(self, points):
+        with pytest.raises(ValueError, match="n_neighbors=40 is too many.*at most 29"):
+            neighbors.nearest_neighbors(points, 40)

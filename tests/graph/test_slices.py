@@ -1,0 +1,31 @@
+import numpy as np
+
+from scrcl.graph.slices import find_cells, majority
+
+from ..conftest import slices_of
+
+
+def test_majority():
+    points = np.arange(7.0)[:, None] * [1, 0]
+    labels = np.array([0, 0, 1, 0, 0, 1, 1])
+    np.testing.assert_array_equal(majority(labels, slices_of(points), 2), [0, 0, 0, 0, 0, 1, 1])
+    # The same points in two slices: a slice with other labels does not count.
+    both = slices_of(np.vstack([points, points]), np.repeat([0, 1], 7))
+    found = majority(np.concatenate([labels, np.full(7, 2)]), both, 2)
+    np.testing.assert_array_equal(found, [0, 0, 0, 0, 0, 1, 1, *[2] * 7])
+    np.testing.assert_array_equal(majority(labels, slices_of(points), 50), np.zeros(7))  # all others
+    tie = majority(np.array([0, 1]), slices_of(points[:2]), 50)
+    np.testing.assert_array_equal(tie, [0, 1])
+
+
+def test_cells_are_found_again():
+    rng = np.random.default_rng(0)
+    points, features = rng.uniform(size=(30, 2)), rng.normal(size=(30, 4))
+    points[1] = points[0]
+    known = slices_of(points, np.repeat(["a", "b"], 15))
+    order = rng.permutation(30)
+    found = find_cells(slices_of(points[order].astype(np.float32)), features[order], known, features)
+    np.testing.assert_array_equal(found, order)
+    moved, changed = points + 1e-3, features + 0.1
+    assert (find_cells(slices_of(moved), features, known, features) == -1).all()
+    assert (find_cells(slices_of(points), changed, known, features) == -1).all()

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.smoothing import _chance, autocorrelation, smooth, varying_in_space
+from scrcl.graph.spatial import spatial_graph
+
+from ..conftest import slices_of
+
+
+@pytest.mark.parametrize("strength", [0.5, 10.0, 100.0])
+def test_smoothing_solves_the_linear_system(strength):
+    rng = np.random.default_rng(0)
+    graph = spatial_graph(slices_of(rng.uniform(size=(80, 2))), "radius", radius=0.15).toarray()
+    features = rng.normal(size=(80, 3))
+    walk = (graph + np.eye(80)) / (graph.sum(1, keepdims=True) + 1)
+    expected = np.linalg.solve(np.eye(80) + strength * (np.eye(80) - walk), features)
+    found = smooth(sp.csr_array(graph.astype(np.float32)), features, strength)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_smoothing_leaves_constants_and_the_isolated():
+    graph = symmetric_adjacency(sp.csr_array((np.ones(2), ([0, 1], [1, 2])), shape=(4, 4)))
+    constant = np.array([[1.0], [1.0], [1.0], [7.0]])
+    np.testing.assert_allclose(smooth(graph, constant, 10), constant, rtol=1e-5)
+    np.testing.assert_array_equal(smooth(graph, constant, 0), constant)
+
+
+def test_autocorrelation():
+    """Moran's I by its definition, with weights that sum to one for each cell."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(size=(100, 2))
+    graph = spatial_graph(slices_of(points), "knn", 5)
+    features = np.column_stack([points[:, 0], rng.normal(size=100)])
+    weights = graph.toarray() / graph.sum(axis=1)[:, None]
+    centered = features - features.mean(0)
+    expected = [100 / weights.sum() * (c @ weights @ c) / (c @ c) for c in centered.T]
+    found = autocorrelation(graph, features)
+    np.testing.assert_allclose(found, expected)
+    assert found[0] > 0.8
+    assert abs(found[1]) < 0.2
+
+
+def test_what_varies_in_space():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(size=(400, 2))
+    graph = spatial_graph(slices_of(points), "knn", 6)
+    drawn = [autocorrelation(graph, rng.normal(size=(400, 200))).std() for _ in range(3)]
+    np.testing.assert_allclose(np.mean(drawn), _chance(graph), rtol=0.1)
+    wave = np.sin(5 * points)
+    features = np.column_stack([wave, wave + rng.normal(size=wave.shape), rng.normal(size=(400, 20))])
+    kept = varying_in_space(graph, features)
+    assert kept[:4].all()
+    assert kept[4:].sum() <= 2
+    # Weak structure counts where there is no stronger.
+    assert varying_in_space(graph, np.column_stack([wave + 2 * rng.normal(size=wave.shape), features[:, 4:]]))[:2].all()
+    with pytest.warns(UserWarning, match="hardly varies in space"):
+        assert varying_in_space(graph, features[:, 4:]).all()

@@ -1,0 +1,91 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from ..conftest import build, simulate
+
+
+class TestResults:
+    def test_latent_representation(self, trained):
+        for representation, width in (("aligned", 16), ("refined", 8)):
+            latent = trained.get_latent_representation(representation=representation)
+            assert latent.shape == (150, 2 * width)
+            assert latent.dtype == np.float32
+            norms = np.linalg.norm(latent.reshape(150, 2, width), axis=2)
+            np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+    def test_results_cannot_change_the_model(self, trained):
+        latent = trained.get_latent_representation()
+        latent[:] = 0
+        assert trained.get_latent_representation().any()
+
+    @pytest.mark.parametrize("form", ["list", "array", "mask", "negative"])
+    def test_indices(self, trained, form):
+        rows = np.array([7, 3, 3, 149])
+        asked = {"list": rows.tolist(), "array": rows, "mask": np.isin(np.arange(150), rows), "negative": rows - 150}
+        expected = np.unique(rows) if form == "mask" else rows
+        latent, clusters = trained.get_latent_representation(), trained.get_clusters(n_clusters=3)
+        np.testing.assert_array_equal(trained.get_latent_representation(indices=asked[form]), latent[expected])
+        found = trained.get_clusters(indices=asked[form], n_clusters=3)
+        np.testing.assert_array_equal(found.to_numpy(), clusters.to_numpy()[expected])
+        assert list(found.index) == list(trained.adata.obs_names[expected])
+
+    @pytest.mark.parametrize("method", ["consensus", "kmeans", "leiden"])
+    def test_new_cells_join_the_right_clusters(self, method):
+        everything = simulate(300)
+        model = build(everything[:200].copy(), epochs=40)
+        found = model.get_clusters(everything[200:], n_clusters=3, method=method)
+        assert adjusted_rand_score(everything.obs["cell_type"][200:], found) > 0.9
+
+    def test_cluster_probabilities(self, trained):
+        adata = trained.adata
+        found = trained.get_cluster_probabilities(n_clusters=3)
+        clusters = trained.get_clusters(n_clusters=3)
+        assert found.index.equals(adata.obs_names)
+        assert list(found.columns) == list(clusters.cat.categories)
+        assert (found.dtypes == np.float32).all()
+        np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+        assert (found.idxmax(axis=1) == clusters.astype(str)).mean() > 0.95
+        some = trained.get_cluster_probabilities(adata[[7, 3]].copy(), n_clusters=3)
+        pd.testing.assert_frame_equal(some, found.iloc[[7, 3]])
+        pd.testing.assert_frame_equal(trained.get_cluster_probabilities(indices=[7, 3], n_clusters=3), some)
+        new = simulate(20, seed=5)
+        placed = trained.get_cluster_probabilities(new, n_clusters=3)
+        np.testing.assert_allclose(placed.sum(axis=1), 1, rtol=1e-5)
+        alone = trained.get_cluster_probabilities(new[[4]].copy(), n_clusters=3)
+        np.testing.assert_allclose(alone, placed.iloc[[4]], rtol=1e-5)
+        with pytest.raises(ValueError, match="n_clusters"):
+            trained.get_cluster_probabilities(n_clusters=1)
+
+    def test_number_of_clusters(self, trained):
+        estimate = trained.estimate_n_clusters()
+        assert trained.get_clusters().nunique() == estimate.best
+        assert estimate.curve.index.name == "n_clusters"
+        assert estimate.curve["votes"].sum() == 6
+        with pytest.raises(ValueError, match="representation"):
+            trained.estimate_n_clusters(representation="best")
+
+    def test_clusters(self, trained):
+        clusters = trained.get_clusters(n_clusters=4)
+        assert list(clusters.cat.categories) == ["0", "1", "2", "3"]
+        sizes = clusters.value_counts(sort=False).loc[["0", "1", "2", "3"]]
+        assert (np.diff(sizes) <= 0).all()
+        assert list(clusters.index) == list(trained.adata.obs_names)
+
+    def test_kmeans_against_scikit_learn(self, trained):
+        from sklearn.cluster import KMeans
+
+        expected = KMeans(3, n_init=20, random_state=5).fit_predict(trained.get_latent_representation())
+        assert adjusted_rand_score(expected, trained.get_clusters(n_clusters=3, method="kmeans", seed=5)) == 1
+
+    def test_refined_representation_can_be_clustered(self, trained):
+        assert trained.get_clusters(n_clusters=3, representation="refined").nunique() == 3
+
+    def test_leiden_seeks_the_number_of_clusters(self, trained):
+        assert trained.get_clusters(n_clusters=5, method="leiden").nunique() == 5
+
+    def test_number_of_clusters_is_found(self):
+        model = build(simulate(), epochs=40)
+        for method in ("consensus", "kmeans", "leiden"):
+            assert model.get_clusters(method=method).nunique() == 3

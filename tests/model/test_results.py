@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from lightning.pytorch import Callback
+from scvi.train import SaveCheckpoint
+
+import scrcl
+
+from ..conftest import build, simulate
+
+
+def test_results_are_of_the_best_weights_that_a_checkpoint_loads(adata, tmp_path):
+    """Results asked for while training, as a checkpoint does that saves the model, are of the weights at that time."""
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
+    checkpoint = SaveCheckpoint(
+        dirpath=str(tmp_path), monitor="neighborhood_loss_train", mode="max", load_best_on_end=True
+    )
+
+    class Look(Callback):
+        def on_train_epoch_end(self, *args):
+            model.is_trained_ = True
+            model.get_latent_representation()
+
+    model.train(
+        6,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_checkpointing=True,
+        callbacks=[checkpoint, Look()],
+    )
+    found = model.get_latent_representation()
+    fresh = scrcl.SCRCL.load(checkpoint.best_model_path, adata=adata, accelerator="cpu")
+    np.testing.assert_allclose(found, fresh.get_latent_representation(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("n_cells", "n_clusters"), [(100, 20), (150, 30), (60, 15), (40, 20)])
+def test_the_number_of_clusters_is_honoured_on_few_cells(n_cells, n_clusters):
+    model = build(simulate(n_cells), epochs=1)
+    assert model.get_clusters(n_clusters=n_clusters).nunique() == n_clusters

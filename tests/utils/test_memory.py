@@ -1,0 +1,27 @@
+import pytest
+
+import scrcl
+from scrcl.utils import memory
+
+from ..conftest import build, simulate
+
+
+class TestMemory:
+    def test_lack_is_foreseen(self, monkeypatch):
+        monkeypatch.setattr(memory, "available", lambda: 1e9)
+        adata = simulate()
+        scrcl.SCRCL.setup_anndata(adata)
+        with pytest.warns(UserWarning, match=r"150 cells will need about 1\.5 GB of memory, but 1\.0 GB.*n_components"):
+            model = scrcl.SCRCL(adata)
+        monkeypatch.setattr(memory, "available", lambda: 1.0)
+        with pytest.warns(UserWarning, match=r"batches of 50 cells.*smaller `batch_size`"):
+            model.train(1, batch_size=50, enable_progress_bar=False)
+
+    def test_no_warning_where_there_is_enough(self, adata, recwarn):
+        build(adata, epochs=1)
+        assert not [warning for warning in recwarn if "of memory" in str(warning.message)]
+
+    def test_estimates_grow_with_the_cells(self):
+        million, thousand = (memory.for_cells(n, 200, 128, 15) for n in (1_000_000, 1_000))
+        assert 900 < (million - memory.FIXED) / (thousand - memory.FIXED) < 1100
+        assert 4e9 < million < 16e9
