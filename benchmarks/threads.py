@@ -21,6 +21,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anndata as ad
 import numpy as np
@@ -94,16 +95,6 @@ def load(n_processes: int) -> Iterator[None]:
             process.wait()
 
 
-@contextmanager
-def choosing(choose: Callable[[int], int]) -> Iterator[None]:
-    """Another choice of threads than that of the package."""
-    own, threads.suited_threads = threads.suited_threads, choose
-    try:
-        yield
-    finally:
-        threads.suited_threads = own
-
-
 def measure(model: scrcl.SCRCL, seconds: float) -> tuple[float, float, int]:
     """Seconds of an epoch and of inference, and threads of the former."""
     watch = Watch(seconds)
@@ -131,7 +122,7 @@ def report(sizes: list[int], seconds: float) -> str:
         for name, n_processes in (("idle", 0), (f"{PROCESSES_PER_CORE * cores} processes", PROCESSES_PER_CORE * cores)):
             print(f"{n_cells:,} cells, {name} …", file=sys.stderr, flush=True)
             with load(n_processes):
-                with choosing(lambda n_entries: every):
+                with patch.object(threads, "suited_threads", lambda n_entries: every):
                     default = measure(model, seconds)
                 chosen = measure(model, seconds)
             figures = [

@@ -5,7 +5,7 @@ from sklearn.metrics import adjusted_rand_score
 from scrcl.cluster.leiden import leiden, leiden_with
 
 
-def test_leiden_is_reproducible_and_leaves_the_global_generator_alone(blobs):
+def test_leiden_is_reproducible_and_leaves_the_global_generator_alone():
     import random
 
     points = np.random.default_rng(2).normal(size=(300, 3)).astype(np.float32)

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch import Callback
 from scvi.train import SaveCheckpoint
 
 import scrcl
+from scrcl.model.results import Query, weights_version
 
 from ..conftest import build, simulate
 
@@ -37,3 +39,28 @@ def test_results_are_of_the_best_weights_that_a_checkpoint_loads(adata, tmp_path
 def test_the_number_of_clusters_is_honoured_on_few_cells(n_cells, n_clusters):
     model = build(simulate(n_cells), epochs=1)
     assert model.get_clusters(n_clusters=n_clusters).nunique() == n_clusters
+
+
+def test_values_of_known_and_of_new_cells_in_the_order_asked_for():
+    query = Query(np.array([2, -1, 0, -1]), np.zeros((2, 3)), {})
+    np.testing.assert_array_equal(query.take(np.array([10, 11, 12]), lambda: np.array([7, 8])), [12, 7, 10, 8])
+
+    def never() -> np.ndarray:
+        raise AssertionError("there are no new cells")
+
+    known = Query(np.array([1, 1]), np.zeros((0, 3)), {})
+    np.testing.assert_array_equal(known.take(np.array([10, 11, 12]), never), [11, 11])
+
+
+def test_every_change_of_weights_is_seen(adata):
+    """By training, by loading weights, and in place."""
+    model = build(adata, epochs=1)
+    first = model._results
+    assert model._results is first
+    model.module.load_state_dict(model.module.state_dict())
+    second = model._results
+    assert second is not first
+    with torch.no_grad():
+        next(iter(model.module.parameters())).mul_(2)
+    assert weights_version(model.module) != second.weights
+    assert model._results is not second

@@ -1,6 +1,103 @@
-import pandas as pd
+"""What a model keeps of its cells, over plain arrays."""
 
-from scrcl.reference.reference import joint_names
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.preprocessing import normalize
+
+from scrcl.data.sources import Source
+from scrcl.reference.agreement import join
+from scrcl.reference.prepare import Options, prepare
+from scrcl.reference.reference import Reference, joint_names
+
+from ..conftest import simulate
+from .test_modalities import source
+
+
+def two_sources(n: int = 120, seed: int = 0) -> dict[str, Source]:
+    """Counts of three types, and an embedding that tells them, too."""
+    counts = simulate(n, 60, seed=seed).X
+    axes = np.random.default_rng(1).normal(size=(60, 6))
+    return {"rna": source(counts), "mine": source(np.log1p(counts.toarray()) @ axes, "features")}
+
+
+OPTIONS = Options(n_top_genes=40, n_components=5, n_neighbors=7)
+
+
+@pytest.fixture(scope="module", params=[["rna"], ["rna", "mine"]], ids=["one", "two"])
+def names(request) -> list[str]:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def reference(names) -> Reference:
+    sources = two_sources()
+    return prepare({name: sources[name] for name in names}, OPTIONS, 16, "adata").reference
+
+
+def test_cells_are_found_again_up_to_rounding(reference):
+    rng = np.random.default_rng(0)
+    order = rng.permutation(reference.n_cells)
+    features = reference.features[order] * (1 + 1e-6 * rng.normal(size=reference.features.shape))
+    features[3, 0] += 0.01
+    expected = order.copy()
+    expected[3] = -1
+    np.testing.assert_array_equal(reference.match_known(features.astype(np.float32)), expected)
+
+
+def test_query_neighbors_by_brute_force(reference, names):
+    sources = two_sources(30, seed=5)
+    features = reference.read({name: sources[name] for name in names})
+    found, weights = reference.query_neighbors(features)
+    assert weights.shape == (30, len(names))
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+    rna = reference.modalities["rna"]
+    points = [[rna.neighbor_features(cells[:, : rna.n_features])] for cells in (features, reference.features)]
+    if len(names) == 2:
+        points = [
+            [*own, normalize(cells[:, rna.n_features :])]
+            for own, cells in zip(points, (features, reference.features), strict=True)
+        ]
+    queries, known = (join(*both) for both in zip(points, (weights, reference.weights), strict=True))
+    distances = np.linalg.norm(queries[:, None].astype(np.float64) - known[None], axis=2)
+    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :7], atol=1e-4)
+    # Alone, a cell has the same neighbours.
+    alone, own = reference.query_neighbors(features[4:5])
+    np.testing.assert_array_equal(alone.indices[0], found.indices[4])
+    np.testing.assert_allclose(own[0], weights[4], atol=1e-6)
+
+
+def test_smoothing_by_the_dense_formula(reference):
+    looped = reference.adjacency.toarray().astype(np.float64) + np.eye(reference.n_cells)
+    scale = np.diag(looped.sum(1) ** -0.5)
+    propagation = scale @ looped @ scale
+    expected = normalize(propagation @ propagation @ normalize(reference.neighbor_features))
+    np.testing.assert_allclose(reference.clustering_inputs().smoothed, expected, atol=1e-5)
+
+
+def test_saved_and_read_again(reference, names):
+    """Plain arrays only, which outlive changes of the classes."""
+    state = reference.to_dict()
+    assert b"scrcl" not in pickle.dumps(state)
+    again = Reference.from_dict(pickle.loads(pickle.dumps(state)))
+    sources = two_sources(20, seed=3)
+    features = again.read({name: sources[name] for name in names})
+    for each in (reference, again):
+        assert each.genes.equals(reference.genes)
+    np.testing.assert_array_equal(
+        again.query_neighbors(features)[0].indices, reference.query_neighbors(features)[0].indices
+    )
+    np.testing.assert_array_equal(again.weights, reference.weights)
+    assert (again.adjacency != reference.adjacency).nnz == 0
+    assert (again.gene_graph != reference.gene_graph).nnz == 0
+
+
+def test_variables_of_a_modality(reference, names):
+    numbers = np.concatenate([reference.variables_of(name) for name in names])
+    np.testing.assert_array_equal(numbers, np.arange(len(reference.genes)))
+    assert list(reference.genes[reference.variables_of("rna")]) == list(reference.modalities["rna"].variables)
 
 
 def test_names_that_two_modalities_have():

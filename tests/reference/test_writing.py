@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import scanpy as sc
 
 import scrcl
 
@@ -24,8 +23,8 @@ def test_what_is_written_is_a_copy():
 def test_distances_of_an_earlier_model_do_not_stay(adata):
     build(adata, epochs=1)
     assert "scrcl_distances" in adata.obsp
-    sc.pp.neighbors(adata, use_rep="X_scrcl_features", n_neighbors=10)
-    build(adata, epochs=1, setup={"neighbors_key": "neighbors"})
+    adata.obsp["mine"], adata.uns["mine"] = adata.obsp["scrcl_connectivities"], {"connectivities_key": "mine"}
+    build(adata, epochs=1, setup={"neighbors_key": "mine"})
     assert "scrcl_distances" not in adata.obsp
     assert "distances_key" not in adata.uns["scrcl_neighbors"]
 

@@ -12,17 +12,7 @@ N_STARTS = 20
 
 
 def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
-    """k-means, the best of 20 k-means++ starts.
-
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points.
-    n_clusters
-        Number of clusters.
-    seed
-        Seed of the starts.
-    """
+    """k-means of points ``(n, d)``, the best of 20 k-means++ starts."""
     found, centers = fit_kmeans(points, n_clusters, N_STARTS, seed)
     labels = number_by_size(found)
     _, first = np.unique(labels, return_index=True)
@@ -32,20 +22,9 @@ def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
 def fit_kmeans(
     points: np.ndarray, n_clusters: int, n_starts: int, seed: int, n_sampled: int = SAMPLE_CELLS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``(n,)`` and centres ``(k, d)`` of k-means; of many points, centres are found on some.
+    """Labels ``(n,)`` and centres ``(k, d)`` of points ``(n, d)``, the best of some k-means++ starts.
 
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points.
-    n_clusters
-        Number of clusters.
-    n_starts
-        Number of k-means++ starts, of which the best counts.
-    seed
-        Seed of the starts and of the choice of points.
-    n_sampled
-        Number of points on which centres are found.
+    Of more points than ``n_sampled``, centres are found on as many, drawn at random.
     """
     fit = KMeans(n_clusters, n_init=n_starts, random_state=seed)
     if len(points) <= n_sampled:

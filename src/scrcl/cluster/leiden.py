@@ -20,32 +20,12 @@ RESOLUTION = 0.1
 
 
 def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
-    """Leiden communities of the nearest-neighbour graph, by modularity.
-
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points.
-    resolution
-        Resolution of the modularity: more gives more clusters.
-    seed
-        Seed of the optimiser.
-    """
+    """Leiden communities of the nearest-neighbour graph of points ``(n, d)``, by modularity: more resolution, more clusters."""
     return _divide(points, _network(points), resolution, seed)
 
 
 def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: int) -> list[int]:
-    """Numbers of Leiden communities at some resolutions; of many points, among a random part of them.
-
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points.
-    resolutions
-        Resolutions of the modularity.
-    seed
-        Seed of the optimiser and of the choice of points.
-    """
+    """Numbers of Leiden communities of points ``(n, d)`` at some resolutions; of many points, among a random part of them."""
     if len(points) > SAMPLE_CELLS:
         points = draw(points, SAMPLE_CELLS, seed)
     network = _network(points)
@@ -57,12 +37,8 @@ def leiden_with(points: np.ndarray, n_clusters: int, seed: int, what: str = "clu
 
     Parameters
     ----------
-    points
-        ``(n, d)`` points.
-    n_clusters
-        Number of clusters.
-    seed
-        Seed of the optimiser.
+    points, n_clusters, seed
+        ``(n, d)`` points, number of clusters, and seed of the optimiser.
     what, mend
         What the user calls the clusters, and what to do where there is no such resolution, for the warning.
     """

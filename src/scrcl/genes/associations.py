@@ -9,7 +9,7 @@ Notation: ``n`` cells, ``G`` genes, ``p = 2 c`` refined coordinates, ``K`` group
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,15 +66,7 @@ class GeneMap:
 
     @classmethod
     def fit(cls, positions: np.ndarray, expression: sp.csr_array) -> "GeneMap":
-        """Regress the expression of each gene on the positions of the cells.
-
-        Parameters
-        ----------
-        positions
-            ``(n, p)`` refined positions.
-        expression
-            ``(n, G)`` log-normalised expression.
-        """
+        """Regress the log-normalised expression ``(n, G)`` of each gene on the refined positions ``(n, p)`` of the cells."""
         positions = positions.astype(np.float64)
         center = positions.mean(0)
         centred = positions - center
@@ -109,10 +101,6 @@ class GeneMap:
         kept = sp.csr_array((values.ravel(), genes.ravel(), starts), shape=(len(positions), n_genes))
         kept.eliminate_zeros()
         return kept
-
-    def to_dict(self) -> dict[str, Any]:
-        """The map as plain arrays."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -186,17 +174,7 @@ def contrast_weights(positions: np.ndarray, groups: Groups) -> np.ndarray:
 
 
 def marker_statistics(positions: np.ndarray, expression: sp.csr_array, groups: Groups) -> Markers:
-    """Score all genes for all groups of cells.
-
-    Parameters
-    ----------
-    positions
-        ``(n, p)`` refined positions.
-    expression
-        ``(n, G)`` log-normalised expression of the same cells.
-    groups
-        At least two groups.
-    """
+    """Score all genes for at least two groups, from refined positions ``(n, p)`` and log-normalised expression ``(n, G)``."""
     gene_map = GeneMap.fit(positions, expression)
     deviation = spread(expression)
     weights = contrast_weights(positions, groups)

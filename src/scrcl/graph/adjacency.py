@@ -61,21 +61,9 @@ def local_order(adjacency: sp.csr_array) -> np.ndarray:
 def join_reference(graph: sp.csr_array, reference: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
     """The propagation matrix of cells that are joined to each other in space and receive from similar reference cells.
 
-    The weights are those of :func:`normalized_adjacency`, with the degrees that the reference cells have
-    among themselves, which receive nothing.
-
-    Parameters
-    ----------
-    graph
-        ``(m, m)`` spatial graph of the cells.
-    reference
-        ``(n, n)`` graph of the reference.
-    neighbors
-        Neighbours of the ``m`` cells in the reference.
-
-    Returns
-    -------
-    ``(n + m, n + m)``, the reference first.
+    The weights are those of :func:`normalized_adjacency`, with the degrees that the reference cells have among themselves,
+    which receive nothing. Of the spatial graph ``(m, m)`` and the graph of the reference ``(n, n)``: ``(n + m, n + m)``, the
+    reference first.
     """
     received = neighbors.to_sparse()
     degree = graph.sum(axis=1) + received.sum(axis=1) + 1

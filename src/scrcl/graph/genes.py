@@ -8,18 +8,9 @@ from .neighbors import nearest_neighbors
 
 
 def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:
-    """The directed graph of each gene's nearest genes by cosine similarity of their profiles, itself included.
+    """The directed graph of each gene's nearest genes, itself among them, by the cosine of their features ``(G, d)``.
 
-    Parameters
-    ----------
-    features
-        ``(G, d)`` gene features.
-    n_neighbors
-        Number of nearest genes, the gene itself counted.
-
-    Returns
-    -------
-    Binary ``(G, G)`` matrix; row ``g`` holds the nearest genes of gene ``g``.
+    Binary ``(G, G)``; row ``g`` holds the nearest genes of gene ``g``.
     """
     others = nearest_neighbors(normalize(features), min(n_neighbors, len(features)) - 1) if len(features) > 1 else None
     itself = sp.eye_array(len(features), dtype=np.float32, format="csr")

@@ -109,16 +109,6 @@ def without_itself(indices: np.ndarray) -> np.ndarray:
 
 
 def nearest_neighbors(targets: np.ndarray, n_neighbors: int, points: np.ndarray | None = None) -> Neighbors:
-    """Find nearest neighbours once, as :class:`NeighborSearch` does.
-
-    Parameters
-    ----------
-    targets
-        ``(m, d)`` points to search among.
-    n_neighbors
-        Number of neighbours of each point.
-    points
-        ``(n, d)`` points to search for. By default the targets themselves, none being its own neighbour.
-    """
+    """Find, once, the nearest of targets ``(m, d)`` to points ``(n, d)`` or, without points, to each other target."""
     search = NeighborSearch(targets)
     return search.among_themselves(n_neighbors) if points is None else search(points, n_neighbors)

@@ -52,7 +52,7 @@ class Slices:
                 yield name, order[start:end]
 
     @property
-    def apart(self) -> np.ndarray:
+    def disjoint_coordinates(self) -> np.ndarray:
         """Coordinates ``(n, d + 1)``, float32, of slices that lie far from each other along a further axis."""
         extent = float(np.ptp(self.coordinates, axis=0).max()) if len(self) else 0.0
         away = self.samples * (10 * extent + 1)
@@ -137,20 +137,9 @@ def nearest_in_space(points: np.ndarray, n_neighbors: int) -> np.ndarray:
 
 
 def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray:
-    """Give each cell the label that most of it and its nearest cells have; its own where that is among the most frequent.
+    """The label that most of a cell and its nearest cells have; its own where that is among the most frequent, ``(n,)``.
 
-    Parameters
-    ----------
-    labels
-        ``(n,)`` labels, numbered from 0.
-    slices
-        Where the cells are. Only cells of the same slice count.
-    n_neighbors
-        Number of nearest cells; all others in a slice with fewer.
-
-    Returns
-    -------
-    ``(n,)`` labels.
+    Labels ``(n,)`` are numbered from 0. Only cells of the same slice count; all, in a slice with fewer.
     """
     result = labels.copy()
     n_labels = int(labels.max()) + 1 if len(labels) else 0
@@ -169,18 +158,9 @@ def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray
 
 
 def find_cells(slices: Slices, features: np.ndarray, known_slices: Slices, known_features: np.ndarray) -> np.ndarray:
-    """Find cells again by their position and their own features, whatever the name of their slice.
+    """Find cells again by position and by features ``(m, d)``, not smoothed, whatever the name of their slice.
 
-    Parameters
-    ----------
-    slices, features
-        Where the ``m`` cells are, and their ``(m, d)`` features, not smoothed.
-    known_slices, known_features
-        The same of the ``n`` cells among which they are sought.
-
-    Returns
-    -------
-    ``(m,)`` rows of the known cells, -1 for a cell that is none of them.
+    ``(m,)`` rows among the ``n`` known cells, -1 for a cell that is none of them.
     """
     rows = np.full(len(slices), -1)
     if slices.coordinates.shape[1] != known_slices.coordinates.shape[1]:

@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.leiden import RESOLUTION
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.graph.slices import majority
-from scrcl.nn.inference import Representation
+from scrcl.nn.inference import Representation, View
 from scrcl.utils import keys
 from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
 
 from .base import Data, Indices, SCRCLBase, cell_names
-from .results import METHODS, Method
+from .results import METHODS, Method, Query
 
 
 class CellsMixin(SCRCLBase):
@@ -177,11 +178,7 @@ class CellsMixin(SCRCLBase):
         check_at_least(seed, 0, "seed")
         data = self._data(adata)
         query = self._query(data, indices)
-        clustering = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
-        assert clustering.probabilities is not None  # a consensus has them
-        probabilities = query.take(
-            clustering.probabilities, lambda: clustering.assign_probabilities(query.latent[view])
-        )
+        clustering, probabilities = self._consensus(query, view, n_clusters, seed)
         columns = [str(number) for number in range(clustering.n_clusters)]
         return pd.DataFrame(probabilities, index=cell_names(data, indices), columns=columns)
 
@@ -248,12 +245,8 @@ class CellsMixin(SCRCLBase):
         signal = query.take(reference.signal(reference.features), lambda: reference.signal(query.features))
         excess = reference.distance_scale(signal, distance)
         pvalue = reference.distance_scale.pvalues(excess)
-        clustering = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
-        assert clustering.probabilities is not None  # a consensus has them
+        clustering, probabilities = self._consensus(query, view, n_clusters, seed)
         labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
-        probabilities = query.take(
-            clustering.probabilities, lambda: clustering.assign_probabilities(query.latent[view])
-        )
         return pd.DataFrame(
             {
                 "known": query.known >= 0,
@@ -326,6 +319,12 @@ class CellsMixin(SCRCLBase):
         query = self._query(data, indices)
         weights = query.take(reference.weights, lambda: reference.query_neighbors(query.features)[1])
         return pd.DataFrame(weights, index=cell_names(data, indices), columns=list(reference.modalities))
+
+    def _consensus(self, query: Query, view: View, n_clusters: int | None, seed: int) -> tuple[Clustering, np.ndarray]:
+        """The consensus, and the probabilities ``(m, k)`` of cells."""
+        found = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
+        assert found.probabilities is not None  # a consensus has them
+        return found, query.take(found.probabilities, lambda: found.assign_probabilities(query.latent[view]))
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
         """Names of the variables of the data, by modality if there are several."""

@@ -3,13 +3,13 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 
 from scrcl.data.sources import read_graph, read_spatial_graph
 from scrcl.graph.spatial import SPATIAL_GRAPHS, SpatialGraph, SpatialOptions
-from scrcl.reference.prepare import Mode, Options, Surroundings, prepare
+from scrcl.reference.prepare import Mode, Options, prepare
 from scrcl.reference.reference import Reference
 from scrcl.reference.writing import describe_parameters, write_preparation
 from scrcl.utils.checks import check_at_least, check_option
@@ -170,12 +170,16 @@ class SCRCL(SetupMixin, TrainingMixin, SavingMixin):
     def _prepare(self, data: Data, options: Options) -> None:
         """Build features and graphs from the data, and write them where the user can see them."""
         self._check_what_would_be_unused(options.spatial)
+        neighbors_key, graph_key = self._setup("neighbors_key"), self._setup("spatial_neighbors_key")
+        slices = None if self._setup("spatial_key") is None else self._slices(data)
         preparation = prepare(
             self._sources(data),
             options,
-            self._surroundings(data),
             self._module_kwargs["n_hidden"],
             "mdata" if self._several else "adata",
+            None if neighbors_key is None else read_graph(data, neighbors_key),
+            slices,
+            None if slices is None or graph_key is None else read_spatial_graph(data, graph_key, slices),
         )
         reference = preparation.reference
         self._set_reference(reference)
@@ -185,15 +189,6 @@ class SCRCL(SetupMixin, TrainingMixin, SavingMixin):
         if preparation.network is not None:
             logger.info(preparation.network.describe())
         logger.info(f"{reference.n_cells:,} cells: {self._describe(reference)}, {reference.adjacency.nnz // 2:,} edges")
-
-    def _surroundings(self, data: Any) -> Surroundings:
-        """Graphs and coordinates that come with the data."""
-        neighbors_key, graph_key = self._setup("neighbors_key"), self._setup("spatial_neighbors_key")
-        graph = None if neighbors_key is None else read_graph(data, neighbors_key)
-        if self._setup("spatial_key") is None:
-            return Surroundings(graph)
-        slices = self._slices(data)
-        return Surroundings(graph, slices, None if graph_key is None else read_spatial_graph(data, graph_key, slices))
 
     def _check_what_would_be_unused(self, spatial: SpatialOptions) -> None:
         """Refuse options and graphs that nothing would read."""

@@ -32,15 +32,7 @@ CHUNK_CELLS = 65_536
 
 
 def graph_batch(features: np.ndarray, adjacency: sp.csr_array) -> dict[str, Tensor]:
-    """The batch that holds the given cells and the graph among them.
-
-    Parameters
-    ----------
-    features
-        ``(n, d)`` cell features, float32.
-    adjacency
-        ``(n, n)`` binary adjacency without self loops.
-    """
+    """The batch of cells with features ``(n, d)``, float32, and the binary graph ``(n, n)`` among them."""
     return {
         "features": torch.from_numpy(features),
         "adjacency": to_torch(adjacency),
@@ -49,20 +41,9 @@ def graph_batch(features: np.ndarray, adjacency: sp.csr_array) -> dict[str, Tens
 
 
 def neighborhoods(points: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Divide points into neighbourhoods of at most ``LEAF_CELLS``, the leaves of a random-projection tree.
+    """Divide points ``(n, d)`` into neighbourhoods of at most ``LEAF_CELLS``, the leaves of a random-projection tree.
 
-    Each node is halved at the median along the line through two of its points.
-
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points.
-    rng
-        Source of the lines.
-
-    Returns
-    -------
-    The points of each neighbourhood, by number.
+    Each node is halved at the median along the line through two of its points. Points are returned by number.
     """
     n = len(points)
     order, bounds = np.arange(n), np.array([0, n])
@@ -85,12 +66,8 @@ class GraphBatches(IterableDataset):
 
     Parameters
     ----------
-    features
-        ``(n, d)`` cell features, float32.
-    adjacency
-        ``(n, n)`` binary adjacency without self loops.
-    points
-        ``(n, d_s)`` points by which neighbourhoods are formed.
+    features, adjacency, points
+        Cell features ``(n, d)``, float32, binary graph ``(n, n)``, and points ``(n, d_s)`` by which neighbourhoods are formed.
     n_batches
         Number of batches. One holds all cells, in an order that makes the sparse products fast; no loss depends on it.
     seed
@@ -115,12 +92,9 @@ class GraphBatches(IterableDataset):
         self._epoch += 1
         leaves = neighborhoods(self.points, rng)
         rng.shuffle(leaves)
-        for cells in self._compose(leaves)[_device() :: _n_devices()]:
+        # Neighbourhoods in a row, as many cells in each batch up to one.
+        for cells in np.array_split(np.concatenate(leaves), self.n_batches)[_device() :: _n_devices()]:
             yield graph_batch(self.features[cells], self.adjacency[cells][:, cells])
-
-    def _compose(self, leaves: list[np.ndarray]) -> list[np.ndarray]:
-        """The cells of each batch: neighbourhoods in a row, as many cells in each batch up to one."""
-        return np.array_split(np.concatenate(leaves), self.n_batches)
 
     @cached_property
     def _whole(self) -> dict[str, Tensor]:

@@ -5,15 +5,7 @@ from torch import Tensor, nn
 
 
 class CellEncoder(nn.Module):
-    """The first branch: sees each cell by itself.
-
-    Parameters
-    ----------
-    n_input
-        Number of cell features ``d``.
-    n_hidden
-        Number of hidden units ``h``.
-    """
+    """The first branch: sees each cell by itself."""
 
     def __init__(self, n_input: int, n_hidden: int) -> None:
         super().__init__()
@@ -25,17 +17,7 @@ class CellEncoder(nn.Module):
 
 
 class NeighborhoodEncoder(nn.Module):
-    """The second branch: two graph convolutions and a linear layer see each cell among its neighbours.
-
-    Parameters
-    ----------
-    n_input
-        Number of cell features ``d``.
-    n_hidden
-        Number of hidden units ``h``.
-    dropout_rate
-        Dropout before the linear layer.
-    """
+    """The second branch: two graph convolutions and a linear layer see each cell among its neighbours."""
 
     def __init__(self, n_input: int, n_hidden: int, dropout_rate: float) -> None:
         super().__init__()
@@ -62,13 +44,6 @@ class GeneEncoder(nn.Module):
     vectors of ``X``, it is :math:`\mathrm{ReLU}(\bar B F W)` with gene features :math:`F = X^\top U_d`, whose weight
     no longer depends on the number of cells. For ``d = n`` the two are the same layer, so full rank and low rank
     differ only in the features that are passed.
-
-    Parameters
-    ----------
-    n_features
-        Number of gene features ``d``.
-    n_refined
-        Number of refined dimensions ``c``.
     """
 
     def __init__(self, n_features: int, n_refined: int) -> None:

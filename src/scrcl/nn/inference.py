@@ -43,19 +43,7 @@ class Encoded:
 
 @torch.inference_mode()
 def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array, weights: np.ndarray) -> Encoded:
-    """Run the network over a whole graph.
-
-    Parameters
-    ----------
-    module
-        The network.
-    features
-        ``(n, d)`` cell features, float32.
-    propagation
-        ``(n, n)`` propagation matrix.
-    weights
-        ``(n, M)`` weights of the modalities.
-    """
+    """Run the network over a whole graph, from features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)``."""
     module.eval()
     n = len(features)
     with threads(min(n, CHUNK_CELLS) * features.shape[1]):
@@ -81,14 +69,10 @@ def encode_new(
 
     Parameters
     ----------
-    module
-        The network.
-    features
-        ``(m, d)`` features of the new cells, float32.
+    module, features, weights
+        The network, and features ``(m, d)`` and modality weights ``(m, M)`` of the new cells.
     received, own
         Weights with which they receive from the graph, ``(m, n)``, and from themselves.
-    weights
-        ``(m, M)`` weights of the modalities.
     reference_features, reference_hidden
         Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, M h)``.
     """

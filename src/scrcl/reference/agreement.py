@@ -6,7 +6,7 @@ neighbours were chosen for being near in that same noise, and one whose cells we
 predicts it. Here a modality is judged by what its neighbours predict in the *others*, and in one half of its own
 features from the other half: by nothing that took part in choosing them.
 
-Notation: ``n`` cells, ``M`` modalities, ``s_m`` coordinates of modality ``m``; all rows have unit length.
+Notation: ``n`` cells, ``M`` modalities, ``s_m`` features of modality ``m``; all rows have unit length.
 """
 
 from collections.abc import Sequence
@@ -46,20 +46,13 @@ class Agreement:
     neighbors: Sequence[Neighbors]
 
     @classmethod
-    def fit(cls, spaces: Sequence[np.ndarray], n_neighbors: int, structure: Sequence[float]) -> Self:
-        """Find neighbours in each modality and see what they predict in all.
+    def fit(cls, features: Sequence[np.ndarray], n_neighbors: int, structure: Sequence[float]) -> Self:
+        """Find neighbours by the features ``(n, s_m)`` of each modality and see what they predict in all.
 
-        Parameters
-        ----------
-        spaces
-            ``(n, s_m)`` coordinates by modality.
-        n_neighbors
-            Number of neighbours.
-        structure
-            Structure of each modality, from :func:`own_structure`.
+        The structure of each modality is from :func:`own_structure`.
         """
-        neighbors = [nearest_neighbors(space, n_neighbors) for space in spaces]
-        return cls(_gains(spaces, spaces, neighbors), np.asarray(structure), neighbors)
+        neighbors = [nearest_neighbors(own, n_neighbors) for own in features]
+        return cls(_gains(features, features, neighbors), np.asarray(structure), neighbors)
 
     @cached_property
     def pairwise(self) -> np.ndarray:
@@ -80,20 +73,10 @@ class Agreement:
         return _with_diagonal(self.pairwise.mean(0), self.structure)
 
     def weights_of(
-        self, spaces: Sequence[np.ndarray], points: Sequence[np.ndarray], neighbors: Sequence[Neighbors]
+        self, features: Sequence[np.ndarray], queries: Sequence[np.ndarray], neighbors: Sequence[Neighbors]
     ) -> np.ndarray:
-        """Weights ``(m, M)`` of new cells, each by itself.
-
-        Parameters
-        ----------
-        spaces
-            ``(n, s_m)`` coordinates of the cells that this was fitted on.
-        points
-            ``(m, s_m)`` coordinates of new cells.
-        neighbors
-            Their neighbours among the former in each modality.
-        """
-        return trust(self._share(_gains(spaces, points, neighbors), neighbors), self.structure)
+        """Weights ``(m, M)`` of query cells, each by itself, from their neighbours by each modality among the ``n`` cells."""
+        return trust(self._share(_gains(features, queries, neighbors), neighbors), self.structure)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays; distances of neighbours are of no use later."""
@@ -119,19 +102,12 @@ class Agreement:
 
 
 def trust(pairwise: np.ndarray, structure: np.ndarray) -> np.ndarray:
-    r"""Weights ``(n, M)`` of modalities by what they predict.
+    r"""Weights ``(n, M)`` of modalities, from their agreements ``(n, M, M)`` and the structure ``(M,)`` of each.
 
     A modality is trusted as far as its neighbours predict what is to be trusted: :math:`w_s \propto \sum_t T_{st} w_t`,
     with the agreements :math:`T_{st}` of the cell and the structure of each modality as :math:`T_{ss}`. This is the
     leading eigenvector of a positive matrix. Where modalities agree, they share the weight; where one agrees with none
     of the others, it goes to these; of two that contradict each other, it goes to the one with more structure.
-
-    Parameters
-    ----------
-    pairwise
-        ``(n, M, M)`` agreements.
-    structure
-        ``(M,)`` structure of each modality.
     """
     values, vectors = np.linalg.eig(_with_diagonal(pairwise, structure).astype(np.float64) + LEAST_TRUST)
     leading = np.take_along_axis(vectors, values.real.argmax(1)[:, None, None], 2)[..., 0]
@@ -142,12 +118,7 @@ def trust(pairwise: np.ndarray, structure: np.ndarray) -> np.ndarray:
 def own_structure(features: Sequence[np.ndarray], n_neighbors: int) -> float:
     """How well neighbours by one half of the columns predict the other half: 0 for noise, at most 1.
 
-    Parameters
-    ----------
-    features
-        ``(n, d_i)`` arrays, none with two columns of the same values. The one with most structure counts.
-    n_neighbors
-        Number of neighbours.
+    Of several arrays ``(n, d_i)``, none with two columns of the same values, the one with most structure counts.
     """
     rows = np.random.default_rng(0).permutation(len(features[0]))[:MAX_JUDGED_CELLS]
     found = [0.0]
@@ -159,20 +130,12 @@ def own_structure(features: Sequence[np.ndarray], n_neighbors: int) -> float:
     return max(found)
 
 
-def join(spaces: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    r"""The modalities side by side, ``(n, s)`` float32, rows of unit length.
+def join(features: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    r"""Features ``(n, s_m)`` of the modalities side by side, ``(n, s)`` float32, rows of unit length.
 
-    The cosine of two cells is the sum of their cosines by modality, weighted by
-    :math:`\sqrt{w_{im} w_{jm}}`.
-
-    Parameters
-    ----------
-    spaces
-        ``(n, s_m)`` coordinates by modality.
-    weights
-        ``(n, M)`` weights.
+    The cosine of two cells is the sum of their cosines by modality, weighted by :math:`\sqrt{w_{im} w_{jm}}`.
     """
-    parts = [np.sqrt(weight)[:, None] * space for weight, space in zip(weights.T, spaces, strict=True)]
+    parts = [np.sqrt(weight)[:, None] * own for weight, own in zip(weights.T, features, strict=True)]
     return np.concatenate(parts, 1).astype(np.float32)
 
 
@@ -183,12 +146,12 @@ def _with_diagonal(matrices: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def _gains(spaces: Sequence[np.ndarray], points: Sequence[np.ndarray], neighbors: Sequence[Neighbors]) -> np.ndarray:
-    """What the neighbours of points among the cells, by each modality, predict in each, ``(m, M, M)``."""
-    gains = np.empty((len(points[0]), len(spaces), len(spaces)), dtype=np.float32)
-    for target, (space, own) in enumerate(zip(spaces, points, strict=True)):
-        mean = space.mean(0)
+def _gains(features: Sequence[np.ndarray], queries: Sequence[np.ndarray], neighbors: Sequence[Neighbors]) -> np.ndarray:
+    """What the neighbours of query cells among the cells, by each modality, predict in each, ``(m, M, M)``."""
+    gains = np.empty((len(queries[0]), len(features), len(features)), dtype=np.float32)
+    for target, (known, own) in enumerate(zip(features, queries, strict=True)):
+        mean = known.mean(0)
         for source, near in enumerate(neighbors):
-            predicted = near.to_sparse() @ space / near.indices.shape[1]
+            predicted = near.to_sparse() @ known / near.indices.shape[1]
             gains[:, source, target] = np.einsum("ij,ij->i", own, predicted - mean)
     return gains

@@ -47,10 +47,10 @@ def column_slices(numbers: Sequence[int]) -> list[slice]:
     return [slice(*ends) for ends in pairwise(np.cumsum([0, *numbers]).tolist())]
 
 
-def center_and_scale(space: np.ndarray) -> tuple[np.ndarray, float]:
+def center_and_scale(points: np.ndarray) -> tuple[np.ndarray, float]:
     """Mean ``(d,)`` of points ``(n, d)``, and the factor that gives them unit mean square norm about it."""
-    center = space.mean(0)
-    return center, 1 / float(np.sqrt(((space - center) ** 2).sum(1).mean()))
+    center = points.mean(0)
+    return center, 1 / float(np.sqrt(((points - center) ** 2).sum(1).mean()))
 
 
 def log_normalize(block: np.ndarray, totals: np.ndarray, target: float) -> np.ndarray:
@@ -215,16 +215,9 @@ class CountFeatures:
 
     @classmethod
     def fit(cls, counts: sp.csr_array, totals: np.ndarray, n_components: int) -> Self:
-        """Find the components of counts ``(n, G)`` of the genes kept, in passes over blocks of cells.
+        """Find the components of counts ``(n, G)`` of the genes kept, with totals ``(n,)`` of each cell over all genes.
 
-        Parameters
-        ----------
-        counts
-            ``(n, G)`` counts of the genes kept.
-        totals
-            ``(n,)`` counts of each cell over all genes.
-        n_components
-            Number of components of each normalisation; fewer where the data support fewer.
+        Of each normalisation there are ``n_components``, fewer where the data support fewer.
         """
         target = float(np.median(totals))
         fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()

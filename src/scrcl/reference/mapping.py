@@ -1,6 +1,7 @@
 """How well new cells fit among those of a reference, over plain arrays."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from statsmodels.nonparametric.smoothers_lowess import lowess
@@ -32,16 +33,8 @@ class DistanceScale:
     excess: np.ndarray
 
     @classmethod
-    def fit(cls, signal: np.ndarray, distances: np.ndarray) -> "DistanceScale":
-        """Learn the scale.
-
-        Parameters
-        ----------
-        signal
-            ``(n,)`` strength of the signal of each cell of the reference, positive.
-        distances
-            ``(n,)`` its distance from its neighbours among the others.
-        """
+    def fit(cls, signal: np.ndarray, distances: np.ndarray) -> Self:
+        """Learn the scale from the signal ``(n,)`` of each cell, positive, and its distance ``(n,)`` from its neighbours."""
         x = np.log(np.maximum(signal, 1e-12))
         if len(x) < LEAST_CELLS or np.ptp(x) < 1e-6:
             mean, variance = np.full(len(x), distances.mean()), np.full(len(x), distances.var())

@@ -1,9 +1,9 @@
 """From sources to a reference: features, graphs and what ties cells to genes."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,7 +24,7 @@ from scrcl.utils.progress import begin
 from .agreement import Agreement, join, own_structure
 from .features import sample_cells
 from .modalities import KINDS, Modality
-from .reference import Reference, Tissue, joint_names
+from .reference import Reference, Tissue, joint_names, n_inputs, neighbor_features, side_by_side, split_features
 
 #: Agreement with every other modality below which a warning is given; noise has about 0.01.
 LEAST_AGREEMENT = 0.1
@@ -44,38 +44,8 @@ class Options:
     spatial: SpatialOptions = field(default_factory=SpatialOptions)
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """Graphs and coordinates that come with the data.
-
-    Attributes
-    ----------
-    graph
-        ``(n, n)`` cell graph of the user, or ``None``.
-    slices
-        Where the cells are in space, or ``None``.
-    spatial_graph
-        ``(n, n)`` spatial graph of the user, or ``None``.
-    """
-
-    graph: sp.csr_array | None = None
-    slices: Slices | None = None
-    spatial_graph: sp.csr_array | None = None
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What was prepared.
-
-    Attributes
-    ----------
-    reference
-        The cells, variables and graphs.
-    neighbors
-        The nearest neighbours that the cell graph was made of; ``None`` where it was not made of any.
-    network
-        What was found of the gene network; ``None`` without one.
-    """
+class Preparation(NamedTuple):
+    """What was prepared: the reference, the neighbours its cell graph was made of, if any, and what the gene network had."""
 
     reference: Reference
     neighbors: Neighbors | None
@@ -83,7 +53,13 @@ class Preparation:
 
 
 def prepare(
-    sources: Mapping[str, Source], options: Options, surroundings: Surroundings, n_hidden: int, where: str
+    sources: Mapping[str, Source],
+    options: Options,
+    n_hidden: int,
+    where: str,
+    graph: sp.csr_array | None = None,
+    slices: Slices | None = None,
+    spatial_graph: sp.csr_array | None = None,
 ) -> Preparation:
     """Build features and graphs.
 
@@ -93,12 +69,12 @@ def prepare(
         The data of each modality by its name.
     options
         What is to be prepared.
-    surroundings
-        Graphs and coordinates that come with the data.
     n_hidden
         Number of hidden units of the network, for the estimate of memory.
     where
         What the user calls the data, for messages.
+    graph, slices, spatial_graph
+        What comes with the data, if any: a cell graph ``(n, n)``, where the cells are in space, and a graph there.
 
     Raises
     ------
@@ -106,13 +82,11 @@ def prepare(
         If there are too few cells, nothing varies, or the gene network does not fit the genes.
     """
     n_cells = next(iter(sources.values())).n_cells
-    slices, joined = surroundings.slices, options.spatial.joined
     # The graph in space comes first, as it is quick and may be refused.
     spatial = None
     if slices is not None:
-        spatial = surroundings.spatial_graph
-        spatial = options.spatial.graph(slices) if spatial is None else symmetric_adjacency(spatial)
-    if spatial is None or joined:
+        spatial = options.spatial.graph(slices) if spatial_graph is None else symmetric_adjacency(spatial_graph)
+    if spatial is None or options.spatial.joined:
         _check_enough_cells(n_cells, options.n_neighbors, where)
     _warn_of_memory(sources, options, n_hidden, n_cells)
 
@@ -129,7 +103,7 @@ def prepare(
         by_modality.append(modality.features(sources[name]))
 
     begin("graph")
-    tissue, features = None, _side_by_side(by_modality)
+    tissue, features = None, side_by_side(by_modality)
     if slices is not None and spatial is not None:
         kept = np.concatenate([varying_in_space(spatial, part) for part in by_modality])
         tissue = Tissue(slices, features, kept, options.spatial)
@@ -139,9 +113,9 @@ def prepare(
     _warn_if_contradicting(list(modalities), agreement, shares)
 
     neighbors, adjacency = None, spatial
-    if adjacency is None or joined:
-        if surroundings.graph is not None:
-            similar = symmetric_adjacency(surroundings.graph)
+    if adjacency is None or options.spatial.joined:
+        if graph is not None:
+            similar = symmetric_adjacency(graph)
         else:
             points = near[0] if agreement is None else join(near, agreement.weights)
             neighbors = nearest_neighbors(points, options.n_neighbors)
@@ -149,16 +123,16 @@ def prepare(
         adjacency = similar if spatial is None else symmetric_adjacency(similar + spatial)
 
     gene_features = _gene_features(modalities, sources, by_modality, shares, options.n_components)
-    graph = None if network and options.gene_network_mode == "replace" else gene_graph(gene_features)
+    genes = None if network and options.gene_network_mode == "replace" else gene_graph(gene_features)
     if network:
-        graph = prior_gene_graph(network.similarity, gene_features, graph)
-    assert graph is not None  # unless a network takes its place
+        genes = prior_gene_graph(network.similarity, gene_features, genes)
+    assert genes is not None  # unless a network takes its place
     reference = Reference(
         modalities=modalities,
         features=features,
         adjacency=adjacency,
         gene_features=gene_features,
-        gene_graph=graph,
+        gene_graph=genes,
         n_neighbors=options.n_neighbors,
         agreement=agreement,
         tissue=tissue,
@@ -199,10 +173,6 @@ def _read_network(modalities: dict[str, Modality], options: Options) -> Network 
     return read_network(options.gene_network, genes, every)
 
 
-def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
-
-
 def _agreement(
     modalities: dict[str, Modality],
     by_modality: list[np.ndarray],
@@ -211,13 +181,7 @@ def _agreement(
     n_neighbors: int,
 ) -> tuple[Agreement | None, list[np.ndarray]]:
     """How far several modalities agree, and that by which neighbours are found in each."""
-    if tissue is None:
-        near = [modality.neighbor_features(own) for modality, own in zip(modalities.values(), by_modality, strict=True)]
-    else:
-        numbers = [own.shape[1] for own in by_modality]
-        kept = np.split(tissue.kept, np.cumsum(numbers)[:-1])
-        ends = np.cumsum([own.sum() for own in kept])[:-1]
-        near = [normalize(part) for part in np.split(features, ends, axis=1)]
+    near = neighbor_features(modalities, split_features(features, n_inputs(modalities, tissue)), tissue)
     if len(modalities) == 1:
         return None, near
     structure = [
@@ -251,18 +215,8 @@ def variable_features(
 ) -> np.ndarray:
     r"""Features ``(V, d)``, float32, of the variables of all modalities in one embedding: :math:`X^\top U_d`.
 
-    As the gene features of one modality, but with the left singular vectors ``U`` of all modalities side by side.
-
-    Parameters
-    ----------
-    expression
-        ``(n, V_m)`` values of the variables by modality.
-    linear
-        ``(n, d_m)`` centred features by modality.
-    shares
-        Mean weight of each modality.
-    n_features
-        Number of singular vectors; fewer where there are fewer.
+    As the gene features of one modality, but with the left singular vectors ``U`` of all modalities side by side: of their
+    centred features ``(n, d_m)``, linear in the values ``(n, V_m)``, weighed by the shares. There are at most ``n_features``.
     """
     cells = np.concatenate([np.sqrt(share) * part for share, part in zip(shares, linear, strict=True)], 1)
     cells = cells.astype(np.float64)

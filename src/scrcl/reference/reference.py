@@ -130,10 +130,7 @@ class Reference:
     @cached_property
     def n_inputs(self) -> list[int]:
         """Number of features of each modality."""
-        numbers = [modality.n_features for modality in self.modalities.values()]
-        if self.tissue is None:
-            return numbers
-        return [int(self.tissue.kept[part].sum()) for part in column_slices(numbers)]
+        return n_inputs(self.modalities, self.tissue)
 
     @property
     def weights(self) -> np.ndarray:
@@ -168,7 +165,7 @@ class Reference:
         """Features ``(m, D)`` of cells of sources, all or by number in any order, before any smoothing in space."""
         wanted, place = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
         found = [modality.features(sources[name], wanted) for name, modality in self.modalities.items()]
-        return (found[0] if len(found) == 1 else np.concatenate(found, 1))[place]
+        return side_by_side(found)[place]
 
     @cached_property
     def propagation(self) -> sp.csr_array:
@@ -228,17 +225,14 @@ class Reference:
 
     def _neighbor_features_of(self, features: np.ndarray) -> list[np.ndarray]:
         """That by which neighbours of cells with features ``(m, d)`` are found in each modality."""
-        parts = zip(self.modalities.values(), self._parts(features), strict=True)
-        if self.tissue is not None:
-            return [normalize(part) for _, part in parts]
-        return [modality.neighbor_features(part) for modality, part in parts]
+        return neighbor_features(self.modalities, self._parts(features), self.tissue)
 
     def _joined(self, by_modality: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
         """One modality as it is; several, at unit length, side by side and weighted."""
         return by_modality[0] if len(by_modality) == 1 else join(by_modality, weights)
 
     def _parts(self, features: np.ndarray) -> list[np.ndarray]:
-        return [features[:, part] for part in column_slices(self.n_inputs)]
+        return split_features(features, self.n_inputs)
 
     # ------------------------------------------------------------ query cells
 
@@ -325,6 +319,31 @@ class Reference:
             agreement=None if agreement is None or len(modalities) == 1 else Agreement.from_dict(agreement),
             tissue=None if tissue is None else Tissue.from_dict(tissue),
         )
+
+
+def n_inputs(modalities: Mapping[str, Modality], tissue: Tissue | None) -> list[int]:
+    """Number of features of each modality that are read: in space, those that vary there."""
+    numbers = [modality.n_features for modality in modalities.values()]
+    return numbers if tissue is None else [int(tissue.kept[part].sum()) for part in column_slices(numbers)]
+
+
+def neighbor_features(
+    modalities: Mapping[str, Modality], parts: Sequence[np.ndarray], tissue: Tissue | None
+) -> list[np.ndarray]:
+    """That by which neighbours are found in each modality, of its features ``(n, d_m)``."""
+    if tissue is not None:
+        return [normalize(part) for part in parts]
+    return [modality.neighbor_features(part) for modality, part in zip(modalities.values(), parts, strict=True)]
+
+
+def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Features ``(n, d_m)`` of modalities in one array; no copy of a single one."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+
+
+def split_features(features: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
+    """The inverse of :func:`side_by_side`, of modalities with so many features."""
+    return [features[:, part] for part in column_slices(numbers)]
 
 
 def joint_names(variables: dict[str, pd.Index]) -> pd.Index:

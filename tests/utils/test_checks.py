@@ -1,0 +1,82 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scrcl.utils.checks import as_features, as_rows, check_at_least, check_genes, check_groups, match_genes
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [
+        ([2, 0, 2], [2, 0, 2]),
+        ([-1, -4], [3, 0]),
+        (1, [1]),
+        ([True, False, False, True], [0, 3]),
+        ([], []),
+        (np.array([3], dtype=np.uint8), [3]),
+    ],
+)
+def test_rows_of_four_cells(asked, rows):
+    np.testing.assert_array_equal(as_rows(asked, 4), rows)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [([4], "only 4 cells"), ([-5], "only 4 cells"), ([True] * 3, "mask of length 3"), ([0.0], "whole numbers")],
+)
+def test_rows_that_are_none(asked, message):
+    with pytest.raises(ValueError, match=message):
+        as_rows(asked, 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "lowest", "fine"),
+    [(1, 1, True), (np.int32(2), 1, True), (0, 1, False), (1.0, 1, False), (True, 1, False), ("1", 1, False)]
+    + [(0.0, 0.0, True), (3, 0.0, True), (np.nan, 0.0, False), (np.inf, 0.0, False), (-1e-9, 0.0, False)],
+)
+def test_numbers_from_a_lowest_on(value, lowest, fine):
+    if fine:
+        check_at_least(value, lowest, "n")
+    else:
+        wanted = "a whole number" if isinstance(lowest, int) else "a number"
+        with pytest.raises(ValueError, match=re.escape(f"n must be {wanted} of at least {lowest}, not {value!r}.")):
+            check_at_least(value, lowest, "n")
+
+
+def test_genes_are_matched_up_to_a_tenth():
+    present = pd.Index([f"g{i}" for i in range(9)])
+    columns, missing = match_genes(present, pd.Index([*present[::-1], "x"]))
+    np.testing.assert_array_equal(columns, [*range(8, -1, -1), -1])
+    assert list(missing) == ["x"]
+    with pytest.raises(ValueError, match=r"2 of the 11 genes .* \(e\.g\. 'x'; the data have 'g0'\)"):
+        match_genes(present, pd.Index([*present, "x", "y"]))
+    with pytest.raises(ValueError, match="'g0'"):
+        match_genes(pd.Index(["g0", "g0"]), present)
+
+
+def test_genes_by_name():
+    kept, every = pd.Index(["CD4", "LYZ"]), pd.Index(["CD4", "LYZ", "NKG7"])
+    np.testing.assert_array_equal(check_genes(["LYZ", "CD4"], kept, every), [1, 0])
+    np.testing.assert_array_equal(check_genes("LYZ", kept, every), [1])
+    for wrong, message in (("NKG7", "not among the 2"), ("lyz", "Did you mean 'LYZ'"), ("foo", "names like 'CD4'")):
+        with pytest.raises(KeyError, match=message):
+            check_genes(wrong, kept, every)
+
+
+def test_groups_by_name():
+    assert check_groups("b", ["a", "b"], "key") == ["b"]
+    assert check_groups([1, "a"], ["a", "1"], "key") == ["1", "a"]
+    with pytest.raises(KeyError, match="'c' is not in groupby='key'. Present: 'a', 'b'"):
+        check_groups(["a", "c"], ["a", "b"], "key")
+
+
+def test_given_features_keep_their_values():
+    values = np.arange(6.0).reshape(3, 2)
+    found = as_features(np.asfortranarray(values), "X")
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, values)
+    with pytest.raises(ValueError, match="two-dimensional"):
+        as_features(values[0], "X")
