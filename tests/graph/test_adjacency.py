@@ -26,7 +26,7 @@ def test_normalized_adjacency_against_the_dense_formula():
     np.testing.assert_allclose(normalized_adjacency(graph).toarray(), scale @ looped @ scale, rtol=1e-6)
 
 
-def test_attached_cells_receive_and_send_nothing():
+def test_query_cells_receive_and_send_nothing():
     """A new cell gets the weights of one that had joined, from the degrees of the graph as it is."""
     line = np.array([[0.0], [1.0], [3.0], [6.0], [10.0]], dtype=np.float32)
     adjacency = symmetric_adjacency(nearest_neighbors(line, 1).to_sparse())

@@ -9,7 +9,7 @@ Notation: ``n`` cells, ``G`` genes, ``p = 2 c`` refined coordinates, ``K`` group
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,10 @@ class GeneMap:
         kept = sp.csr_array((values.ravel(), genes.ravel(), starts), shape=(len(positions), n_genes))
         kept.eliminate_zeros()
         return kept
+
+    def to_dict(self) -> dict[str, Any]:
+        """The map as plain arrays."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import logging
 import os
 import tempfile
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -82,7 +81,7 @@ class SavingMixin(MarkersMixin):
         if not self.is_trained_ or self.refinement_trained_ is False:
             return None
         try:
-            return asdict(self._fitted_gene_map())
+            return self._fitted_gene_map().to_dict()
         except (ValueError, KeyError) as error:
             logger.info(f"The model is saved without the map of its genes: {error}")
             return None

@@ -3,7 +3,7 @@
 Weighted-nearest-neighbour analysis (Hao et al., Cell 2021) weighs a modality by how well its neighbours predict the
 profile of the cell in it, relative to the neighbours by another. A modality of noise then keeps a large weight, as its
 neighbours were chosen for being near in that same noise, and one whose cells were permuted even gains, as no other
-predicts it. Here a modality is judged by what its neighbours predict in the *others*, and in one half of its own
+predicts it. Here a modality counts by what its neighbours predict in the *others*, and in one half of its own
 features from the other half: by nothing that took part in choosing them.
 
 Notation: ``n`` cells, ``M`` modalities, ``s_m`` features of modality ``m``; all rows have unit length.
@@ -21,8 +21,8 @@ from scrcl.graph.neighbors import Neighbors, nearest_neighbors
 
 #: Added to all agreements, so that weights are positive, and equal where nothing agrees with anything.
 LEAST_TRUST = 0.01
-#: Cells on which the structure of a modality is judged, if there are more.
-MAX_JUDGED_CELLS = 5_000
+#: Cells on which the structure of a modality is measured, if there are more.
+STRUCTURE_CELLS = 5_000
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def own_structure(features: Sequence[np.ndarray], n_neighbors: int) -> float:
 
     Of several arrays ``(n, d_i)``, none with two columns of the same values, the one with most structure counts.
     """
-    rows = np.random.default_rng(0).permutation(len(features[0]))[:MAX_JUDGED_CELLS]
+    rows = np.random.default_rng(0).permutation(len(features[0]))[:STRUCTURE_CELLS]
     found = [0.0]
     for columns in features:
         halves = [normalize(columns[rows, half::2]) for half in (0, 1) if columns.shape[1] > 1]
