@@ -87,12 +87,12 @@ def name_groups(
     sizes = np.array([len(markers.columns) for markers in lists])
     shares = np.array([len(markers.columns) / markers.n_genes for markers in lists])
 
-    def score_lists(columns: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def scored(columns: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         mean = np.stack([scores[:, genes].mean(1) for genes in columns], 1)
         support = np.stack([up[:, genes].mean(1) for genes in columns], 1) * shares
         return (mean - center) / deviation * np.sqrt(sizes), support
 
-    score, support = score_lists([markers.columns for markers in lists])
+    score, support = scored([markers.columns for markers in lists])
     pvalue, threshold = np.empty_like(score), np.empty_like(score)
     for size in np.unique(sizes):
         if size == 1:
@@ -112,5 +112,5 @@ def name_groups(
     choice = choose(score, support)
     agree = np.zeros(n_groups)
     for _ in range(n_samples):
-        agree += choose(*score_lists([rng.choice(markers.columns, len(markers.columns)) for markers in lists])) == choice
+        agree += choose(*scored([rng.choice(markers.columns, len(markers.columns)) for markers in lists])) == choice
     return Naming(score, support, np.minimum(pvalue * len(lists), 1), choice, agree / n_samples)
