@@ -1,9 +1,17 @@
+import shutil
+from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import matplotlib.pyplot as plt
+import mudata
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib import matplotlib_fname
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.testing.compare import compare_images
 
 import scrcl
 
@@ -37,9 +45,13 @@ def test_history(result):
 def test_n_clusters(result):
     estimate = result[0].estimate_n_clusters()
     ax = scrcl.pl.n_clusters(estimate)
-    labels = ax.get_legend_handles_labels()[1]
-    assert f"estimate: {estimate.best}" in labels
-    np.testing.assert_allclose(np.asarray(ax.get_lines()[0].get_ydata()), estimate.curve["distance"])
+    assert ax.get_title().startswith(f"{estimate.best} clusters")
+    assert [bar.get_height() for bar in ax.containers[0]] == list(estimate.curve["votes"])
+    # What has no common unit has no common axis.
+    others = [panel for panel in ax.get_figure(root=True).axes if panel is not ax]
+    assert [panel.get_ylabel() for panel in others] == list(estimate.curve.columns.drop("votes"))
+    for panel in others:
+        np.testing.assert_allclose(np.asarray(panel.get_lines()[0].get_ydata()), estimate.curve[panel.get_ylabel()])
 
 
 def test_history_of_an_untrained_model(adata):
@@ -69,10 +81,162 @@ def test_umap_follows_the_latent_representation(result):
 
 
 def test_umap_is_reproducible(result):
-    from scrcl.pl._plots import umap_coordinates
+    from scrcl.pl._maps import umap_coordinates
 
     latent = result[1].obsm["X_scrcl"]
     np.testing.assert_array_equal(umap_coordinates(latent), umap_coordinates(latent))
+
+
+def drawn_values(ax):
+    return np.asarray(ax.collections[0].get_array())
+
+
+def test_umap_of_genes(result):
+    """As in scanpy: values of a gene, from a layer or from raw, and several panels."""
+    _, adata = result
+    expected = np.sort(adata[:, "gene3"].X.toarray().ravel())
+    np.testing.assert_allclose(np.sort(drawn_values(scrcl.pl.umap(adata, color="gene3"))), expected)
+    adata.layers["twice"] = adata.X * 2
+    np.testing.assert_allclose(np.sort(drawn_values(scrcl.pl.umap(adata, color="gene3", layer="twice"))), 2 * expected)
+    several = scrcl.pl.umap(adata, color=["scrcl", "gene3", "cell_type"])
+    assert [ax.get_title() for ax in several] == ["scrcl", "gene3", "cell_type"]
+    np.testing.assert_allclose(np.sort(drawn_values(several[1])), expected)
+    assert len(scrcl.pl.umap(adata, color=["gene3"])) == 1
+    with pytest.raises(ValueError, match="ax is for one panel, but there are 2"):
+        scrcl.pl.umap(adata, color=["scrcl", "gene3"], ax=plt.subplots()[1])
+    with pytest.raises(KeyError, match="color='Foo' is not in adata.obs, and is no name of a gene"):
+        scrcl.pl.umap(adata, color=["scrcl", "Foo"])
+
+
+def test_umap_of_several_modalities(result):
+    _, adata = result
+    mdata = mudata.MuData({"rna": adata, "prot": adata[:, :5].copy()})
+    mdata.obsm["X_scrcl"], mdata.obs["scrcl"] = adata.obsm["X_scrcl"], adata.obs["scrcl"]
+    axes = scrcl.pl.umap(mdata, color=["scrcl", "rna:gene3"])
+    np.testing.assert_allclose(np.sort(drawn_values(axes[1])), np.sort(adata[:, "gene3"].X.toarray().ravel()))
+    assert mdata.obsm["X_scrcl_umap"].shape == (150, 2)
+
+
+class TestSpatial:
+    """The map of the tissue, as squidpy draws it."""
+
+    @pytest.fixture(autouse=True)
+    def close(self):
+        yield
+        plt.close("all")
+
+    def test_the_second_coordinate_points_down(self):
+        adata = tissue()
+        ax = scrcl.pl.spatial(adata, color="kind", sample_key="slice")[0]
+        bottom, top = ax.get_ylim()
+        assert bottom > top
+
+    def test_one_panel_for_each_slice_and_color(self):
+        adata = tissue()
+        axes = scrcl.pl.spatial(adata, color="kind", sample_key="slice")
+        assert [ax.get_title() for ax in axes] == ["a", "b"]
+        for ax, name in zip(axes, "ab", strict=True):
+            of_slice = adata.obsm["spatial"][adata.obs["slice"] == name]
+            np.testing.assert_allclose(np.sort(ax.collections[0].get_offsets(), 0), np.sort(of_slice, 0))
+        # The last slice has the legend, with the kinds of all of them.
+        assert [ax.get_legend() is None for ax in axes] == [True, False]
+        assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["x", "y", "z"]
+        several = scrcl.pl.spatial(adata, color=["kind", "gene0"], sample_key="slice")
+        assert [ax.get_title() for ax in several] == ["kind, a", "kind, b", "gene0, a", "gene0, b"]
+        assert several[2].collections[0].get_clim() == several[3].collections[0].get_clim()
+        with pytest.raises(ValueError, match="ax is for one panel, but there are 2"):
+            scrcl.pl.spatial(adata, color="kind", sample_key="slice", ax=plt.subplots()[1])
+
+    def test_the_slices_of_the_model_are_known(self):
+        adata = tissue()
+        adata.uns["scrcl"] = {"spatial_key": "spatial", "sample_key": "slice"}
+        assert len(scrcl.pl.spatial(adata, color="kind")) == 2
+        assert isinstance(scrcl.pl.spatial(adata[adata.obs["slice"] == "a"], color="kind"), Axes)
+
+    def test_kinds_have_the_same_color_in_all_slices(self):
+        adata = tissue()
+        axes = scrcl.pl.spatial(adata, color="kind", sample_key="slice")
+        colors = dict(zip("xyz", adata.uns["kind_colors"], strict=True))
+        for ax, name in zip(axes, "ab", strict=True):
+            cells = adata[adata.obs["slice"] == name]
+            places = {tuple(place): kind for place, kind in zip(cells.obsm["spatial"], cells.obs["kind"], strict=True)}
+            for place, color in zip(ax.collections[0].get_offsets(), ax.collections[0].get_facecolors(), strict=True):
+                assert to_hex(color) == colors[places[tuple(place)]].lower()
+
+    def test_the_image_of_the_tissue(self):
+        adata = tissue()
+        adata.uns["spatial"] = {"a": library(0.0), "b": library(0.5)}
+        for ax, shade in zip(scrcl.pl.spatial(adata, color="kind", sample_key="slice"), (0.0, 0.5), strict=True):
+            image = np.asarray(ax.images[0].get_array())
+            assert image[0, 0, 0] == shade
+            assert ax.get_ylim() == (29.5, -0.5)
+        # Spots are where they are in the image, and as large.
+        first = scrcl.pl.spatial(adata[adata.obs["slice"] == "a"], color="kind", sample_key="slice")
+        assert isinstance(first, Axes)
+        np.testing.assert_allclose(first.dataLim.extents[:2], [-0.5, -0.5])
+        with pytest.raises(ValueError, match=r"images of 2 slices, 'a', 'b'.*sample_key="):
+            scrcl.pl.spatial(adata, color="kind")
+
+
+def tissue():
+    """Two slices of a grid; the second lacks a kind."""
+    y, x = np.divmod(np.arange(60), 6)
+    kind = np.where(x + y < 5, "x", np.where(y < 6, "y", "z"))
+    kind[30:] = np.where(kind[30:] == "y", "z", kind[30:])
+    adata = ad.AnnData(
+        np.arange(120, dtype=np.float32).reshape(60, 2),
+        obs=pd.DataFrame(
+            {"kind": pd.Categorical(kind), "slice": ["a"] * 30 + ["b"] * 30}, index=np.arange(60).astype(str)
+        ),
+        var=pd.DataFrame(index=["gene0", "gene1"]),
+    )
+    adata.obsm["spatial"] = np.stack([x, y % 5], 1) * 100.0 + 50
+    return adata
+
+
+def library(shade):
+    image = np.full((30, 35, 3), shade)
+    image[:10, :15] = [0.8, 0.8, 1.0]
+    image[0, 0] = shade
+    return {
+        "images": {"hires": image},
+        "scalefactors": {"tissue_hires_scalef": 0.05, "spot_diameter_fullres": 60.0},
+    }
+
+
+def evidence():
+    curve = pd.DataFrame(
+        {
+            "votes": [0, 0, 1, 3, 2, 0],
+            "distance": [np.nan, 1.4, 1.1, 0.6, 0.2, 0.1],
+            "agreement": [1, 1, 0.9, 0.95, 0.7, 0.6],
+        },
+        index=pd.Index(range(1, 7), name="n_clusters"),
+    )
+    return scrcl.NumberOfClusters(4, [5, 3], curve)
+
+
+def slices_on_images():
+    adata = tissue()
+    adata.uns["spatial"] = {"a": library(0.9), "b": library(0.7)}
+    return scrcl.pl.spatial(adata, color="kind", sample_key="slice")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [("n_clusters", lambda: scrcl.pl.n_clusters(evidence())), ("spatial", slices_on_images)],
+)
+def test_images(name, draw, tmp_path):
+    """What is drawn looks as the picture that was looked at; fonts and smoothing of edges may differ.
+
+    A change that is meant: look at the new picture, whose place the message tells, and put it in ``tests/images``.
+    """
+    with plt.rc_context(fname=matplotlib_fname(), rc={"savefig.dpi": 50}):
+        figure = draw().get_figure(root=True)
+        figure.savefig(tmp_path / f"{name}.png")
+    shutil.copyfile(Path(__file__).parent / "images" / f"{name}.png", tmp_path / f"{name}-expected.png")
+    different = compare_images(str(tmp_path / f"{name}-expected.png"), str(tmp_path / f"{name}.png"), tol=12)
+    assert different is None, different
 
 
 def test_cluster_sizes(result):
@@ -138,6 +302,25 @@ class TestGenes:
         np.testing.assert_allclose([bar.get_width() for bar in ax.patches], best["score"])
         intervals = np.array([segment[:, 0] for segment in ax.collections[0].get_segments()])
         np.testing.assert_allclose(intervals, best[["score_low", "score_high"]])
+
+    @pytest.mark.parametrize(
+        ("group", "title"), [("1", "marker genes of cluster 1"), ("B cells", "marker genes: B cells")]
+    )
+    def test_title_of_the_bars(self, marked, group, title):
+        _, markers = marked
+        assert scrcl.pl.marker_bars(markers.assign(group=group), group).get_title() == title
+
+    def test_labels_of_small_groups_do_not_overlap(self):
+        adata = simulate(n_cells=300)
+        adata.obs["part"] = pd.Categorical(["large"] * 270 + list(np.repeat([f"small{i}" for i in range(6)], 5)))
+        model = build(adata, epochs=5)
+        markers = model.get_marker_genes(groupby="part", n_permutations=0)
+        figure: Any = scrcl.pl.associations_heatmap(model, markers, "part", n_genes=2).get_figure(root=True)
+        figure.canvas.draw()
+        ax = next(ax for ax in figure.axes if ax.get_ylabel() == "part")
+        boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["large", *(f"small{i}" for i in range(6))]
+        assert all(above.y0 >= below.y1 for above, below in zip(boxes[:-1], boxes[1:], strict=True))
 
     def test_map_of_the_gene_embedding(self, marked):
         model, _ = marked

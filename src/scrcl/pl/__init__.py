@@ -1,7 +1,8 @@
 """Plots."""
 
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
-from ._plots import cluster_sizes, history, n_clusters, spatial, umap
+from ._maps import spatial, umap
+from ._plots import cluster_sizes, history, n_clusters
 
 __all__ = [
     "associations_heatmap",

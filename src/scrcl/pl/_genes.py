@@ -8,11 +8,13 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
+from sklearn.isotonic import isotonic_regression
 from sklearn.preprocessing import normalize
 
 from scrcl.utils.checks import check_at_least, check_genes, check_groups, check_key
 
-from ._plots import _axes, umap_coordinates
+from ._maps import umap_coordinates
+from ._plots import _axes
 
 #: Cells that a heat map shows; of more, a random part.
 MAX_CELLS = 2000
@@ -106,7 +108,10 @@ def associations_heatmap(
     cells.obs[groupby] = pd.Categorical(adata.obs[groupby].iloc[rows]).remove_unused_categories()
     limit = float(np.quantile(np.abs(found.to_numpy()), 0.99))
     options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "show_gene_labels": True, **kwargs}
-    return sc.pl.heatmap(cells, shown, groupby, show=False, **options)["heatmap_ax"]
+    axes = sc.pl.heatmap(cells, shown, groupby, show=False, **options)
+    if not options.get("swap_axes"):
+        _spread_labels(axes["groupby_ax"], len(cells))
+    return axes["heatmap_ax"]
 
 
 def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes | None = None) -> Axes:
@@ -143,7 +148,7 @@ def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes |
     margin = best["score_high"].to_numpy() - best["score"].to_numpy()
     ax.barh(best["gene"], best["score"], xerr=margin, color="#4c78a8", error_kw={"lw": 1, "capsize": 2})
     ax.invert_yaxis()
-    ax.set(xlabel="association with the group less that with other cells (s.d.)", title=group)
+    ax.set(xlabel="association with the group less that with other cells (s.d.)", title=_title(group))
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -189,6 +194,33 @@ def gene_modules(
         ax.annotate(reference.genes[column], points[column], fontsize=8, xytext=(3, 3), textcoords="offset points")
         ax.plot(*points[column], "o", mfc="none", mec="black", ms=4)
     return ax
+
+
+def _spread_labels(ax: Axes, n_cells: int) -> None:
+    """Move the labels of groups apart, as little as is needed, and tie those that moved to their groups."""
+    centers, labels = ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()]
+    height = ax.get_window_extent().height / ax.figure.dpi * 72
+    size = ax.get_yticklabels()[0].get_size()
+    gap = min(1.25 * size / height, 1 / len(centers)) * n_cells
+    offsets = gap * np.arange(len(centers))
+    # The nearest positions that are so far from one another are an isotonic regression.
+    places = isotonic_regression(centers - offsets, y_min=gap / 2, y_max=n_cells - gap / 2 - offsets[-1]) + offsets
+    ax.set_yticks(places, labels)
+    ax.tick_params(axis="y", pad=12)
+    width = ax.get_window_extent().width / ax.figure.dpi * 72
+    ax.plot(
+        np.array([[-1.0, -10.0]] * len(places)).T / width,
+        np.stack([centers, places]),
+        transform=ax.get_yaxis_transform(),
+        color="0.4",
+        lw=0.6,
+        clip_on=False,
+    )
+
+
+def _title(group: str) -> str:
+    """Of a cluster, which goes by its number, and of a group that has a name."""
+    return f"marker genes of cluster {group}" if group.isdecimal() else f"marker genes: {group}"
 
 
 def _check_table(markers: pd.DataFrame, *columns: str) -> None:

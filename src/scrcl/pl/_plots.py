@@ -1,22 +1,21 @@
 """Plots of training and of what the model found."""
 
-import warnings
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from mudata import MuData
 
 from scrcl.cluster.number import NumberOfClusters
-from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
+
+#: Colours of the number that is chosen, of those that come next, and of the others.
+CHOSEN, POSSIBLE, OTHER = "#2f5d8c", "#9dbbd9", "0.85"
 
 
 def history(model: Any, ax: Axes | None = None) -> Axes:
@@ -57,131 +56,60 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
 
 
 def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
-    """Plot the evidence for each number of clusters.
+    """Plot the evidence for each number of clusters: the votes, and below them all else, each on its own scale.
+
+    The estimate is dark, and the numbers that come next are lighter.
 
     Parameters
     ----------
     estimate
         What :meth:`scrcl.SCRCL.estimate_n_clusters` returned.
     ax
-        Axes to draw on; new ones by default.
+        Axes whose place the plot takes; new ones by default.
 
     Returns
     -------
-    The axes.
+    The axes of the votes.
+
+    Raises
+    ------
+    ValueError
+        If ``ax`` is not in a grid, as those of :func:`matplotlib.pyplot.subplots` are.
     """
     ax = _axes(ax)
-    curve = estimate.curve
-    ax.bar(curve.index, curve["votes"] / max(curve["votes"].max(), 1), color="0.85", label="votes")
-    ax.plot(curve.index, curve["distance"], marker=".", label="distance of the next two")
-    ax.plot(curve.index, curve["agreement"], marker=".", label="agreement")
-    ax.axvline(estimate.best, color="0.3", ls=":", label=f"estimate: {estimate.best}")
-    ax.set(xlabel="number of clusters", ylabel="evidence", ylim=(0, None))
+    curve, best = estimate.curve, estimate.best
+    votes = curve["votes"]
+    colors = {best: CHOSEN, **dict.fromkeys(estimate.runner_ups, POSSIBLE)}
+    ax.bar(curve.index, votes, color=[colors.get(number, OTHER) for number in curve.index])
+    next_best = ", ".join(map(str, estimate.runner_ups))
+    ax.set(title=f"{best} clusters" + (f" (or {next_best})" if next_best else ""), ylabel="votes")
+    ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    others = list(curve.columns.drop("votes"))
+    place = ax.get_subplotspec()
+    if place is None:
+        raise ValueError("ax has no place in a grid, which could be divided. Take one of `plt.subplots()`.")
+    places = place.subgridspec(1 + len(others), 1, height_ratios=[1.5, *[1] * len(others)])
+    ax.set_subplotspec(places[0])
+    panels = [ax]
+    for number, column in enumerate(others):
+        panel = ax.figure.add_subplot(places[1 + number], sharex=ax)
+        panel.plot(curve.index, curve[column], color="0.55", lw=1.2, marker=".")
+        panel.plot([best], curve.loc[[best], column], "o", color=CHOSEN)
+        panel.set_ylabel(str(column).replace("_", " "))
+        panel.yaxis.set_major_locator(MaxNLocator(3))
+        panels.append(panel)
+    for panel in panels:
+        panel.axvspan(best - 0.5, best + 0.5, color=CHOSEN, alpha=0.12, lw=0, zorder=0)
+        panel.tick_params(labelbottom=panel is panels[-1])
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("number of clusters")
+    ax.figure.align_ylabels(panels)
+    ax.set_xlim(curve.index[0] - 0.6, curve.index[-1] + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(frameon=False)
     return ax
 
 
-def umap(
-    adata: AnnData, color: str = keys.CLUSTERS_KEY, basis: str = keys.LATENT_KEY, ax: Axes | None = None, **kwargs: Any
-) -> Axes:
-    """Plot a UMAP of the latent space.
-
-    The map is computed on the first call, kept in ``adata.obsm["X_scrcl_umap"]``, and computed anew when the latent
-    representation has changed.
-
-    Parameters
-    ----------
-    adata
-        Data with the latent representation.
-    color
-        Key of ``adata.obs`` to colour cells by.
-    basis
-        Key of ``adata.obsm`` of the latent representation.
-    ax
-        Axes to draw on; new ones by default.
-    **kwargs
-        Passed to :func:`scanpy.pl.embedding`.
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    KeyError
-        If ``color`` or ``basis`` is missing.
-    """
-    check_key(color, adata.obs, "color", "adata.obs")
-    check_key(basis, adata.obsm, "basis", "adata.obsm")
-    latent = np.ascontiguousarray(adata.obsm[basis])
-    source = zlib.crc32(latent.tobytes())
-    if keys.UMAP_KEY not in adata.obsm or adata.uns.get(keys.UMAP_SOURCE_KEY) != source:
-        adata.obsm[keys.UMAP_KEY] = umap_coordinates(latent)
-        adata.uns[keys.UMAP_SOURCE_KEY] = source
-    return _embedding(adata, keys.UMAP_KEY, color, ax, kwargs)
-
-
-def spatial(
-    adata: AnnData, color: str = keys.CLUSTERS_KEY, spatial_key: str = "spatial", ax: Axes | None = None, **kwargs: Any
-) -> Axes:
-    """Plot a map of the cells of a slice.
-
-    Parameters
-    ----------
-    adata
-        Cells of one slice; of several, take one: ``adata[adata.obs["slice"] == "a"]``.
-    color
-        Key of ``adata.obs``, or name of a gene, to colour cells by.
-    spatial_key
-        Key of ``adata.obsm`` of the coordinates, of which the first two are drawn, on the same scale. In images the second
-        one points down: ``ax.invert_yaxis()``.
-    ax
-        Axes to draw on; new ones by default.
-    **kwargs
-        Passed to :func:`scanpy.pl.embedding`, such as ``size``.
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    KeyError
-        If ``color`` or ``spatial_key`` is missing.
-    """
-    if color not in adata.var_names:
-        check_key(color, adata.obs, "color", "adata.obs")
-    check_key(spatial_key, adata.obsm, "spatial_key", "adata.obsm")
-    ax = _embedding(adata, spatial_key, color, ax, kwargs)
-    ax.set_aspect("equal")
-    return ax
-
-
-def _embedding(adata: AnnData, basis: str, color: str, ax: Axes | None, options: dict[str, Any]) -> Axes:
-    """Draw cells by the coordinates in ``obsm[basis]``; the options of the user come before the defaults."""
-    defaults = {"show": False, "ax": _axes(ax), "frameon": False, "title": color}
-    return sc.pl.embedding(adata, basis, color=color, **{**defaults, **options})
-
-
-def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Two-dimensional UMAP coordinates ``(n, 2)`` of a latent representation ``(n, d)``, float32."""
-    from umap import UMAP
-
-    n_neighbors = min(15, len(latent) - 1)
-    found = nearest_neighbors(latent, n_neighbors)
-    itself = np.arange(len(latent))[:, None]
-    # UMAP counts a point as its own nearest neighbour.
-    indices = np.concatenate([itself, found.indices], 1)
-    distances = np.concatenate([np.zeros_like(itself, dtype=np.float32), found.distances], 1)
-    mapper = UMAP(n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1, precomputed_knn=(indices, distances, None))
-    with warnings.catch_warnings():
-        # New points will not be mapped, so that UMAP's search index is not missed.
-        warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)
-        return mapper.fit_transform(latent).astype(np.float32)
-
-
-def cluster_sizes(adata: AnnData, key: str = keys.CLUSTERS_KEY, ax: Axes | None = None) -> Axes:
+def cluster_sizes(adata: AnnData | MuData, key: str = keys.CLUSTERS_KEY, ax: Axes | None = None) -> Axes:
     """Plot the number of cells in each cluster.
 
     Parameters
