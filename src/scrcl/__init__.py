@@ -1,12 +1,37 @@
 """Cell types and the genes that tell them apart, found without labels: scRCL on scvi-tools."""
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from . import datasets, pl
-from .cluster.number import NumberOfClusters
-from .data.spatialdata import from_spatialdata
-from .model.scrcl import SCRCL
+if TYPE_CHECKING:
+    from . import datasets, pl
+    from .cluster.number import NumberOfClusters
+    from .data.spatialdata import from_spatialdata
+    from .model.scrcl import SCRCL
 
 __all__ = ["SCRCL", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
 
 __version__ = version("scrcl")
+
+#: Where what is public is, imported when it is first asked for: PyTorch and scanpy take seconds.
+_MODULES = {
+    "SCRCL": "scrcl.model.scrcl",
+    "NumberOfClusters": "scrcl.cluster.number",
+    "from_spatialdata": "scrcl.data.spatialdata",
+    "datasets": "scrcl.datasets",
+    "pl": "scrcl.pl",
+}
+
+if not TYPE_CHECKING:  # or type checkers would believe that everything is there
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(_MODULES[name])
+        found = globals()[name] = getattr(module, name, module)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

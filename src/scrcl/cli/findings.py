@@ -1,0 +1,202 @@
+"""What a run found, and what is uncertain of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from scrcl.cluster.number import NumberOfClusters
+from scrcl.utils import keys
+
+#: Marker genes that are named for each cluster.
+N_MARKERS = 8
+#: A cell below is uncertain: it is as likely in another cluster.
+CERTAIN = 0.5
+#: A cluster with fewer cells is said to be small.
+FEW_CELLS = 20
+#: A cluster of which a larger share is uncertain is named.
+MANY_UNCERTAIN = 0.2
+
+
+@dataclass
+class Cluster:
+    """A cluster: how large, how certain, and by what it is told.
+
+    Attributes
+    ----------
+    name, cells, share
+        Its name, and its number and share of all cells.
+    confidence, uncertain
+        Mean probability that its cells belong to it, and the share of its cells with less than one half; ``None`` where
+        the way of clustering has none.
+    next, next_probability
+        The cluster that its cells go to otherwise, and the mean probability of that.
+    markers
+        Its best marker genes: up by the 95 % interval, and p-value adjusted below 5 %; ``None`` where none were sought.
+    """
+
+    name: str
+    cells: int
+    share: float
+    confidence: float | None = None
+    uncertain: float | None = None
+    next: str | None = None
+    next_probability: float | None = None
+    markers: list[str] | None = None
+
+
+@dataclass
+class Agreement:
+    """How clusters agree with a published annotation."""
+
+    adjusted_rand_index: float
+    normalized_mutual_information: float
+    types: dict[str, dict[str, float]]
+
+
+@dataclass
+class Findings:
+    """All that is reported of a run, in whatever form."""
+
+    command: str
+    input: str
+    clusters: list[Cluster]
+    n_clusters_given: bool
+    estimate: NumberOfClusters | None
+    versions: dict[str, str]
+    parameters: dict[str, Any]
+    seed: int
+    sizes: dict[str, int]
+    seconds: dict[str, float]
+    outputs: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    agreement: Agreement | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """In plain containers."""
+        found = {name: value for name, value in vars(self).items() if name != "estimate"}
+        found["clusters"] = [vars(cluster) for cluster in self.clusters]
+        found["agreement"] = None if self.agreement is None else vars(self.agreement)
+        if self.estimate is not None:
+            curve = self.estimate.curve.astype(object).where(self.estimate.curve.notna(), None)
+            found["n_clusters_estimate"] = {
+                "best": self.estimate.best,
+                "runner_ups": self.estimate.runner_ups,
+                "curve": curve.reset_index().to_dict("list"),
+            }
+        return found
+
+    def print(self, console: Console) -> None:
+        """As tables."""
+        table = Table(title=f"{self.sizes['cells']:,} cells, {len(self.clusters)} clusters")
+        for column in ("cluster", "cells", "share"):
+            table.add_column(column, justify="right")
+        for cluster in self.clusters:
+            table.add_row(cluster.name, f"{cluster.cells:,}", f"{cluster.share:.1%}")
+        console.print(table)
+        total = sum(self.seconds.values())
+        shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
+        console.print(f"{total:.1f} s: {shares}")
+        console.print(
+            f"Written to {self.outputs['output']}: obsm['{keys.LATENT_KEY}'], obs['{keys.CLUSTERS_KEY}'], "
+            f"uns['{keys.RUN_KEY}']",
+            markup=False,
+        )
+        if self.agreement is not None:
+            self._print_agreement(console, self.agreement)
+
+    def _print_agreement(self, console: Console, agreement: Agreement) -> None:
+        table = Table(title="Clusters against the published annotation, which the model never saw")
+        table.add_column("cluster", justify="right")
+        table.add_column("most frequent published types")
+        for name, shares in agreement.types.items():
+            table.add_row(name, ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
+        console.print(table)
+        console.print(
+            f"Agreement: adjusted Rand index {agreement.adjusted_rand_index:.2f}, "
+            f"normalised mutual information {agreement.normalized_mutual_information:.2f}"
+        )
+
+
+def describe_clusters(clusters: pd.Series, probabilities: pd.DataFrame | None, markers: pd.DataFrame) -> list[Cluster]:
+    """Describe the clusters, the largest first.
+
+    Parameters
+    ----------
+    clusters
+        Cluster of each cell.
+    probabilities
+        Of cells by clusters, if there are any.
+    markers
+        The table of marker genes, maybe empty.
+    """
+    described = []
+    for name, size in clusters.value_counts().items():
+        if size == 0:
+            continue
+        cluster = Cluster(str(name), int(size), float(size / len(clusters)))
+        if probabilities is not None:
+            of_cells = probabilities.loc[(clusters == name).to_numpy()]
+            cluster.confidence = float(of_cells[name].mean())
+            cluster.uncertain = float((of_cells[name] < CERTAIN).mean())
+            others = of_cells.drop(columns=[name]).mean()
+            if len(others):
+                cluster.next, cluster.next_probability = str(others.idxmax()), float(others.max())
+        if len(markers):
+            own = markers[markers["group"].astype(str) == str(name)]
+            up = own[(own["score_low"] > 0) & (own["pvalue_adjusted"] < 0.05)]
+            cluster.markers = [str(gene) for gene in up["gene"].head(N_MARKERS)]
+        described.append(cluster)
+    return described
+
+
+def find_doubts(findings: Findings, method: str, has_markers: bool) -> list[str]:
+    """Say what is uncertain, in sentences."""
+    doubts = list(_doubts_of_number(findings))
+    for cluster in findings.clusters:
+        if cluster.cells < FEW_CELLS:
+            doubts.append(f"Cluster {cluster.name} has only {cluster.cells} cells.")
+        if cluster.uncertain is not None and cluster.uncertain > MANY_UNCERTAIN:
+            doubts.append(
+                f"{cluster.uncertain:.0%} of the cells of cluster {cluster.name} belong to it with a probability below one "
+                f"half; most of them may as well be in cluster {cluster.next}."
+            )
+        if has_markers and not cluster.markers:
+            doubts.append(f"No gene tells cluster {cluster.name} from the others. It may be part of another.")
+    if method != "consensus":
+        doubts.append(f"Clustering by {method} does not tell how certain the cluster of a cell is; consensus does.")
+    return doubts + [note for note in findings.notes if "hardly" in note or "agree" in note]
+
+
+def _doubts_of_number(findings: Findings) -> list[str]:
+    estimate, found = findings.estimate, len(findings.clusters)
+    if estimate is None:
+        return []
+    others = [number for number in estimate.runner_ups if number != found]
+    listed = ", ".join(map(str, others))
+    if findings.n_clusters_given:
+        if found == estimate.best:
+            return []
+        return [
+            f"{found} clusters were asked for; by the data, there are {estimate.best}"
+            + (f" (or {listed})." if listed else ".")
+        ]
+    if others:
+        return [f"{found} clusters were found, and the data speak for {listed} nearly as much."]
+    return []
+
+
+def compare(found: pd.Series, published: pd.Series) -> Agreement:
+    """Compare clusters with a published annotation."""
+    counts = pd.crosstab(found, published)
+    types = {}
+    for name, row in counts.iterrows():
+        top = row.sort_values(ascending=False).head(3)
+        types[str(name)] = {str(kind): float(size / row.sum()) for kind, size in top.items() if size}
+    return Agreement(
+        float(adjusted_rand_score(published, found)), float(normalized_mutual_info_score(published, found)), types
+    )

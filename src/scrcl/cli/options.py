@@ -1,0 +1,180 @@
+"""The options, and what can be refused before anything is imported that takes time."""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from .errors import UserError
+
+#: Ways to cluster, and kinds of modalities that hold counts; as the model has them.
+METHODS = ("consensus", "kmeans", "leiden")
+KINDS = ("rna", "protein", "atac")
+
+#: What a matrix of 10x is called in its folder.
+MATRIX = ("matrix.mtx.gz", "matrix.mtx")
+TABLES = (".csv", ".tsv", ".txt")
+STORES = (".h5ad", ".h5mu", ".h5", ".zarr")
+KNOWN = (
+    "an .h5ad or .h5mu file, a .zarr folder, an .h5 file or a folder of 10x (with matrix.mtx.gz), or a table: .csv or .tsv, "
+    "maybe .gz"
+)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments; ends the process where they are wrong."""
+    parser = argparse.ArgumentParser(prog="scrcl", description="Find cell types in single-cell counts without labels.")
+    parser.add_argument("--version", action="version", version=f"scrcl {version('scrcl')}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="find cell types in a file of counts", allow_abbrev=False)
+    run.add_argument("input", type=Path, help=f"raw counts of all genes: {KNOWN}")
+    run.add_argument(
+        "-o", "--output", type=Path, required=True, help=".h5ad file to write; .h5mu of several modalities"
+    )
+    run.add_argument("--layer", help="layer that holds the counts (default: X); of modalities: rna=counts,prot=raw")
+    run.add_argument(
+        "--modalities",
+        type=_modalities,
+        metavar="NAME=KIND,...",
+        help=f"modalities of an .h5mu file to use, and their kinds: {', '.join(KINDS)}; e.g. rna=rna,prot=protein",
+    )
+    run.add_argument("--transpose", action="store_true", help="the table has genes in rows and cells in columns")
+    run.add_argument("--spatial-key", metavar="KEY", help="obsm that holds coordinates, to find domains in space")
+    run.add_argument("--sample-key", metavar="KEY", help="obs column of the slice of each cell (default: one slice)")
+
+    demo = commands.add_parser(
+        "demo", help="the same on 700 PBMC that scanpy ships, compared with their annotation", allow_abbrev=False
+    )
+    demo.add_argument("-o", "--output", type=Path, help=".h5ad file to write (default: scrcl-demo.h5ad, replaced)")
+    demo.set_defaults(input=None, layer=None, modalities=None, transpose=False, spatial_key=None, sample_key=None)
+
+    for command in (run, demo):
+        command.add_argument("--n-clusters", type=_whole(2), metavar="K", help="number of clusters (default: found)")
+        command.add_argument(
+            "--method", choices=METHODS, default=METHODS[0], help="how to cluster (default: consensus)"
+        )
+        command.add_argument("--resolution", type=_resolution, help="of --method leiden: more gives more clusters")
+        command.add_argument("--epochs", type=_whole(1), metavar="N", help="number of training epochs")
+        command.add_argument("--batch-size", type=_whole(1), metavar="N", help="cells of a batch of training")
+        command.add_argument("--device", type=_device, default="auto", help="auto (default), cpu, cuda, or cuda:N")
+        command.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="seed (default: 0)")
+        command.add_argument("--plots", type=Path, metavar="DIR", help="folder for plots, made if need be")
+        command.add_argument(
+            "--markers", type=Path, metavar="FILE", help=".csv file for the marker genes of the clusters"
+        )
+        command.add_argument(
+            "--report", type=Path, metavar="FILE", help=".html or .pdf page of the results, to pass on"
+        )
+        command.add_argument("--json", action="store_true", help="print the results in JSON instead of a table")
+        command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    arguments = parser.parse_args(argv)
+    if arguments.resolution is not None and (arguments.method != "leiden" or arguments.n_clusters is not None):
+        parser.error("--resolution is used by --method leiden without --n-clusters only")
+    if arguments.sample_key is not None and arguments.spatial_key is None:
+        parser.error("--sample-key tells of cells in space. Name their coordinates, too: --spatial-key spatial")
+    arguments.replace_output = arguments.overwrite or arguments.output is None
+    arguments.output = arguments.output or Path("scrcl-demo.h5ad")
+    return arguments
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+        return int(text)
+
+    return read
+
+
+def _resolution(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        hint = ", which has no sparse products" if text == "mps" else ""
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, or cuda:N, not {text!r}{hint}")
+    return text
+
+
+def _modalities(text: str) -> dict[str, str]:
+    found = pairs(text)
+    if found is None or not set(found.values()) <= set(KINDS):
+        raise argparse.ArgumentTypeError(
+            f"must name modalities and their kinds, which are {', '.join(KINDS)}, as in rna=rna,prot=protein; not {text!r}"
+        )
+    return found
+
+
+def pairs(text: str) -> dict[str, str] | None:
+    """Read ``a=b,c=d``; ``None`` if it is something else."""
+    parts = [part.strip().partition("=") for part in text.split(",")]
+    return {name: value for name, _, value in parts} if all(name and value for name, _, value in parts) else None
+
+
+def check_paths(arguments: argparse.Namespace) -> None:
+    """Refuse, before any work is done, what could not be read or written in the end."""
+    source, output = arguments.input, arguments.output
+    if source is not None:
+        _check_input(source, arguments)
+    written = {"-o": output, "--markers": arguments.markers, "--report": arguments.report}
+    taken: dict[Path, str] = {}
+    for option, path in written.items():
+        if path is None:
+            continue
+        _check_output(source, path, arguments.replace_output if option == "-o" else arguments.overwrite, option)
+        other = taken.setdefault(path.resolve(), option)
+        if other != option:
+            raise UserError(f"{option} names the file of {other}, {path}. Name another file.")
+    if arguments.report is not None and arguments.report.suffix.lower() not in (".html", ".pdf"):
+        raise UserError(f"--report {arguments.report} must end in .html or .pdf.")
+    if arguments.plots is not None:
+        try:
+            arguments.plots.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"The folder {arguments.plots} for plots cannot be made: {error.strerror}.") from error
+
+
+def suffix(path: Path) -> str:
+    """What a file is called at the end, without ``.gz``."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _check_input(source: Path, arguments: argparse.Namespace) -> None:
+    if not source.exists():
+        raise UserError(f"{source} does not exist. Name {KNOWN}.")
+    is_table = source.is_file() and suffix(source) in TABLES
+    if source.is_dir():
+        names = sorted(path.name for path in source.iterdir())
+        is_zarr = bool({".zgroup", "zarr.json"} & set(names))
+        if not is_zarr and not any(name.endswith(MATRIX) for name in names):
+            inside = [name for name in names if "feature_bc_matrix" in name]
+            mend = f"Name what is in it: {source / inside[0]}." if inside else f"Name {KNOWN}."
+            raise UserError(
+                f"The folder {source} holds neither a matrix of 10x (matrix.mtx.gz) nor a zarr store. {mend}"
+            )
+    elif not is_table and suffix(source) not in STORES:
+        mend = f"Name the folder it is in: {source.parent}." if suffix(source) == ".mtx" else f"Name {KNOWN}."
+        raise UserError(f"{source} is of no kind that is read. {mend}")
+    if arguments.transpose and not is_table:
+        raise UserError(f"--transpose is for tables, but {source} is none. Leave it out.")
+
+
+def _check_output(source: Path | None, output: Path, overwrite: bool, option: str) -> None:
+    if source is not None and output.exists() and os.path.samefile(source, output):
+        raise UserError(f"{output} is the input, which is never overwritten. Name another file after {option}.")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder. Name a file in it after {option}.")
+    if output.exists() and not overwrite:
+        raise UserError(
+            f"{output} exists already. Name another file after {option}, or pass --overwrite to replace it."
+        )

@@ -1,0 +1,135 @@
+"""The page of the results, to pass on: one HTML file with all in it, or the same as PDF."""
+
+import base64
+from datetime import date
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from mudata import MuData
+
+from scrcl import pl
+from scrcl.model.scrcl import SCRCL
+from scrcl.utils import keys
+
+from .errors import UserError
+from .findings import N_MARKERS, Findings
+
+#: Cells that are mapped; of more, a random part.
+MAX_MAPPED = 50_000
+#: Genes of each cluster that are drawn.
+N_DRAWN = 3
+
+
+def check_page(path: Path) -> None:
+    """Refuse a PDF that could not be made in the end."""
+    if path.suffix.lower() != ".pdf":
+        return
+    try:
+        import weasyprint
+    except (ImportError, OSError) as error:  # it, or the libraries that it draws with
+        raise UserError(
+            f"--report {path} needs WeasyPrint: `pip install 'scrcl[pdf]'`, and Pango, see its documentation. Or name an "
+            ".html file, and print it from a browser."
+        ) from error
+
+
+def write_page(
+    page: Path,
+    name: Path,
+    findings: Findings,
+    model: SCRCL,
+    data: AnnData | MuData,
+    markers: pd.DataFrame,
+    space: tuple[str | None, str | None],
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    page
+        File to write.
+    name
+        What it will be called, which tells the format.
+    findings, model, data, markers
+        What there is to show.
+    space
+        Keys of the coordinates and of the slices.
+    """
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    html = template.render(
+        found=findings,
+        title=f"{len(findings.clusters)} {'domains' if space[0] else 'clusters'} in {Path(findings.input).name}",
+        what="domain" if space[0] else "cluster",
+        date=date.today().isoformat(),
+        figures=_figures(findings, model, data, markers, space),
+        colors=_colors(data),
+        largest=max(cluster.share for cluster in findings.clusters),
+        n_markers=N_MARKERS,
+        n_mapped=min(MAX_MAPPED, data.n_obs),
+        minutes=sum(findings.seconds.values()) / 60,
+    )
+    if name.suffix.lower() == ".pdf":
+        import weasyprint
+
+        weasyprint.HTML(string=html).write_pdf(str(page))
+    else:
+        page.write_text(html, encoding="utf-8")
+
+
+def _figures(
+    findings: Findings,
+    model: SCRCL,
+    data: AnnData | MuData,
+    markers: pd.DataFrame,
+    space: tuple[str | None, str | None],
+) -> dict[str, str]:
+    """Figures by name, as addresses that hold the picture."""
+    mpl.use("Agg")
+    rows = np.sort(np.random.default_rng(0).permutation(data.n_obs)[:MAX_MAPPED])
+    cells = AnnData(
+        obs=data.obs[[keys.CLUSTERS_KEY]].iloc[rows], obsm={keys.LATENT_KEY: data.obsm[keys.LATENT_KEY][rows]}
+    )
+    _, ax = plt.subplots(figsize=(5.2, 4.6), layout="constrained")
+    many = len(findings.clusters) > 20
+    axes: dict[str, Axes] = {
+        "umap": pl.umap(
+            cells, ax=ax, title="", legend_loc="on data", legend_fontsize=8 if many else 10, legend_fontoutline=2
+        )
+    }
+    data.uns[COLORS_KEY] = cells.uns[COLORS_KEY]
+    if findings.estimate is not None:
+        axes["number"] = pl.n_clusters(findings.estimate, ax=plt.subplots(figsize=(5.2, 4.6), layout="constrained")[1])
+    if len(markers):
+        axes["markers"] = pl.markers_dotplot(markers, n_genes=N_DRAWN)
+    if space[0] is not None:
+        drawn = pl.spatial(data, spatial_key=space[0], sample_key=space[1])
+        axes["space"] = drawn[0] if isinstance(drawn, list) else drawn
+    pictures = {name: _picture(ax) for name, ax in axes.items()}
+    plt.close("all")
+    return pictures
+
+
+COLORS_KEY = f"{keys.CLUSTERS_KEY}_colors"
+
+
+def _colors(data: Any) -> dict[str, str]:
+    """Colour of each cluster on the map."""
+    return dict(zip(map(str, data.obs[keys.CLUSTERS_KEY].cat.categories), data.uns[COLORS_KEY], strict=False))
+
+
+def _picture(ax: Axes) -> str:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

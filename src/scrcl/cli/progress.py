@@ -1,0 +1,65 @@
+"""The phases of a run: a bar for each on a terminal, a line for each in a log."""
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Phases:
+    """Shows the phases of a run, and keeps the seconds that each took.
+
+    Parameters
+    ----------
+    console
+        Where they are shown.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.seconds: dict[str, float] = {}
+        self.console = console
+        self._start = time.perf_counter()
+        self._present: tuple[str, TaskID | None, float] | None = None
+        columns = TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self._progress = Progress(*columns, console=console) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+        if self._progress is not None:
+            self._progress.stop()
+
+    def begin(self, phase: str) -> None:
+        """A phase begins; the one before is over."""
+        if self._present is not None and self._present[0] == phase:
+            return
+        self._end()
+        now = time.perf_counter()
+        task = None if self._progress is None else self._progress.add_task(phase, total=None)
+        if task is None:
+            self.note(f"{now - self._start:8.1f} s  {phase}")
+        self._present = phase, task, now
+
+    def advance(self, done: int, total: int) -> None:
+        """So many of so many steps of the phase are done."""
+        if self._progress is not None and self._present is not None and self._present[1] is not None:
+            self._progress.update(self._present[1], total=total, completed=done)
+
+    def note(self, line: str) -> None:
+        """Say something in between."""
+        self.console.print(line, markup=False, highlight=False)
+
+    def _end(self) -> None:
+        if self._present is None:
+            return
+        phase, task, start = self._present
+        self.seconds[phase] = self.seconds.get(phase, 0) + time.perf_counter() - start
+        if self._progress is not None and task is not None:
+            total = self._progress.tasks[task].total or 1
+            self._progress.update(task, total=total, completed=total)
+        self._present = None
