@@ -1,19 +1,33 @@
 """The command line, as a user runs it."""
 
+import gzip
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import anndata as ad
+import h5py
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
+import scipy.sparse as sp
 import scvi
+import torch
 
 import scrcl
+import scrcl.cli.outputs
 from scrcl.cli import main
+from scrcl.cli.errors import translate
+from scrcl.cli.inputs import read
+from scrcl.cli.options import KINDS, METHODS
 
 from .conftest import simulate
 
@@ -123,17 +137,54 @@ def refuse(arguments, capsys, *clues):
     assert "Traceback" not in error
     for clue in clues:
         assert clue in error
+    # In the words of options: no call of Python, no name of an argument, and nothing of the libraries beneath.
+    assert not re.search(
+        r"setup_|adata|mdata|scanpy\.|\(\)|\b\w+_\w+=|h5py|HDF5 error|[Uu]nable to", error.replace("tmp_path", "")
+    )
 
 
 class TestRefusals:
     def test_missing_input(self, tmp_path, capsys):
-        refuse(["run", tmp_path / "no.h5ad", "-o", tmp_path / "out.h5ad"], capsys, "is not a file")
+        refuse(["run", tmp_path / "no.h5ad", "-o", tmp_path / "out.h5ad"], capsys, "does not exist")
 
-    @pytest.mark.parametrize("content", [b"text", b"", b"\x89HDF\r\n\x1a\n truncated"])
-    def test_input_that_is_not_h5ad(self, tmp_path, capsys, content):
-        (tmp_path / "in.h5ad").write_bytes(content)
-        refuse(["run", tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad"], capsys, "cannot be read as an .h5ad file")
-        assert listing(tmp_path) == ["in.h5ad"]
+    @pytest.mark.parametrize(
+        ("content", "clue"),
+        [
+            (b"text", "no HDF5 file"),
+            (b"", "it is empty"),
+            (b"\x89HDF\r\n\x1a\n truncated", "cut off, damaged, or something else"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["in.h5ad", "in.h5mu", "in.h5"])
+    def test_input_that_is_broken(self, tmp_path, capsys, name, content, clue):
+        (tmp_path / name).write_bytes(content)
+        refuse(["run", tmp_path / name, "-o", tmp_path / "out.h5ad"], capsys, "cannot be read", clue)
+        assert listing(tmp_path) == [name]
+
+    def test_input_that_is_cut_off(self, counts, tmp_path, capsys):
+        (tmp_path / "in.h5ad").write_bytes(counts.read_bytes()[:20_000])
+        refuse(
+            ["run", tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad"], capsys, "cut off, damaged, or something else"
+        )
+
+    def test_input_of_another_kind(self, counts, tmp_path, capsys):
+        (tmp_path / "a.rds").write_text("R")
+        refuse(
+            ["run", tmp_path / "a.rds", "-o", tmp_path / "o.h5ad"], capsys, "of no kind that is read", ".h5mu", ".zarr"
+        )
+        (tmp_path / "matrix.mtx").write_text("")
+        refuse(["run", tmp_path / "matrix.mtx", "-o", tmp_path / "o.h5ad"], capsys, "Name the folder it is in")
+        (tmp_path / "outs" / "filtered_feature_bc_matrix").mkdir(parents=True)
+        refuse(["run", tmp_path / "outs", "-o", tmp_path / "o.h5ad"], capsys, "outs/filtered_feature_bc_matrix")
+        (tmp_path / "fake.h5ad").mkdir()
+        refuse(["run", tmp_path / "fake.h5ad", "-o", tmp_path / "o.h5ad"], capsys, "neither a matrix of 10x")
+        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--transpose"], capsys, "--transpose is for tables")
+        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--modalities", "rna=rna"], capsys, "--modalities is for")
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            file["x"] = [1]
+        refuse(
+            ["run", tmp_path / "other.h5", "-o", tmp_path / "o.h5ad"], capsys, "neither AnnData, nor MuData", "It has x"
+        )
 
     @pytest.mark.parametrize("how", ["same", "relative", "symbolic link", "hard link"])
     def test_input_as_output(self, counts, tmp_path, capsys, monkeypatch, how):
@@ -160,7 +211,7 @@ class TestRefusals:
 
     def test_a_failed_run_keeps_the_output_that_was_there(self, counts, tmp_path, capsys):
         (tmp_path / "out.h5ad").write_text("precious")
-        refuse(["run", counts, "-o", tmp_path / "out.h5ad", "--overwrite", "--layer", "no"], capsys, "layer='no'")
+        refuse(["run", counts, "-o", tmp_path / "out.h5ad", "--overwrite", "--layer", "no"], capsys, "--layer='no'")
         assert (tmp_path / "out.h5ad").read_text() == "precious"
         assert listing(tmp_path) == ["counts.h5ad", "out.h5ad"]
 
@@ -176,23 +227,57 @@ class TestRefusals:
             group["half"] = np.zeros(10)
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(scrcl.cli, "write_elem", fail)
+        monkeypatch.setattr(scrcl.cli.outputs, "write_elem", fail)
         refuse(["run", counts, "-o", tmp_path / "out.h5ad", "--epochs", "1"], capsys, "No space left on device")
         assert listing(tmp_path) == ["counts.h5ad"]
 
-    @pytest.mark.parametrize("n_clusters", ["1", "151"])
-    def test_n_clusters(self, counts, tmp_path, capsys, n_clusters):
-        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--n-clusters", n_clusters], capsys, "--n-clusters")
+    def test_n_clusters(self, counts, tmp_path, capsys):
+        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--n-clusters", "151"], capsys, "--n-clusters=151 is more")
 
-    def test_epochs(self, counts, tmp_path, capsys):
-        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--epochs", "0"], capsys, "max_epochs")
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--epochs", "0"],
+            ["--epochs", "many"],
+            ["--batch-size", "0"],
+            ["--n-clusters", "1"],
+            ["--seed", "-1"],
+            ["--device", "mps"],
+            ["--device", "cuda:x"],
+            ["--method", "dbscan"],
+            ["--resolution", "0", "--method", "leiden"],
+            ["--resolution", "1"],
+            ["--modalities", "rna"],
+            ["--modalities", "rna=dna"],
+            ["--sample-key", "slice"],
+        ],
+    )
+    def test_options_out_of_range(self, counts, tmp_path, capsys, options):
+        """Refused before any work, as wrong usage, by the name of the option."""
+        with pytest.raises(SystemExit) as stop:
+            main(["run", str(counts), "-o", str(tmp_path / "o.h5ad"), *options])
+        assert stop.value.code == 2
+        assert options[0] in capsys.readouterr().err.splitlines()[-1]
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_a_device_that_is_not_there(self, counts, tmp_path, capsys):
+        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--device", "cuda"], capsys, "--device cuda is not there")
+
+    def test_a_report_that_cannot_be_made(self, counts, tmp_path, capsys, monkeypatch):
+        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--report", tmp_path / "r.doc"], capsys, "in .html or .pdf")
+        monkeypatch.setitem(sys.modules, "weasyprint", None)
+        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--report", tmp_path / "r.pdf"], capsys, "needs WeasyPrint")
+        assert listing(tmp_path) == ["counts.h5ad"]
+
+    def test_an_error_in_json(self, tmp_path, capsys):
+        assert main(["run", str(tmp_path / "no.h5ad"), "-o", str(tmp_path / "o.h5ad"), "--json"]) == 1
+        assert "does not exist" in json.loads(capsys.readouterr().out)["error"]
 
     @pytest.mark.parametrize(
         ("options", "clue"),
         [
-            (["--layer", "no"], "layer='no' is not in the layers of"),
+            (["--layer", "no"], "--layer='no' is not in the layers of"),
             (["--spatial-key", "no"], "--spatial-key='no' is not in obsm of"),
-            (["--sample-key", "slice"], "Name their coordinates, too"),
         ],
     )
     def test_what_is_not_in_the_file(self, counts, tmp_path, capsys, options, clue):
@@ -203,7 +288,20 @@ class TestRefusals:
         adata = simulate()
         adata.X = adata.X * 0.5
         adata.write_h5ad(tmp_path / "in.h5ad")
-        refuse(["run", tmp_path / "in.h5ad", "-o", tmp_path / "o.h5ad"], capsys, "not whole numbers", "layer=")
+        clues = ["X of", "not whole numbers", "`--layer counts`"]
+        refuse(["run", tmp_path / "in.h5ad", "-o", tmp_path / "o.h5ad"], capsys, *clues)
+
+    def test_cells_without_counts(self, tmp_path, capsys):
+        adata = simulate()
+        adata.X[3] = 0
+        adata.write_h5ad(tmp_path / "in.h5ad")
+        refuse(
+            ["run", tmp_path / "in.h5ad", "-o", tmp_path / "o.h5ad"], capsys, "1 of 150 cells", "from the file first"
+        )
+
+    def test_too_few_cells(self, tmp_path, capsys):
+        simulate(n_cells=10).write_h5ad(tmp_path / "in.h5ad")
+        refuse(["run", tmp_path / "in.h5ad", "-o", tmp_path / "o.h5ad"], capsys, "At least 16 cells are needed")
 
     def test_wrong_usage(self, capsys):
         for arguments in ([], ["run"], ["run", "in.h5ad"], ["walk"]):
@@ -215,7 +313,7 @@ class TestRefusals:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_writes_nothing(counts, tmp_path):
-    command = [sys.executable, "-m", "scrcl.cli", "run", counts, "-o", tmp_path / "out.h5ad", "--epochs", "100000"]
+    command = [sys.executable, "-m", "scrcl", "run", counts, "-o", tmp_path / "out.h5ad", "--epochs", "100000"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -243,3 +341,357 @@ def test_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert scrcl.__version__ in capsys.readouterr().out
+
+
+def run_python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["run", "--help"], ["run", "x", "--epochs", "0"]])
+def test_answers_that_need_no_work_import_nothing_heavy(arguments):
+    code = """
+import sys
+from scrcl.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print("|", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+    done = run_python("-c", code, *arguments)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.rpartition("|")[2].split()
+    assert "argparse" in loaded
+    heavy = {
+        "torch",
+        "scanpy",
+        "anndata",
+        "mudata",
+        "scvi",
+        "lightning",
+        "matplotlib",
+        "pandas",
+        "numpy",
+        "sklearn",
+        "h5py",
+    }
+    assert not heavy & set(loaded)
+
+
+def test_the_package_is_imported_when_it_is_used():
+    code = """
+import sys, scrcl
+assert {"SCRCL", "NumberOfClusters", "datasets", "from_spatialdata", "pl"} == set(scrcl.__all__) <= set(dir(scrcl))
+assert "torch" not in sys.modules and scrcl.__version__
+try:
+    scrcl.SCRLC
+except AttributeError as error:
+    assert "SCRLC" in str(error)
+else:
+    raise AssertionError
+assert scrcl.SCRCL.__name__ == "SCRCL" and scrcl.pl.umap and scrcl.datasets.pbmc700
+from scrcl import NumberOfClusters, from_spatialdata
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_m():
+    done = run_python("-m", "scrcl", "--version")
+    assert done.stdout.split() == ["scrcl", scrcl.__version__]
+
+
+def test_choices_are_those_of_the_model():
+    from scrcl.model import results
+    from scrcl.reference import modalities
+
+    assert METHODS == results.METHODS
+    assert set(KINDS) | {"features"} == set(modalities.KINDS)
+
+
+# ----------------------------------------------------------------------- inputs
+
+
+def write_ranger(adata, folder, features=()):
+    """What 10x writes: an .h5 file and a folder, of genes and maybe other features."""
+    kinds = ["Gene Expression"] * (adata.n_vars - len(features)) + ["Antibody Capture"] * len(features)
+    ids = [f"ENSG{number:011}" for number in range(adata.n_vars)]
+    with h5py.File(folder / "ranger.h5", "w") as file:
+        group = file.create_group("matrix")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(adata.X, name).astype(np.int32)
+        group["shape"] = np.array([adata.n_vars, adata.n_obs])
+        group["barcodes"] = np.array(adata.obs_names, dtype="S")
+        for name, values in (("id", ids), ("name", adata.var_names), ("feature_type", kinds)):
+            group[f"features/{name}"] = np.array(values, dtype="S")
+        group["features/genome"] = np.array(["x"] * adata.n_vars, dtype="S")
+    (folder / "ranger").mkdir()
+    with gzip.open(folder / "ranger" / "matrix.mtx.gz", "wb") as file:
+        scipy.io.mmwrite(file, adata.X.T)
+    lines = ("\t".join(line) + "\n" for line in zip(ids, adata.var_names, kinds, strict=True))
+    for name, text in (("features", "".join(lines)), ("barcodes", "".join(f"{name}\n" for name in adata.obs_names))):
+        with gzip.open(folder / "ranger" / f"{name}.tsv.gz", "wt") as file:
+            file.write(text)
+
+
+class TestInputs:
+    """Whatever form counts come in, they are the same."""
+
+    @pytest.fixture
+    def same(self, adata):
+        def check(found, genes=slice(None)):
+            data = found.data
+            assert list(data.obs_names) == list(adata.obs_names)
+            assert list(data.var_names) == list(adata.var_names[genes])
+            matrix = data.X[:]
+            np.testing.assert_array_equal(
+                matrix.toarray() if sp.issparse(matrix) else matrix, adata.X[:, genes].toarray()
+            )
+
+        return check
+
+    def test_h5ad(self, adata, same, tmp_path):
+        adata.layers["raw"] = adata.X.copy()
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        same(read(tmp_path / "a.h5ad"))
+        assert not sp.issparse(read(tmp_path / "a.h5ad").data.X)  # still in the file
+        same(read(tmp_path / "a.h5ad", layer="raw"))
+        shutil.copyfile(tmp_path / "a.h5ad", tmp_path / "b.h5")  # whatever it is called
+        same(read(tmp_path / "b.h5"))
+
+    def test_by_genes(self, adata, same, tmp_path):
+        adata.X = sp.csc_matrix(adata.X)
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        same(read(tmp_path / "a.h5ad"))
+
+    def test_zarr(self, adata, same, tmp_path):
+        adata.layers["raw"] = adata.X.copy()
+        adata.write_zarr(tmp_path / "a.zarr")
+        same(read(tmp_path / "a.zarr"))
+        assert read(tmp_path / "a.zarr", layer="raw").setup == {"layer": "raw"}
+
+    @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.txt"])
+    def test_tables(self, adata, same, tmp_path, name):
+        table = adata.to_df().astype(int)
+        separator = "," if ".csv" in name else "\t"
+        table.to_csv(tmp_path / name, sep=separator)
+        found = read(tmp_path / name)
+        same(found)
+        assert "150 cells of 120 genes" in found.notes[0]
+        table.T.to_csv(tmp_path / name, sep=separator)
+        same(read(tmp_path / name, transpose=True))
+
+    def test_10x(self, adata, same, tmp_path):
+        write_ranger(adata, tmp_path)
+        for name in ("ranger.h5", "ranger"):
+            same(read(tmp_path / name))
+        for file in list((tmp_path / "ranger").iterdir()):  # as on GEO
+            file.rename(file.with_name(f"GSM1_{file.name}"))
+        same(read(tmp_path / "ranger"))
+
+    def test_10x_with_other_features(self, adata, same, tmp_path):
+        write_ranger(adata, tmp_path, features=adata.var_names[-3:])
+        for name in ("ranger.h5", "ranger"):
+            found = read(tmp_path / name)
+            same(found, slice(0, -3))
+            assert "3 features that are no genes (Antibody Capture)" in found.notes[0]
+
+    def test_names_that_occur_twice(self, adata, tmp_path):
+        adata.var_names = ["gene0", "gene0", *adata.var_names[2:]]
+        write_ranger(adata, tmp_path)
+        for name in ("ranger.h5", "ranger"):
+            found = read(tmp_path / name)
+            assert list(found.data.var_names[:3]) == ["gene0", "gene0-1", "gene2"]
+            assert "1 names of genes occur more than once" in found.notes[0]
+
+    def test_folders_that_lack_files(self, adata, tmp_path, capsys):
+        write_ranger(adata, tmp_path)
+        (tmp_path / "ranger" / "barcodes.tsv.gz").unlink()
+        refuse(["run", tmp_path / "ranger", "-o", tmp_path / "o.h5ad"], capsys, "lacks barcodes.tsv.gz")
+        (tmp_path / "ranger" / "b_matrix.mtx.gz").write_bytes(b"")
+        refuse(["run", tmp_path / "ranger", "-o", tmp_path / "o.h5ad"], capsys, "holds several matrices")
+
+    @pytest.mark.parametrize(
+        ("text", "clue"),
+        [
+            ("", "it is empty"),
+            ("cell,a,b\nc1,1,2\nc2,x,3\n", "'x' is no number"),
+            ("cell,a,b\nc1,1,2\nc2,,3\n", "a value is missing"),
+            ("cell,a,b\nc1,1,2\nc2,1\n", "differ in length"),
+            ("cell\ta\tb\nc1\t1\t2\nc2\t1\t2\n", "nothing divides them"),
+            ("c1,1,2\nc2,3,4\n", "no names of genes"),
+            ("gene,c1,c2\nACTB,1,2\nGAPDH,3,4\n", "Pass --transpose"),
+        ],
+    )
+    def test_tables_that_are_none(self, tmp_path, capsys, text, clue):
+        (tmp_path / "a.csv").write_text(text)
+        refuse(["run", tmp_path / "a.csv", "-o", tmp_path / "o.h5ad"], capsys, clue)
+
+    def test_broken_zarr(self, tmp_path, capsys):
+        (tmp_path / "a.zarr").mkdir()
+        (tmp_path / "a.zarr" / "zarr.json").write_text("{")
+        refuse(["run", tmp_path / "a.zarr", "-o", tmp_path / "o.h5ad"], capsys, "cannot be read as a zarr store")
+
+    def test_modalities(self, tmp_path, capsys):
+        path = tmp_path / "a.h5mu"
+        two_modalities().write_h5mu(path)
+        refuse(["run", path, "-o", tmp_path / "o.h5mu"], capsys, "'rna', 'prot'", "--modalities rna=rna,prot=protein")
+        refuse(["run", path, "-o", tmp_path / "o.h5mu", "--modalities", "dna=rna"], capsys, "--modalities='dna'")
+        options = ["--modalities", "rna=rna,prot=protein"]
+        refuse(["run", path, "-o", tmp_path / "o.h5ad", *options], capsys, "must end in .h5mu")
+        refuse(["run", path, "-o", tmp_path / "o.h5mu", *options, "--layer", "raw"], capsys, "--layer rna=raw")
+        refuse(["run", path, "-o", tmp_path / "o.h5mu", *options, "--layer", "rna=no"], capsys, "the layers of 'rna'")
+        found = read(path, layer="rna=raw", modalities={"rna": "rna", "prot": "protein"})
+        assert found.setup == {"modalities": {"rna": "rna", "prot": "protein"}, "layers": {"rna": "raw"}}
+
+
+def two_modalities():
+    rna, prot = simulate(), simulate(n_genes=12, seed=0)
+    rna.layers["raw"] = rna.X.copy()
+    prot.var_names = [f"prot{number}" for number in range(12)]
+    return mudata.MuData({"rna": rna, "prot": prot})
+
+
+def test_run_on_several_modalities(tmp_path):
+    two_modalities().write_h5mu(tmp_path / "a.h5mu")
+    options = ["--modalities", "rna=rna,prot=protein", "--n-clusters", "3", "--epochs", "3"]
+    assert main(["run", str(tmp_path / "a.h5mu"), "-o", str(tmp_path / "o.h5mu"), *options]) == 0
+    result = mudata.read_h5mu(tmp_path / "o.h5mu")
+    assert result.obs["scrcl"].nunique() == 3
+    assert result.obsm["X_scrcl"].shape[0] == 150
+    assert result.uns["scrcl_run"]["parameters"]["modalities"] == {"rna": "rna", "prot": "protein"}
+    assert list(result.mod) == ["rna", "prot"]
+    assert "raw" in result["rna"].layers
+
+
+def test_run_on_a_10x_file(tmp_path, capsys):
+    """Also that a log has one line for each phase, and other ways to train and cluster."""
+    adata = simulate()
+    write_ranger(adata, tmp_path)
+    options = ["--epochs", "3", "--batch-size", "64", "--device", "cpu", "--method", "leiden", "--resolution", "0.5"]
+    assert main(["run", str(tmp_path / "ranger.h5"), "-o", str(tmp_path / "o.h5ad"), *options]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    phases = [line.split(" s  ", 1)[1] for line in lines if re.match(r"\s+\d+\.\d s  ", line)]
+    assert phases[:3] == ["loading", "reading", "features"]
+    assert phases[-1] == "writing"
+    assert len(lines) == len(phases)
+    result = ad.read_h5ad(tmp_path / "o.h5ad")
+    np.testing.assert_array_equal(result.X.toarray(), adata.X.toarray())
+    parameters = result.uns["scrcl_run"]["parameters"]
+    assert parameters["method"] == "leiden"
+    assert parameters["resolution"] == 0.5
+    assert parameters["batch_size"] == 64
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata)
+    model.train(3, batch_size=64, accelerator="cpu", enable_progress_bar=False)
+    assert (result.obs["scrcl"] == model.get_clusters(method="leiden", resolution=0.5)).all()
+
+
+# ---------------------------------------------------------------------- reports
+
+
+def test_report_and_json(counts, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    options = ["--n-clusters", "3", "--epochs", "20", "--json", "--report", str(page)]
+    assert main(["run", str(counts), "-o", str(tmp_path / "out.h5ad"), *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    result = ad.read_h5ad(tmp_path / "out.h5ad")
+    sizes = result.obs["scrcl"].value_counts()
+    assert {cluster["name"]: cluster["cells"] for cluster in found["clusters"]} == sizes.to_dict()
+    assert sum(cluster["share"] for cluster in found["clusters"]) == pytest.approx(1)
+    assert all(0 <= cluster["uncertain"] <= 1 and 0 < cluster["confidence"] <= 1 for cluster in found["clusters"])
+    # The markers are of the block of genes that the type has more of.
+    for cluster in found["clusters"]:
+        kind = int(result.obs["cell_type"][result.obs["scrcl"] == cluster["name"]].mode()[0])
+        assert all(
+            gene in [f"gene{number}" for number in range(40 * kind, 40 * kind + 20)] for gene in cluster["markers"]
+        )
+        assert cluster["markers"]
+    assert found["n_clusters_given"]
+    assert found["n_clusters_estimate"]["curve"]["votes"]
+    assert found["versions"]["scrcl"] == scrcl.__version__
+    assert found["sizes"]["cells"] == 150
+    assert found["command"].startswith("scrcl run ")
+
+    text = page.read_text(encoding="utf-8")
+    for shown in (found["command"], scrcl.__version__, "150", "3", "clusters asked for", "What is uncertain"):
+        assert shown in text
+    assert all(cluster["markers"][0] in text for cluster in found["clusters"])
+    assert text.count("data:image/png;base64,") == 3  # the map, the numbers of clusters, the markers
+    # It can be passed on: nothing is fetched.
+    assert not re.search(r"""<(script|link|iframe)|src="(?!data:)|url\(|@import""", text)
+    assert listing(tmp_path) == ["counts.h5ad", "out.h5ad", "page.html"]
+
+
+def test_report_as_pdf(tmp_path, monkeypatch):
+    pytest.importorskip("weasyprint", exc_type=(ImportError, OSError))  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--epochs", "1", "--n-clusters", "2", "--report", "page.pdf"]) == 0
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+class TestDoubts:
+    def findings(self, clusters, given=False, best=3, runner_ups=()):
+        from scrcl.cli.findings import Findings
+
+        curve = pd.DataFrame({"votes": [1, 1, 1]}, index=[1, 2, 3])
+        estimate = scrcl.NumberOfClusters(best, list(runner_ups), curve)
+        return Findings("scrcl", "a", clusters, given, estimate, {}, {}, 0, {}, {}, {})
+
+    def test_clusters(self):
+        from scrcl.cli.findings import describe_clusters
+
+        clusters = pd.Series(pd.Categorical(["0", "0", "0", "1"]))
+        probabilities = pd.DataFrame({"0": [0.9, 0.8, 0.4, 0.3], "1": [0.1, 0.2, 0.6, 0.7]})
+        markers = pd.DataFrame(
+            {
+                "group": ["0", "0", "0", "1"],
+                "gene": ["a", "b", "c", "a"],
+                "score_low": [1.0, 0.5, 0.2, -1.0],
+                "pvalue": [0.001, 0.2, 0.001, 0.001],
+                "specificity": [0.5, 0.5, -0.1, 0.1],
+            }
+        )
+        first, second = describe_clusters(clusters, probabilities, markers)
+        assert (first.cells, first.share, first.markers, first.specific) == (3, 0.75, ["a", "c"], 1)
+        assert first.confidence == pytest.approx(0.7)
+        assert first.uncertain == pytest.approx(1 / 3)
+        assert (first.next, second.next) == ("1", "0")
+        assert first.next_probability == pytest.approx(0.3)
+        assert (second.markers, second.specific, second.uncertain) == ([], 0, 0)
+
+    def test_sentences(self):
+        from scrcl.cli.findings import Cluster, find_doubts
+
+        sure = Cluster("0", 100, 0.5, 0.9, 0.0, "1", 0.1, ["a"], 1)
+        assert find_doubts(self.findings([sure] * 3), "consensus") == []
+        (doubt,) = find_doubts(self.findings([sure] * 3, runner_ups=[4, 2]), "consensus")
+        assert "4, 2 nearly as much" in doubt
+        (doubt,) = find_doubts(self.findings([sure] * 2, given=True), "consensus")
+        assert "2 clusters were asked for; by the data, there are 3" in doubt
+        unsure = Cluster("1", 5, 0.5, 0.4, 0.6, "0", 0.5, [], 0)
+        doubts = " ".join(find_doubts(self.findings([sure, sure, unsure]), "consensus"))
+        for clue in (
+            "cluster 1 has only 5 cells",
+            "60% of the cells of cluster 1",
+            "in cluster 0",
+            "No marker gene is higher",
+        ):
+            assert clue.lower() in doubts.lower()
+        assert "leiden does not tell" in find_doubts(self.findings([sure] * 3), "leiden")[0]
+
+
+@pytest.mark.parametrize(
+    ("python", "option"),
+    [
+        ("Take a smaller `batch_size`.", "Take a smaller `--batch-size`."),
+        ("layers['x'] and n_clusters=3", "layers['x'] and --n-clusters=3"),
+        ("adata.obsm['spatial'] holds NaN", "obsm['spatial'] of a.h5ad holds NaN"),
+        ("Remove these cells first: `adata[np.isfinite(coordinates).all(1)]`.", "Remove these cells first."),
+        ("Keep them: `muon.pp.intersect_obs(mdata)`.", "Keep them."),
+        ("the modality 'a' of mdata", "the modality 'a' of a.h5ad"),
+    ],
+)
+def test_words_of_options(python, option):
+    assert translate(python, Path("a.h5ad")) == option

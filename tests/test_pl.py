@@ -17,6 +17,9 @@ import scrcl
 
 from .conftest import build, simulate
 
+#: One panel or several: the type does not say which.
+draw_spatial: Any = scrcl.pl.spatial
+
 
 @pytest.fixture
 def result(adata):
@@ -44,7 +47,7 @@ def test_history(result):
 
 def test_n_clusters(result):
     estimate = result[0].estimate_n_clusters()
-    ax = scrcl.pl.n_clusters(estimate)
+    ax: Any = scrcl.pl.n_clusters(estimate)
     assert ax.get_title().startswith(f"{estimate.best} clusters")
     assert [bar.get_height() for bar in ax.containers[0]] == list(estimate.curve["votes"])
     # What has no common unit has no common axis.
@@ -127,13 +130,13 @@ class TestSpatial:
 
     def test_the_second_coordinate_points_down(self):
         adata = tissue()
-        ax = scrcl.pl.spatial(adata, color="kind", sample_key="slice")[0]
+        ax = draw_spatial(adata, color="kind", sample_key="slice")[0]
         bottom, top = ax.get_ylim()
         assert bottom > top
 
     def test_one_panel_for_each_slice_and_color(self):
         adata = tissue()
-        axes = scrcl.pl.spatial(adata, color="kind", sample_key="slice")
+        axes = draw_spatial(adata, color="kind", sample_key="slice")
         assert [ax.get_title() for ax in axes] == ["a", "b"]
         for ax, name in zip(axes, "ab", strict=True):
             of_slice = adata.obsm["spatial"][adata.obs["slice"] == name]
@@ -141,21 +144,21 @@ class TestSpatial:
         # The last slice has the legend, with the kinds of all of them.
         assert [ax.get_legend() is None for ax in axes] == [True, False]
         assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["x", "y", "z"]
-        several = scrcl.pl.spatial(adata, color=["kind", "gene0"], sample_key="slice")
+        several = draw_spatial(adata, color=["kind", "gene0"], sample_key="slice")
         assert [ax.get_title() for ax in several] == ["kind, a", "kind, b", "gene0, a", "gene0, b"]
         assert several[2].collections[0].get_clim() == several[3].collections[0].get_clim()
         with pytest.raises(ValueError, match="ax is for one panel, but there are 2"):
-            scrcl.pl.spatial(adata, color="kind", sample_key="slice", ax=plt.subplots()[1])
+            draw_spatial(adata, color="kind", sample_key="slice", ax=plt.subplots()[1])
 
     def test_the_slices_of_the_model_are_known(self):
         adata = tissue()
         adata.uns["scrcl"] = {"spatial_key": "spatial", "sample_key": "slice"}
-        assert len(scrcl.pl.spatial(adata, color="kind")) == 2
-        assert isinstance(scrcl.pl.spatial(adata[adata.obs["slice"] == "a"], color="kind"), Axes)
+        assert len(draw_spatial(adata, color="kind")) == 2
+        assert isinstance(draw_spatial(adata[adata.obs["slice"] == "a"], color="kind"), Axes)
 
     def test_kinds_have_the_same_color_in_all_slices(self):
         adata = tissue()
-        axes = scrcl.pl.spatial(adata, color="kind", sample_key="slice")
+        axes = draw_spatial(adata, color="kind", sample_key="slice")
         colors = dict(zip("xyz", adata.uns["kind_colors"], strict=True))
         for ax, name in zip(axes, "ab", strict=True):
             cells = adata[adata.obs["slice"] == name]
@@ -166,16 +169,16 @@ class TestSpatial:
     def test_the_image_of_the_tissue(self):
         adata = tissue()
         adata.uns["spatial"] = {"a": library(0.0), "b": library(0.5)}
-        for ax, shade in zip(scrcl.pl.spatial(adata, color="kind", sample_key="slice"), (0.0, 0.5), strict=True):
+        for ax, shade in zip(draw_spatial(adata, color="kind", sample_key="slice"), (0.0, 0.5), strict=True):
             image = np.asarray(ax.images[0].get_array())
             assert image[0, 0, 0] == shade
             assert ax.get_ylim() == (29.5, -0.5)
         # Spots are where they are in the image, and as large.
-        first = scrcl.pl.spatial(adata[adata.obs["slice"] == "a"], color="kind", sample_key="slice")
+        first = draw_spatial(adata[adata.obs["slice"] == "a"], color="kind", sample_key="slice")
         assert isinstance(first, Axes)
         np.testing.assert_allclose(first.dataLim.extents[:2], [-0.5, -0.5])
         with pytest.raises(ValueError, match=r"images of 2 slices, 'a', 'b'.*sample_key="):
-            scrcl.pl.spatial(adata, color="kind")
+            draw_spatial(adata, color="kind")
 
 
 def tissue():
@@ -219,7 +222,7 @@ def evidence():
 def slices_on_images():
     adata = tissue()
     adata.uns["spatial"] = {"a": library(0.9), "b": library(0.7)}
-    return scrcl.pl.spatial(adata, color="kind", sample_key="slice")[0]
+    return draw_spatial(adata, color="kind", sample_key="slice")[0]
 
 
 @pytest.mark.parametrize(

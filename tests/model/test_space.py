@@ -409,7 +409,7 @@ def test_coordinates_of_other_cells():
 def test_map(model):
     adata = layers()
     adata.obs["scrcl"] = model.get_clusters(n_clusters=3)
-    ax = scrcl.pl.spatial(adata)
+    ax: Any = scrcl.pl.spatial(adata)
     drawn = np.asarray(ax.collections[0].get_offsets())
     np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(adata.obsm["spatial"], axis=0))
     assert ax.get_aspect() == 1

@@ -35,7 +35,10 @@ class Cluster:
     next, next_probability
         The cluster that its cells go to otherwise, and the mean probability of that.
     markers
-        Its best marker genes: up by the 95 % interval, and p-value adjusted below 5 %; ``None`` where none were sought.
+        Its best marker genes: up by the 95 % interval, and p-value below 1 %; ``None`` where none were sought. The
+        p-value is not the adjusted one, which 1,000 permutations cannot bring low where a cluster has few markers.
+    specific
+        How many of all such genes are higher in it than in any other cluster.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Cluster:
     next: str | None = None
     next_probability: float | None = None
     markers: list[str] | None = None
+    specific: int | None = None
 
 
 @dataclass
@@ -148,13 +152,14 @@ def describe_clusters(clusters: pd.Series, probabilities: pd.DataFrame | None, m
                 cluster.next, cluster.next_probability = str(others.idxmax()), float(others.max())
         if len(markers):
             own = markers[markers["group"].astype(str) == str(name)]
-            up = own[(own["score_low"] > 0) & (own["pvalue_adjusted"] < 0.05)]
+            up = own[(own["score_low"] > 0) & (own["pvalue"] < 0.01)]
             cluster.markers = [str(gene) for gene in up["gene"].head(N_MARKERS)]
+            cluster.specific = int((up["specificity"] > 0).sum())
         described.append(cluster)
     return described
 
 
-def find_doubts(findings: Findings, method: str, has_markers: bool) -> list[str]:
+def find_doubts(findings: Findings, method: str) -> list[str]:
     """Say what is uncertain, in sentences."""
     doubts = list(_doubts_of_number(findings))
     for cluster in findings.clusters:
@@ -165,8 +170,10 @@ def find_doubts(findings: Findings, method: str, has_markers: bool) -> list[str]
                 f"{cluster.uncertain:.0%} of the cells of cluster {cluster.name} belong to it with a probability below one "
                 f"half; most of them may as well be in cluster {cluster.next}."
             )
-        if has_markers and not cluster.markers:
-            doubts.append(f"No gene tells cluster {cluster.name} from the others. It may be part of another.")
+        if cluster.specific == 0:
+            doubts.append(
+                f"No marker gene is higher in cluster {cluster.name} than in all others; it may be part of one."
+            )
     if method != "consensus":
         doubts.append(f"Clustering by {method} does not tell how certain the cluster of a cell is; consensus does.")
     return doubts + [note for note in findings.notes if "hardly" in note or "agree" in note]
@@ -186,7 +193,7 @@ def _doubts_of_number(findings: Findings) -> list[str]:
             + (f" (or {listed})." if listed else ".")
         ]
     if others:
-        return [f"{found} clusters were found, and the data speak for {listed} nearly as much."]
+        return [f"{found} clusters were found; the data speak for {listed} nearly as much."]
     return []
 
 

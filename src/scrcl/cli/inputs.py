@@ -20,7 +20,6 @@ from scrcl.utils.checks import check_key
 from .errors import UserError
 from .options import KINDS, MATRIX, TABLES, pairs, suffix
 
-HDF5 = b"\x89HDF\r\n\x1a\n"
 #: What a name that is one of a gene looks like, in a table whose genes may be in rows.
 GENE = re.compile(r"ENS[A-Z]*G\d{6,}.*|ACTB|GAPDH|MALAT1|B2M|RPL\d+[A-Z]?|RPS\d+[A-Z]?", re.IGNORECASE)
 
@@ -66,6 +65,7 @@ def read(
     UserError
         If the file is broken, is something else, or lacks what an option names.
     """
+    read_kind: Reader
     if path.is_dir() and any(_matrices(path)):
         kind, read_kind = "a 10x folder", _read_10x_folder
     elif path.is_dir():
@@ -132,12 +132,9 @@ def _require(key: str, mapping: Any, option: str, where: str) -> None:
 def _store(path: Path, kind: str) -> tuple[str, Reader]:
     """What is in an HDF5 file or a zarr folder, whatever it is called, and what reads it."""
     is_zarr = path.is_dir()
-    if not is_zarr:
-        with path.open("rb") as file:
-            start = file.read(len(HDF5))
-        if start != HDF5:
-            reason = "it is empty" if not start else f"it is no HDF5 file, as {suffix(path) or 'this'} files are"
-            raise UserError(f"{path} cannot be read: {reason}. Copy it again, or write it anew.")
+    if not is_zarr and not h5py.is_hdf5(path):
+        reason = f"it is no HDF5 file, as {suffix(path)} files are" if path.stat().st_size else "it is empty"
+        raise UserError(f"{path} cannot be read: {reason}. Copy it again, or write it anew.")
     with _explained(path, kind):
         group = _open_zarr(path) if is_zarr else h5py.File(path, "r")
         names = set(group)

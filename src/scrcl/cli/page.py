@@ -34,7 +34,7 @@ def check_page(path: Path) -> None:
     if path.suffix.lower() != ".pdf":
         return
     try:
-        import weasyprint
+        import weasyprint  # noqa: F401
     except (ImportError, OSError) as error:  # it, or the libraries that it draws with
         raise UserError(
             f"--report {path} needs WeasyPrint: `pip install 'scrcl[pdf]'`, and Pango, see its documentation. Or name an "

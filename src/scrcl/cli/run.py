@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
             agreement=compare(data.obs[keys.CLUSTERS_KEY], data.obs["bulk_labels"]) if is_demo else None,
             **record,
         )
-        findings.doubts = find_doubts(findings, arguments.method, bool(len(markers)))
+        findings.doubts = find_doubts(findings, arguments.method)
         if page is not None:
             from .page import write_page
 
@@ -179,7 +179,7 @@ def _quiet(arguments: argparse.Namespace, phases: Phases, notes: list[str]) -> I
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module=r"scrcl\.(?!cli|pl)")
-        warnings.showwarning = note
+        warnings.showwarning = note  # type: ignore[assignment]
         yield
 
 

@@ -200,7 +200,7 @@ def _spread_labels(ax: Axes, n_cells: int) -> None:
     """Move the labels of groups apart, as little as is needed, and tie those that moved to their groups."""
     centers, labels = ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()]
     height = ax.get_window_extent().height / ax.figure.dpi * 72
-    size = ax.get_yticklabels()[0].get_size()
+    size = float(ax.get_yticklabels()[0].get_fontsize())
     gap = min(1.25 * size / height, 1 / len(centers)) * n_cells
     offsets = gap * np.arange(len(centers))
     # The nearest positions that are so far from one another are an isotonic regression.
