@@ -107,7 +107,7 @@ def test_markers_are_not_overwritten(counts, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "markers.csv").read_text() == "mine"
     assert main(["run", str(counts), "-o", str(tmp_path / "o.h5ad"), "--markers", str(tmp_path / "o.h5ad")]) == 1
-    assert "--markers names the output" in capsys.readouterr().err
+    assert "--markers names the file of -o" in capsys.readouterr().err
 
 
 def test_run_is_reproducible(counts, tmp_path):

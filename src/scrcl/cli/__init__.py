@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, ValueError, KeyError, TypeError, OSError, MemoryError, RuntimeError) as error:
         message = in_options(error, getattr(arguments, "input", None))
         console.print("[bold red]error:[/] ", end="")
-        console.print(message, markup=False, highlight=False)
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
         if arguments.json:
             print(json.dumps({"error": message}))
         return 1

@@ -104,11 +104,12 @@ class Findings:
         console.print(table)
         total = sum(self.seconds.values())
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
-        console.print(f"{total:.1f} s: {shares}")
+        console.print(f"{total:.1f} s: {shares}", soft_wrap=True)
         console.print(
             f"Written to {self.outputs['output']}: obsm['{keys.LATENT_KEY}'], obs['{keys.CLUSTERS_KEY}'], "
             f"uns['{keys.RUN_KEY}']",
             markup=False,
+            soft_wrap=True,
         )
         if self.agreement is not None:
             self._print_agreement(console, self.agreement)

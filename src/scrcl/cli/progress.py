@@ -52,7 +52,7 @@ class Phases:
 
     def note(self, line: str) -> None:
         """Say something in between."""
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _end(self) -> None:
         if self._present is None:
