@@ -669,7 +669,10 @@ class TestDoubts:
         (doubt,) = find_doubts(self.findings([sure] * 3, runner_ups=[4, 2]), "consensus")
         assert "4, 2 nearly as much" in doubt
         (doubt,) = find_doubts(self.findings([sure] * 2, given=True), "consensus")
-        assert "2 clusters were asked for; by the data, there are 3" in doubt
+        assert doubt == "2 clusters were asked for; the data speak for 3."
+        assert find_doubts(self.findings([sure] * 3, given=True, runner_ups=[3]), "consensus") == []
+        (doubt,) = find_doubts(self.findings([sure] * 2, runner_ups=[2, 4]), "consensus")
+        assert doubt == "2 clusters were found; the data speak for 3 (or 4)."
         unsure = Cluster("1", 5, 0.5, 0.4, 0.6, "0", 0.5, [], 0)
         doubts = " ".join(find_doubts(self.findings([sure, sure, unsure]), "consensus"))
         for clue in (

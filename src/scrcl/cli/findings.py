@@ -94,6 +94,12 @@ class Findings:
             }
         return found
 
+    def other_numbers(self) -> list[int]:
+        """Numbers of clusters that the data speak for, too: the estimate first."""
+        if self.estimate is None:
+            return []
+        return [number for number in (self.estimate.best, *self.estimate.runner_ups) if number != len(self.clusters)]
+
     def print(self, console: Console) -> None:
         """As tables."""
         table = Table(title=f"{self.sizes['cells']:,} cells, {len(self.clusters)} clusters")
@@ -181,21 +187,18 @@ def find_doubts(findings: Findings, method: str) -> list[str]:
 
 
 def _doubts_of_number(findings: Findings) -> list[str]:
-    estimate, found = findings.estimate, len(findings.clusters)
-    if estimate is None:
+    others = findings.other_numbers()
+    if findings.estimate is None or not others:
         return []
-    others = [number for number in estimate.runner_ups if number != found]
-    listed = ", ".join(map(str, others))
-    if findings.n_clusters_given:
-        if found == estimate.best:
-            return []
-        return [
-            f"{found} clusters were asked for; by the data, there are {estimate.best}"
-            + (f" (or {listed})." if listed else ".")
-        ]
-    if others:
-        return [f"{found} clusters were found; the data speak for {listed} nearly as much."]
-    return []
+    found, listed = len(findings.clusters), ", ".join(map(str, others))
+    if found == findings.estimate.best:
+        return [f"There are {found} clusters; the data speak for {listed} nearly as much."]
+    asked = "were asked for" if findings.n_clusters_given else "were found"
+    return [
+        f"{found} clusters {asked}; the data speak for {others[0]}"
+        + (f" (or {', '.join(map(str, others[1:]))})" if others[1:] else "")
+        + "."
+    ]
 
 
 def compare(found: pd.Series, published: pd.Series) -> Agreement:

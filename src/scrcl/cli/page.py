@@ -76,6 +76,7 @@ def write_page(
         largest=max(cluster.share for cluster in findings.clusters),
         n_markers=N_MARKERS,
         n_mapped=min(MAX_MAPPED, data.n_obs),
+        others=findings.other_numbers(),
         minutes=sum(findings.seconds.values()) / 60,
     )
     if name.suffix.lower() == ".pdf":
