@@ -14,6 +14,7 @@ from scrcl.utils import keys
 from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
 
 from .base import Data, Indices, SCRCLBase, cell_names
+from .habits import check_deterministic
 from .results import METHODS, Method, Query
 
 
@@ -24,6 +25,12 @@ class CellsMixin(SCRCLBase):
         self,
         adata: Data | None = None,
         indices: Indices = None,
+        give_mean: bool = True,
+        mc_samples: int | None = None,
+        batch_size: int | None = None,
+        return_dist: bool = False,
+        dataloader: None = None,
+        *,
         representation: Representation = "aligned",
         modality: str | None = None,
     ) -> np.ndarray:
@@ -39,6 +46,13 @@ class CellsMixin(SCRCLBase):
             neighbours in space: all cells of its slice in ``adata``, whatever ``indices`` asks for. So pass whole slices.
         indices
             Cells to return, by number or as a boolean mask; all by default.
+        give_mean, mc_samples, return_dist, dataloader
+            There as in :meth:`scvi.model.SCVI.get_latent_representation`. A cell has one representation and no
+            distribution of them: ``give_mean=False``, ``return_dist=True`` and a ``dataloader`` are refused, and
+            ``mc_samples`` has no effect.
+        batch_size
+            Number of cells that are read and placed at once, for less memory with many new cells; all by default. The
+            result does not depend on it. In space, whole slices are read in any case.
         representation
             ``"aligned"``: the two aligned views side by side. ``"refined"``: the two refined by cell-gene
             associations.
@@ -59,8 +73,14 @@ class CellsMixin(SCRCLBase):
             If the data are not counts, lack genes that the model reads, or ``indices`` are out of range.
         """
         self._check_if_trained(warn=False)
-        view = self._view(representation, modality)
-        return self._latent(self._data(adata), indices, view)
+        check_deterministic(give_mean, return_dist, dataloader)
+        view, data = self._view(representation, modality), self._data(adata)
+        if batch_size is None:
+            return self._latent(data, indices, view)
+        check_at_least(batch_size, 1, "batch_size")
+        rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
+        starts = range(0, max(len(rows), 1), batch_size)
+        return np.concatenate([self._latent(data, rows[start : start + batch_size], view) for start in starts])
 
     def get_clusters(
         self,

@@ -1,27 +1,41 @@
-"""Saving and loading."""
+"""Saving and loading: files hold tensors, numbers, text and plain containers, so that reading one runs no code."""
 
 import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
 from typing import Any, Literal, Self
 
+import anndata
+import mudata
 import numpy as np
+import pandas as pd
+import torch
+from scvi import settings
+from scvi.model._utils import parse_device_args
 
 from scrcl.genes.associations import GeneMap
+from scrcl.utils import files
 
 from .base import Data, check_type
+from .habits import GRAPH_NEEDED
 from .markers import MarkersMixin
 
 logger = logging.getLogger("scvi.scrcl")
 
+#: Names of the files, and of what they hold, as scvi-tools has them.
+MODEL_FILE, ADATA_FILE, MDATA_FILE = "model.pt", "adata.h5ad", "mdata.h5mu"
+WEIGHTS, NAMES, ATTRIBUTES, VERSIONS = "model_state_dict", "var_names", "attr_dict", "versions"
+#: Packages whose versions are noted.
+PACKAGES = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "numpy", "pandas")
+
 
 class SavingMixin(MarkersMixin):
     """Files of :class:`scrcl.SCRCL`."""
-
-    #: Where the genes lie among the cells, while the model is saved or loaded.
-    gene_map_: dict[str, np.ndarray] | None
 
     def save(
         self,
@@ -29,7 +43,8 @@ class SavingMixin(MarkersMixin):
         prefix: str | None = None,
         overwrite: bool = False,
         save_anndata: bool = False,
-        **kwargs: Any,
+        save_kwargs: dict[str, Any] | None = None,
+        **anndata_write_kwargs: Any,
     ) -> None:
         """Save the model. All files are written before any takes its name, so that a failure leaves what was there.
 
@@ -43,31 +58,31 @@ class SavingMixin(MarkersMixin):
             Replace what the folder holds.
         save_anndata
             Save the data too.
-        **kwargs
-            Passed to :meth:`scvi.model.base.BaseModelClass.save`.
+        save_kwargs
+            Passed to :func:`torch.save`.
+        **anndata_write_kwargs
+            Passed to :meth:`anndata.AnnData.write_h5ad` or :meth:`mudata.MuData.write`.
 
         Raises
         ------
         ValueError
-            If the folder exists and ``overwrite`` is not set.
+            If the folder exists and ``overwrite`` is not set, or there are no data to save.
         OSError
             If it cannot be written.
         """
         folder = Path(dir_path)
         if folder.exists() and not overwrite:
             raise ValueError(f"dir_path={str(folder)!r} already exists. Name another folder, or pass `overwrite=True`.")
-        self.gene_map_ = self._gene_map_to_save()
-        try:
-            self._save_whole(folder, prefix, save_anndata, kwargs)
-        finally:
-            del self.gene_map_
-
-    def _save_whole(self, folder: Path, prefix: str | None, save_anndata: bool, kwargs: dict[str, Any]) -> None:
-        """Write all files beside the folder, and move them there once they are whole."""
+        if save_anndata and self.adata is None:
+            raise ValueError("The model was loaded without data, so that save_anndata=True has nothing to save.")
+        content = self._content()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
+            start = os.path.join(unfinished, prefix or "")
             try:
-                super().save(unfinished, prefix, overwrite=True, save_anndata=save_anndata, **kwargs)
+                torch.save(content, start + MODEL_FILE, **(save_kwargs or {}))
+                if save_anndata:
+                    self.adata.write(start + (MDATA_FILE if self._several else ADATA_FILE), **anndata_write_kwargs)
             except (OSError, RuntimeError) as error:
                 raise OSError(
                     f"The model cannot be saved to dir_path={str(folder)!r}: {error}. Free space there, or name another folder."
@@ -75,6 +90,19 @@ class SavingMixin(MarkersMixin):
             folder.mkdir(exist_ok=True)
             for file in Path(unfinished).iterdir():
                 file.replace(folder / file.name)
+
+    def _content(self) -> dict[str, Any]:
+        """All that is saved: what scvi-tools saves, in its form, but plain."""
+        attributes = {name: value for name, value in self._get_user_attributes() if name.endswith("_")}
+        attributes["gene_map_"] = self._gene_map_to_save()
+        if attributes["history_"] is not None:
+            attributes["history_"] = {name: _plain_table(table) for name, table in attributes["history_"].items()}
+        return {
+            WEIGHTS: self.module.state_dict(),
+            NAMES: files.to_plain(self.get_var_names(), NAMES),
+            ATTRIBUTES: {name: files.to_plain(value, name) for name, value in attributes.items()},
+            VERSIONS: _versions(),
+        }
 
     def _gene_map_to_save(self) -> dict[str, np.ndarray] | None:
         """Where the genes lie among the cells, which needs the counts of all cells; ``None`` where these are not at hand."""
@@ -94,9 +122,11 @@ class SavingMixin(MarkersMixin):
         accelerator: str = "auto",
         device: int | str = "auto",
         prefix: str | None = None,
-        **kwargs: Any,
+        backup_url: str | None = None,
+        datamodule: None = None,
+        allowed_classes_names_list: Sequence[str] | None = None,
     ) -> Self:
-        """Load a saved model.
+        """Load a saved model. No code that the file may hold is run.
 
         Parameters
         ----------
@@ -110,35 +140,143 @@ class SavingMixin(MarkersMixin):
             Where to put the model, whatever it was trained on.
         prefix
             Prefix of the saved file names.
-        **kwargs
-            Passed to :meth:`scvi.model.base.BaseModelClass.load`.
+        backup_url
+            Where the file of the model is downloaded from if it is not in the folder.
+        datamodule
+            Not used: a model needs the graph of its cells.
+        allowed_classes_names_list
+            Names of other classes whose models may be loaded.
 
         Raises
         ------
         ValueError
-            If the folder holds no model, a damaged one, or one of another class.
+            If the folder holds no model, one that cannot be read, one of another class, or a file that holds more than
+            numbers, text, arrays and plain containers.
+        TypeError
+            If ``adata`` is of the wrong class.
         """
-        path = os.path.join(dir_path, f"{prefix or ''}model.pt")
-        if "backup_url" not in kwargs:
-            if not os.path.isfile(path):
-                raise ValueError(f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.")
-            try:
-                registry = cls.load_registry(dir_path, prefix=prefix)
-            except Exception as error:
-                raise ValueError(
-                    f"The model saved in dir_path={os.fspath(dir_path)!r} is damaged and cannot be read. Save it again."
-                ) from error
-            saved_by = registry.get("model_name")
-            if saved_by != cls.__name__:
-                raise ValueError(
-                    f"{path!r} holds a model of class {saved_by}, not {cls.__name__}. Load it with that class."
-                )
-            check_type(adata or None, registry.get("setup_method_name") == "setup_mudata")
-        with warnings.catch_warnings():
-            # Genes are matched by name, so that their order does not matter.
-            warnings.filterwarnings("ignore", message="`var_names` for the loaded `model`", category=UserWarning)
-            model = super().load(dir_path, adata=adata, accelerator=accelerator, device=device, prefix=prefix, **kwargs)
-        gene_map = vars(model).pop("gene_map_", None)
+        if datamodule is not None:
+            raise ValueError(f"datamodule cannot be used: {GRAPH_NEEDED} Pass `adata`.")
+        content = _read(dir_path, prefix, backup_url)
+        attributes, versions = content[ATTRIBUTES], content[VERSIONS]
+        registry, init = attributes.pop("registry_"), attributes.pop("init_params_")
+        saved_by, several = registry.get("model_name"), registry.get("setup_method_name") == "setup_mudata"
+        if saved_by not in (cls.__name__, *(allowed_classes_names_list or ())):
+            raise ValueError(
+                f"dir_path={os.fspath(dir_path)!r} holds a model of class {saved_by}, not {cls.__name__}. Load it with that "
+                "class."
+            )
+        data = _saved_data(dir_path, prefix, several) if adata is None else adata or None
+        check_type(data, several)
+        if data is not None:
+            setup = cls.setup_mudata if several else cls.setup_anndata
+            setup(data, source_registry=registry, **registry["setup_args"])
+        gene_map = attributes.pop("gene_map_", None)
+        try:
+            model = cls(data, registry=registry, **init["non_kwargs"])
+            for name, value in attributes.items():
+                setattr(model, name, value)
+            model.module.load_state_dict(content[WEIGHTS])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(_unreadable(dir_path, error, versions)) from error
+        model.to_device(parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2])
+        model.module.eval()
+        if data is not None:
+            model._validate_anndata(data)
         if gene_map is not None:
             model._results.gene_map = GeneMap(**gene_map)
         return model
+
+    @staticmethod
+    def load_registry(dir_path: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Any]:
+        """Read how the data of a saved model were registered, without loading it.
+
+        Parameters
+        ----------
+        dir_path, prefix
+            As in :meth:`load`.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`load`.
+        """
+        return _read(dir_path, prefix)[ATTRIBUTES]["registry_"]
+
+
+def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str | None = None) -> dict[str, Any]:
+    """What the file of a model holds, with arrays in the place of tensors."""
+    path = os.path.join(dir_path, (prefix or "") + MODEL_FILE)
+    if not os.path.isfile(path):
+        if backup_url is None:
+            raise ValueError(f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.")
+        os.makedirs(dir_path, exist_ok=True)
+        torch.hub.download_url_to_file(backup_url, path)
+    try:
+        content = files.read(path)
+        attributes = files.from_plain(content[ATTRIBUTES])
+    except files.UnsafeFileError as error:
+        raise ValueError(
+            f"{path!r} is not read: {error}. A model that this package has saved holds numbers, text, arrays and plain "
+            "containers only. Ask whoever it is from for one."
+        ) from error
+    except Exception as error:  # noqa: BLE001 - whatever may be wrong with a file
+        raise ValueError(_unreadable(dir_path, error, {})) from error
+    content[WEIGHTS].pop("pyro_param_store", None)  # of scvi-tools, in earlier files
+    history = attributes.get("history_")
+    if history is not None:
+        attributes["history_"] = {name: _table(name, table) for name, table in history.items()}
+    versions = content.get(VERSIONS) or {"scvi-tools": attributes["registry_"].get("scvi_version", "of unknown version")}
+    return {**content, ATTRIBUTES: attributes, VERSIONS: versions}
+
+
+def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: bool) -> Data | None:
+    """The data that were saved with a model."""
+    path = os.path.join(dir_path, (prefix or "") + (MDATA_FILE if several else ADATA_FILE))
+    if os.path.isfile(path):
+        return mudata.read_h5mu(path) if several else anndata.read_h5ad(path)
+    warnings.warn(
+        "No data were saved with the model and none were passed, so that it is loaded without: `adata=False` says so.",
+        UserWarning,
+        stacklevel=settings.warnings_stacklevel,
+    )
+    return None
+
+
+def _plain_table(table: pd.DataFrame) -> dict[str, Any]:
+    """A column of the history as plain arrays."""
+    return {
+        "steps": table.index.to_numpy(np.int64),
+        "of": table.index.name,
+        "values": table.iloc[:, 0].to_numpy(np.float64),
+    }
+
+
+def _table(name: str, saved: Any) -> pd.DataFrame:
+    """The inverse; also reads what earlier versions saved, whose values are the first array of two dimensions."""
+    if isinstance(saved, files.NotMade):
+        values = next(array for array in files.arrays_in(saved) if array.ndim == 2).ravel()
+        saved = {"steps": np.arange(len(values)), "of": "epoch", "values": values}
+    index = pd.Index(saved["steps"], name=saved["of"])
+    return pd.DataFrame({name: np.asarray(saved["values"], dtype=np.float64)}, index=index)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that have a part in a model."""
+    found = {"Python": python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from its source
+            found[package] = "unknown"
+    return found
+
+
+def _unreadable(dir_path: str | os.PathLike[str], error: Exception, saved_by: dict[str, str]) -> str:
+    """Why a model cannot be read, and what it was saved by."""
+    ours = _versions()
+    cause = f"{type(error).__name__}: {' '.join(str(error).split()[:60])}"
+    differing = [name for name in saved_by if saved_by[name] != ours.get(name)]
+    saved = ", ".join(f"{name} {saved_by[name]} (here {ours.get(name, 'none')})" for name in differing)
+    mend = f"It was saved by {saved}: load it with these." if saved else "Copy it again, or save it again."
+    return f"The model saved in dir_path={os.fspath(dir_path)!r} cannot be read: {cause}. {mend}"

@@ -24,6 +24,8 @@ from scrcl.reference.modalities import KINDS
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key, match_genes
 
+from .habits import check_setup, swapped
+
 
 class CountsField(LayerField):
     """Counts whose genes are matched by name when other data take their place."""
@@ -98,8 +100,13 @@ class SetupMixin(BaseModelClass):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(adata, AnnData):
-            several = " Use `setup_mudata` for several modalities." if isinstance(adata, MuData) else ""
-            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.{several}")
+            mend = ""
+            if isinstance(adata, MuData):
+                mend = " Use `setup_mudata` for several modalities."
+            elif hasattr(adata, "tables"):
+                mend = " Take a table of it, with the positions of its cells: `adata = scrcl.from_spatialdata(sdata)`."
+            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.{mend}")
+        check_setup(kwargs)
         _own(adata)
         new = "source_registry" in kwargs
         (source,) = anndata_sources(adata, layer, features_key).values()
@@ -165,6 +172,7 @@ class SetupMixin(BaseModelClass):
             raise TypeError(
                 f"mdata must be a MuData object, not {type(mdata).__name__}. Use `setup_anndata` for one modality."
             )
+        check_setup(kwargs)
         if mdata.is_view:
             mdata._init_as_actual(mdata.copy())
         new = "source_registry" in kwargs
@@ -230,7 +238,10 @@ def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys
         raise ValueError(f"modalities must name each modality and its kind, e.g. {example}, not {modalities!r}.")
     if mdata.axis != 0:
         raise ValueError(f"mdata shares variables, not cells (axis={mdata.axis}). Pass modalities of the same cells.")
+    meant = swapped(modalities, mdata.mod, KINDS)
     for name, kind in modalities.items():
+        if meant and (name not in mdata.mod or kind not in KINDS):
+            raise ValueError(f"modalities={dict(modalities)!r} gives the name of each kind, not the kind of each name.{meant}")
         check_key(name, mdata.mod, "The modality", "mdata.mod")
         if kind not in KINDS:
             raise ValueError(

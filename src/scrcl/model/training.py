@@ -12,6 +12,7 @@ from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
 
 from .base import SCRCLBase
+from .habits import as_options, check_callbacks, check_split, warn_of_settings
 
 #: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
 DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 500
@@ -47,9 +48,17 @@ class TrainingMixin(SCRCLBase):
         max_epochs: int | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        load_sparse_tensor: bool = False,
         batch_size: int | None = None,
         early_stopping: bool = False,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_config: Any = None,
         plan_kwargs: dict[str, Any] | None = None,
+        datamodule: None = None,
+        trainer_config: Any = None,
         n_threads: int | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -62,15 +71,24 @@ class TrainingMixin(SCRCLBase):
         accelerator, devices
             Where to train, as in :class:`lightning.pytorch.trainer.Trainer`. On several devices, each takes its share
             of the batches of an epoch.
+        train_size, validation_size, datasplitter_kwargs, datamodule
+            There as in :meth:`scvi.model.SCVI.train`. All cells are trained on: anything that would hold some out, or
+            feed others, is refused.
+        shuffle_set_split, load_sparse_tensor
+            Likewise; without effect, as nothing is split and the graph is sparse.
         batch_size
             Number of cells of a batch. A batch is made of random neighbourhoods and the graph among their cells. By
-            default all cells and the whole graph up to 20,000 cells, and 1,024 cells beyond.
+            default all cells and the whole graph up to 20,000 cells, and 1,024 cells beyond, whatever
+            ``scvi.settings.batch_size`` and ``scvi.settings.dl_num_workers`` are.
         early_stopping
             Stop when ``train_loss`` no longer falls. :class:`scvi.train.Trainer` lists the options, which are passed
             as ``early_stopping_patience`` and so on.
         plan_kwargs
             Options of :class:`~scrcl.nn.plan.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
             losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
+        plan_config, trainer_config
+            Options of the plan and of the trainer as a dictionary or a configuration of :mod:`scvi.train`; what is in
+            ``plan_kwargs`` or named here goes before.
         n_threads
             Number of threads of torch while training on CPU. By default as many as batches of this size are worth, one for
             a few thousand cells; a number set by :func:`torch.set_num_threads` that is not that of the cores counts, too.
@@ -89,8 +107,13 @@ class TrainingMixin(SCRCLBase):
         usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
         ``neighborhood_loss_train``, ``cross_view_loss_train`` and ``spread_loss_train``, unweighted, by epoch.
         """
+        check_split(train_size, validation_size, datasplitter_kwargs, datamodule)
+        plan_kwargs = as_options(plan_config, "plan_config") | as_options(plan_kwargs, "plan_kwargs")
+        trainer_kwargs = as_options(trainer_config, "trainer_config") | trainer_kwargs
+        check_callbacks(trainer_kwargs.get("callbacks") or ())
         if batch_size is not None:
             check_at_least(batch_size, 1, "batch_size")
+        warn_of_settings(batch_size)
         reference = self._reference
         points = (
             reference.neighbor_features if reference.tissue is None else reference.tissue.slices.disjoint_coordinates
@@ -109,7 +132,6 @@ class TrainingMixin(SCRCLBase):
         )
         if accelerator == "mps":
             raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
-        plan_kwargs = dict(plan_kwargs or {})
         _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
         for name, value in (
             ("early_stopping_monitor", "train_loss"),
@@ -151,3 +173,5 @@ def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) 
     for name in PLAN_OPTIONS:
         if name in plan_kwargs:
             check_at_least(plan_kwargs[name], 0.0, f"plan_kwargs[{name!r}]")
+    if plan_kwargs.get("reduce_lr_on_plateau"):
+        check_option(plan_kwargs.get("lr_scheduler_metric", "train_loss"), METRICS, "plan_kwargs['lr_scheduler_metric']")

@@ -1,0 +1,147 @@
+"""Arguments that users of scvi-tools pass by habit: taken where they mean something here, and refused with the mend."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from scvi import settings
+
+#: Why some of them cannot mean anything.
+GRAPH_NEEDED = "the model learns from the graph of its cells, which batches of single cells do not have."
+#: Defaults of scvi-tools that nothing here reads.
+DEFAULT_BATCH_SIZE, DEFAULT_WORKERS = 128, 0
+_CORRECT = (
+    "Batches and covariates are not corrected. Correct them first, with scVI or Harmony, and name the corrected space: "
+    "`features_key='X_scVI'`."
+)
+#: What is registered for other models, and what to do here.
+UNREGISTERED = {
+    "batch_key": _CORRECT,
+    "categorical_covariate_keys": _CORRECT,
+    "continuous_covariate_keys": _CORRECT,
+    "labels_key": "No labels are read; compare the clusters with them afterwards.",
+    "size_factor_key": "Leave it out: the total of each cell is taken from its counts.",
+    "rna_layer": "Name the layer of each modality: `layers={'rna': 'counts'}`.",
+    "protein_layer": "Name the layer of each modality: `layers={'prot': 'counts'}`.",
+}
+
+
+def check_split(train_size: Any, validation_size: Any, datasplitter_kwargs: Any, datamodule: Any) -> None:
+    """Refuse to hold cells out, or to be fed by something else.
+
+    Raises
+    ------
+    ValueError
+        If any of these asks for it.
+    """
+    for name, value, allowed in (("train_size", train_size, 1), ("validation_size", validation_size, 0)):
+        if value is not None and value != allowed:
+            raise ValueError(
+                f"{name}={value!r} would hold cells out, but the model is trained on all cells of its graph. Leave it out. "
+                "To test on cells that it has not seen, build it on `adata[train].copy()` and pass `adata[test]` to its "
+                "methods."
+            )
+    if datasplitter_kwargs:
+        raise ValueError(
+            f"datasplitter_kwargs={datasplitter_kwargs!r} cannot be used, as no cells are split off. Leave it out; "
+            "`batch_size` is the number of cells of a batch."
+        )
+    if datamodule is not None:
+        raise ValueError(f"datamodule cannot be used: {GRAPH_NEEDED} Build the model on AnnData or MuData.")
+
+
+def check_setup(kwargs: Mapping[str, Any]) -> None:
+    """Refuse what is registered for other models.
+
+    Raises
+    ------
+    ValueError
+        If there is any.
+    """
+    if "source_registry" in kwargs or not kwargs:
+        return
+    name = next(iter(kwargs))
+    mend = UNREGISTERED.get(name, "Leave it out; the documentation of the setup lists what there is.")
+    raise ValueError(f"{name} is not an argument of the setup of this model. {mend}")
+
+
+def as_options(config: Any, name: str) -> dict[str, Any]:
+    """Options of a mapping, or of a configuration of scvi-tools.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping):
+        if not callable(getattr(config, "to_kwargs", None)):
+            raise ValueError(f"{name} must be a dictionary or a configuration of scvi.train, not {config!r}.")
+        config = config.to_kwargs()
+    return dict(config)
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Refuse callbacks that wait for validation, as those of `scvi.autotune` may.
+
+    Raises
+    ------
+    ValueError
+        If one reports or watches a metric of validation.
+    """
+    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
+        for attribute in ("monitor", "_metrics"):
+            found = getattr(callback, attribute, None) or ()
+            found = [found] if isinstance(found, str) else found.values() if isinstance(found, Mapping) else found
+            for metric in found:
+                if "validation" in str(metric):
+                    raise ValueError(
+                        f"{metric!r} is not recorded, as no cells are held out for validation. Take 'train_loss': "
+                        "`run_autotune(..., metrics='train_loss', mode='min')`, or `early_stopping=True`."
+                    )
+
+
+def warn_of_settings(batch_size: int | None) -> None:
+    """Say which settings of scvi-tools have no effect."""
+    found = []
+    if batch_size is None and settings.batch_size != DEFAULT_BATCH_SIZE:
+        found.append(f"scvi.settings.batch_size={settings.batch_size} (pass `batch_size`)")
+    if settings.dl_num_workers != DEFAULT_WORKERS:
+        found.append(f"scvi.settings.dl_num_workers={settings.dl_num_workers} (all data are in memory)")
+    if found:
+        warnings.warn(
+            f"Without effect on this model: {', '.join(found)}.", UserWarning, stacklevel=settings.warnings_stacklevel
+        )
+
+
+def check_deterministic(give_mean: Any, return_dist: Any, dataloader: Any) -> None:
+    """Refuse samples and distributions of a representation that is neither.
+
+    Raises
+    ------
+    ValueError
+        If one is asked for.
+    """
+    if isinstance(give_mean, str):
+        raise ValueError(f"give_mean={give_mean!r} is no boolean. Name the argument: `representation={give_mean!r}`.")
+    if not give_mean or return_dist:
+        asked = "return_dist=True" if return_dist else f"give_mean={give_mean!r}"
+        raise ValueError(
+            f"{asked} asks for a distribution, but each cell has one representation here, without uncertainty. Leave it "
+            "out. `get_cluster_probabilities()` tells how certain the cluster of a cell is."
+        )
+    if dataloader is not None:
+        raise ValueError(f"dataloader cannot be used: {GRAPH_NEEDED} Pass `adata`, and `batch_size` for less memory.")
+
+
+def swapped(modalities: Mapping[Any, Any], names: Iterable[str], kinds: Iterable[str]) -> str:
+    """The modalities as they may be meant where kinds were given as names, ready for a message; or nothing."""
+    names, kinds = set(names), set(kinds)
+    turned = {
+        (name if name in names else kind): (kind if name in names else name)
+        for name, kind in modalities.items()
+        if isinstance(kind, str)
+    }
+    fits = len(turned) == len(modalities) and set(turned) <= names and set(turned.values()) <= kinds
+    return f" Names come first: `modalities={turned!r}`." if fits and turned != dict(modalities) else ""
