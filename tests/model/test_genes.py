@@ -65,11 +65,12 @@ class TestAssociations:
         assert list(by_group.columns) == every
 
     def test_top_is_the_highest_of_all(self, model):
-        top = model.get_cell_gene_associations(n_top=7)
+        top = model.get_cell_gene_associations(n_top=7, sparse=True)
         every = model.get_cell_gene_associations(genes=top.columns).to_numpy()
         expected = np.where((every >= np.sort(every, 1)[:, [-7]]) & (every > 0), every, 0)
         np.testing.assert_allclose(top.sparse.to_coo().toarray(), expected, rtol=1e-5)
         assert all(isinstance(kind, pd.SparseDtype) for kind in top.dtypes)
+        pd.testing.assert_frame_equal(model.get_cell_gene_associations(n_top=7), top.sparse.to_dense())
 
     def test_marker_genes_are_associated_with_their_cells(self, model):
         means = model.get_cell_gene_associations(groupby="cell_type")

@@ -172,8 +172,8 @@ class Ensemble:
         candidates = [scipy.cluster.hierarchy.cut_tree(linkage, n_clusters).ravel()]
         found = self._found(n_clusters)
         for main in found.argmax(2).T:
-            candidate = np.unique(main, return_inverse=True)[1]
-            if candidate.max() + 1 == n_clusters:
+            clusters, candidate = np.unique(main, return_inverse=True)
+            if len(clusters) == n_clusters:
                 candidates.append(candidate)
         return max(candidates, key=lambda candidate: _agreements(candidate, found).mean())
 

@@ -116,9 +116,10 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
     slices = Slices(positions, codes.astype(np.int64), names)
     for name, rows in slices:
         position, count = np.unique(positions[rows], axis=0, return_counts=True)
-        if count.max() > MOST_AT_ONE_POSITION:
+        most = int(np.argmax(count))
+        if count[most] > MOST_AT_ONE_POSITION:
             raise ValueError(
-                f"{count.max():,} cells of {describe(name)} are at one position, {position[count.argmax()].tolist()}, in "
+                f"{count[most]:,} cells of {describe(name)} are at one position, {position[most].tolist()}, in "
                 f"{where}, so that their coordinates are likely missing. Remove these cells, or pass their coordinates."
             )
     return slices

@@ -16,6 +16,7 @@ from sklearn.preprocessing import normalize
 from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.genes.associations import GeneMap, Groups
 from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_key
+from scrcl.utils.memory import warn_if_short
 
 from .base import Data, Indices
 from .cells import CellsMixin
@@ -109,6 +110,7 @@ class GenesMixin(CellsMixin):
         genes: Sequence[str] | str | None = None,
         n_top: int = 50,
         modality: str | None = None,
+        sparse: bool = False,
     ) -> pd.DataFrame:
         r"""Return how strongly cells, or groups of cells, are associated with genes.
 
@@ -128,14 +130,17 @@ class GenesMixin(CellsMixin):
             Genes to return, with all their associations. By default all genes that the model keeps.
         n_top
             Number of highest positive associations that are kept of each cell where neither ``groupby`` nor ``genes``
-            is given, so that the result stays small for any number of cells; the others are 0.
+            is given; the others are 0.
         modality
             Of several modalities, the one whose variables are meant, as in :meth:`get_gene_embedding`.
+        sparse
+            Return sparse columns where only the ``n_top`` associations of each cell are kept, so that the result stays
+            small for any number of cells. AnnData cannot write such a frame; it can write the sparse matrix
+            ``scipy.sparse.csr_matrix(frame.sparse.to_coo())``.
 
         Returns
         -------
-        Data frame of cells by genes or groups by genes, float32. Its columns are sparse where only the ``n_top``
-        associations of each cell are kept: ``frame.sparse.to_coo()`` gives the sparse matrix.
+        Data frame of cells by genes or groups by genes, float32, which may be put into ``adata.obsm``.
 
         Raises
         ------
@@ -152,6 +157,12 @@ class GenesMixin(CellsMixin):
         rows = np.arange(adata.n_obs) if indices is None else as_rows(indices, adata.n_obs)
         names, every, variables = self._variables(modality)
         columns = None if genes is None else check_genes(genes, names, every)
+        if groupby is None and columns is None and not sparse:
+            warn_if_short(
+                4 * len(rows) * len(names),
+                f"The associations of {len(rows):,} cells with {len(names):,} genes",
+                "Pass `sparse=True`, or name `genes` or `groupby`.",
+            )
         division = None if groupby is None else read_groups(adata, rows, groupby, least=1)
         gene_map = self._fitted_gene_map().select(variables)
         if division is not None:
@@ -162,6 +173,8 @@ class GenesMixin(CellsMixin):
             positions, index = self._positions(adata, rows), adata.obs_names[rows]
             if columns is None:
                 top = gene_map.top(positions, n_top)
+                if not sparse:
+                    return pd.DataFrame(top.toarray(), index=index, columns=names)
                 frame: Any = pd.DataFrame  # whose stubs do not know this accessor
                 return frame.sparse.from_spmatrix(sp.csc_matrix(top), index, names)
         kept = np.arange(len(names)) if columns is None else columns

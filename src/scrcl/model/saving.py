@@ -220,13 +220,15 @@ def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str 
             f"{path!r} is not read: {error}. A model that this package has saved holds numbers, text, arrays and plain "
             "containers only. Ask whoever it is from for one."
         ) from error
-    except Exception as error:  # noqa: BLE001 - whatever may be wrong with a file
+    except Exception as error:
         raise ValueError(_unreadable(dir_path, error, {})) from error
     content[WEIGHTS].pop("pyro_param_store", None)  # of scvi-tools, in earlier files
     history = attributes.get("history_")
     if history is not None:
         attributes["history_"] = {name: _table(name, table) for name, table in history.items()}
-    versions = content.get(VERSIONS) or {"scvi-tools": attributes["registry_"].get("scvi_version", "of unknown version")}
+    versions = content.get(VERSIONS) or {
+        "scvi-tools": attributes["registry_"].get("scvi_version", "of unknown version")
+    }
     return {**content, ATTRIBUTES: attributes, VERSIONS: versions}
 
 

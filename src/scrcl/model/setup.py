@@ -241,7 +241,9 @@ def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys
     meant = swapped(modalities, mdata.mod, KINDS)
     for name, kind in modalities.items():
         if meant and (name not in mdata.mod or kind not in KINDS):
-            raise ValueError(f"modalities={dict(modalities)!r} gives the name of each kind, not the kind of each name.{meant}")
+            raise ValueError(
+                f"modalities={dict(modalities)!r} gives the name of each kind, not the kind of each name.{meant}"
+            )
         check_key(name, mdata.mod, "The modality", "mdata.mod")
         if kind not in KINDS:
             raise ValueError(

@@ -174,4 +174,6 @@ def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) 
         if name in plan_kwargs:
             check_at_least(plan_kwargs[name], 0.0, f"plan_kwargs[{name!r}]")
     if plan_kwargs.get("reduce_lr_on_plateau"):
-        check_option(plan_kwargs.get("lr_scheduler_metric", "train_loss"), METRICS, "plan_kwargs['lr_scheduler_metric']")
+        check_option(
+            plan_kwargs.get("lr_scheduler_metric", "train_loss"), METRICS, "plan_kwargs['lr_scheduler_metric']"
+        )

@@ -35,8 +35,18 @@ def write_preparation(data: AnnData | MuData, preparation: Preparation, paramete
     if isinstance(data, MuData):
         names = list(reference.modalities)
         data.obsm[keys.WEIGHTS_KEY] = pd.DataFrame(reference.weights.copy(), index=data.obs_names, columns=names)
+        data.uns[keys.NEIGHBORS_KEY]["params"] |= _as_muon(data, names)
     else:
         _write_genes(data, reference)
+
+
+def _as_muon(mdata: MuData, names: list[str]) -> dict[str, Any]:
+    """What :func:`muon.tl.umap` wants to know beside the graph: a matrix, which it hardly reads. The smallest will do."""
+    sizes = {name: mdata.mod[name].n_vars for name in names if mdata.mod[name].X is not None}
+    if not sizes:
+        return {}
+    smallest = min(sizes, key=lambda name: sizes[name])
+    return {"use_rep": {smallest: "X"}, "n_pcs": {smallest: -1}}
 
 
 def _write_genes(adata: AnnData, reference: Reference) -> None:

@@ -80,7 +80,8 @@ def check_unique_genes(names: pd.Index, mend: str = "adata.var_names_make_unique
 def check_key(key: str, mapping: Any, argument: str, where: str) -> None:
     """Refuse a key that is not there, and say which are."""
     if key not in mapping:
-        present = ", ".join(map(repr, mapping.keys())) or "none"
+        # Newer AnnData lists X among its layers, under None.
+        present = ", ".join(repr(name) for name in mapping.keys() if name is not None) or "none"
         raise KeyError(f"{argument}={key!r} is not in {where}. Present: {present}.")
 
 

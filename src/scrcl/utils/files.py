@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 
-
 class UnsafeFileError(ValueError):
     """A file holds more than tensors, numbers, text and plain containers."""
 
@@ -66,7 +65,7 @@ def _empty(factory: type) -> dict:
 
 
 #: What is made in the place of what earlier files name; no function of theirs is run.
-INSTEAD = {
+INSTEAD: dict[str, Any] = {
     "builtins.dict": dict,
     "builtins.slice": NotMade,
     "collections.defaultdict": _empty,

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from time import monotonic
 from typing import Protocol, TypeVar
 
-from tqdm.auto import tqdm
+from rich.console import Console
+from rich.progress import Progress
 
 T = TypeVar("T")
 
@@ -39,11 +41,26 @@ def track(steps: Iterable[T], total: int) -> Iterator[T]:
     """Pass through the steps of the present phase, and tell how many are done."""
     listener = _listener.get()
     if listener is None:
-        yield from tqdm(steps, total=total, desc=_phase.get(), delay=DELAY, leave=False)
+        yield from _bar(steps, total)
         return
     for done, step in enumerate(steps):
         yield step
         listener.advance(done + 1, total)
+
+
+def _bar(steps: Iterable[T], total: int) -> Iterator[T]:
+    """Pass through the steps, with a bar on a terminal or in a notebook as soon as they take long."""
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not (console.is_terminal or console.is_jupyter))
+    task, start = bar.add_task(_phase.get(), total=total), monotonic()
+    try:
+        for done, step in enumerate(steps):
+            yield step
+            bar.update(task, completed=done + 1)
+            if not bar.live.is_started and monotonic() - start > DELAY:
+                bar.start()
+    finally:
+        bar.stop()
 
 
 @contextmanager

@@ -1,0 +1,183 @@
+"""Files of models hold tensors, text and plain containers; reading one runs no code."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import scrcl
+from scrcl.utils import files
+
+from ..conftest import build, simulate
+from ..saved.make_golden import in_space, several, train
+
+SAVED = sorted((Path(__file__).parents[1] / "saved").rglob("model.pt"))
+
+
+class Bomb:
+    """Pickled, it writes a file when it is made again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def globals_of(path: Path) -> set[str]:
+    """Everything that a file names to be made."""
+    with zipfile.ZipFile(path) as file:
+        (name,) = (name for name in file.namelist() if name.endswith("data.pkl"))
+        content = file.read(name)
+    return {
+        f"{argument}"
+        for operation, argument, _ in __import__("pickletools").genops(content)
+        if operation.name == "GLOBAL"
+    }
+
+
+def same(found, expected) -> None:
+    """Compare nested containers, but for the tables, which are not made."""
+    if isinstance(expected, np.ndarray):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            same(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert type(found) is type(expected)
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    elif not isinstance(expected, pd.DataFrame):
+        assert found == expected
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.parent.name)
+def test_earlier_files_are_read_as_they_were_written(path):
+    """The oracle is the pickle itself, which these files of ours are safe to be read by."""
+    found = files.read(path)
+    expected = torch.load(path, weights_only=False)
+    same(found, expected)
+    for name, table in expected["attr_dict"]["history_"].items():
+        values = next(array for array in files.arrays_in(found["attr_dict"]["history_"][name]) if array.ndim == 2)
+        np.testing.assert_array_equal(values.ravel().astype(float), table[name].to_numpy(float))
+
+
+@pytest.mark.parametrize(
+    ("make", "setup"),
+    [
+        (simulate, {"layer": None}),
+        (several, {"modalities": {"rna": "rna", "prot": "protein"}}),
+        (in_space, {"spatial_key": "spatial", "sample_key": "slice"}),
+    ],
+)
+def test_nothing_but_plain_content_is_saved(tmp_path, make, setup):
+    data = make()
+    model = train(data, setup)
+    model.save(tmp_path / "model")
+    named = globals_of(tmp_path / "model" / "model.pt")
+    assert {name.split()[0].split(".")[0] for name in named} <= {"torch", "collections"}
+    assert not [name for name in named if "pickle" in name]
+    loaded = scrcl.SCRCL.load(tmp_path / "model", adata=make(), accelerator="cpu")
+    np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+    pd.testing.assert_frame_equal(
+        loaded.history["train_loss"].astype(float), model.history["train_loss"].astype(float), check_column_type=False
+    )
+    same(loaded.reference_["features"], model.reference_["features"])
+    assert loaded.init_params_ == model.init_params_
+    loaded.save(tmp_path / "again")
+    again = torch.load(tmp_path / "again" / "model.pt", weights_only=True)
+    first = torch.load(tmp_path / "model" / "model.pt", weights_only=True)
+    assert again["versions"] == first["versions"]
+    assert again["versions"]["scvi-tools"]
+
+
+def test_what_is_no_plain_content_is_not_saved(tmp_path, adata):
+    model = build(adata)
+    model.odd_ = {"of": [lambda: 0]}
+    with pytest.raises(TypeError, match=r"odd_\['of'\]\[0\] is of type function"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("place", ["attr_dict", "model_state_dict", "versions"])
+def test_code_in_a_file_is_not_run(tmp_path, trained, place):
+    folder, sign = tmp_path / "model", tmp_path / "sign"
+    trained.save(folder)
+    content = torch.load(folder / "model.pt", weights_only=True)
+    content[place]["odd_"] = Bomb(sign)
+    torch.save(content, folder / "model.pt")
+    for read in (lambda: scrcl.SCRCL.load(folder, adata=False), lambda: scrcl.SCRCL.load_registry(folder)):
+        with pytest.raises(ValueError, match=r"is not read: it holds .*system, by which code may be run"):
+            read()
+    assert not sign.exists()
+    torch.load(folder / "model.pt", weights_only=False)
+    assert sign.exists()  # it would have been
+
+
+def test_a_bare_pickle_is_not_run(tmp_path):
+    folder, sign = tmp_path / "model", tmp_path / "sign"
+    folder.mkdir()
+    with (folder / "model.pt").open("wb") as file:
+        pickle.dump({"attr_dict": Bomb(sign)}, file)
+    with pytest.raises(ValueError, match="cannot be read"):
+        scrcl.SCRCL.load(folder, adata=False)
+    assert not sign.exists()
+
+
+def test_tables_of_any_pandas(tmp_path):
+    """Files of earlier versions with text of Arrow, whose library may not be there, are read all the same."""
+    pytest.importorskip("pyarrow", reason="the file holds text of Arrow")
+    folder = SAVED[0].parent
+    content = torch.load(folder / "model.pt", weights_only=False)
+    for name, table in content["attr_dict"]["history_"].items():
+        table.columns = pd.Index([name], dtype="string[pyarrow]")
+    torch.save(content, tmp_path / "model.pt")
+    assert any(name.startswith("pyarrow") for name in globals_of(tmp_path / "model.pt"))
+    loaded = scrcl.SCRCL.load(tmp_path, adata=False, accelerator="cpu")
+    assert loaded.history["train_loss"]["train_loss"].dtype == float
+    assert len(loaded.history["train_loss"]) == 5
+
+
+def test_errors_quote_the_cause_and_the_versions(tmp_path, trained):
+    folder = tmp_path / "model"
+    trained.save(folder)
+    content = torch.load(folder / "model.pt", weights_only=True)
+    content["versions"]["scrcl"] = "99.1"
+    del content["attr_dict"]["reference_"]["features"]
+    torch.save(content, folder / "model.pt")
+    with pytest.raises(ValueError, match=r"KeyError: 'features'.*saved by scrcl 99\.1 \(here") as raised:
+        scrcl.SCRCL.load(folder, adata=False)
+    assert "torch" not in str(raised.value)  # which is the same
+    whole = (folder / "model.pt").read_bytes()
+    (folder / "model.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cannot be read: RuntimeError: .*Copy it again"):
+        scrcl.SCRCL.load(folder, adata=False)
+
+
+def test_plain_and_back():
+    value = {
+        "numbers": np.arange(6, dtype=np.int16).reshape(2, 3)[:, ::-1],
+        "flags": np.array([True, False]),
+        "scalar": np.float32(0.5),
+        "names": np.array(["a", "b"], dtype=object),
+        "path": Path("x"),
+        "nested": [(1, None), {"of": "text"}],
+    }
+    plain = files.to_plain(value, "value")
+    assert isinstance(plain["numbers"], torch.Tensor)
+    back = files.from_plain(plain)
+    np.testing.assert_array_equal(back["numbers"], value["numbers"])
+    assert back["numbers"].dtype == np.int16
+    assert back["flags"].dtype == bool
+    assert (back["scalar"], back["names"], back["path"]) == (0.5, ["a", "b"], "x")
+    assert back["nested"] == [(1, None), {"of": "text"}]
