@@ -66,7 +66,7 @@ def check_setup(kwargs: Mapping[str, Any]) -> None:
 
 
 def as_options(config: Any, name: str) -> dict[str, Any]:
-    """Options of a mapping, or of a configuration of scvi-tools.
+    """Options of a mapping, or what differs from the defaults in a configuration of scvi-tools: these suit other models.
 
     Raises
     ------
@@ -78,7 +78,8 @@ def as_options(config: Any, name: str) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         if not callable(getattr(config, "to_kwargs", None)):
             raise ValueError(f"{name} must be a dictionary or a configuration of scvi.train, not {config!r}.")
-        config = config.to_kwargs()
+        usual = type(config)().to_kwargs()
+        return {name: value for name, value in config.to_kwargs().items() if name not in usual or value != usual[name]}
     return dict(config)
 
 

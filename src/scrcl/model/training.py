@@ -87,8 +87,8 @@ class TrainingMixin(SCRCLBase):
             Options of :class:`~scrcl.nn.plan.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
             losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
         plan_config, trainer_config
-            Options of the plan and of the trainer as a dictionary or a configuration of :mod:`scvi.train`; what is in
-            ``plan_kwargs`` or named here goes before.
+            Options of the plan and of the trainer, as a dictionary or as a configuration of :mod:`scvi.train`, of which
+            only what differs from its defaults is taken; what is in ``plan_kwargs`` or named here goes before.
         n_threads
             Number of threads of torch while training on CPU. By default as many as batches of this size are worth, one for
             a few thousand cells; a number set by :func:`torch.set_num_threads` that is not that of the cores counts, too.
