@@ -195,5 +195,5 @@ class Results:
 
 
 def weights_version(module: SCRCLModule) -> tuple[int, ...]:
-    """What changes whenever the weights of a network do."""
-    return tuple(parameter._version for parameter in module.parameters())
+    """What changes whenever the weights of a network do; fused optimisers do not count their changes, so by content."""
+    return tuple(hash(parameter.detach().float().cpu().numpy().tobytes()) for parameter in module.parameters())
