@@ -52,15 +52,14 @@ def test_corrected_by_harmony(adata):
 
 def test_model_hub(tmp_path):
     """As the page on saving shows it, without the upload."""
-    pytest.importorskip("huggingface_hub")
-    from huggingface_hub import ModelCard
+    hub = pytest.importorskip("huggingface_hub")
     from scvi.hub import HubMetadata, HubModel
 
     model = build(simulate())
     folder = tmp_path / "model"
     model.save(folder, save_anndata=True)
     metadata = HubMetadata.from_dir(folder, anndata_version=ad.__version__, model_parent_module="scrcl")
-    card = ModelCard("---\nlicense: cc-by-4.0\nlibrary_name: scrcl\n---\n# Cell types\n")
+    card = hub.ModelCard("---\nlicense: cc-by-4.0\nlibrary_name: scrcl\n---\n# Cell types\n")
     HubModel(str(folder), metadata=metadata, model_card=card).save()
     assert json.loads((folder / "_scvi_required_metadata.json").read_text())["model_cls_name"] == "SCRCL"
     pulled = HubModel(str(folder))

@@ -38,6 +38,14 @@ class TestTraining:
         model.train(1, plan_config=TrainingPlanConfig(lr=1e-9), trainer_config=TrainerConfig(), **QUIET)
         assert model.trainer.optimizers[0].param_groups[0]["lr"] == 1e-9
 
+    def test_callback_of_autotune(self, trained):
+        lightning = pytest.importorskip(
+            "ray.tune.integration.pytorch_lightning", reason="scvi-tools[autotune] brings ray"
+        )
+        callback = lightning.TuneReportCheckpointCallback(["validation_loss"], on="validation_end")
+        with pytest.raises(ValueError, match="'validation_loss' is not recorded"):
+            trained.train(1, callbacks=[callback])
+
     def test_order_of_the_arguments(self, trained):
         with pytest.raises(ValueError, match="train_size=0.9 would hold cells out"):
             trained.train(1, "cpu", 1, 0.9)
@@ -86,11 +94,13 @@ class TestRepresentation:
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
     def test_a_chunk_is_read_at_a_time(self, trained, monkeypatch):
-        sizes = []
-        latent = trained._latent
-        monkeypatch.setattr(
-            trained, "_latent", lambda data, rows, view: sizes.append(len(rows)) or latent(data, rows, view)
-        )
+        sizes, latent = [], trained._latent
+
+        def counted(data, rows, view):
+            sizes.append(len(rows))
+            return latent(data, rows, view)
+
+        monkeypatch.setattr(trained, "_latent", counted)
         trained.get_latent_representation(simulate(23, seed=4), batch_size=10)
         assert sizes == [10, 10, 3]
 
