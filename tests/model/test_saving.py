@@ -158,7 +158,7 @@ class TestSaveAndLoad:
         model = scrcl.SCRCL.load(saved)
         assert model.is_trained
         assert model.init_params_ == trained.init_params_
-        pd.testing.assert_frame_equal(model.history["train_loss"], trained.history["train_loss"])
+        pd.testing.assert_frame_equal(model.history["train_loss"], trained.history["train_loss"], check_dtype=False)
         assert str(model.module) == str(trained.module)
 
     def test_training_goes_on_after_loading(self, trained, saved):
@@ -224,7 +224,7 @@ class TestSaveAndLoad:
             "other pickle": pickle.dumps([1, 2]),
         }
         file.write_bytes(content[damage])
-        with pytest.raises(ValueError, match="damaged"):
+        with pytest.raises(ValueError, match="cannot be read: .*Copy it again"):
             scrcl.SCRCL.load(saved)
 
     def test_model_of_another_class(self, adata, tmp_path):

@@ -1,3 +1,4 @@
+from scrcl.utils import progress
 from scrcl.utils.progress import begin, listening, track
 
 
@@ -23,3 +24,12 @@ def test_a_listener_is_told_of_phases_and_steps_and_nothing_is_drawn(capsys):
     assert list(track(range(3), 3)) == [0, 1, 2]
     assert notes.lines[-1] == ("graph",)
     assert capsys.readouterr().err == ""  # a bar comes only where work takes long
+
+
+def test_a_bar_comes_on_a_terminal_where_work_takes_long(capsys, monkeypatch):
+    for terminal, delay, drawn in (("1", -1.0, True), ("1", 60.0, False), ("0", -1.0, False)):
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+        monkeypatch.setattr(progress, "DELAY", delay)
+        begin("clustering")
+        assert list(track("abc", 3)) == ["a", "b", "c"]
+        assert ("clustering" in capsys.readouterr().err) is drawn
