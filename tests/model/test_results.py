@@ -53,14 +53,22 @@ def test_values_of_known_and_of_new_cells_in_the_order_asked_for():
 
 
 def test_every_change_of_weights_is_seen(adata):
-    """By training, by loading weights, and in place."""
+    """By loading weights, in place, and by a fused optimiser, which does not count its changes."""
     model = build(adata, epochs=1)
     first = model._results
     assert model._results is first
-    model.module.load_state_dict(model.module.state_dict())
+    weights = {name: value.clone() for name, value in model.module.state_dict().items()}
+    model.module.load_state_dict(weights)
+    assert model._results is first
+    model.module.load_state_dict({name: value + 1 for name, value in weights.items()})
     second = model._results
     assert second is not first
     with torch.no_grad():
         next(iter(model.module.parameters())).mul_(2)
     assert weights_version(model.module) != second.weights
-    assert model._results is not second
+    third = model._results
+    assert third is not second
+    optimizer = torch.optim.Adam(model.module.parameters(), fused=True)
+    sum(parameter.sum() for parameter in model.module.parameters()).backward()
+    optimizer.step()
+    assert model._results is not third
