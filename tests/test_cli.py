@@ -87,6 +87,33 @@ def test_run_in_space(tmp_path):
     assert {"spatial_slice1.png", "spatial_slice2.png"} < set(listing(plots))
 
 
+def test_run_with_batches(tmp_path, capsys):
+    adata = simulate()
+    adata.obs["donor"] = np.repeat(["a", "b"], [70, 80])
+    adata.write_h5ad(tmp_path / "donors.h5ad")
+    command = [
+        "run",
+        str(tmp_path / "donors.h5ad"),
+        "-o",
+        str(tmp_path / "out.h5ad"),
+        "--n-clusters",
+        "3",
+        "--epochs",
+        "2",
+    ]
+    assert main([*command, "--batch-key", "plate"]) == 1
+    assert "--batch-key" in capsys.readouterr().err
+    assert main([*command, "--batch-key", "donor", "--plots", str(tmp_path / "plots")]) == 0
+    result = ad.read_h5ad(tmp_path / "out.h5ad")
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_anndata(adata, batch_key="donor")
+    model = scrcl.SCRCL(adata)
+    model.train(2, enable_progress_bar=False)
+    np.testing.assert_allclose(result.obsm["X_scrcl"], model.get_latent_representation(), atol=1e-5)
+    assert result.uns["scrcl_run"]["parameters"]["batch_key"] == "donor"
+    assert "umap_donor.png" in listing(tmp_path / "plots")
+
+
 def test_markers(counts, tmp_path):
     table, output = tmp_path / "markers.csv", tmp_path / "out.h5ad"
     options = ["--n-clusters", "3", "--epochs", "20", "--markers", str(table)]

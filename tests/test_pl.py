@@ -345,3 +345,15 @@ class TestGenes:
             scrcl.pl.associations_heatmap(model, markers, "nothing")
         with pytest.raises(KeyError, match="'Foo' is not in the data"):
             scrcl.pl.gene_modules(model, genes=["Foo"])
+
+
+def test_batches():
+    adata = simulate()
+    adata.obs["batch"] = np.repeat(["a", "b"], [70, 80])
+    model = build(adata, setup={"batch_key": "batch"})
+    axes = scrcl.pl.batches(model, n_clusters=3)
+    assert len(axes) == 3
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["a", "b"]
+    assert sum(len(points.get_offsets()) for points in axes[1].collections) == 150
+    assert len(axes[2].patches) == 3
+    plt.close("all")

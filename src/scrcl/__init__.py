@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from .cluster.number import NumberOfClusters
     from .data.spatialdata import from_spatialdata
     from .model.scrcl import SCRCL
+    from .reference.batch_report import BatchReport
 
-__all__ = ["SCRCL", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
+__all__ = ["SCRCL", "BatchReport", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
 
 __version__ = version("scrcl")
 
 #: Where what is public is, imported when it is first asked for: PyTorch and scanpy take seconds.
 _MODULES = {
     "SCRCL": "scrcl.model.scrcl",
+    "BatchReport": "scrcl.reference.batch_report",
     "NumberOfClusters": "scrcl.cluster.number",
     "from_spatialdata": "scrcl.data.spatialdata",
     "datasets": "scrcl.datasets",

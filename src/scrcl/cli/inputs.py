@@ -57,6 +57,7 @@ def read(
     transpose: bool = False,
     spatial_key: str | None = None,
     sample_key: str | None = None,
+    batch_key: str | None = None,
 ) -> Input:
     """Read cells and counts; those of an .h5ad file stay there, and are read in blocks.
 
@@ -87,6 +88,9 @@ def read(
     _check_places(path, data, spatial_key, sample_key)
     if spatial_key is not None:
         found.setup |= {"spatial_key": spatial_key, "sample_key": sample_key}
+    if batch_key is not None:
+        _require(batch_key, data.obs, "--batch-key", f"obs of {path}")
+        found.setup["batch_key"] = batch_key
     for name, of in data.mod.items() if isinstance(data, mudata.MuData) else [("", data)]:
         if not of.var_names.is_unique:
             twice = int(of.var_names.duplicated().sum())

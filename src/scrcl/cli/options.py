@@ -44,12 +44,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--transpose", action="store_true", help="the table has genes in rows and cells in columns")
     run.add_argument("--spatial-key", metavar="KEY", help="obsm that holds coordinates, to find domains in space")
     run.add_argument("--sample-key", metavar="KEY", help="obs column of the slice of each cell (default: one slice)")
+    run.add_argument(
+        "--batch-key", metavar="KEY", help="obs column of the batch of each cell, whose effect is corrected"
+    )
 
     demo = commands.add_parser(
         "demo", help="the same on 700 PBMC that scanpy ships, compared with their annotation", allow_abbrev=False
     )
     demo.add_argument("-o", "--output", type=Path, help=".h5ad file to write (default: scrcl-demo.h5ad, replaced)")
-    demo.set_defaults(input=None, layer=None, modalities=None, transpose=False, spatial_key=None, sample_key=None)
+    demo.set_defaults(input=None, layer=None, modalities=None, transpose=False)
+    demo.set_defaults(spatial_key=None, sample_key=None, batch_key=None)
 
     for command in (run, demo):
         command.add_argument("--n-clusters", type=_whole(2), metavar="K", help="number of clusters (default: found)")

@@ -92,7 +92,9 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         space = (arguments.spatial_key, arguments.sample_key)
         if arguments.plots is not None:
             begin("plots")
-            _plot(model, data, arguments.plots, ["bulk_labels"] if is_demo else [], *space)
+            annotations = ["bulk_labels"] if is_demo else []
+            annotations += [arguments.batch_key] if arguments.batch_key is not None else []
+            _plot(model, data, arguments.plots, annotations, *space)
         record = _record(arguments, model, data)
         findings = Findings(
             command=command,
@@ -140,6 +142,7 @@ def _read(arguments: argparse.Namespace) -> Input:
         arguments.transpose,
         arguments.spatial_key,
         arguments.sample_key,
+        arguments.batch_key,
     )
 
 
@@ -249,6 +252,7 @@ def _record(arguments: argparse.Namespace, model: SCRCL, data: AnnData | MuData)
     parameters["device"] = arguments.device
     parameters["layer"] = arguments.layer or "X"
     parameters["spatial_key"], parameters["sample_key"] = arguments.spatial_key or "", arguments.sample_key or ""
+    parameters["batch_key"] = arguments.batch_key or ""
     sizes = {"cells": data.n_obs, "genes": data.n_vars, "clusters": int(data.obs[keys.CLUSTERS_KEY].nunique())}
     if isinstance(data, MuData):
         parameters["modalities"] = arguments.modalities

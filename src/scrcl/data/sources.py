@@ -304,3 +304,25 @@ def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.c
             "slice: `squidpy.gr.spatial_neighbors(adata, library_key=...)`."
         )
     return graph
+
+
+def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
+    """Name ``(n,)`` of the batch of each cell.
+
+    Raises
+    ------
+    KeyError
+        If the key is missing.
+    ValueError
+        If a cell has no batch.
+    """
+    where = "mdata" if isinstance(data, MuData) else "adata"
+    check_key(key, data.obs, "batch_key", f"{where}.obs")
+    values = data.obs[key]
+    missing = int(values.isna().sum())
+    if missing:
+        raise ValueError(
+            f"{where}.obs[{key!r}] is missing for {missing:,} of {len(values):,} cells. Name the batch of every cell, or "
+            "remove these cells."
+        )
+    return values.astype(str).to_numpy(str)

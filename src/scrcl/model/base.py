@@ -10,7 +10,14 @@ from anndata import AnnData
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from scrcl.data.sources import Source, anndata_sources, mudata_sources, read_positions, read_spatial_graph
+from scrcl.data.sources import (
+    Source,
+    anndata_sources,
+    mudata_sources,
+    read_batches,
+    read_positions,
+    read_spatial_graph,
+)
 from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.genes import directed_propagation
 from scrcl.graph.slices import Slices
@@ -69,6 +76,11 @@ class SCRCLBase(BaseModelClass):
         """Where any cells are in space."""
         return read_positions(data, self._setup("spatial_key"), self._setup("sample_key"))
 
+    def _batches(self, data: Any) -> np.ndarray | None:
+        """Name of the batch of each of any cells, where the model tells batches apart."""
+        key = self._setup("batch_key")
+        return None if key is None else read_batches(data, key)
+
     def _is_reference(self, data: Any) -> bool:
         """Whether the data are those that the model was built on, with the same cells still."""
         return data is self._reference_data and bool(data.obs_names.equals(self._reference_names))
@@ -79,8 +91,9 @@ class SCRCLBase(BaseModelClass):
         reference = self._reference
         if self._is_reference(data):
             return Query(rows, reference.features[:0], {})
+        batches = self._batches(data)
         if reference.tissue is None:
-            return self._results.query(reference.read(self._sources(data), rows))
+            return self._results.query(reference.read(self._sources(data), rows, batches))
         slices = self._slices(data)
 
         def graph_of(cells: np.ndarray) -> sp.csr_array:
@@ -89,7 +102,7 @@ class SCRCLBase(BaseModelClass):
                 return reference.tissue.options.graph(slices.select(cells))  # type: ignore[union-attr]
             return symmetric_adjacency(read_spatial_graph(data, key, slices))[cells][:, cells]
 
-        return self._results.query_in_space(slices, reference.read(self._sources(data)), rows, graph_of)
+        return self._results.query_in_space(slices, reference.read(self._sources(data), None, batches), rows, graph_of)
 
     # ---------------------------------------------------------------- network
 

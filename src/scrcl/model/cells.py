@@ -156,7 +156,7 @@ class CellsMixin(SCRCLBase):
             new = query.known < 0
             labels = np.where(new, majority(labels, self._slices(data), n_majority), own) if new.any() else own
             labels = labels if indices is None else labels[as_rows(indices, data.n_obs)]
-        return pd.Series(_named(labels, clustering.n_clusters), index=cell_names(data, indices), name=keys.CLUSTERS_KEY)
+        return pd.Series(named(labels, clustering.n_clusters), index=cell_names(data, indices), name=keys.CLUSTERS_KEY)
 
     def get_cluster_probabilities(
         self,
@@ -270,7 +270,7 @@ class CellsMixin(SCRCLBase):
         return pd.DataFrame(
             {
                 "known": query.known >= 0,
-                "cluster": _named(labels, clustering.n_clusters),
+                "cluster": named(labels, clustering.n_clusters),
                 "confidence": probabilities[np.arange(len(labels)), labels],
                 "distance": distance,
                 "excess": excess,
@@ -353,6 +353,7 @@ class CellsMixin(SCRCLBase):
         return super().get_var_names(legacy_mudata_format)
 
 
-def _named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
+def named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
+    """Clusters ``(n,)`` by name."""
     names: Any = [str(number) for number in range(n_clusters)]
     return pd.Categorical.from_codes(labels, pd.Index(names))

@@ -15,7 +15,7 @@ from scrcl.reference.writing import describe_parameters, write_preparation
 from scrcl.utils.checks import check_at_least, check_option
 
 from .base import Data
-from .saving import SavingMixin
+from .batches import BatchesMixin
 from .setup import SetupMixin
 from .training import TrainingMixin
 
@@ -33,7 +33,7 @@ SPATIAL_ARGUMENTS = {
 }
 
 
-class SCRCL(SetupMixin, TrainingMixin, SavingMixin):
+class SCRCL(SetupMixin, TrainingMixin, BatchesMixin):
     r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
 
     Finds cell types without labels. Two views of each cell, by itself and among its neighbours, are brought into
@@ -180,6 +180,7 @@ class SCRCL(SetupMixin, TrainingMixin, SavingMixin):
             None if neighbors_key is None else read_graph(data, neighbors_key),
             slices,
             None if slices is None or graph_key is None else read_spatial_graph(data, graph_key, slices),
+            self._batches(data),
         )
         reference = preparation.reference
         self._set_reference(reference)
@@ -226,6 +227,10 @@ class SCRCL(SetupMixin, TrainingMixin, SavingMixin):
             kept = self._setup("features_key") or f"{len(reference.genes):,} genes"
             features = f"{reference.n_features} features from {kept}"
         graph = f"of {neighbors_key!r}" if neighbors_key else f"of {reference.n_neighbors} nearest neighbours"
+        batches = reference.batches
+        if batches is not None:
+            what = "corrected" if batches.corrected else "mixing freely, so that nothing is corrected"
+            features += f", {len(batches.names)} batches, {what}"
         if tissue is not None:
             n_slices = len(tissue.slices.names)
             similar = f" and {graph}" if tissue.options.joined else ""

@@ -1,14 +1,15 @@
 """Registration of AnnData and MuData. Validates, and leaves all work to the model."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
-from scvi.data.fields import LayerField, MuDataWrapper, ObsmField
+from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scrcl.data.sources import (
@@ -16,10 +17,12 @@ from scrcl.data.sources import (
     Source,
     anndata_sources,
     mudata_sources,
+    read_batches,
     read_graph,
     read_positions,
     read_spatial_graph,
 )
+from scrcl.reference.batches import check_sizes
 from scrcl.reference.modalities import KINDS
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key, match_genes
@@ -39,6 +42,15 @@ class CountsField(LayerField):
         return self.register_field(adata_target)
 
 
+class BatchField(CategoricalObsField):
+    """Batches; further data may be of others."""
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+        """Accept batches that the model has not seen, which it learns when it is asked for their cells."""
+        return super().transfer_field(state_registry, adata_target, **{**kwargs, "extend_categories": True})
+
+
+MuDataBatchField = MuDataWrapper(BatchField)
 MuDataCountsField = MuDataWrapper(CountsField)
 MuDataEmbeddingField = MuDataWrapper(ObsmField)
 
@@ -56,6 +68,7 @@ class SetupMixin(BaseModelClass):
         spatial_key: str | None = None,
         sample_key: str | None = None,
         spatial_neighbors_key: str | None = None,
+        batch_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Register data. Validates, and leaves all work to the model.
@@ -85,6 +98,10 @@ class SetupMixin(BaseModelClass):
         spatial_neighbors_key
             Key of ``adata.uns`` of a spatial graph to use, as :func:`squidpy.gr.spatial_neighbors` writes it
             (``"spatial_neighbors"`` by default there), or of ``adata.obsp``. By default the model builds one.
+        batch_key
+            Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. What tells batches
+            apart, and not types, is taken out of the features, and the cell graph joins cells of different batches that are
+            counterparts. Where batches mix freely as they are, nothing is changed. By default all cells are of one.
         **kwargs
             Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -92,7 +109,8 @@ class SetupMixin(BaseModelClass):
         ------
         ValueError
             If the data are not raw counts (negative, fractional or non-finite values), a cell has no counts, gene
-            names are not unique, an embedding or graph does not fit the cells, or coordinates are missing or NaN.
+            names are not unique, an embedding or graph does not fit the cells, coordinates are missing or NaN, or a cell has
+            no batch or a batch fewer than 10 cells.
         KeyError
             If a layer or key is missing.
         TypeError
@@ -118,6 +136,9 @@ class SetupMixin(BaseModelClass):
         if neighbors_key is not None and not new:
             read_graph(adata, neighbors_key)
         _check_space(adata, spatial_key, sample_key, spatial_neighbors_key, new)
+        if batch_key is not None:
+            check_batches(adata, batch_key, new)
+            fields.append(BatchField(REGISTRY_KEYS.BATCH_KEY, batch_key))
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
@@ -132,6 +153,7 @@ class SetupMixin(BaseModelClass):
         spatial_key: str | None = None,
         sample_key: str | None = None,
         spatial_neighbors_key: str | None = None,
+        batch_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Register data of several modalities, measured in the same cells. Validates, and leaves all work to the model.
@@ -154,6 +176,9 @@ class SetupMixin(BaseModelClass):
         spatial_key, sample_key, spatial_neighbors_key
             Coordinates, slices and a spatial graph, as in :meth:`setup_anndata`: keys of ``mdata.obsm``, ``mdata.obs``, and
             ``mdata.uns`` or ``mdata.obsp``.
+        batch_key
+            Batches, as in :meth:`setup_anndata`: a key of ``mdata.obs``. Each modality is corrected by itself, as far as
+            batches differ in it. Cells must have all modalities, whatever their batch.
         **kwargs
             Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -188,6 +213,9 @@ class SetupMixin(BaseModelClass):
             else:
                 fields.append(MuDataCountsField((layers or {}).get(name), registry_key, mod_key=name))
         _check_space(mdata, spatial_key, sample_key, spatial_neighbors_key, new)
+        if batch_key is not None:
+            check_batches(mdata, batch_key, new)
+            fields.append(MuDataBatchField(REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=None))
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
@@ -219,6 +247,26 @@ def _check_space(
     elif sample_key is not None or spatial_neighbors_key is not None:
         given = "sample_key" if sample_key is not None else "spatial_neighbors_key"
         raise ValueError(f"{given} tells of cells in space. Name their coordinates, too: `spatial_key='spatial'`.")
+
+
+def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
+    """Refuse batches that are not named, and, of data that a model is to be built on, those of too few cells."""
+    where = "mdata" if isinstance(data, MuData) else "adata"
+    if not isinstance(batch_key, str):
+        raise TypeError(
+            f"batch_key must be one key of {where}.obs, not {batch_key!r}. Join several into one: "
+            f"`{where}.obs['batch'] = {where}.obs[['donor', 'plate']].astype(str).agg(' '.join, axis=1)`."
+        )
+    names = read_batches(data, batch_key)
+    if new:
+        return
+    check_sizes(names, f"A batch of {where}.obs[{batch_key!r}]")
+    if len(set(names)) == 1:
+        warnings.warn(
+            f"All cells are of the one batch {str(names[0])!r} of {where}.obs[{batch_key!r}], so that nothing tells batches apart.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
 
 
 def _check_modality(name: str, source: Source, new: bool) -> None:

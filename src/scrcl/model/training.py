@@ -115,10 +115,7 @@ class TrainingMixin(SCRCLBase):
             check_at_least(batch_size, 1, "batch_size")
         warn_of_settings(batch_size)
         reference = self._reference
-        points = (
-            reference.neighbor_features if reference.tissue is None else reference.tissue.slices.disjoint_coordinates
-        )
-        data = GraphDataModule(reference.features, reference.adjacency, points, batch_size)
+        data = GraphDataModule(reference.features, reference.adjacency, reference.places, batch_size)
         if n_threads is not None:
             check_at_least(n_threads, 1, "n_threads")
         if max_epochs is None:

@@ -1,11 +1,13 @@
 """Plots."""
 
+from ._batches import batches
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
 from ._maps import spatial, umap
 from ._plots import cluster_sizes, history, n_clusters
 
 __all__ = [
     "associations_heatmap",
+    "batches",
     "cluster_sizes",
     "gene_modules",
     "history",

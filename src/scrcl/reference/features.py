@@ -1,13 +1,14 @@
 """Counts to cell features and gene features, over plain arrays."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 from statsmodels.nonparametric.smoothers_lowess import lowess
 
@@ -24,6 +25,8 @@ STABILIZED = (STANDARDIZED, SIGNED_LOG)
 LINKAGE = (LOG, PEARSON, STANDARDIZED)
 #: Genes below which no curve of variance over mean is fitted.
 MIN_TREND_POINTS = 30
+#: Cells that what is known of all cells counts as, beside those of a batch.
+PRIOR_CELLS = 10
 
 
 def sample_cells(n: int) -> np.ndarray:
@@ -89,31 +92,54 @@ class Moments:
     @classmethod
     def of(cls, counts: Counts) -> Self:
         """Read all counts once."""
-        n = counts.n_cells
-        totals, sums, squares = np.empty(n), np.zeros(counts.n_genes), np.zeros(counts.n_genes)
+        return cls.of_each(counts, np.zeros(counts.n_cells, dtype=np.int64))[0]
+
+    @classmethod
+    def of_each(cls, counts: Counts, batches: np.ndarray) -> list[Self]:
+        """Read all counts once, for the moments of each of the batches ``(n,)`` that cells are in, numbered from 0."""
+        sizes = np.bincount(batches)
+        totals = np.empty(counts.n_cells)
+        sums, squares = np.zeros((2, len(sizes), counts.n_genes))
         for rows, block in counts.blocks():
-            values = block.data.astype(np.float64)
             totals[rows] = block.sum(axis=1, dtype=np.float64)
-            sums += np.bincount(block.indices, values, minlength=counts.n_genes)
-            squares += np.bincount(block.indices, values**2, minlength=counts.n_genes)
-        mean = sums / n
-        return cls(totals, mean, (squares / n - mean**2) * n / max(n - 1, 1))
+            for number, part in _by_batch(block, batches[rows]):
+                values = part.data.astype(np.float64)
+                sums[number] += np.bincount(part.indices, values, minlength=counts.n_genes)
+                squares[number] += np.bincount(part.indices, values**2, minlength=counts.n_genes)
+        found = []
+        for number, n in enumerate(sizes):
+            mean = sums[number] / n
+            own = totals[batches == number] if len(sizes) > 1 else totals
+            found.append(cls(own, mean, (squares[number] / n - mean**2) * n / max(n - 1, 1)))
+        return found
 
 
-def variable_genes(counts: Counts, moments: Moments, n_top_genes: int) -> np.ndarray:
+def _by_batch(block: sp.csr_array, batches: np.ndarray) -> Iterator[tuple[int, sp.csr_array]]:
+    """The cells of each batch in a block."""
+    numbers = np.unique(batches)
+    for number in numbers:
+        yield int(number), block if len(numbers) == 1 else block[batches == number]
+
+
+def variable_genes(
+    counts: Counts, moments: Moments | Sequence[Moments], n_top_genes: int, batches: np.ndarray | None = None
+) -> np.ndarray:
     r"""The genes that vary most for their mean.
 
     The variance of each gene's counts, standardised by what is expected at its mean and clipped at :math:`\sqrt n`
     standard deviations, as in the ``seurat_v3`` flavour of :func:`scanpy.pp.highly_variable_genes` (Stuart et al., Cell
     2019). The expectation is a lowess curve, which also exists where the loess of that flavour is singular, as it is on
-    sparse data.
+    sparse data. Of several batches, each ranks the genes by the cells of its own, and the mean rank decides: what varies
+    between batches only is not chosen, and a large batch has no more say than a small one.
 
     Parameters
     ----------
     counts, moments
-        ``(n, G)`` counts, which are read once more, and their moments.
+        ``(n, G)`` counts, which are read once more, and their moments, of several batches those of each.
     n_top_genes
         Number of genes to keep; fewer are kept where fewer vary.
+    batches
+        ``(n,)`` batch of each cell, numbered from 0, where there are several.
 
     Returns
     -------
@@ -124,28 +150,43 @@ def variable_genes(counts: Counts, moments: Moments, n_top_genes: int) -> np.nda
     ValueError
         If fewer than two genes vary between cells.
     """
-    n, n_genes = counts.n_cells, counts.n_genes
-    mean, variance = moments.mean, moments.variance
-    varying = variance > 1e-12 * np.maximum(mean, 1) ** 2
-    n_varying = int(varying.sum())
+    moments = [moments] if isinstance(moments, Moments) else list(moments)
+    varying = np.array([each.variance > 1e-12 * np.maximum(each.mean, 1) ** 2 for each in moments])
+    n_varying = int(varying.any(0).sum())
     if n_varying < 2:
         raise ValueError(
-            f"{n_varying} of {n_genes} genes vary between cells, so there are no variable genes to tell cells apart "
+            f"{n_varying} of {counts.n_genes} genes vary between cells, so there are no variable genes to tell cells apart "
             "by. Pass counts of more genes, or check that the layer holds the counts of different cells."
         )
-    log_mean, log_variance = np.log10(mean[varying]), np.log10(variance[varying])
-    spread = np.zeros(n_genes)
-    spread[varying] = np.sqrt(10 ** _trend(log_mean, log_variance))
-    limit = mean + spread * np.sqrt(n)
-    first, second = np.zeros(n_genes), np.zeros(n_genes)
-    for _, block in counts.blocks():
-        clipped = np.minimum(block.data, limit[block.indices])
-        first += np.bincount(block.indices, clipped, minlength=n_genes)
-        second += np.bincount(block.indices, clipped**2, minlength=n_genes)
-    squares = n * mean**2 + second - 2 * mean * first
-    standardized = np.divide(squares, (n - 1) * spread**2, out=np.full(n_genes, -1.0), where=varying)
-    order = np.argsort(-standardized, kind="stable")
+    batches = np.zeros(counts.n_cells, dtype=np.int64) if batches is None else batches
+    standardized = _standardized_variances(counts, moments, varying, batches)
+    if len(moments) == 1:
+        order = np.argsort(-standardized[0], kind="stable")
+    else:
+        order = np.argsort(np.mean([rankdata(-each, method="max") for each in standardized], 0), kind="stable")
     return np.sort(order[: min(n_top_genes, n_varying)])
+
+
+def _standardized_variances(
+    counts: Counts, moments: Sequence[Moments], varying: np.ndarray, batches: np.ndarray
+) -> np.ndarray:
+    """Clipped variance of each gene in each batch relative to what is expected, ``(B, G)``; -1 where it does not vary."""
+    spread = np.zeros(varying.shape)
+    for own, each, varies in zip(spread, moments, varying, strict=True):
+        if varies.any():
+            log_mean, log_variance = np.log10(each.mean[varies]), np.log10(each.variance[varies])
+            own[varies] = np.sqrt(10 ** _trend(log_mean, log_variance))
+    n = np.bincount(batches)[:, None]
+    mean = np.array([each.mean for each in moments])
+    limit = mean + spread * np.sqrt(n)
+    first, second = np.zeros((2, *varying.shape))
+    for rows, block in counts.blocks():
+        for number, part in _by_batch(block, batches[rows]):
+            clipped = np.minimum(part.data, limit[number][part.indices])
+            first[number] += np.bincount(part.indices, clipped, minlength=counts.n_genes)
+            second[number] += np.bincount(part.indices, clipped**2, minlength=counts.n_genes)
+    squares = n * mean**2 + second - 2 * mean * first
+    return np.divide(squares, (n - 1) * spread**2, out=np.full(varying.shape, -1.0), where=varying)
 
 
 def _trend(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -214,31 +255,81 @@ class CountFeatures:
     projections: dict[str, Projection]
 
     @classmethod
-    def fit(cls, counts: sp.csr_array, totals: np.ndarray, n_components: int) -> Self:
+    def fit(
+        cls, counts: sp.csr_array, totals: np.ndarray, n_components: int, batches: np.ndarray | None = None
+    ) -> Self:
         """Find the components of counts ``(n, G)`` of the genes kept, with totals ``(n,)`` of each cell over all genes.
 
-        Of each normalisation there are ``n_components``, fewer where the data support fewer.
+        Of each normalisation there are ``n_components``, fewer where the data support fewer. Where the ``(n,)`` batches of
+        the cells are given, numbered from 0, components are of what varies within batches.
         """
         target = float(np.median(totals))
         fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
         clip = float(np.sqrt(counts.shape[0]))
         plain = cls(target, fractions, np.ones(counts.shape[1]), clip, {})
-        moments = _moments(counts, lambda block, rows: plain.normalize(block, totals[rows]))
+        every = [slice(None)] if batches is None else [np.flatnonzero(batches == i) for i in np.unique(batches)]
+        parts = [(counts[rows], totals[rows]) for rows in every]
+        own_scale = [
+            plain if batches is None else replace(plain, fractions=plain.own_fractions(*part)) for part in parts
+        ]
+        found = [scale.moments(*part) for scale, part in zip(own_scale, parts, strict=True)]
+        shares = [len(part[1]) / len(totals) for part in parts]
         # Standardising genes turns their covariance into their correlation, so no further pass is needed.
-        mean, covariance = moments[STANDARDIZED]
-        deviations = np.sqrt(np.maximum(np.diag(covariance), 0))
-        deviations = np.where(deviations > 1e-6, deviations, 1.0)
-        moments[STANDARDIZED] = mean / deviations, covariance / np.outer(deviations, deviations)
+        variances = [np.maximum(np.diag(each[STANDARDIZED][1]), 0) for each in found]
+        deviations = _deviations(_weighted(shares, variances))
+        for number, (each, variance) in enumerate(zip(found, variances, strict=True)):
+            own = deviations if batches is None else _deviations(variance, deviations, len(parts[number][1]))
+            mean, covariance = each[STANDARDIZED]
+            each[STANDARDIZED] = mean / own, covariance / np.outer(own, own)
         n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
-        projections = {name: principal_components(*found, n_components) for name, found in moments.items()}
+        projections = {
+            name: principal_components(
+                _weighted(shares, [each[name][0] for each in found]),
+                _weighted(shares, [each[name][1] for each in found]),
+                n_components,
+            )
+            for name in NORMALIZATIONS
+        }
         return cls(target, fractions, deviations, clip, projections)
+
+    def moments(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean ``(G,)`` and covariance ``(G, G)`` of each normalisation of counts ``(n, G)``."""
+        return _moments(counts, lambda block, rows: self.normalize(block, totals[rows]))
+
+    def adaptation(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, np.ndarray]:
+        """What a batch of cells, with counts ``(n, G)``, compares its genes with in place of what all cells do.
+
+        Of few cells, both are drawn towards those of all.
+        """
+        n = counts.shape[0]
+        first, second = np.zeros((2, counts.shape[1]))
+        for rows, block in _blocks(counts, np.float64):
+            fitted = self.fit_logarithms(log_normalize(block, totals[rows], self.target))
+            first += fitted.sum(0)
+            second += (fitted**2).sum(0)
+        variance = np.maximum(second / n - (first / n) ** 2, 0)
+        deviations = _deviations(variance, self.deviations, n)
+        return {"fractions": self.own_fractions(counts, totals), "deviations": deviations}
+
+    def own_fractions(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        """Fraction ``(G,)`` of all counts of a batch that each gene has; of few cells drawn towards that of all."""
+        prior = PRIOR_CELLS * totals.mean()
+        return (counts.sum(axis=0).astype(np.float64) + prior * self.fractions) / (totals.sum() + prior)
+
+    def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
+        """The same for the cells of a batch."""
+        return replace(self, fractions=adaptation["fractions"], deviations=adaptation["deviations"])
+
+    @staticmethod
+    def fit_logarithms(log: np.ndarray) -> np.ndarray:
+        """Logarithms ``(n, G)`` relative to the mean of the cell; one without counts of these genes has none to fit."""
+        return log / np.maximum(log.mean(1, keepdims=True), 1e-12)
 
     def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Every normalisation of counts ``(n, G)`` of cells with the given totals."""
         log = log_normalize(block, totals, self.target)
         residuals = pearson_residuals(block, totals, self.fractions, self.clip)
-        # Relative to the mean of the cell; one without counts of these genes has no logarithms to fit.
-        fitted = log / np.maximum(log.mean(1, keepdims=True), 1e-12)
+        fitted = self.fit_logarithms(log)
         return {
             LOG: log,
             PEARSON: residuals,
@@ -309,6 +400,19 @@ class CountFeatures:
             state |= {"deviations": np.ones(len(state["fractions"])), "projections": projections}
         projections = {name: Projection(**values) for name, values in state["projections"].items()}
         return cls(**{**state, "projections": projections})
+
+
+def _weighted(weights: Sequence[float], arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Weighted mean of arrays."""
+    return np.sum([weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0)
+
+
+def _deviations(variance: np.ndarray, prior: np.ndarray | None = None, n_cells: int = 0) -> np.ndarray:
+    """Standard deviations ``(G,)`` of genes, 1 of those that do not vary; of few cells drawn towards those of all."""
+    if prior is not None:
+        variance = (n_cells * variance + PRIOR_CELLS * prior**2) / (n_cells + PRIOR_CELLS)
+    deviations = np.sqrt(variance)
+    return np.where(deviations > 1e-6, deviations, 1.0)
 
 
 def _moments(

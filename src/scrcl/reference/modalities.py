@@ -1,21 +1,23 @@
 """What turns the data of one modality into features of cells: RNA, proteins, open chromatin, or an embedding."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import EMBEDDING, Source
 from scrcl.genes.associations import log_expression
+from scrcl.graph.batches import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
+from scrcl.utils.sizes import SAMPLE_CELLS
 
 from .features import (
     LOG,
     NORMALIZATIONS,
+    PRIOR_CELLS,
     CountFeatures,
     Moments,
     Projection,
@@ -24,112 +26,12 @@ from .features import (
     sample_cells,
     variable_genes,
 )
+from .modality import ByBatch, Modality
 
 #: Counts a cell to which the fractions of peaks are scaled before their logarithm is taken.
 PEAK_SCALE = 1e4
 #: Peaks that latent semantic indexing reads, the most often open first.
 MAX_PEAKS = 50_000
-
-
-@dataclass(frozen=True)
-class Modality:
-    """What turns the data of one modality into features of cells.
-
-    Attributes
-    ----------
-    names
-        Names of all ``R`` columns of the data.
-    columns
-        Numbers of the ``V`` columns, in this order, that the refinement ties cells to.
-    """
-
-    kind: ClassVar[str]
-    names: pd.Index
-    columns: np.ndarray
-
-    @property
-    def variables(self) -> pd.Index:
-        """Names of the ``V`` variables that the refinement ties cells to."""
-        return self.names[self.columns]
-
-    @property
-    def counted(self) -> bool:
-        """Whether the variables were counted, so that a cell can express one more or less."""
-        return True
-
-    @property
-    def needed(self) -> np.ndarray:
-        """Numbers of the ``P`` columns that features are computed from."""
-        return np.arange(len(self.names))
-
-    @property
-    def n_features(self) -> int:
-        """Number of features ``d`` of a cell."""
-        raise NotImplementedError
-
-    @property
-    def gene_features(self) -> np.ndarray | None:
-        """Features ``(V, d_v)`` of the variables where the fit has found some, float32."""
-        return None
-
-    @classmethod
-    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
-        """Fit to a source, choosing up to ``n_variables`` and finding up to ``n_components``."""
-        raise NotImplementedError
-
-    @classmethod
-    def most_features(cls, n_columns: int, n_components: int) -> int:
-        """Upper bound of the number of features of data with so many columns, for as many components."""
-        return min(n_columns, n_components)
-
-    def features(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray:
-        """Features ``(n, d)``, float32, of the cells of a source, or of some of them, increasing."""
-        features = np.empty((source.n_cells if rows is None else len(rows), self.n_features), dtype=np.float32)
-        for found, counts, totals in source.blocks(self.names, self.needed, rows):
-            features[found] = self.transform(counts, totals)
-        return features
-
-    def expression(self, source: Source, rows: np.ndarray | None = None) -> sp.csr_array:
-        """Normalised values ``(n, V)`` of the variables, in the same way."""
-        blocks = source.blocks(self.names, self.needed, rows)
-        return sp.csr_array(sp.vstack([self.normalize(counts, totals) for _, counts, totals in blocks], format="csr"))
-
-    def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
-        """Features ``(n, d)``, float32, of counts ``(n, P)``; centred, and of unit mean norm where they were fitted."""
-        raise NotImplementedError
-
-    def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
-        """Normalised values ``(n, V)`` of the variables, of counts ``(n, P)``."""
-        raise NotImplementedError
-
-    def neighbor_features(self, features: np.ndarray) -> np.ndarray:
-        """That by which neighbours are found, ``(n, s)`` float32, rows of unit length."""
-        return normalize(features)
-
-    def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by which clusters are joined."""
-        return [features]
-
-    def structure_features(self, features: np.ndarray) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by any of which structure is shown: no two columns of one are of the same values."""
-        return [features]
-
-    def linear_features(self, features: np.ndarray) -> np.ndarray:
-        """Those features that are linear in the normalised values of the variables."""
-        return features
-
-    def signal_features(self, features: np.ndarray) -> np.ndarray:
-        """Those features whose length tells how strong the signal of a cell is."""
-        return features
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain numbers and arrays."""
-        return {**asdict(self), "names": self.names.to_numpy(dtype=object), "kind": self.kind}
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{**state, "names": pd.Index(state["names"])})
 
 
 @dataclass(frozen=True)
@@ -140,15 +42,19 @@ class Rna(Modality):
     counts: CountFeatures
 
     @classmethod
-    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+    def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
         """Choose ``n_variables`` genes and find their components."""
         data = source.counts
         assert data is not None  # RNA is counted
-        moments = Moments.of(data)
-        check_cells_have_counts(moments.totals, data.where)
-        columns, sample = variable_genes(data, moments, n_variables), sample_cells(data.n_cells)
-        kept = data.select(columns).read(sample)
-        return cls(source.names.copy(), columns, CountFeatures.fit(kept, moments.totals[sample], n_components))
+        codes = np.zeros(data.n_cells, dtype=np.int64) if batches is None else batches
+        moments, totals = Moments.of_each(data, codes), np.empty(data.n_cells)
+        for number, each in enumerate(moments):
+            totals[codes == number] = each.totals
+        check_cells_have_counts(totals, data.where)
+        columns = variable_genes(data, moments, n_variables, batches)
+        sample = sample_cells(data.n_cells) if batches is None else sample_of_each(batches, SAMPLE_CELLS)
+        kept, own = data.select(columns).read(sample), None if batches is None else batches[sample]
+        return cls(source.names.copy(), columns, CountFeatures.fit(kept, totals[sample], n_components, own))
 
     @classmethod
     def most_features(cls, n_columns: int, n_components: int) -> int:
@@ -168,6 +74,13 @@ class Rna(Modality):
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         return self.counts.transform(counts, totals)
+
+    def adaptation(self, source: Source, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Fractions and deviations of the genes."""
+        return self.counts.adaptation(*self._read(source, rows))
+
+    def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
+        return replace(self, counts=self.counts.adapted(adaptation))
 
     def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
         return log_expression(counts, totals, self.counts.target)
@@ -220,7 +133,7 @@ class Protein(Modality):
     projection: Projection
 
     @classmethod
-    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+    def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
         """Fit the log-ratios; all proteins are kept."""
         assert source.counts is not None  # proteins are counted
         counts, names = source.counts.read(), source.names.copy()
@@ -241,6 +154,18 @@ class Protein(Modality):
     @property
     def n_features(self) -> int:
         return self.projection.loadings.shape[1]
+
+    def adaptation(self, source: Source, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Centres and deviations of the proteins."""
+        counts, _ = self._read(source, rows)
+        n, all_centers = counts.shape[0], np.log(self.centers)
+        logs = n * counts.log1p().mean(axis=0, dtype=np.float64) + PRIOR_CELLS * all_centers
+        centers = np.exp(logs / (n + PRIOR_CELLS))
+        variance = n * _log_ratios(counts, centers).toarray().var(0) + PRIOR_CELLS * self.deviations**2
+        return {"centers": centers, "deviations": np.sqrt(variance / (n + PRIOR_CELLS))}
+
+    def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
+        return replace(self, centers=adaptation["centers"], deviations=adaptation["deviations"])
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         return self.projection(self.normalize(counts, totals).toarray() / self.deviations).astype(np.float32)
@@ -284,7 +209,7 @@ class Atac(Modality):
     scale: float
 
     @classmethod
-    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+    def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
         """Fit the index; the variables are the peaks that its components explain most of."""
         data = source.counts
         assert data is not None  # fragments are counted
@@ -350,14 +275,14 @@ class Embedding(Modality):
     genes: Rna | None = None
 
     @classmethod
-    def fit(cls, source: Source, n_variables: int, n_components: int) -> Self:
+    def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
         """Fit the scale of the features; all are kept."""
         assert source.embedding is not None  # this kind has one
         scale = center_and_scale(source.embedding)
         if source.counts is None:
             names = source.names.copy()
             return cls(names, np.arange(len(names)), *scale)
-        genes = Rna.fit(source, n_variables, n_components)
+        genes = Rna.fit(source, n_variables, n_components, batches)
         return cls(genes.names, genes.columns, *scale, cosine=False, genes=genes)
 
     @classmethod
@@ -376,7 +301,7 @@ class Embedding(Modality):
     def gene_features(self) -> np.ndarray | None:
         return None if self.genes is None else self.genes.gene_features
 
-    def features(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray:
+    def features(self, source: Source, rows: np.ndarray | None = None, by_batch: ByBatch | None = None) -> np.ndarray:
         return (source.features(len(self.center), rows) - self.center) * self.scale
 
     def expression(self, source: Source, rows: np.ndarray | None = None) -> sp.csr_array:
@@ -400,6 +325,22 @@ class Embedding(Modality):
 KINDS: dict[str, type[Rna] | type[Protein] | type[Atac] | type[Embedding]] = {
     kind.kind: kind for kind in (Rna, Protein, Atac, Embedding)
 }
+
+
+def fit_modality(
+    name: str, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None
+) -> Modality:
+    """Fit the modality of the kind of a source, as :meth:`Modality.fit`.
+
+    Raises
+    ------
+    ValueError
+        If it is the same for all cells.
+    """
+    modality: Modality = KINDS[source.kind].fit(source, n_variables, n_components, batches)
+    if modality.n_features == 0:
+        raise ValueError(f"The modality {name!r} is the same for all cells. Leave it out.")
+    return modality
 
 
 def modality_from_dict(state: dict[str, Any]) -> Modality:

@@ -13,6 +13,7 @@ from sklearn.preprocessing import normalize
 from scrcl.data.networks import Network, read_network
 from scrcl.data.sources import Source
 from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.batches import balanced_graph
 from scrcl.graph.genes import gene_graph, prior_gene_graph
 from scrcl.graph.neighbors import Neighbors, nearest_neighbors
 from scrcl.graph.slices import Slices
@@ -22,8 +23,10 @@ from scrcl.utils.memory import warn_of_model
 from scrcl.utils.progress import begin
 
 from .agreement import Agreement, join, own_structure
+from .batches import Batches
 from .features import sample_cells
-from .modalities import KINDS, Modality
+from .modalities import KINDS, fit_modality
+from .modality import Modality
 from .reference import Reference, Tissue, joint_names, n_inputs, neighbor_features, side_by_side, split_features
 
 #: Agreement with every other modality below which a warning is given; noise has about 0.01.
@@ -60,6 +63,7 @@ def prepare(
     graph: sp.csr_array | None = None,
     slices: Slices | None = None,
     spatial_graph: sp.csr_array | None = None,
+    batch_names: np.ndarray | None = None,
 ) -> Preparation:
     """Build features and graphs.
 
@@ -73,8 +77,9 @@ def prepare(
         Number of hidden units of the network, for the estimate of memory.
     where
         What the user calls the data, for messages.
-    graph, slices, spatial_graph
-        What comes with the data, if any: a cell graph ``(n, n)``, where the cells are in space, and a graph there.
+    graph, slices, spatial_graph, batch_names
+        What comes with the data, if any: a cell graph ``(n, n)``, where the cells are in space, a graph there, and the
+        batch ``(n,)`` of each cell.
 
     Raises
     ------
@@ -91,16 +96,8 @@ def prepare(
     _warn_of_memory(sources, options, n_hidden, n_cells)
 
     begin("features")
-    modalities: dict[str, Modality] = {
-        name: KINDS[source.kind].fit(source, options.n_top_genes, options.n_components)
-        for name, source in sources.items()
-    }
+    batches, modalities, by_modality = _fit(sources, options, batch_names)
     network = _read_network(modalities, options)
-    by_modality = []
-    for name, modality in modalities.items():
-        if modality.n_features == 0:
-            raise ValueError(f"The modality {name!r} is the same for all cells. Leave it out.")
-        by_modality.append(modality.features(sources[name]))
 
     begin("graph")
     tissue, features = None, side_by_side(by_modality)
@@ -118,8 +115,11 @@ def prepare(
             similar = symmetric_adjacency(graph)
         else:
             points = near[0] if agreement is None else join(near, agreement.weights)
-            neighbors = nearest_neighbors(points, options.n_neighbors)
-            similar = symmetric_adjacency(neighbors.to_sparse())
+            if batches is not None and batches.corrected:
+                similar = balanced_graph(points, batches.codes, options.n_neighbors)
+            else:
+                neighbors = nearest_neighbors(points, options.n_neighbors)
+                similar = symmetric_adjacency(neighbors.to_sparse())
         adjacency = similar if spatial is None else symmetric_adjacency(similar + spatial)
 
     gene_features = _gene_features(modalities, sources, by_modality, shares, options.n_components)
@@ -136,8 +136,21 @@ def prepare(
         n_neighbors=options.n_neighbors,
         agreement=agreement,
         tissue=tissue,
+        batches=batches,
     )
     return Preparation(reference, neighbors, network)
+
+
+def _fit(
+    sources: Mapping[str, Source], options: Options, names: np.ndarray | None
+) -> tuple[Batches | None, dict[str, Modality], list[np.ndarray]]:
+    """Batches, if any, modalities and the features of each."""
+    if names is not None:
+        return Batches.fit(names, sources, options.n_top_genes, options.n_components, options.n_neighbors)
+    modalities = {
+        name: fit_modality(name, source, options.n_top_genes, options.n_components) for name, source in sources.items()
+    }
+    return None, modalities, [modality.features(sources[name]) for name, modality in modalities.items()]
 
 
 def _check_enough_cells(n_cells: int, n_neighbors: int, where: str) -> None:

@@ -19,9 +19,11 @@ from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions
 
 from .agreement import Agreement, join
+from .batches import Batches
 from .features import CountFeatures, column_slices
 from .mapping import DistanceScale
-from .modalities import Embedding, Modality, Rna, modality_from_dict
+from .modalities import Embedding, Rna, modality_from_dict
+from .modality import Modality
 
 #: Leading features of each modality by which a cell is looked up among those of the reference.
 IDENTIFYING_FEATURES = 8
@@ -106,6 +108,8 @@ class Reference:
         How far several modalities agree for each cell; ``None`` for one.
     tissue
         Where the cells are, if they are seen among their neighbours in space.
+    batches
+        The batches of the cells, if they are told apart, and what is taken out of each.
     """
 
     modalities: dict[str, Modality]
@@ -116,6 +120,7 @@ class Reference:
     n_neighbors: int
     agreement: Agreement | None = None
     tissue: Tissue | None = None
+    batches: Batches | None = None
 
     @property
     def n_cells(self) -> int:
@@ -161,11 +166,51 @@ class Reference:
 
     # --------------------------------------------------------------- features
 
-    def read(self, sources: Mapping[str, Source], rows: np.ndarray | None = None) -> np.ndarray:
-        """Features ``(m, D)`` of cells of sources, all or by number in any order, before any smoothing in space."""
+    def read(
+        self, sources: Mapping[str, Source], rows: np.ndarray | None = None, batches: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Features ``(m, D)`` of cells of sources, all or by number in any order, before any smoothing in space.
+
+        ``batches`` names the batch of every cell of the sources, whether asked for or not, where the reference has
+        batches. One that it does not know is learnt from all of its cells.
+
+        Raises
+        ------
+        ValueError
+            If a batch that is not known has too few cells.
+        """
         wanted, place = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
-        found = [modality.features(sources[name], wanted) for name, modality in self.modalities.items()]
+        if self.batches is None or batches is None:
+            found = [modality.features(sources[name], wanted) for name, modality in self.modalities.items()]
+        else:
+            names = batches if wanted is None else batches[wanted]
+            known = self.learn_batches(sources, batches, names)
+            codes = known.codes_of(names)
+            found = [
+                known.features(modality, name, sources[name], wanted, codes)
+                for name, modality in self.modalities.items()
+            ]
         return side_by_side(found)[place]
+
+    def uncorrected(self, sources: Mapping[str, Source], rows: np.ndarray) -> np.ndarray:
+        """That by which neighbours would be found without any correction of batches, ``(m, s)``, of cells, increasing."""
+        parts = [
+            modality.neighbor_features(modality.features(sources[name], rows))
+            for name, modality in self.modalities.items()
+        ]
+        return self._joined(parts, np.tile(np.array(self.shares, dtype=np.float32), (len(rows), 1)))
+
+    def learn_batches(
+        self, sources: Mapping[str, Source], batches: np.ndarray, wanted: np.ndarray | None = None
+    ) -> Batches:
+        """The batches, with those ``wanted`` of sources, all by default, that are not known yet; as in :meth:`read`."""
+        assert self.batches is not None  # else there are none to be known
+        names = np.unique(batches if wanted is None else wanted)
+        new = names[self.batches.codes_of(names) < 0].tolist()
+        features = self.features if self.tissue is None else self.tissue.features
+        numbers = [modality.n_features for modality in self.modalities.values()]
+        parts = split_features(features, numbers)
+        return self.batches.learn(batches, new, self.modalities, sources, parts) if new else self.batches
 
     @cached_property
     def propagation(self) -> sp.csr_array:
@@ -176,6 +221,13 @@ class Reference:
     def neighbor_features(self) -> np.ndarray:
         """That by which neighbours are found, ``(n, s)``, float32."""
         return self._joined(self._by_modality, self.weights)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Points ``(n, d_s)`` of cells by which neighbourhoods are formed: those of counterparts lie together."""
+        if self.tissue is not None:
+            return self.tissue.slices.disjoint_coordinates
+        return self.neighbor_features if self.batches is None or not self.batches.corrected else self._smoothed
 
     def clustering_inputs(self, modality: str | None = None) -> ClusteringInputs:
         """What clusters are found by, in all modalities or in one."""
@@ -301,6 +353,7 @@ class Reference:
             "n_neighbors": self.n_neighbors,
             "agreement": None if self.agreement is None else self.agreement.to_dict(),
             "tissue": None if self.tissue is None else self.tissue.to_dict(),
+            "batches": None if self.batches is None else self.batches.to_dict(),
         }
 
     @classmethod
@@ -308,7 +361,7 @@ class Reference:
         """The inverse of :meth:`to_dict`; also reads what earlier versions saved."""
         state = _from_earlier(state)
         modalities = {name: modality_from_dict(found) for name, found in state["modalities"].items()}
-        agreement, tissue = state["agreement"], state["tissue"]
+        agreement, tissue, batches = (state[name] for name in ("agreement", "tissue", "batches"))
         return cls(
             modalities=modalities,
             features=state["features"],
@@ -318,6 +371,7 @@ class Reference:
             n_neighbors=state["n_neighbors"],
             agreement=None if agreement is None or len(modalities) == 1 else Agreement.from_dict(agreement),
             tissue=None if tissue is None else Tissue.from_dict(tissue),
+            batches=None if batches is None else Batches.from_dict(batches),
         )
 
 
@@ -359,7 +413,7 @@ def joint_names(variables: dict[str, pd.Index]) -> pd.Index:
 
 def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
     """The state in today's form: until 0.1 there were two, for one and for several modalities."""
-    state = {"agreement": None, "tissue": None, **state}
+    state = {"agreement": None, "tissue": None, "batches": None, **state}
     if "transform" not in state:
         return state
     names, genes = pd.Index(state["all_genes"]), pd.Index(state["genes"])

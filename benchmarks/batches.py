@@ -1,0 +1,250 @@
+"""How well batches are joined and types kept apart: SCRCL with batches beside what people use today.
+
+    python benchmarks/batches.py                     six sets, three seeds
+    python benchmarks/batches.py --sets kang_ifnb --methods PCA "SCRCL with batches" --seeds 1
+    python benchmarks/batches.py --report            only the tables, from what was run before
+
+A set is an .h5ad file of counts with `obs["cell_type"]` and `obs["batch"]` in `--data`. Labels score and give K; nothing
+else. Classes with fewer than 10 cells are not scored. Each run is a process of one thread, and its result a file in
+`benchmarks/results/batches`; a run is repeated when the data have changed or, for SCRCL, its source.
+
+- K given, K found: adjusted Rand index, by k-means with K and by Leiden at its default resolution, and by the clusters of
+  SCRCL itself.
+- bio-conservation, batch correction, total: scib-metrics, its default table, not rescaled; total is .6 and .4 of them.
+- transfer: types of the largest batch given to the cells of the others, of types that it has, by their 15 nearest cells in
+  the embedding.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from methods import Found, Method, cluster_space, run_scrcl, standard_genes
+from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, digest
+from report import row
+from runs import run_to_file
+from scores import score_clusters
+from sklearn.metrics import f1_score
+from sklearn.neighbors import KNeighborsClassifier
+
+HALVES = {
+    "A": ["cellbench_5cl_2tech", "cellbench_3cl_2batches", "cellhash_4lines"],
+    "B": ["baron_human_mouse", "kang_ifnb", "cellbench_3cl_3tech"],
+}
+NEIGHBORS = 15
+#: What is reported of a run, in this order.
+FIGURES = {
+    "given": "ARI, K given",
+    "given, k-means": "ARI, k-means, K given",
+    "found": "ARI, K found",
+    "Bio conservation": "bio-conservation",
+    "Batch correction": "batch correction",
+    "Total": "scib total",
+    "accuracy": "transfer accuracy",
+    "f1": "transfer F1",
+    "seconds": "s",
+}
+
+
+def components(adata: ad.AnnData, seed: int) -> np.ndarray:
+    import scanpy as sc
+
+    genes = standard_genes(adata.copy())
+    sc.pp.pca(genes, n_comps=min(50, genes.n_obs - 1), random_state=seed)
+    return genes.obsm["X_pca"]
+
+
+def run_pca(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    return cluster_space(components(adata, seed), n_clusters, seed)
+
+
+def run_harmony(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    import harmonypy
+
+    found = harmonypy.run_harmony(components(adata, seed), adata.obs, "batch", random_state=seed, verbose=False)
+    space = np.asarray(found.Z_corr)
+    return cluster_space(space if len(space) == adata.n_obs else space.T, n_clusters, seed)
+
+
+def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    import scvi
+
+    scvi.settings.seed = seed
+    genes = standard_genes(adata.copy())
+    scvi.model.SCVI.setup_anndata(genes, layer="counts", batch_key="batch")
+    model = scvi.model.SCVI(genes)
+    model.train(enable_progress_bar=False)
+    return cluster_space(model.get_latent_representation(), n_clusters, seed)
+
+
+METHODS: dict[str, Method] = {
+    "PCA": run_pca,
+    "PCA + Harmony": run_harmony,
+    "scVI": run_scvi,
+    "SCRCL": run_scrcl,
+    "SCRCL with batches": partial(run_scrcl, setup={"batch_key": "batch"}),
+}
+
+
+def transfer(embedding: np.ndarray, truth: np.ndarray, batches: np.ndarray) -> dict[str, float]:
+    names, sizes = np.unique(batches, return_counts=True)
+    source = batches == names[sizes.argmax()]
+    target = ~source & np.isin(truth, truth[source])
+    knn = KNeighborsClassifier(NEIGHBORS).fit(embedding[source], truth[source])
+    predicted = knn.predict(embedding[target])
+    return {
+        "accuracy": float((predicted == truth[target]).mean()),
+        "f1": float(f1_score(truth[target], predicted, average="macro")),
+    }
+
+
+def score_integration(embedding: np.ndarray, unintegrated: np.ndarray, obs: pd.DataFrame) -> dict[str, float]:
+    """The default table of scib-metrics."""
+    from scib_metrics.benchmark import Benchmarker
+
+    cells = ad.AnnData(np.zeros((len(obs), 1), np.float32), obs=obs, obsm={"found": embedding, "X_pca": unintegrated})
+    benchmarker = Benchmarker(
+        cells, "batch", "cell_type", ["found"], pre_integrated_embedding_obsm_key="X_pca", progress_bar=False
+    )
+    benchmarker.benchmark()
+    return {name: float(value) for name, value in benchmarker.get_results(min_max_scale=False).loc["found"].items()}
+
+
+def inputs(path: Path, method: str) -> dict[str, str]:
+    """What a result depends on."""
+    ours = digest(*sorted((ROOT / "src").rglob("*.py"))) if method.startswith("SCRCL") else ""
+    return {"data": digest(path), "source": ours}
+
+
+def work(path: Path, method: str, seed: int) -> dict[str, Any]:
+    """One run in this process."""
+    warnings.simplefilter("ignore")
+    adata = ad.read_h5ad(path)
+    truth, batches = adata.obs["cell_type"].to_numpy(dtype=str), adata.obs["batch"].to_numpy(dtype=str)
+    classes, sizes = np.unique(truth, return_counts=True)
+    scored = np.isin(truth, classes[sizes >= SMALLEST_CLASS])
+    bare = ad.AnnData(adata.X, obs=pd.DataFrame({"batch": batches}, adata.obs_names), var=adata.var[[]])
+    start = time.perf_counter()
+    embedding, clusters = METHODS[method](bare.copy(), int((sizes >= SMALLEST_CLASS).sum()), seed)
+    seconds = time.perf_counter() - start
+    clusters.setdefault("given", clusters["given, k-means"])
+    if "leiden 1.0" in clusters:
+        clusters["found"] = clusters["leiden 1.0"]
+    obs = pd.DataFrame({"cell_type": pd.Categorical(truth[scored]), "batch": pd.Categorical(batches[scored])})
+    obs.index = obs.index.astype(str)
+    figures = {way: score_clusters(truth[scored], clusters[way][scored])["ARI"] for way in list(FIGURES)[:3]}
+    figures |= score_integration(embedding[scored], components(bare, 0)[scored], obs)
+    figures |= transfer(embedding[scored], truth[scored], batches[scored]) | {"seconds": seconds}
+    return {
+        **inputs(path, method),
+        "figures": figures,
+        "versions": {package: version(package) for package in (*PACKAGES, "harmonypy")},
+        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+
+
+def result_file(name: str, method: str, seed: int) -> Path:
+    return RESULTS / "batches" / name / method.replace(" + ", "-").replace(" ", "-") / f"{seed}.json"
+
+
+def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
+    file = result_file(path.stem, method, seed)
+    result = json.loads(file.read_text()) if file.exists() else {}
+    return result if inputs(path, method).items() <= result.items() else None
+
+
+def tables(runs: pd.DataFrame) -> list[str]:
+    """Means over the sets of each half and over all, and by set the ARI with K given."""
+    methods = list(dict.fromkeys(runs["method"]))
+    by_set = runs.groupby(["method", "set"])[list(FIGURES)].mean()
+    names = list(dict.fromkeys(runs["set"]))
+    lines = []
+    for title, members in {**HALVES, "all": names}.items():
+        there = [name for name in members if name in names]
+        if there:
+            lines += [
+                f"### {'All sets' if title == 'all' else f'Half {title}'}",
+                "",
+                f"Means over {', '.join(there)}.",
+                "",
+            ]
+            lines += [row(["method", *FIGURES.values()]), row(["---"] * (len(FIGURES) + 1))]
+            for method in methods:
+                mean = by_set.loc[method].reindex(there).mean(skipna=False)
+                lines.append(
+                    row([method, *(f"{mean[key]:.1f}" if key == "seconds" else f"{mean[key]:.3f}" for key in FIGURES)])
+                )
+            lines.append("")
+    for key in ("given", "given, k-means", "Total", "accuracy"):
+        lines += [
+            f"### {FIGURES[key]}, by set",
+            "",
+            "Mean (worst seed).",
+            "",
+            row(["method", *names]),
+            row(["---"] * (len(names) + 1)),
+        ]
+        for method in methods:
+            own = runs[runs["method"] == method].groupby("set")[key].agg(["mean", "min"]).reindex(names)
+            lines.append(row([method, *(f"{mean:.3f} ({worst:.3f})" for mean, worst in own.to_numpy())]))
+        lines.append("")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("SCRCL_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--sets", nargs="+", default=[name for half in HALVES.values() for name in half])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--external", type=Path, help="csv of figures measured elsewhere: method, set, seed, and figures"
+    )
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        path, method, seed = arguments.work
+        print(json.dumps(work(Path(path), method, int(seed))))
+        return
+    paths = [arguments.data / f"{name}.h5ad" for name in arguments.sets]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        sys.exit(f"There is no {', '.join(missing)}. Pass --data.")
+    runs = [(path, method, seed) for seed in range(arguments.seeds) for path in paths for method in arguments.methods]
+    for number, run in enumerate(runs, 1):
+        if not arguments.report and read_result(*run) is None:
+            path, method, seed = run
+            print(f"[{number}/{len(runs)}] {method} on {path.stem}, seed {seed}", file=sys.stderr, flush=True)
+            run_to_file(result_file(path.stem, method, seed), [__file__, "--work", str(path), method, str(seed)])
+    found = {run: result for run in runs if (result := read_result(*run))}
+    if not found:
+        sys.exit("Nothing was run yet with these data and this source.")
+    frame = pd.DataFrame(
+        [
+            {"set": path.stem, "method": method, "seed": seed, **r["figures"]}
+            for (path, method, seed), r in found.items()
+        ]
+    )
+    if arguments.external is not None:
+        frame = pd.concat([frame, pd.read_csv(arguments.external, comment="#")], ignore_index=True)
+    some = next(iter(found.values()))
+    versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
+    lines = [*tables(frame), f"{arguments.seeds} seeds. One thread of {some['machine']}; {versions}.", ""]
+    (RESULTS / "batches.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""How strong the effect of batches was, what is left of it, and which clusters are of one batch only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scrcl.graph.batches import mixing, sample_of_each
+
+from .batches import JUDGED_CELLS, Batches
+
+#: Share of a cluster, relative to the sizes of the batches, from which on it is of one batch only.
+ONLY = 0.95
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What batches did to the cells of a model, and what was done about it.
+
+    Mixing says how freely cells are among those of other batches: the share of their nearest cells that are of another
+    batch, relative to the share of all cells that are. 0: not at all. 1: as if batches were drawn at random.
+
+    Parameters
+    ----------
+    corrected
+        Names of the modalities in which an effect was found and corrected. Of a modality in which batches mix freely as
+        they are, nothing is changed.
+    batches
+        Data frame by batch. ``cells``; ``before`` and ``after``: mixing by the expression as measured, of several
+        modalities where it is least, and in the latent space; ``counterparts``: share of its cells that the cell graph joins
+        to a cell of another batch.
+    clusters
+        Data frame by cluster. ``cells``; ``mixing`` in the latent space; ``only_in``: the batch that nearly all of the
+        cluster is from, counting batches as if they were of one size, or missing; and the share of each batch's cells that
+        the cluster has.
+    """
+
+    corrected: list[str]
+    batches: pd.DataFrame
+    clusters: pd.DataFrame
+
+
+def report_batches(
+    batches: Batches, adjacency: sp.csr_array, points: np.ndarray, clusters: pd.Series, n_neighbors: int
+) -> BatchReport:
+    """Describe what batches do to cells.
+
+    Parameters
+    ----------
+    batches
+        The batches of the ``n`` cells.
+    adjacency
+        ``(n, n)`` cell graph.
+    points
+        ``(n, d)`` latent representation. Of many cells, mixing is judged on some of each batch.
+    clusters
+        ``(n,)`` categorical.
+    n_neighbors
+        Neighbours by which mixing is judged.
+    """
+    codes, number = batches.codes, batches.n_reference
+    names = pd.Index(batches.names[:number], name="batch")
+    judged = sample_of_each(codes, JUDGED_CELLS)
+    after = pd.Series(mixing(points[judged], codes[judged], n_neighbors))
+    edges = adjacency.tocoo()
+    between = np.zeros(len(codes), dtype=bool)
+    between[edges.row[codes[edges.row] != codes[edges.col]]] = True
+    by_batch = pd.DataFrame(
+        {
+            "cells": np.bincount(codes),
+            "before": np.min([free[:number] for free in batches.mixing.values()], axis=0),
+            "after": after.groupby(codes[judged]).mean().to_numpy(),
+            "counterparts": np.bincount(codes, between) / np.bincount(codes),
+        },
+        index=names,
+    )
+    shares = pd.crosstab(clusters.to_numpy(), codes, normalize="columns")
+    shares = shares.reindex(index=clusters.cat.categories, columns=range(number), fill_value=0.0)
+    shares.columns = names
+    relative = shares.div(shares.sum(axis=1), axis=0)
+    only = relative.idxmax(axis=1).where((relative.max(axis=1) >= ONLY) & (number > 1))
+    by_cluster = pd.DataFrame(
+        {
+            "cells": clusters.value_counts().reindex(shares.index),
+            "mixing": after.groupby(clusters.to_numpy()[judged]).mean().reindex(shares.index),
+            "only_in": only,
+        }
+    ).join(shares)
+    by_cluster.index.name = "cluster"
+    return BatchReport(list(batches.shifts), by_batch, by_cluster)

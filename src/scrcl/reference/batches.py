@@ -1,0 +1,273 @@
+r"""What tells batches apart, and how it is taken out of the features.
+
+Three things, each of one batch and no more than what a batch can do to all of its cells alike:
+
+- *Scale.* Whatever a normalisation compares a gene with (its share of all counts, its standard deviation, its mean over
+  the cells) is that of the batch.
+- *Place.* The features of a batch are shifted. Not by its mean, which also differs where batches are made of other types,
+  but so that counterparts, cells of two batches that are each other's nearest, lie together. Counterparts and shifts are
+  found from each other, from the means on.
+- *Ties.* The cell graph joins batches at counterparts only; see :mod:`scrcl.graph.batches`.
+
+Notation: ``n`` cells, ``B`` batches, ``d_m`` features of modality ``m``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from scrcl.data.sources import Source
+from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each
+
+from .modalities import fit_modality
+from .modality import ByBatch, Modality
+
+#: Fewest cells of a batch by which it can be known.
+LEAST_CELLS = 10
+#: Mixing before any correction from which on there is no effect to be corrected.
+FREE = 0.9
+#: Cells on which it is found, and cells of a batch of query data by which that is learnt.
+JUDGED_CELLS = 5_000
+#: Candidates for counterparts of a cell in each other batch, when shifts are found.
+N_TIES = 5
+
+#: What of a modality is adapted to a batch.
+Adaptation = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a reference, and what is taken out of each.
+
+    Attributes
+    ----------
+    names
+        Names of the batches; those learnt from query data come last.
+    codes
+        ``(n,)`` number of the batch of each cell of the reference.
+    mixing
+        For each modality ``(B,)``, how freely the cells of each batch mix with the others before any correction: 0 for not
+        at all, 1 for as chance has it; NaN for batches learnt from query data.
+    adaptations
+        What of each modality is adapted to each batch, where an effect is corrected.
+    shifts
+        ``(B, d_m)`` what is taken from the features of each modality, where an effect is corrected.
+    """
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+    mixing: dict[str, np.ndarray]
+    adaptations: dict[str, list[Adaptation]]
+    shifts: dict[str, np.ndarray]
+
+    @property
+    def corrected(self) -> bool:
+        """Whether there is an effect that is corrected, in any modality."""
+        return bool(self.shifts)
+
+    @property
+    def n_reference(self) -> int:
+        """Number of batches of the cells of the reference."""
+        return int(self.codes.max()) + 1
+
+    @classmethod
+    def fit(
+        cls,
+        names: np.ndarray,
+        sources: Mapping[str, Source],
+        n_variables: int,
+        n_components: int,
+        n_neighbors: int,
+    ) -> tuple[Self, dict[str, Modality], list[np.ndarray]]:
+        """Fit modalities to sources by what varies within batches, and take out what tells these apart.
+
+        A modality in which batches mix freely is left as it is without batches.
+
+        Parameters
+        ----------
+        names
+            ``(n,)`` batch of each cell.
+        sources
+            The data of each modality by its name.
+        n_variables, n_components
+            As in :meth:`Modality.fit`.
+        n_neighbors
+            Neighbours by which mixing is judged.
+
+        Returns
+        -------
+        The batches, the modalities, and the features ``(n, d_m)`` of each.
+        """
+        unique, codes = np.unique(names, return_inverse=True)
+        judged = sample_of_each(codes, JUDGED_CELLS)
+        members = [np.flatnonzero(codes == number) for number in range(len(unique))]
+        samples = [rows[sample_of_each(codes[rows], JUDGED_CELLS)] for rows in members]
+        batches = cls(tuple(unique.tolist()), codes, {}, {}, {})
+        modalities: dict[str, Modality] = {}
+        features = []
+        for name, source in sources.items():
+            modality = fit_modality(name, source, n_variables, n_components, codes)
+            before = modality.neighbor_features(modality.features(source, judged))
+            free = mixing(before, codes[judged], n_neighbors)
+            by_batch = np.bincount(codes[judged], free) / np.bincount(codes[judged])
+            batches.mixing[name] = by_batch
+            if len(unique) == 1 or by_batch.mean() >= FREE:
+                modality = fit_modality(name, source, n_variables, n_components)
+                found = modality.features(source)
+            else:
+                batches.adaptations[name] = [modality.adaptation(source, rows) for rows in samples]
+                found = batches.adapted(modality, name, source, None, codes)
+                batches.shifts[name] = find_shifts(found, codes, modality.neighbor_features)
+                found -= batches.shifts[name][codes]
+            modalities[name] = modality
+            features.append(found)
+        return batches, modalities, features
+
+    def adapted(
+        self, modality: Modality, name: str, source: Source, rows: np.ndarray | None, codes: np.ndarray
+    ) -> np.ndarray:
+        """Features ``(m, d_m)`` of cells of a source by what is adapted to their batches, not shifted yet."""
+        each = [modality.adapted(adaptation) for adaptation in self.adaptations[name]]
+        return modality.features(source, rows, _by_batch(each, codes))
+
+    def features(
+        self, modality: Modality, name: str, source: Source, rows: np.ndarray | None, codes: np.ndarray
+    ) -> np.ndarray:
+        """Features ``(m, d_m)`` of cells of a source with what tells their batches apart taken out."""
+        if name not in self.shifts:
+            return modality.features(source, rows)
+        return self.adapted(modality, name, source, rows, codes) - self.shifts[name][codes]
+
+    def codes_of(self, names: np.ndarray) -> np.ndarray:
+        """Numbers ``(m,)`` of batches by name; -1 for those that are not known."""
+        order = np.argsort(self.names)
+        known = np.asarray(self.names)[order]
+        at = np.minimum(np.searchsorted(known, names), len(known) - 1)
+        return np.where(known[at] == names, order[at], -1)
+
+    def learn(
+        self,
+        names: np.ndarray,
+        wanted: Sequence[str],
+        modalities: Mapping[str, Modality],
+        sources: Mapping[str, Source],
+        reference: Sequence[np.ndarray],
+    ) -> Self:
+        """The same with further batches, each learnt from all of its cells in some sources and from no other cells.
+
+        Parameters
+        ----------
+        names
+            ``(m,)`` batch of each cell of the sources.
+        wanted
+            The batches to learn.
+        modalities, sources, reference
+            The modalities, the sources, and the features ``(n, d_m)`` of the reference, corrected.
+
+        Raises
+        ------
+        ValueError
+            If a batch has too few cells to be known.
+        """
+        if not self.corrected:
+            return self
+        check_sizes(names[np.isin(names, wanted)], "The batch of new cells")
+        batches = self
+        for batch in wanted:
+            rows = np.flatnonzero(names == batch)
+            rows = rows[sample_of_each(np.zeros(len(rows), dtype=np.int64), JUDGED_CELLS)]
+            adaptations, shifts = {}, {}
+            for (name, modality), known in zip(modalities.items(), reference, strict=True):
+                if name in self.shifts:
+                    adaptations[name] = modality.adaptation(sources[name], rows)
+                    found = modality.adapted(adaptations[name]).features(sources[name], rows)
+                    shifts[name] = _shift_to(known, found, modality.neighbor_features)
+            batches = replace(
+                batches,
+                names=(*batches.names, batch),
+                mixing={name: np.append(free, np.nan) for name, free in batches.mixing.items()},
+                adaptations={name: [*each, adaptations[name]] for name, each in batches.adaptations.items()},
+                shifts={name: np.vstack([each, shifts[name]]) for name, each in batches.shifts.items()},
+            )
+        return batches
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain arrays."""
+        return {**vars(self), "names": list(self.names)}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**state, "names": tuple(state["names"])})
+
+
+def _by_batch(each: Sequence[Modality], codes: np.ndarray) -> ByBatch:
+    """The cells of each batch among those in some rows, whose batches are ``codes``, ``(m,)``."""
+
+    def of(rows: slice) -> Iterator[tuple[Modality, np.ndarray]]:
+        for number in np.unique(codes[rows]):
+            yield each[number], np.flatnonzero(codes[rows] == number)
+
+    return of
+
+
+def check_sizes(names: np.ndarray, where: str) -> None:
+    """Refuse batches ``(m,)`` of cells that have too few cells to be known.
+
+    Raises
+    ------
+    ValueError
+        If one has fewer than 10.
+    """
+    unique, sizes = np.unique(names, return_counts=True)
+    small = [f"{name!r} ({size})" for name, size in zip(unique.tolist(), sizes, strict=True) if size < LEAST_CELLS]
+    if small:
+        raise ValueError(
+            f"{where} is known by its cells, of which at least {LEAST_CELLS} are needed; there are fewer in "
+            f"{', '.join(small[:5])}{', …' if len(small) > 5 else ''}. Pass all cells of the batch, name the batch that these "
+            "were processed with, or leave them out."
+        )
+
+
+def find_shifts(features: np.ndarray, batches: np.ndarray, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What to take from the features of each batch so that counterparts lie together and the mean of all cells is 0.
+
+    Parameters
+    ----------
+    features
+        ``(n, d)`` features.
+    batches
+        ``(n,)`` batch of each cell, numbered from 0.
+    near
+        Gives that by which neighbours are found, from features.
+
+    Returns
+    -------
+    ``(B, d)``, float32.
+    """
+    sizes = np.bincount(batches)
+    members = sp.csr_array((np.ones(len(batches)), (batches, np.arange(len(batches)))))
+    means = (members @ features.astype(np.float64)) / sizes[:, None]
+    shifts = means.copy()
+    sample = sample_of_each(batches, ALIGNED_CELLS * len(sizes))
+    points, of = features[sample], batches[sample]
+    for _ in range(ROUNDS):
+        moved = points - shifts[of].astype(np.float32)
+        ties = sp.triu(counterparts(near(moved), of, N_TIES)).tocoo()
+        # A cell counts once, however many counterparts it has.
+        number = np.bincount(np.concatenate(ties.coords), minlength=len(sample))
+        first, second = ties.coords
+        weights = 1 / np.maximum(number[first], number[second])
+        differences = moved[first].astype(np.float64) - moved[second]
+        shifts += batch_offsets(differences, np.stack([of[first], of[second]], 1), len(sizes), weights)
+    return (shifts + sizes @ (means - shifts) / len(batches)).astype(np.float32)
+
+
+def _shift_to(reference: np.ndarray, features: np.ndarray, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What to take from the features ``(m, d)`` of a batch so that they lie with those ``(n, d)`` of a reference."""
+    both = np.concatenate([reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)], features])
+    shifts = find_shifts(both, (np.arange(len(both)) >= len(both) - len(features)).astype(np.int64), near)
+    return shifts[1] - shifts[0]

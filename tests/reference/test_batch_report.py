@@ -1,0 +1,30 @@
+"""The report on batches, by hand."""
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scrcl.reference.batch_report import report_batches
+from scrcl.reference.batches import Batches
+
+
+def test_the_report_by_hand():
+    # Two clusters on a line, far apart: in the first, cells of both batches take turns; the second is of one batch.
+    points = np.concatenate([np.arange(40.0), 1000 + np.arange(10.0)])[:, None]
+    codes = np.concatenate([np.arange(40) % 2, np.zeros(10, dtype=int)])
+    clusters = pd.Series(pd.Categorical(["0"] * 40 + ["1"] * 10))
+    graph = sp.csr_array((np.ones(2), ([0, 1], [1, 0])), shape=(50, 50))
+    mixing = {"rna": np.array([0.2, 0.6]), "prot": np.array([0.5, 0.4])}
+    batches = Batches(("a", "b"), codes, mixing, {}, {"rna": np.zeros((2, 3))})
+    report = report_batches(batches, graph, points, clusters, 1)
+    assert report.corrected == ["rna"]
+    assert report.batches["cells"].tolist() == [30, 20]
+    assert report.batches["before"].tolist() == [0.2, 0.4]
+    np.testing.assert_allclose(report.batches["counterparts"], [1 / 30, 1 / 20])
+    # The nearest cell is of the other batch, for all of the 20 cells of "a" in the first cluster and none of the second.
+    np.testing.assert_allclose(report.batches["after"], [20 / 30 / (20 / 49), 1 / (30 / 49)])
+    assert report.clusters["cells"].tolist() == [40, 10]
+    assert report.clusters["only_in"].isna().tolist() == [True, False]
+    assert report.clusters.loc["1", "only_in"] == "a"
+    np.testing.assert_allclose(report.clusters[["a", "b"]], [[2 / 3, 1], [1 / 3, 0]])
+    assert report.clusters.loc["1", "mixing"] == 0

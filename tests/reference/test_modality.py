@@ -1,0 +1,40 @@
+"""What all kinds of modalities share: cells of several batches are read in one pass."""
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from scrcl.reference.modalities import KINDS
+
+from .test_modalities import poisson, source
+
+
+def test_cells_are_read_as_their_batch_is():
+    counts = sp.csr_array(poisson(30, 25, 4))
+    data = source(counts, "rna")
+    modality = KINDS["rna"].fit(data, 20, 5)
+    own = modality.adaptation(data, np.arange(12))
+    adapted = modality.adapted(own)
+    codes = np.arange(30) % 2
+
+    def by_batch(rows):
+        for number, each in enumerate((modality, adapted)):
+            yield each, np.flatnonzero(codes[rows] == number)
+
+    found = modality.features(data, None, by_batch)
+    for number, each in enumerate((modality, adapted)):
+        np.testing.assert_array_equal(found[codes == number], each.features(data)[codes == number])
+    assert not np.allclose(modality.features(data), adapted.features(data))
+    some = np.array([3, 4, 20])
+    codes = codes[some]
+    np.testing.assert_allclose(modality.features(data, some, by_batch), found[some], atol=1e-5)
+
+
+def test_a_kind_without_anything_of_a_batch_stays_as_it_is():
+    counts = sp.csr_array(poisson(30, 40, 2))
+    data = source(counts, "atac")
+    modality = KINDS["atac"].fit(data, 20, 5)
+    assert modality.adaptation(data, np.arange(10)) == {}
+    assert modality.adapted({}) is modality
+    assert replace(modality) is not modality
