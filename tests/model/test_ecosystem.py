@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from importlib.metadata import version
 
 import anndata as ad
 import numpy as np
@@ -58,7 +59,7 @@ def test_model_hub(tmp_path):
     model = build(simulate())
     folder = tmp_path / "model"
     model.save(folder, save_anndata=True)
-    metadata = HubMetadata.from_dir(folder, anndata_version=ad.__version__, model_parent_module="scrcl")
+    metadata = HubMetadata.from_dir(folder, anndata_version=version("anndata"), model_parent_module="scrcl")
     card = hub.ModelCard("---\nlicense: cc-by-4.0\nlibrary_name: scrcl\n---\n# Cell types\n")
     HubModel(str(folder), metadata=metadata, model_card=card).save()
     assert json.loads((folder / "_scvi_required_metadata.json").read_text())["model_cls_name"] == "SCRCL"

@@ -73,7 +73,7 @@ class TestClusters:
 
     def test_probabilities_and_number(self, trained):
         found = trained.get_cluster_probabilities(n_clusters=3, modality="rna")
-        np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
         assert trained.estimate_n_clusters().best == 3
 
     def test_kmeans_and_leiden(self, trained):
@@ -164,7 +164,7 @@ class TestWeights:
         weights = trained.get_modality_weights()
         assert list(weights.columns) == ["rna", "prot"]
         assert weights.index.equals(trained.adata.obs_names)
-        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
         np.testing.assert_array_equal(trained.adata.obsm["scrcl_modality_weights"], weights)
 
     @pytest.mark.parametrize("kind", ["features", "protein", "rna"])
