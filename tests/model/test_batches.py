@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
+from scrcl.graph.neighbors import nearest_neighbors
 from tests.conftest import build, real_data
 
 SETUP = {"batch_key": "batch"}
@@ -253,3 +254,16 @@ def test_real_technologies(name, least):
     adata = ad.read_h5ad(real_data(f"{name}.h5ad"))
     model = build(adata, epochs=50, setup=SETUP, n_hidden=128, n_components=50)
     assert agreement(adata, model.get_latent_representation()) > least
+
+
+@pytest.mark.parametrize("kind", ["H1975", "H2228"])
+def test_a_real_type_of_one_technology_is_not_merged(kind):
+    adata = ad.read_h5ad(real_data("cellbench_3cl_2batches.h5ad"))
+    adata = adata[(adata.obs["cell_type"] != kind) | (adata.obs["batch"] != "sc_celseq2")].copy()
+    latent = build(
+        adata, epochs=50, setup=SETUP, n_hidden=128, n_refined=32, n_components=50
+    ).get_latent_representation()
+    own = (adata.obs["cell_type"] == kind).to_numpy()
+    near = nearest_neighbors(latent, 15).indices
+    assert own[near][own].mean() > 0.85
+    assert agreement(adata, latent) > 0.85
