@@ -408,7 +408,7 @@ print("|", *sorted({name.partition(".")[0] for name in sys.modules}))
 def test_the_package_is_imported_when_it_is_used():
     code = """
 import sys, scrcl
-assert {"SCRCL", "NumberOfClusters", "datasets", "from_spatialdata", "pl"} == set(scrcl.__all__) <= set(dir(scrcl))
+assert {"SCRCL", "BatchReport", "NumberOfClusters", "datasets", "from_spatialdata", "pl"} == set(scrcl.__all__) <= set(dir(scrcl))
 assert "torch" not in sys.modules and scrcl.__version__
 try:
     scrcl.SCRLC

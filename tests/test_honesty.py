@@ -63,13 +63,18 @@ def test_no_source_file_names_a_label():
         "model/scrcl.py": 1,
         "model/genes.py": 1,
         "model/markers.py": 1,
-        "data/sources.py": 2,
+        "model/setup.py": 4,
+        "data/sources.py": 4,
         "data/spatialdata.py": 1,
     }
     assert '>>> adata.obs["scrcl"] = model.get_clusters()' in text["model/scrcl.py"]
     assert "adata.obs[key]" in text["model/genes.py"]  # groups that the user names
     assert ".obs[keys.MARKER_GROUPS_KEY] = self.get_clusters(" in text["model/markers.py"]
-    # Which slice a cell in space is in, and the message that names the column.
+    # Messages name columns; none of these is read.
+    assert text["model/setup.py"].count("{where}.obs[") == 4
+    assert text["data/sources.py"].count("{where}.obs[") == 2
+    # The batches that the user names, and which slice a cell in space is in.
+    assert "values = data.obs[key]" in text["data/sources.py"]
     assert "data.obs[sample_key]" in text["data/sources.py"]
     # Which element of a SpatialData a row of its table belongs to.
     assert ".obs[attributes[name]]" in text["data/spatialdata.py"]

@@ -11,12 +11,11 @@ GRAPH_NEEDED = "the model learns from the graph of its cells, which batches of s
 #: Defaults of scvi-tools that nothing here reads.
 DEFAULT_BATCH_SIZE, DEFAULT_WORKERS = 128, 0
 _CORRECT = (
-    "Batches and covariates are not corrected. Correct them first, with scVI or Harmony, and name the corrected space: "
-    "`features_key='X_scVI'`."
+    "Of covariates only batches are corrected: name them as `batch_key`. Correct others first, with scVI or Harmony, and "
+    "name the corrected space: `features_key='X_scVI'`."
 )
 #: What is registered for other models, and what to do here.
 UNREGISTERED = {
-    "batch_key": _CORRECT,
     "categorical_covariate_keys": _CORRECT,
     "continuous_covariate_keys": _CORRECT,
     "labels_key": "No labels are read; compare the clusters with them afterwards.",
