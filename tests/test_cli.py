@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from scrcl.cli import main
 from scrcl.cli.errors import translate
 from scrcl.cli.inputs import read
 from scrcl.cli.options import KINDS, METHODS
+from scrcl.cli.run import LOG_LEVELS
 
 from .conftest import simulate
 
@@ -403,6 +405,20 @@ print("|", *sorted({name.partition(".")[0] for name in sys.modules}))
         "h5py",
     }
     assert not heavy & set(loaded)
+
+
+def test_warnings_of_honesty_are_shown_and_log_levels_restored(tmp_path, capsys):
+    """Noise has no clusters: the command says so, and loggers are afterwards as they were."""
+    noise = np.random.default_rng(0).poisson(1.0, size=(120, 40)).astype(np.float32)
+    ad.AnnData(sp.csr_matrix(noise)).write_h5ad(tmp_path / "noise.h5ad")
+    loggers = [logging.getLogger(name) for name in LOG_LEVELS]
+    before = [logger.level for logger in loggers]
+    scvi_level = scvi.settings.verbosity
+    command = ["run", str(tmp_path / "noise.h5ad"), "-o", str(tmp_path / "out.h5ad"), "--epochs", "2"]
+    assert main([*command, "--n-clusters", "4"]) == 0
+    assert "hardly determine 4 clusters" in "".join(capsys.readouterr())
+    assert [logger.level for logger in loggers] == before
+    assert scvi.settings.verbosity == scvi_level
 
 
 def test_the_package_is_imported_when_it_is_used():

@@ -137,6 +137,18 @@ def test_reconciliation_by_hand():
     assert np.isnan(ensemble.distance(3))
 
 
+def test_clusters_of_a_single_cell_only_where_there_is_no_choice():
+    """Two of three trees set the last cell apart; the other divides the cells in halves."""
+    atoms = np.arange(6)
+    trees = [flat_tree([0, 0, 0, 0, 0, 1])] * 2 + [flat_tree([0, 0, 0, 1, 1, 1])]
+    ensemble = Ensemble(np.zeros((6, 1)), atoms, trees)
+    np.testing.assert_array_equal(np.bincount(ensemble.cut(2, least_cells=1).labels), [5, 1])
+    for least_cells in (2, 3, 100):
+        np.testing.assert_array_equal(np.bincount(ensemble.cut(2, least_cells).labels), [3, 3])
+    only = Ensemble(np.zeros((6, 1)), atoms, trees[:2])
+    np.testing.assert_array_equal(np.bincount(only.cut(2).labels), [5, 1])
+
+
 def test_probabilities_tell_cells_between_two_types():
     rng = np.random.default_rng(0)
     centers = np.eye(8)[[0, 1]] * 5

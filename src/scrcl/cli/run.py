@@ -32,6 +32,13 @@ from .inputs import Input, read
 from .outputs import writable, write
 from .progress import Phases
 
+#: Levels of the loggers of the libraries while the command runs.
+LOG_LEVELS = {
+    "lightning.pytorch": logging.ERROR,
+    "lightning.pytorch.utilities.rank_zero": logging.ERROR,
+    "lightning.fabric.utilities.seed": logging.ERROR,
+    "scvi": logging.WARNING,
+}
 #: Packages whose versions decide the result.
 RECORDED = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "scanpy", "scikit-learn", "igraph", "numpy")
 
@@ -169,9 +176,9 @@ def _train(arguments: argparse.Namespace, found: Input, device: dict[str, Any], 
 @contextmanager
 def _quiet(arguments: argparse.Namespace, phases: Phases, notes: list[str]) -> Iterator[None]:
     """Keep the chatter of the libraries out of the progress display; our own warnings become notes."""
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("scvi").setLevel(logging.WARNING)
+    before = {name: logging.getLogger(name).level for name in LOG_LEVELS}
+    for name, level in LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
 
     def note(message: Warning | str, *_: Any) -> None:
         text = translate(str(message), arguments.input)
@@ -183,7 +190,11 @@ def _quiet(arguments: argparse.Namespace, phases: Phases, notes: list[str]) -> I
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module=r"scrcl\.(?!cli|pl)")
         warnings.showwarning = note  # type: ignore[assignment]
-        yield
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
 
 
 class _OnBatch(Callback):

@@ -37,6 +37,8 @@ SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
 #: Power of the size in the cost of joining two clusters: 0 is average linkage, 1 would be like Ward's. For cosines, and
 #: for squared distances, by which domains in space are joined.
 SIZE_POWER, DOMAIN_SIZE_POWER = 0.05, 0.15
+#: Cells of the smallest cluster, where there is a choice: a test of a cluster against the others needs two.
+LEAST_CELLS = 2
 #: Agreement of the trees with their consensus below which a warning is given; about 0.5 on data without types.
 LEAST_AGREEMENT = 0.6
 #: Least similarity within a cluster by which noise is corrected.
@@ -142,20 +144,23 @@ class Ensemble:
         """For each tree, how many cells of each atom are in each micro-cluster, ``(n_atoms, m)``."""
         return [(_members(self.atoms).T @ _members(tree.labels)).toarray() for tree in self.trees]
 
-    def cut(self, n_clusters: int) -> Clustering:
+    def cut(self, n_clusters: int, least_cells: int = LEAST_CELLS) -> Clustering:
         """Reconcile the clusters of all trees when ``n_clusters`` are left.
 
         The candidates are the clusters of each tree, of whole atoms, and what average linkage makes of how often atoms are
         together. The one that agrees best with all trees is taken: where the trees are of two minds it is what one of
         them found and most find, and not something between. The probability that an atom belongs to a cluster is how often
-        it is together with the cells of that cluster, relative to all clusters.
+        it is together with the cells of that cluster, relative to all clusters. Candidates with a cluster of fewer than
+        ``least_cells`` cells count only where there are no others.
         """
         together = np.zeros((self.n_atoms, self.n_atoms))
         for tree, counts in zip(self.trees, self._counts, strict=True):
             share = counts / counts.sum(1, keepdims=True)
             together += share @ tree.same(n_clusters) @ share.T / len(self.trees)
         together = (together + together.T) / 2
-        joined = self._reconcile(together, n_clusters) if self.n_atoms > n_clusters else np.arange(self.n_atoms)
+        joined = (
+            self._reconcile(together, n_clusters, least_cells) if self.n_atoms > n_clusters else np.arange(self.n_atoms)
+        )
         labels = number_by_size(joined[self.atoms])
         cluster_of_atom = self._of_atoms(labels)
         sizes = np.bincount(self.atoms).astype(np.float64)
@@ -164,8 +169,8 @@ class Ensemble:
         probabilities = normalize(belonging, norm="l1").astype(np.float32)
         return Clustering(self.points, labels, probabilities=probabilities[self.atoms])
 
-    def _reconcile(self, together: np.ndarray, n_clusters: int) -> np.ndarray:
-        """The candidate ``(n_atoms,)`` that agrees best with all trees."""
+    def _reconcile(self, together: np.ndarray, n_clusters: int, least_cells: int) -> np.ndarray:
+        """The candidate ``(n_atoms,)`` that agrees best with all trees, of those whose clusters are large enough."""
         apart = np.clip(1 - together, 0, None)
         np.fill_diagonal(apart, 0)
         linkage = scipy.cluster.hierarchy.linkage(squareform(apart, checks=False), "average")
@@ -175,7 +180,9 @@ class Ensemble:
             clusters, candidate = np.unique(main, return_inverse=True)
             if len(clusters) == n_clusters:
                 candidates.append(candidate)
-        return max(candidates, key=lambda candidate: _agreements(candidate, found).mean())
+        smallest = [min(np.bincount(candidate[self.atoms]).min(), least_cells) for candidate in candidates]
+        large = [candidate for candidate, size in zip(candidates, smallest, strict=True) if size == max(smallest)]
+        return max(large, key=lambda candidate: _agreements(candidate, found).mean())
 
     def _found(self, n_clusters: int) -> np.ndarray:
         """How many cells of each atom are in each of the clusters of each tree, ``(n_atoms, n_trees, m)``."""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scrcl.cluster.clustering import Clustering
+from scrcl.cluster.consensus import LEAST_CELLS
 from scrcl.cluster.leiden import RESOLUTION
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.graph.slices import majority
@@ -93,6 +94,7 @@ class CellsMixin(SCRCLBase):
         seed: int = 0,
         modality: str | None = None,
         n_majority: int = 0,
+        least_cells: int = LEAST_CELLS,
     ) -> pd.Series:
         """Return the clusters of cells.
 
@@ -121,6 +123,9 @@ class CellsMixin(SCRCLBase):
         n_majority
             In space, give each cell the label that most of it and its ``n_majority`` nearest cells in its slice have. The
             paper takes 50. 0 for no such smoothing.
+        least_cells
+            Cells of the smallest cluster of ``method="consensus"``, where there is a choice. A test of a cluster against
+            the others needs two.
 
         Returns
         -------
@@ -141,6 +146,7 @@ class CellsMixin(SCRCLBase):
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
         check_at_least(n_majority, 0, "n_majority")
+        check_at_least(least_cells, 1, "least_cells")
         tissue = self._reference.tissue
         if n_majority and tissue is None:
             raise ValueError(
@@ -149,7 +155,7 @@ class CellsMixin(SCRCLBase):
         data = self._data(adata)
         # Whom a cell is among is asked of all cells.
         query = self._query(data, None if n_majority else indices)
-        clustering = self._results.clustering(view, n_clusters, method, float(resolution), seed)
+        clustering = self._results.clustering(view, n_clusters, method, float(resolution), seed, least_cells)
         labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
         if n_majority and tissue is not None:
             own = majority(clustering.labels, tissue.slices, n_majority)[query.known]

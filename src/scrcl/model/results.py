@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scrcl.cluster.clustering import Clustering
-from scrcl.cluster.consensus import Ensemble, warn_if_undetermined
+from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.cluster.number import NumberOfClusters, cast_votes, estimate_number, median
@@ -139,16 +139,24 @@ class Results:
     # --------------------------------------------------------------- clusters
 
     def clustering(
-        self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int
+        self,
+        view: View,
+        n_clusters: int | None,
+        method: Method,
+        resolution: float,
+        seed: int,
+        least_cells: int = LEAST_CELLS,
     ) -> Clustering:
         """Clusters of the cells of the reference."""
-        choice = (view, n_clusters, method, resolution, seed)
+        choice = (view, n_clusters, method, resolution, seed, least_cells)
         if choice not in self._clusterings:
             begin("clustering")
             self._clusterings[choice] = self._cluster(*choice)
         return self._clusterings[choice]
 
-    def _cluster(self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int) -> Clustering:
+    def _cluster(
+        self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int, least_cells: int
+    ) -> Clustering:
         points = self.latent(view)
         if method == "leiden":
             if n_clusters is None:
@@ -159,7 +167,7 @@ class Results:
         if method == "kmeans":
             return kmeans(points, n_clusters, seed)
         ensemble = self._ensemble(view, seed, n_clusters)
-        found = ensemble.cut(n_clusters)
+        found = ensemble.cut(n_clusters, least_cells)
         warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters, found.labels))
         return found
 
