@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 RESOLUTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
+#: Those at which the latent space of SCRCL is divided.
+LATENT_RESOLUTIONS = (0.1, 0.3, 1.0)
 
 
 class Found(NamedTuple):
@@ -37,10 +39,12 @@ def run_scrcl(
     model = trained(adata, seed, train, setup, **options)
     clusters = {
         "given": model.get_clusters(n_clusters=n_clusters, seed=seed),
-        "given, k-means": model.get_clusters(n_clusters=n_clusters, seed=seed, method="kmeans"),
+        "given, refined": model.get_clusters(n_clusters=n_clusters, seed=seed, representation="refined"),
         "found": model.get_clusters(seed=seed),
     }
-    return Found(model.get_latent_representation(), {way: labels.to_numpy(str) for way, labels in clusters.items()})
+    latent = model.get_latent_representation()
+    found = cluster_space(latent, n_clusters, seed, LATENT_RESOLUTIONS).clusters
+    return Found(latent, {way: labels.to_numpy(str) for way, labels in clusters.items()} | found)
 
 
 def trained(
@@ -121,15 +125,22 @@ def run_paper_protocol(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     return Found(model.get_latent_representation(representation="refined"), {"given, k-means": labels.to_numpy(str)})
 
 
-def cluster_space(space: np.ndarray, n_clusters: int, seed: int) -> Found:
-    """K-means, and Leiden over a grid of resolutions as scanpy does it."""
+def cluster_space(space: np.ndarray, n_clusters: int, seed: int, resolutions: tuple[float, ...] = RESOLUTIONS) -> Found:
+    """K-means, a Gaussian mixture with one covariance on 20 components, and Leiden as scanpy does it."""
     import scanpy as sc
     from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
 
-    clusters = {"given, k-means": KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(space)}
+    leading = PCA(min(20, *space.shape), random_state=seed).fit_transform(space)
+    mixture = GaussianMixture(n_clusters, covariance_type="tied", n_init=5, random_state=seed)
+    clusters = {
+        "given, k-means": KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(space),
+        "given, mixture": mixture.fit_predict(leading / leading.std()),
+    }
     cells = ad.AnnData(obsm={"X": space}, obs=pd.DataFrame(index=[str(i) for i in range(len(space))]))
     sc.pp.neighbors(cells, use_rep="X", random_state=seed)
-    for resolution in RESOLUTIONS:
+    for resolution in resolutions:
         sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, random_state=seed)
         clusters[f"leiden {resolution}"] = cells.obs["leiden"].to_numpy(dtype=str)
     return Found(space, clusters)

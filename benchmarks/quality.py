@@ -1,11 +1,11 @@
 """How well clusters agree with cell types, and at what cost: SCRCL beside what people use today.
 
     python benchmarks/quality.py --sets baron_mouse --seeds 5
-    python benchmarks/quality.py                     all sets of the folder
+    python benchmarks/quality.py                     all sets of both halves, or of another folder
     python benchmarks/quality.py --report            only the tables and the figure, from what was run before
 
 A set is an .h5ad file of counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data` beside the
-repository. Labels score, and give K to the methods of the regime "K given"; nothing else. Classes with fewer than 10
+repository; by default the sets of both halves that are there. Labels score, and give K to the methods of the regime "K given"; nothing else. Classes with fewer than 10
 cells are not scored. Each run is a process of one thread, and its result a file in `benchmarks/results/quality`, so
 that an interrupted benchmark goes on where it stopped; a run is repeated when the data have changed or, for SCRCL,
 its source. Regimes are never mixed in one table:
@@ -32,13 +32,15 @@ from typing import Any
 import anndata as ad
 import numpy as np
 from methods import ABLATIONS, METHODS
-from report import write_report
+from report import HALF_OF, write_report
 from runs import run_to_file
 from scores import score_clusters, score_embedding
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SMALLEST_CLASS = 10
+#: Classes that are none.
+UNSCORED = ("undetermined", "unknown", "mixed")
 #: Methods whose results do not depend on the source of SCRCL.
 RIVALS = ("PCA", "scVI")
 PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "igraph", "numpy", "scib-metrics")
@@ -74,8 +76,9 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
     adata = ad.read_h5ad(path)
     truth = adata.obs["cell_type"].to_numpy(dtype=str)
     classes, sizes = np.unique(truth, return_counts=True)
-    scored = np.isin(truth, classes[sizes >= SMALLEST_CLASS])
-    n_clusters = int((sizes >= SMALLEST_CLASS).sum())
+    classes = classes[(sizes >= SMALLEST_CLASS) & ~np.isin(classes, UNSCORED)]
+    scored = np.isin(truth, classes)
+    n_clusters = len(classes)
     bare = ad.AnnData(adata.X, var=adata.var[[]])  # no label goes any further
     start = time.perf_counter()
     embedding, clusters = METHODS[method](bare, n_clusters, seed)
@@ -130,7 +133,8 @@ def main() -> None:
         path, method, seed = arguments.work
         print(json.dumps(work(Path(path), method, int(seed))))
         return
-    names = arguments.sets or available_sets(arguments.data)
+    available = available_sets(arguments.data)
+    names = arguments.sets or [name for name in available if name in HALF_OF] or available
     paths = [arguments.data / f"{name}.h5ad" for name in names]
     missing = [str(path) for path in paths if not path.exists()]
     if missing or not paths:
