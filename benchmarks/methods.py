@@ -1,6 +1,7 @@
 """The methods that are compared. Each takes counts without labels, a number of clusters and a seed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -70,20 +71,16 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     from scrcl.cluster.consensus import Ensemble
 
     model = trained(adata, seed)
-    latent, (smoothed, spaces) = model._results.latent(("aligned", None)), model._reference.clustering_inputs()
-    both = [latent, smoothed]
-    ensembles = {
-        "latent representation only": ([latent], spaces),
-        "smoothed features only": (both[1:], spaces),
-        "joined by log-normalised counts only": (both, spaces[:1]),
-        "joined by Pearson residuals only": (both, spaces[1:2]),
-        "joined by standardised logarithms only": (both, spaces[2:]),
-    }
-    clusters = {
-        f"given, {name}": Ensemble.build(*parts, seed).cut(n_clusters).labels for name, parts in ensembles.items()
-    }
-    one = Ensemble.build(both, spaces, seed).trees[0]
-    clusters["given, one tree, no consensus"] = one.same(n_clusters).argmax(1)[one.labels]
+    results, view = model._results, ("aligned", None)
+    latent, spaces, features = results.latent(view), results._spaces(view), model._reference.linkage_features()
+
+    def cut(spaces: list[np.ndarray], features: list[np.ndarray]) -> np.ndarray:
+        return Ensemble.build(latent, spaces, features, seed).cut(n_clusters)[0].labels
+
+    clusters = {f"given, {name} only": cut([space], features) for name, space in zip(SPACES, spaces, strict=True)}
+    whole = Ensemble.build(latent, spaces, features, seed)
+    kinds = {"trees": replace(whole, spaces=[], linkages=[]), "no trees": replace(whole, trees=[])}
+    clusters |= {f"given, {name}": kind.cut(n_clusters)[0].labels for name, kind in kinds.items()}
     refined = {"n_clusters": n_clusters, "representation": "refined", "seed": seed}
     clusters["given, refined"] = model.get_clusters(**refined).to_numpy(str)
     clusters["given, refined, k-means"] = model.get_clusters(**refined, method="kmeans").to_numpy(str)
@@ -119,7 +116,7 @@ def run_paper_protocol(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     scvi.settings.seed = seed
     scrcl.SCRCL.setup_anndata(adata, features_key="counts", neighbors_key="cosine")
     model = scrcl.SCRCL(adata, n_hidden=1500, n_refined=n_clusters, temperature=0.1, dropout_rate=0.3)
-    weights = {"neighborhood_weight": 100.0, "cross_view_weight": 1.0, "spread_weight": 0.0}
+    weights = {"neighborhood_weight": 100.0, "cross_view_weight": 1.0}
     model.train(500, plan_kwargs={"lr": 1e-4, "weight_decay": 0.1, **weights}, enable_progress_bar=False)
     labels = model.get_clusters(n_clusters=n_clusters, method="kmeans", representation="refined", seed=seed)
     return Found(model.get_latent_representation(representation="refined"), {"given, k-means": labels.to_numpy(str)})
@@ -180,6 +177,8 @@ def without(weight: str) -> Method:
     return partial(run_scrcl, train={"plan_kwargs": {f"{weight}_weight": 0.0}})
 
 
+#: The spaces of the consensus.
+SPACES = ("views", "latent space", "smoothed features")
 #: The method whose ways are several ablations of the readout of one trained model.
 PARTS = "SCRCL, parts of the consensus"
 
@@ -190,7 +189,6 @@ ABLATIONS: dict[str, Method] = {
     "SCRCL, no alignment loss": without("alignment"),
     "SCRCL, no neighborhood loss": without("neighborhood"),
     "SCRCL, no cross-view loss": without("cross_view"),
-    "SCRCL, no spread loss": without("spread"),
     "SCRCL, 150 epochs": partial(run_scrcl, train={"max_epochs": 150}),
     "SCRCL, 30 neighbors": partial(run_scrcl, n_neighbors=30),
     "SCRCL, features of PCA": run_on_pca,

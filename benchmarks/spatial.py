@@ -24,6 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -69,18 +70,17 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     from scrcl.cluster.consensus import Ensemble
 
     model = trained(adata, seed, None, {"spatial_key": "spatial"})
-    latent, smoothed = model._results.latent(("aligned", None)), model._reference.clustering_inputs().smoothed
-    parts = [latent, smoothed]
-    ensembles = {
-        "latent representation only": ([latent], [smoothed], True),
-        "smoothed features only": ([smoothed], [smoothed], True),
-        "joined by cosine": (parts, [smoothed], False),
-        "joined in the latent space": (parts, [latent], True),
+    results, view = model._results, ("aligned", None)
+    latent, spaces = results.latent(view), results._spaces(view)
+    names = ("views", "latent space", "smoothed features")
+    whole = Ensemble.build(latent, spaces, spaces[-1:], seed, euclidean=True)
+    kinds = {"trees": replace(whole, spaces=[], linkages=[]), "no trees": replace(whole, trees=[])} | {
+        f"{name} only": Ensemble.build(latent, [space], spaces[-1:], seed, euclidean=True)
+        for name, space in zip(names, spaces, strict=True)
     }
-    return {
-        name: Ensemble.build(points, spaces, seed, euclidean=squared).cut(n_clusters).labels.astype(str)
-        for name, (points, spaces, squared) in ensembles.items()
-    } | {"smoothed features, k-means": kmeans(smoothed, n_clusters, seed)}
+    return {name: kind.cut(n_clusters)[0].labels.astype(str) for name, kind in kinds.items()} | {
+        "smoothed features, k-means": kmeans(spaces[-1], n_clusters, seed)
+    }
 
 
 def run_not_spatial(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:

@@ -53,7 +53,7 @@ def test_run(counts, tmp_path, capsys):
     assert main(["run", str(counts), "-o", str(output), *options]) == 0
     assert counts.read_bytes() == before
     result = ad.read_h5ad(output)
-    assert result.obsm["X_scrcl"].shape == (150, 256)
+    assert result.obsm["X_scrcl"].shape == (150, 256 + 100)
     assert result.obs["scrcl"].nunique() == 4
     record = result.uns["scrcl_run"]
     assert record["versions"]["scrcl"] == scrcl.__version__

@@ -39,7 +39,6 @@ def test_history(result):
         "alignment loss",
         "neighborhood loss",
         "cross view loss",
-        "spread loss",
     ]
     curve = model.history["train_loss"]["train_loss"].to_numpy(dtype=float)
     np.testing.assert_allclose(np.asarray(ax.get_lines()[0].get_ydata()), curve / curve[0])

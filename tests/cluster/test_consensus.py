@@ -1,19 +1,19 @@
-import itertools
+import warnings
 
 import numpy as np
 import pytest
+import scipy.cluster.hierarchy
 from sklearn.metrics import adjusted_rand_score
 
-from scrcl.cluster.consensus import LEAST_COHESION, Ensemble, Tree, adjusted_rand, agglomerate, joining_distance
+from scrcl.cluster import consensus as module
+from scrcl.cluster.clustering import Clustering
+from scrcl.cluster.consensus import LEAST_AGREEMENT, Ensemble, cut_tree, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
+from scrcl.cluster.trees import Tree
 
 
-def consensus(points, features, n_clusters, seed):
-    return Ensemble.build([points], [features], seed, n_clusters).cut(n_clusters)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def consensus(points: np.ndarray, n_clusters: int, seed: int = 0) -> Clustering:
+    return Ensemble.build(points, [points], [points], seed, n_clusters).cut(n_clusters)[0]
 
 
 def unbalanced(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,126 +27,99 @@ def unbalanced(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_a_large_type_is_kept_whole_where_kmeans_divides_it():
     points, truth = unbalanced()
     assert adjusted_rand_score(truth, kmeans(points, 4, 0).labels) < 0.6
-    assert adjusted_rand_score(truth, consensus(points, points, 4, 0).labels) > 0.9
+    assert adjusted_rand_score(truth, consensus(points, 4).labels) > 0.9
 
 
-@pytest.mark.parametrize("n_clusters", [1, 2, 5, 30])
+@pytest.mark.parametrize("n_clusters", [1, 2, 5, 30, 120])
 def test_number_of_clusters_and_numbering(n_clusters):
     points = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
-    found = consensus(points, points, n_clusters, 0)
+    found = consensus(points, n_clusters)
     assert found.n_clusters == n_clusters
     assert (np.diff(np.bincount(found.labels)) <= 0).all()
-    np.testing.assert_array_equal(consensus(points, points, n_clusters, 0).labels, found.labels)
+    np.testing.assert_array_equal(consensus(points, n_clusters).labels, found.labels)
 
 
-def test_joining_distance_by_brute_force():
-    rng = np.random.default_rng(1)
-    profiles, labels = unit(rng.normal(size=(30, 4)) + 1), rng.integers(4, size=30)
-    members = [profiles[labels == k] for k in range(4)]
-    cosines = np.array([[(a @ b.T).sum() for b in members] for a in members])
-    sizes = np.array([len(m) for m in members], dtype=float)
-    distance = joining_distance(cosines, sizes)
-    for a, b in itertools.permutations(range(4), 2):
-        between = np.mean([x @ y for x in members[a] for y in members[b]])
-        within = [np.mean([x @ y for x, y in itertools.permutations(members[k], 2)]) for k in (a, b)]
-        noise_free = between / np.sqrt(np.prod(np.maximum(within, LEAST_COHESION)))
-        assert distance[a, b] == pytest.approx(max(1 - noise_free, 1e-6))
+def test_clusters_of_a_single_cell_are_none():
+    """Three types and four cells far from all: these are no clusters of their own where there are others."""
+    rng = np.random.default_rng(0)
+    centers = np.repeat(np.eye(8)[:3] * 6, 40, axis=0)
+    points = np.concatenate([centers + rng.normal(size=(120, 8)), np.eye(8)[4:] * 40])
+    ensemble = Ensemble.build(points, [points], [points], 0)
+    for least in (1, module.LEAST_CELLS, 10):
+        sizes = np.bincount(ensemble.cut(4, least)[0].labels)
+        assert len(sizes) == 4
+        assert sizes.min() == 1 if least == 1 else sizes.min() >= least
 
 
-def cut(tree: Tree, n_clusters: int) -> np.ndarray:
-    """The clusters of a tree when so many are left."""
-    return tree.same(n_clusters).argmax(1)[tree.labels]
+class TestCut:
+    tree = scipy.cluster.hierarchy.linkage(np.random.default_rng(0).normal(size=(200, 5)), "average")
+
+    @pytest.mark.parametrize("n_clusters", [1, 2, 7, 50, 200])
+    def test_cut_as_scipy_does(self, n_clusters):
+        expected = scipy.cluster.hierarchy.cut_tree(self.tree, n_clusters).ravel()
+        found = cut_tree(self.tree, n_clusters)
+        assert adjusted_rand_score(expected, found) == 1
+        assert set(found) == set(range(n_clusters))
+
+    @pytest.mark.parametrize(("least", "n_clusters"), [(2, 2), (2, 5), (2, 8), (5, 2), (5, 5), (20, 2)])
+    def test_the_highest_cut_with_so_many_large_clusters(self, least, n_clusters):
+        found = cut_tree(self.tree, n_clusters, least)
+        for number in range(1, 201):
+            expected = scipy.cluster.hierarchy.cut_tree(self.tree, number).ravel()
+            large = np.bincount(expected) >= least
+            if large.sum() == n_clusters:
+                break
+        assert set(found[found >= 0]) == set(range(n_clusters))
+        np.testing.assert_array_equal(found >= 0, large[expected])
+        assert adjusted_rand_score(expected[found >= 0], found[found >= 0]) == 1
+
+    def test_fewer_cells_where_there_are_not_so_many_large_clusters(self):
+        assert set(cut_tree(self.tree, 60, 5)) >= set(range(60))
+
+    def test_ties_do_not_matter(self):
+        tree = scipy.cluster.hierarchy.linkage(np.repeat(np.eye(3), 5, axis=0), "average")
+        for number in range(1, 16):
+            assert len(np.unique(cut_tree(tree, number))) == number
 
 
-def test_agglomeration_joins_what_is_alike():
-    """Six clusters along three directions, two along each."""
-    rng = np.random.default_rng(2)
-    labels = np.repeat(np.arange(6), 20)
-    profiles = unit(np.eye(3)[labels // 2] + 0.1 * rng.normal(size=(120, 3)))
-    tree = agglomerate(profiles, labels)
-    assert adjusted_rand_score(labels // 2, cut(tree, 3)) == 1
-    np.testing.assert_array_equal(cut(tree, 6), labels)
-    np.testing.assert_array_equal(cut(tree, 9), labels)
-    assert (cut(tree, 1) == 0).all()
-    # Halves of one direction are alike; different directions are not.
-    assert (tree.distances[4:7] < 0.1).all()
-    assert (tree.distances[2:4] > 0.8).all()
-
-
-def test_trees_are_nested():
-    rng = np.random.default_rng(4)
-    tree = agglomerate(unit(rng.normal(size=(200, 5))), rng.integers(12, size=200))
-    cuts = [cut(tree, k) for k in range(1, 13)]
-    for fewer, more in itertools.pairwise(cuts):
-        assert len(np.unique(more)) == len(np.unique(fewer)) + 1
-        assert len(np.unique(more + 100 * fewer)) == len(np.unique(more))
-
-
-def test_very_small_clusters_join_the_most_similar_first():
-    labels = np.array([0] * 20 + [1] * 20 + [2] * 3)
-    profiles = unit(np.array([[1.0, 0], [0, 1], [0.3, 1]])[labels])
-    joined = cut(agglomerate(profiles, labels), 2)
-    assert adjusted_rand_score(np.where(labels == 2, 1, labels), joined) == 1
-
-
-def test_adjusted_rand_of_a_table():
-    rng = np.random.default_rng(5)
-    a, b = rng.integers(4, size=60), rng.integers(3, size=60)
-    table = np.array([[((a == i) & (b == j)).sum() for j in range(3)] for i in range(4)])
-    same = np.diag(np.bincount(a))[:, :3] + 0 * table
-    same[3, 0] = (a == 3).sum()
-    merged = np.where(a == 3, 0, a)
-    np.testing.assert_allclose(
-        adjusted_rand(np.stack([table, same])), [adjusted_rand_score(a, b), adjusted_rand_score(a, merged)]
-    )
-    np.testing.assert_array_equal(adjusted_rand(np.array([[[7.0]], [[1.0]]])), 1)
-
-
-def test_where_trees_are_of_two_minds_the_consensus_is_what_most_find():
-    """Five atoms: three trees put the middle ones apart, two put them together; average linkage alone would mix both."""
-    atoms = np.repeat(np.arange(5), 4)
-    first, second = np.array([0, 0, 0, 1, 1])[atoms], np.array([0, 1, 1, 1, 0])[atoms]
-    for most, few in ((first, second), (second, first)):
-        ensemble = Ensemble(np.zeros((20, 1)), atoms, [flat_tree(most)] * 3 + [flat_tree(few)] * 2)
-        assert adjusted_rand_score(ensemble.cut(2).labels, most) == 1
-
-
-def flat_tree(labels: list[int] | np.ndarray) -> Tree:
+def flat_tree(labels: list[int]) -> Tree:
     """A tree of two clusters."""
     return Tree(np.array(labels), np.array([[2, 1], [1, 2]]), np.array([0, 0, 0.5]))
 
 
 def test_reconciliation_by_hand():
-    """Two of three trees say that atoms 0 and 1 belong together, and 2 and 3."""
-    atoms = np.array([0, 0, 1, 2, 3, 3])
+    """Two of three trees put the first three cells together; the other puts the third with the last two."""
     trees = [flat_tree([0, 0, 0, 1, 1, 1]), flat_tree([1, 1, 1, 0, 0, 0]), flat_tree([0, 0, 1, 0, 1, 1])]
-    ensemble = Ensemble(np.zeros((6, 1)), atoms, trees)
-    found = ensemble.cut(2)
+    ensemble = Ensemble(np.zeros((6, 1)), np.arange(6), trees, [], [], 0)
+    found, agreement = ensemble.cut(2)
     assert adjusted_rand_score([0, 0, 0, 1, 1, 1], found.labels) == 1
-    assert adjusted_rand_score(atoms, ensemble.cut(4).labels) == 1
-    # Atom 0 is always with itself and in two of three trees with atom 1; in one of three with atom 2, never with 3.
-    same, other = (2 * 1 + 1 * 2 / 3) / 3, (1 * 1 / 3 + 2 * 0) / 3
+    # The third cell: with itself in all, with the first two in two of three; with the last two in one of three.
+    own, other = (1 + 2 * 2 / 3) / 3, (0 + 2 * 1 / 3) / 3
     assert found.probabilities is not None
-    np.testing.assert_allclose(found.probabilities[0, found.labels[0]], same / (same + other), rtol=1e-6)
-    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
-    assert ensemble.agreement(2, found.labels) == pytest.approx(
-        (1 + 1 + adjusted_rand_score([0, 0, 1, 0, 1, 1], found.labels)) / 3
-    )
+    assert found.probabilities[2, found.labels[2]] == pytest.approx(own / (own + other))
+    np.testing.assert_allclose(found.probabilities.sum(1), 1)
+    assert agreement == pytest.approx((2 + adjusted_rand_score([0, 0, 1, 0, 1, 1], found.labels)) / 3)
+
+
+def test_both_kinds_of_clusterings_count_half():
+    points = unbalanced()[0]
+    found, weights = Ensemble.build(points, [points, points[:, :5]], [points], 0).members(4)
+    assert found.shape == (690, 32 + 8)
+    assert (found.max(0) == 3).all()
+    assert weights[:32].sum() == pytest.approx(weights[32:].sum())
+    expected = scipy.cluster.hierarchy.linkage(points - points.mean(0), "ward")
+    assert adjusted_rand_score(scipy.cluster.hierarchy.cut_tree(expected, 4).ravel(), found[:, 32]) == 1
+
+
+def test_agreement_between_trees_by_hand():
+    trees = [flat_tree(labels) for labels in ([0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 0, 1])]
+    ensemble = Ensemble(np.zeros((4, 1)), np.arange(4), trees, [], [], 0)
+    expected = [adjusted_rand_score(trees[i].labels, trees[i + 2].labels) for i in range(2)]
+    assert ensemble.agreement(2) == pytest.approx(np.mean(expected))
+    assert ensemble.agreement(1) == 1
     assert ensemble.distance(2) == 0.5
     assert np.isnan(ensemble.distance(1))
     assert np.isnan(ensemble.distance(3))
-
-
-def test_clusters_of_a_single_cell_only_where_there_is_no_choice():
-    """Two of three trees set the last cell apart; the other divides the cells in halves."""
-    atoms = np.arange(6)
-    trees = [flat_tree([0, 0, 0, 0, 0, 1])] * 2 + [flat_tree([0, 0, 0, 1, 1, 1])]
-    ensemble = Ensemble(np.zeros((6, 1)), atoms, trees)
-    np.testing.assert_array_equal(np.bincount(ensemble.cut(2, least_cells=1).labels), [5, 1])
-    for least_cells in (2, 3, 100):
-        np.testing.assert_array_equal(np.bincount(ensemble.cut(2, least_cells).labels), [3, 3])
-    only = Ensemble(np.zeros((6, 1)), atoms, trees[:2])
-    np.testing.assert_array_equal(np.bincount(only.cut(2).labels), [5, 1])
 
 
 def test_probabilities_tell_cells_between_two_types():
@@ -155,15 +128,39 @@ def test_probabilities_tell_cells_between_two_types():
     sure = np.repeat(centers, 150, axis=0)
     between = np.repeat(centers.mean(0, keepdims=True), 30, axis=0)
     points = (np.concatenate([sure, between]) + rng.normal(size=(330, 8)) * 0.6).astype(np.float32)
-    # Micro-clusters of cells between the types are put with one type by some trees and with the other by others.
-    features = [points + rng.normal(size=points.shape) * 0.8 for _ in range(6)]
-    probabilities = Ensemble.build([points], features, 0).cut(2).probabilities
+    spaces = [points + rng.normal(size=points.shape) * 0.8 for _ in range(3)]
+    probabilities = Ensemble.build(points, spaces, spaces, 0).cut(2)[0].probabilities
     assert probabilities is not None
     certainty = probabilities.max(1)
     assert certainty[:300].mean() > 0.95
     assert certainty[300:].mean() < certainty[:300].mean() - 0.1
 
 
+def test_cells_beyond_those_that_are_clustered_join_them(monkeypatch):
+    monkeypatch.setattr(module, "CLUSTERED_CELLS", 300)
+    points, truth = unbalanced()
+    ensemble = Ensemble.build(points, [points], [points], 0)
+    assert len(ensemble.cells) == 300
+    found = ensemble.cut(4)[0]
+    assert len(found.labels) == 690
+    assert (np.diff(np.bincount(found.labels)) <= 0).all()
+    assert found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
+    assert adjusted_rand_score(truth, found.labels) > 0.6
+
+
 def test_duplicate_cells():
     points = np.repeat(np.eye(3, dtype=np.float32), 20, axis=0)
-    assert adjusted_rand_score(np.repeat([0, 1, 2], 20), consensus(points, points, 3, 0).labels) == 1
+    assert adjusted_rand_score(np.repeat([0, 1, 2], 20), consensus(points, 3).labels) == 1
+
+
+def test_warning_where_clusterings_hardly_agree():
+    noise = np.random.default_rng(0).normal(size=(600, 20))
+    agreement = Ensemble.build(noise, [noise], [noise, noise[:, ::2]], 0).cut(4)[1]
+    assert agreement < LEAST_AGREEMENT
+    with pytest.warns(UserWarning, match="hardly determine 4 clusters"):
+        warn_if_undetermined(4, agreement)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_undetermined(1, 0.0)
+        warn_if_undetermined(4, 0.9)

@@ -75,8 +75,8 @@ def test_indices(trained, indices):
 
 
 def test_no_indices(trained):
-    assert trained.get_latent_representation(indices=[]).shape == (0, 32)
-    assert trained.get_latent_representation(simulate(5, seed=4), indices=[]).shape == (0, 32)
+    assert trained.get_latent_representation(indices=[]).shape == (0, 32 + 20)
+    assert trained.get_latent_representation(simulate(5, seed=4), indices=[]).shape == (0, 32 + 20)
     assert len(trained.get_clusters(indices=[])) == 0
 
 

@@ -10,10 +10,12 @@ class TestResults:
     def test_latent_representation(self, trained):
         for representation, width in (("aligned", 16), ("refined", 8)):
             latent = trained.get_latent_representation(representation=representation)
-            assert latent.shape == (150, 2 * width)
+            assert latent.shape == (150, 2 * width + 20)
             assert latent.dtype == np.float32
-            norms = np.linalg.norm(latent.reshape(150, 2, width), axis=2)
+            norms = np.linalg.norm(latent[:, : 2 * width].reshape(150, 2, width), axis=2)
             np.testing.assert_allclose(norms, 1, rtol=1e-5)
+            own = trained._reference.neighbor_features
+            np.testing.assert_allclose(latent[:, 2 * width :], 0.5 * own, rtol=1e-5)
 
     def test_results_cannot_change_the_model(self, trained):
         latent = trained.get_latent_representation()

@@ -85,17 +85,17 @@ class TestLatent:
     def test_shape_and_rows(self, trained):
         for modality in (None, "rna", "prot"):
             latent = trained.get_latent_representation(modality=modality)
-            assert latent.shape == (180, 32)
+            assert latent.shape == (180, 32 + 30)
             assert latent.dtype == np.float32
             np.testing.assert_allclose(np.linalg.norm(latent[:, :16], axis=1), 1, atol=1e-5)
             assert trained.get_latent_representation(modality=modality, representation="refined").shape == (180, 16)
 
     def test_all_modalities_are_the_weighted_mean(self, trained):
         weights = trained.get_modality_weights().to_numpy()
-        views = [trained.get_latent_representation(modality=name)[:, 16:] for name in KINDS]
+        views = [trained.get_latent_representation(modality=name)[:, 16:32] for name in KINDS]
         mean = sum(weight[:, None] * view for weight, view in zip(weights.T, views, strict=True))
         mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-        np.testing.assert_allclose(trained.get_latent_representation()[:, 16:], mean, atol=1e-5)
+        np.testing.assert_allclose(trained.get_latent_representation()[:, 16:32], mean, atol=1e-5)
 
     def test_known_cells_wherever_they_stand(self, trained):
         rows = np.array([150, 3, 77])
@@ -108,7 +108,7 @@ class TestLatent:
     def test_new_cells_do_not_depend_on_each_other(self, trained):
         new = simulate_pair(40, seed=1)
         together = trained.get_latent_representation(new)
-        assert together.shape == (40, 32)
+        assert together.shape == (40, 32 + 30)
         backwards = MuData({name: new[name][::-1].copy() for name in KINDS})
         np.testing.assert_allclose(trained.get_latent_representation(backwards), together[::-1], atol=1e-5)
         alone = MuData({name: new[name][5:6].copy() for name in KINDS})
@@ -345,7 +345,7 @@ def test_a_view_becomes_data_of_its_own(mdata):
     view = mdata[:150]
     model = build(view, epochs=1)
     assert not view.is_view
-    assert model.get_latent_representation().shape == (150, 32)
+    assert model.get_latent_representation().shape == (150, 32 + 30)
 
 
 def test_the_same_seed_gives_the_same(mdata):

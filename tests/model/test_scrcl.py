@@ -93,7 +93,7 @@ class TestPreparation:
         other.train(2, accelerator="cpu", enable_progress_bar=False)
         adata.obsm["X_scVI"] = other.get_latent_representation()
         model = build(adata, setup={"features_key": "X_scVI"})
-        assert model.get_latent_representation().shape == (150, 32)
+        assert model.get_latent_representation().shape == (150, 32 + 5)
         assert other.get_latent_representation().shape == (150, 5)
 
     @pytest.mark.parametrize("form", ["dense", "csc", "int64", "float64", "view", "fortran", "array", "layer"])

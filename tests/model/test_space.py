@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
-from scrcl.cluster.consensus import agglomerate
 from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.slices import majority
 from scrcl.graph.smoothing import smooth
@@ -56,22 +55,6 @@ def model() -> scrcl.SCRCL:
 @pytest.fixture(scope="module")
 def model_of_two() -> scrcl.SCRCL:
     return build(two_slices(), setup={"spatial_key": "spatial", "sample_key": "slice"})
-
-
-def _first_of_two(tree) -> np.ndarray:
-    """Which points are in the first of two clusters of a tree."""
-    return tree.same(2).argmax(1)[tree.labels] == 0
-
-
-def test_domains_are_joined_by_distance():
-    """The two nearest of three tight groups are joined, though the cosine of the other two is larger."""
-    rng = np.random.default_rng(0)
-    means = np.repeat([[1.0, 1.0], [10.0, 10.0], [1.0, -1.0]], 20, axis=0)
-    labels = np.repeat([0, 1, 2], 20)
-    profiles = means + rng.normal(scale=0.01, size=means.shape)
-    np.testing.assert_array_equal(_first_of_two(agglomerate(profiles, labels, euclidean=True)), labels != 1)
-    unit = profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
-    np.testing.assert_array_equal(_first_of_two(agglomerate(unit, labels)), labels != 2)
 
 
 def test_domains_of_a_small_panel(model):

@@ -23,11 +23,11 @@ from ..conftest import build, simulate
 class TestTraining:
     def test_history_holds_the_terms_of_the_loss_and_nothing_else(self, adata):
         model = build(adata, epochs=6)
-        terms = {f"{name}_loss_train" for name in ("alignment", "neighborhood", "cross_view", "spread")}
+        terms = {f"{name}_loss_train" for name in ("alignment", "neighborhood", "cross_view")}
         assert set(model.history) == {"train_loss", *terms}
         assert all(len(curve) == 6 for curve in model.history.values())
         first = {name: curve.iloc[0, 0] for name, curve in model.history.items()}
-        weights = {"alignment": 1, "neighborhood": 100, "cross_view": 1, "spread": 60}
+        weights = {"alignment": 1, "neighborhood": 100, "cross_view": 1}
         total = sum(weight * first[f"{name}_loss_train"] for name, weight in weights.items())
         assert first["train_loss"] == pytest.approx(total, rel=1e-5)
         assert model.history["train_loss"].iloc[-1, 0] < first["train_loss"]
@@ -35,7 +35,7 @@ class TestTraining:
     def test_weights_of_the_losses(self, adata):
         scrcl.SCRCL.setup_anndata(adata)
         model = scrcl.SCRCL(adata, n_hidden=8)
-        names = ("alignment", "neighborhood", "cross_view", "spread")
+        names = ("alignment", "neighborhood", "cross_view")
         for kept in names:
             weights = {f"{name}_weight": 3.0 if name == kept else 0.0 for name in names}
             model.train(1, plan_kwargs=weights, enable_progress_bar=False)

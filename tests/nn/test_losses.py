@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scrcl.graph.genes import directed_propagation
 from scrcl.nn import losses
 from scrcl.nn.encoders import GeneEncoder
-from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
+from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss
 
 
 def dense_alignment(e1, e2, temperature):
@@ -213,25 +213,3 @@ def test_blocks_do_not_matter(rows, monkeypatch):
     whole = total(*embeddings)
     monkeypatch.setattr(losses, "BLOCK_ROWS", rows)
     torch.testing.assert_close(total(*embeddings), whole, rtol=1e-12, atol=1e-12)
-
-
-def test_spread_is_the_inverse_participation_ratio():
-    """Against the eigenvalues of the covariance, with gradients by finite differences."""
-    rng = np.random.default_rng(5)
-    views = [torch.from_numpy(rng.normal(size=(40, 6)) * np.arange(1, 7) + 3) for _ in range(2)]
-    expected = 0.0
-    for view in views:
-        variances = np.linalg.eigvalsh(np.cov(view.numpy().T, bias=True))
-        expected += (variances**2).sum() / variances.sum() ** 2 / 2
-    assert spread_loss(*views).item() == pytest.approx(expected)
-    assert torch.autograd.gradcheck(spread_loss, [view[:9].clone().requires_grad_() for view in views])
-
-
-def test_spread_bounds():
-    isotropic = torch.cat([torch.eye(5), -torch.eye(5)]).double()
-    line = torch.linspace(-1, 1, 10).double()[:, None] * torch.ones(5).double()
-    same = torch.ones(10, 5).double()
-    assert spread_loss(isotropic, isotropic).item() == pytest.approx(1 / 5)
-    assert spread_loss(line, line).item() == pytest.approx(1)
-    assert spread_loss(same, same).item() == 0
-    assert spread_loss(same[:1], same[:1]).item() == 0

@@ -74,7 +74,7 @@ def test_smoothing_by_the_dense_formula(reference):
     scale = np.diag(looped.sum(1) ** -0.5)
     propagation = scale @ looped @ scale
     expected = normalize(propagation @ propagation @ normalize(reference.neighbor_features))
-    np.testing.assert_allclose(reference.clustering_inputs().smoothed, expected, atol=1e-5)
+    np.testing.assert_allclose(reference.smoothed(), expected, atol=1e-5)
 
 
 def test_saved_and_read_again(reference, names):

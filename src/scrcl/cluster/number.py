@@ -29,8 +29,8 @@ class NumberOfClusters:
         Data frame by number of clusters ``n_clusters``. ``votes``: how many of the Leiden clusterings, of the latent
         representation and of the smoothed features at three low resolutions, have this number of communities.
         ``distance``: mean distance of the two clusters that would be joined next, 0 for the same profile, 1 for
-        unrelated ones, corrected for noise; above 1 for opposite ones. ``agreement``: mean adjusted Rand index of the
-        trees with their consensus; low where the data do not determine the clusters.
+        unrelated ones, corrected for noise; above 1 for opposite ones. ``agreement``: mean adjusted Rand index between
+        trees of different micro-clusters, two at a time; low where the data do not determine the clusters.
     """
 
     best: int
@@ -49,12 +49,12 @@ def estimate_number(votes: list[int], ensemble: Ensemble) -> NumberOfClusters:
         Trees over the same cells.
     """
     best = median(votes)
-    numbers = range(1, min(max(CURVE_UP_TO, 2 * max(votes)), ensemble.n_atoms) + 1)
+    numbers = range(1, min(max(CURVE_UP_TO, 2 * max(votes)), len(ensemble.cells)) + 1)
     curve = pd.DataFrame(
         {
             "votes": [votes.count(number) for number in numbers],
             "distance": [ensemble.distance(number) for number in numbers],
-            "agreement": [ensemble.agreement(number, ensemble.cut(number).labels) for number in numbers],
+            "agreement": [ensemble.agreement(number) for number in numbers],
         },
         index=pd.Index(numbers, name="n_clusters"),
     )

@@ -55,16 +55,17 @@ class CellsMixin(SCRCLBase):
             Number of cells that are read and placed at once, for less memory with many new cells; all by default. The
             result does not depend on it. In space, whole slices are read in any case.
         representation
-            ``"aligned"``: the two aligned views side by side. ``"refined"``: the two refined by cell-gene
-            associations.
+            ``"aligned"``: the two aligned views, and the features by which neighbours are found, side by side.
+            ``"refined"``: in place of the former, the two views refined by cell-gene associations.
         modality
             Modality whose own views to return. By default, of several modalities, each view is the mean over them,
             weighted as in :meth:`get_modality_weights`.
 
         Returns
         -------
-        Array of shape ``(n_cells, 2 * n_hidden)`` or ``(n_cells, 2 * n_refined)``, float32, in the order asked for.
-        Each view has rows of unit length.
+        Array of shape ``(n_cells, 2 * n_hidden + s)`` or ``(n_cells, 2 * n_refined + s)``, float32, in the order asked
+        for. Each view has rows of length 1, and the ``s`` features, by default 100, rows of length 0.5. Where batches are
+        corrected, and in models of earlier versions, ``s`` is 0.
 
         Raises
         ------
@@ -107,9 +108,9 @@ class CellsMixin(SCRCLBase):
         n_clusters
             Number of clusters; estimated as in :meth:`estimate_n_clusters` by default.
         method
-            ``"consensus"``: small clusters of the latent representation and of the smoothed features, joined by the
-            similarity of their cells in the features of each normalisation; the consensus of all. It keeps large cell
-            types whole where k-means divides them. ``"kmeans"``: k-means, the best of 20 k-means++ starts.
+            ``"consensus"``: what trees of small clusters, k-means, a Gaussian mixture, Ward's and average linkage find
+            in several spaces from coarse to fine, reconciled by how often cells are together. ``"kmeans"``: k-means, the
+            best of 20 k-means++ starts.
             ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
             is sought by changing the resolution.
         resolution
@@ -124,8 +125,8 @@ class CellsMixin(SCRCLBase):
             In space, give each cell the label that most of it and its ``n_majority`` nearest cells in its slice have. The
             paper takes 50. 0 for no such smoothing.
         least_cells
-            Cells of the smallest cluster of ``method="consensus"``, where there is a choice. A test of a cluster against
-            the others needs two.
+            Cells of the smallest cluster of ``method="consensus"``, as far as the data allow it; the cells of smaller
+            ones join those they are most like. A test of a cluster against the others needs two.
 
         Returns
         -------

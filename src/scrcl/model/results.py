@@ -13,13 +13,15 @@ from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.cluster.number import NumberOfClusters, cast_votes, estimate_number, median
+from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
 from scrcl.graph.slices import Slices
 from scrcl.nn.inference import Encoded, View, encode, encode_new
 from scrcl.nn.module import SCRCLModule
-from scrcl.reference.reference import ClusteringInputs, Reference
+from scrcl.reference.reference import Reference
 from scrcl.utils.progress import begin
+from scrcl.utils.threads import threads
 
 Method = Literal["consensus", "kmeans", "leiden"]
 METHODS = get_args(Method)
@@ -67,6 +69,7 @@ class Results:
         self.weights = weights_version(module)
         #: Where the genes lie among the cells; needs counts, so that it is put here by the model.
         self.gene_map: GeneMap | None = None
+        self._latent: dict[View, np.ndarray] = {}
         self._clusterings: dict[tuple, Clustering] = {}
         self._ensembles: dict[tuple, Ensemble] = {}
         self._votes: dict[tuple, list[int]] = {}
@@ -81,7 +84,16 @@ class Results:
 
     def latent(self, view: View) -> np.ndarray:
         """A representation ``(n, ·)`` of the cells of the reference."""
-        return self.encoded.latent[view]
+        if view not in self._latent:
+            reference = self.reference
+            self._latent[view] = self._complete(view, self.encoded.latent[view], reference.features, reference.weights)
+        return self._latent[view]
+
+    def _complete(self, view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """A representation ``(m, ·)``: what the network makes of cells, and their own features ``(m, d)``."""
+        if self.reference.feature_share == 0:
+            return latent
+        return np.concatenate([latent, self.reference.latent_features(features, weights, view[1])], 1)
 
     def query(self, features: np.ndarray) -> Query:
         """Find cells ``(m, d)`` among those of the reference, and place those that are new."""
@@ -94,7 +106,8 @@ class Results:
         neighbors, weights = reference.query_neighbors(features)
         received, own = query_weights(reference.adjacency, neighbors)
         latent = encode_new(self.module, features, received, own, weights, reference.features, self.encoded.hidden)
-        return Query(known, features, latent)
+        completed = {view: self._complete(view, values, features, weights) for view, values in latent.items()}
+        return Query(known, features, completed)
 
     def query_in_space(
         self,
@@ -134,7 +147,9 @@ class Results:
             weights = np.concatenate([reference.weights, weights])
             placed += reference.n_cells
         latent = encode(self.module, found, propagation, weights).latent
-        return Query(known, found[placed], {view: values[placed] for view, values in latent.items()})
+        found, weights = found[placed], weights[placed]
+        completed = {view: self._complete(view, values[placed], found, weights) for view, values in latent.items()}
+        return Query(known, found, completed)
 
     # --------------------------------------------------------------- clusters
 
@@ -151,7 +166,8 @@ class Results:
         choice = (view, n_clusters, method, resolution, seed, least_cells)
         if choice not in self._clusterings:
             begin("clustering")
-            self._clusterings[choice] = self._cluster(*choice)
+            with threads(self.latent(view).size):
+                self._clusterings[choice] = self._cluster(*choice)
         return self._clusterings[choice]
 
     def _cluster(
@@ -166,39 +182,35 @@ class Results:
             n_clusters = median(self._counts(view, seed))
         if method == "kmeans":
             return kmeans(points, n_clusters, seed)
-        ensemble = self._ensemble(view, seed, n_clusters)
-        found = ensemble.cut(n_clusters, least_cells)
-        warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters, found.labels))
+        found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, least_cells)
+        warn_if_undetermined(n_clusters, agreement)
         return found
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""
-        return estimate_number(self._counts(view, seed), self._ensemble(view, seed))
-
-    def _inputs(self, view: View) -> ClusteringInputs:
-        """What clusters are found by, beside the latent representation."""
-        number = view[1]
-        return self.reference.clustering_inputs(None if number is None else list(self.reference.modalities)[number])
-
-    def _sources(self, view: View) -> list[np.ndarray]:
-        """What micro-clusters are made in and communities are counted in."""
-        return [self.latent(view), self._inputs(view).smoothed]
+        with threads(self.latent(view).size):
+            return estimate_number(self._counts(view, seed), self._ensemble(view, seed))
 
     def _ensemble(self, view: View, seed: int, n_clusters: int = 0) -> Ensemble:
-        """Trees over the cells of the reference; the same for all usual numbers of clusters."""
-        least = Ensemble.least(n_clusters, self.reference.n_cells)
-        choice = (view, seed, least)
+        """What cells of the reference are clustered by; the same for all usual numbers of clusters."""
+        enough = enough_for(n_clusters, self.reference.n_cells)
+        choice = (view, seed, enough)
         if choice not in self._ensembles:
-            linkage_features, euclidean = self._inputs(view).linkage_features, self.reference.tissue is not None
+            linkage_features = self.reference.linkage_features(view[1])
             self._ensembles[choice] = Ensemble.build(
-                self._sources(view), linkage_features, seed, least, euclidean=euclidean
+                self.latent(view), self._spaces(view), linkage_features, seed, enough, self.reference.tissue is not None
             )
         return self._ensembles[choice]
+
+    def _spaces(self, view: View) -> list[np.ndarray]:
+        """The spaces in which cells are clustered, from coarse to fine."""
+        views = [self.encoded.latent[view]] if self.reference.feature_share > 0 else []
+        return [*views, self.latent(view), self.reference.smoothed(view[1])]
 
     def _counts(self, view: View, seed: int) -> list[int]:
         """Numbers of communities, of which the number of clusters is the median."""
         if (view, seed) not in self._votes:
-            self._votes[view, seed] = cast_votes(self._sources(view), seed)
+            self._votes[view, seed] = cast_votes(self._spaces(view)[-2:], seed)
         return self._votes[view, seed]
 
 

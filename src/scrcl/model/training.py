@@ -23,7 +23,6 @@ METRICS = (
     "alignment_loss_train",
     "neighborhood_loss_train",
     "cross_view_loss_train",
-    "spread_loss_train",
 )
 
 #: Options of training that are weights and rates.
@@ -33,7 +32,6 @@ PLAN_OPTIONS = (
     "alignment_weight",
     "neighborhood_weight",
     "cross_view_weight",
-    "spread_weight",
 )
 
 
@@ -85,7 +83,7 @@ class TrainingMixin(SCRCLBase):
             as ``early_stopping_patience`` and so on.
         plan_kwargs
             Options of :class:`~scrcl.nn.plan.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
-            losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
+            losses, ``alignment_weight``, ``neighborhood_weight`` and ``cross_view_weight``.
         plan_config, trainer_config
             Options of the plan and of the trainer, as a dictionary or as a configuration of :mod:`scvi.train`, of which
             only what differs from its defaults is taken; what is in ``plan_kwargs`` or named here goes before.
@@ -105,7 +103,7 @@ class TrainingMixin(SCRCLBase):
         -----
         The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
         usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
-        ``neighborhood_loss_train``, ``cross_view_loss_train`` and ``spread_loss_train``, unweighted, by epoch.
+        ``neighborhood_loss_train`` and ``cross_view_loss_train``, unweighted, by epoch.
         """
         check_split(train_size, validation_size, datasplitter_kwargs, datamodule)
         plan_kwargs = as_options(plan_config, "plan_config") | as_options(plan_kwargs, "plan_kwargs")

@@ -4,8 +4,8 @@ Notation: ``n`` cells, ``h`` hidden units, ``c`` refined dimensions; ``adjacency
 ``A`` without self loops, a sparse CSR tensor. No ``(n, n)`` array is ever formed; the identities are proved in the
 documentation ("The method") and checked against dense formulas in the tests.
 
-Source of the first three: Peng et al., *Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised
-Cell Type Identification*, AAAI 2026, arXiv 2512.10640. The spread is ours.
+Source: Peng et al., *Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised
+Cell Type Identification*, AAAI 2026, arXiv 2512.10640.
 """
 
 from collections.abc import Iterator
@@ -119,37 +119,6 @@ def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> 
     gram = ((refined_1.T @ refined_1) * (refined_2.T @ refined_2)).sum()
     edges = (refined_1 * (symmetric_product(adjacency, refined_2) + refined_2)).sum()
     return (gram - 2 * edges + adjacency.values().sum() + n) / n**2
-
-
-def spread_loss(embedding_1: Tensor, embedding_2: Tensor) -> Tensor:
-    r"""How far the views are from using all their dimensions, :math:`L_\text{spread}`.
-
-    The inverse participation ratio of the covariance :math:`C` of each view,
-    :math:`\lVert C \rVert_F^2 / (\operatorname{tr} C)^2`, averaged over the two: one over the number of dimensions that
-    share the variance equally. The neighbourhood loss compares distances to neighbours with distances to all, so that
-    the few largest differences suffice to make it small; this term keeps the others.
-
-    Parameters
-    ----------
-    embedding_1, embedding_2
-        The two views, each of shape ``(n, h)``.
-
-    Returns
-    -------
-    Scalar tensor between ``1 / h`` and 1; 0 where cells do not differ.
-    """
-    return (_concentration(embedding_1) + _concentration(embedding_2)) / 2
-
-
-def _concentration(embedding: Tensor) -> Tensor:
-    """The inverse participation ratio of the covariance."""
-    n = len(embedding)
-    mean = embedding.mean(0)
-    covariance = embedding.T @ embedding / n - torch.outer(mean, mean)
-    total = covariance.trace()
-    if total <= n * torch.finfo(total.dtype).eps:
-        return total * 0
-    return (covariance**2).sum() / total**2
 
 
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -11,7 +11,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from .encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
-from .losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
+from .losses import alignment_loss, cross_view_loss, neighborhood_loss
 from .sparse import symmetric_product
 
 
@@ -75,6 +75,14 @@ class SCRCLModule(BaseModuleClass):
         """Number of modalities ``M``."""
         return len(self.n_inputs)
 
+    @property
+    def _cell_encoders(self) -> list[CellEncoder]:
+        return [self.cell_encoder, *self.other_cell_encoders]
+
+    @property
+    def _neighborhood_encoders(self) -> list[NeighborhoodEncoder]:
+        return [self.neighborhood_encoder, *self.other_neighborhood_encoders]
+
     def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         return {"features": tensors["features"], "propagation": tensors["propagation"]}
 
@@ -92,16 +100,15 @@ class SCRCLModule(BaseModuleClass):
 
     def convolve(self, propagated: Tensor) -> Tensor:
         """The first graph convolution ``(n, M h)``, of features ``(n, d)`` that are propagated over the graph."""
-        encoders = [self.neighborhood_encoder, *self.other_neighborhood_encoders]
-        parts = propagated.split(self.n_inputs, 1)
-        return _side_by_side([encoder.first(part) for encoder, part in zip(encoders, parts, strict=True)])
+        parts = zip(self._neighborhood_encoders, propagated.split(self.n_inputs, 1), strict=True)
+        return _side_by_side([encoder.first(part) for encoder, part in parts])
 
     def views(self, features: Tensor, propagated: Tensor) -> dict[str, Tensor]:
         """What :meth:`inference` returns, from features ``(n, d)`` and what :meth:`convolve` gave, propagated."""
-        cells = [self.cell_encoder, *self.other_cell_encoders]
-        around = [self.neighborhood_encoder, *self.other_neighborhood_encoders]
-        hidden_1 = [encoder(x) for encoder, x in zip(cells, features.split(self.n_inputs, 1), strict=True)]
-        hidden_2 = [encoder.second(x) for encoder, x in zip(around, self.by_modality(propagated), strict=True)]
+        cells = zip(self._cell_encoders, features.split(self.n_inputs, 1), strict=True)
+        around = zip(self._neighborhood_encoders, self.by_modality(propagated), strict=True)
+        hidden_1 = [encoder(x) for encoder, x in cells]
+        hidden_2 = [encoder.second(x) for encoder, x in around]
         return {
             "hidden_1": _side_by_side(hidden_1),
             "hidden_2": _side_by_side(hidden_2),
@@ -142,15 +149,14 @@ class SCRCLModule(BaseModuleClass):
         generative_outputs: dict[str, Tensor],
         neighborhood_weight: float = 100.0,
         cross_view_weight: float = 1.0,
-        spread_weight: float = 60.0,
         alignment_weight: float = 1.0,
     ) -> LossOutput:
         r"""The total loss.
 
-        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross} + \lambda_3 L_\text{spread}`.
+        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross}`.
 
-        Of several modalities, the first three are means over all pairs of a cell branch and a neighbourhood branch, of
-        the same modality or not, weighted by the shares of both, and the last over modalities.
+        Of several modalities, each term is a mean over all pairs of a cell branch and a neighbourhood branch, of the
+        same modality or not, weighted by the shares of both.
 
         Parameters
         ----------
@@ -160,8 +166,6 @@ class SCRCLModule(BaseModuleClass):
             :math:`\lambda_1`.
         cross_view_weight
             :math:`\lambda_2`.
-        spread_weight
-            :math:`\lambda_3`; 0 gives the published loss.
         alignment_weight
             :math:`\lambda_0`.
         """
@@ -173,20 +177,13 @@ class SCRCLModule(BaseModuleClass):
             lambda a, b: neighborhood_loss(a, b, adjacency, self.temperature), views_1, views_2
         )
         cross_view = self._over_pairs(lambda a, b: cross_view_loss(a, b, adjacency), refined_1, refined_2)
-        spread = torch.stack(
-            [share * spread_loss(*pair) for share, *pair in zip(self.shares, views_1, views_2, strict=True)]
-        ).sum()
         return LossOutput(
-            loss=alignment_weight * alignment
-            + neighborhood_weight * neighborhood
-            + cross_view_weight * cross_view
-            + spread_weight * spread,
+            loss=alignment_weight * alignment + neighborhood_weight * neighborhood + cross_view_weight * cross_view,
             n_obs_minibatch=len(tensors["features"]),
             extra_metrics={
                 "alignment_loss": alignment.detach(),
                 "neighborhood_loss": neighborhood.detach(),
                 "cross_view_loss": cross_view.detach(),
-                "spread_loss": spread.detach(),
             },
         )
 

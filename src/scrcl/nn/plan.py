@@ -32,7 +32,7 @@ class SCRCLTrainingPlan(TrainingPlan):
         Metric watched when ``reduce_lr_on_plateau=True``.
     **kwargs
         Passed to :class:`scvi.train.TrainingPlan`, and by it, where unknown there, to the loss:
-        ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and ``spread_weight``.
+        ``alignment_weight``, ``neighborhood_weight`` and ``cross_view_weight``.
     """
 
     def __init__(

@@ -27,7 +27,16 @@ from .batches import Batches
 from .features import sample_cells
 from .modalities import KINDS, fit_modality
 from .modality import Modality
-from .reference import Reference, Tissue, joint_names, n_inputs, neighbor_features, side_by_side, split_features
+from .reference import (
+    FEATURE_SHARE,
+    Reference,
+    Tissue,
+    joint_names,
+    n_inputs,
+    neighbor_features,
+    side_by_side,
+    split_features,
+)
 
 #: Agreement with every other modality below which a warning is given; noise has about 0.01.
 LEAST_AGREEMENT = 0.1
@@ -137,6 +146,8 @@ def prepare(
         agreement=agreement,
         tissue=tissue,
         batches=batches,
+        # Features are corrected in part only, the views of the network by their graph.
+        feature_share=0.0 if batches is not None and batches.corrected else FEATURE_SHARE,
     )
     return Preparation(reference, neighbors, network)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -27,21 +27,9 @@ from .modality import Modality
 
 #: Leading features of each modality by which a cell is looked up among those of the reference.
 IDENTIFYING_FEATURES = 8
-
-
-class ClusteringInputs(NamedTuple):
-    """What clusters are found by, beside the latent representation.
-
-    Attributes
-    ----------
-    smoothed
-        ``(n, s)`` features by which neighbours are found, averaged over the cell graph.
-    linkage_features
-        Features ``(n, d_i)`` by which clusters are joined.
-    """
-
-    smoothed: np.ndarray
-    linkage_features: list[np.ndarray]
+#: Length of the features in the latent representation, beside views of length 1. Less, and types that training has drawn
+#: together are one; more, and noise counts.
+FEATURE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -108,6 +96,8 @@ class Reference:
         How far several modalities agree for each cell; ``None`` for one.
     tissue
         Where the cells are, if they are seen among their neighbours in space.
+    feature_share
+        Length of the features in the latent representation, where each view of the network has length 1; 0 for none.
     batches
         The batches of the cells, if they are told apart, and what is taken out of each.
     """
@@ -120,6 +110,7 @@ class Reference:
     n_neighbors: int
     agreement: Agreement | None = None
     tissue: Tissue | None = None
+    feature_share: float = FEATURE_SHARE
     batches: Batches | None = None
 
     @property
@@ -227,38 +218,46 @@ class Reference:
         """Points ``(n, d_s)`` of cells by which neighbourhoods are formed: those of counterparts lie together."""
         if self.tissue is not None:
             return self.tissue.slices.disjoint_coordinates
-        return self.neighbor_features if self.batches is None or not self.batches.corrected else self._smoothed
+        return self.neighbor_features if self.batches is None or not self.batches.corrected else self.smoothed()
 
-    def clustering_inputs(self, modality: str | None = None) -> ClusteringInputs:
-        """What clusters are found by, in all modalities or in one."""
-        if modality is None or len(self.modalities) == 1:
-            return ClusteringInputs(self._smoothed, self._linkage_features)
-        number = list(self.modalities).index(modality)
-        part = self._parts(self.features)[number]
+    def smoothed(self, modality: int | None = None) -> np.ndarray:
+        """What neighbours are found by, averaged over the cell graph, in all modalities or in that with this number.
+
+        In space, the features, smoothed already.
+        """
         if self.tissue is not None:
-            return ClusteringInputs(part, [part])
-        return ClusteringInputs(
-            self._smooth(self._by_modality[number]), self.modalities[modality].linkage_features(part)
-        )
+            return self._weighed_features if modality is None else self._parts(self.features)[modality]
+        own = self.neighbor_features if modality is None else self._by_modality[modality]
+        return normalize(self.propagation @ (self.propagation @ normalize(own)), copy=False)
 
-    @cached_property
-    def _smoothed(self) -> np.ndarray:
-        """What neighbours are found by, averaged over the cell graph; in space, the features, smoothed already."""
-        return self._weighed_features if self.tissue is not None else self._smooth(self.neighbor_features)
-
-    @cached_property
-    def _linkage_features(self) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by which clusters are joined, the modalities by their weights."""
+    def linkage_features(self, modality: int | None = None) -> list[np.ndarray]:
+        """Features ``(n, d_i)`` by which micro-clusters are joined; of all modalities, these by their weights."""
         if self.tissue is not None:
-            return [self._weighed_features]
+            return [self.smoothed(modality)]
         by_modality = [
-            modality.linkage_features(part)
-            for modality, part in zip(self.modalities.values(), self._parts(self.features), strict=True)
+            own.linkage_features(part)
+            for own, part in zip(self.modalities.values(), self._parts(self.features), strict=True)
         ]
-        if len(by_modality) == 1:
-            return by_modality[0]
+        if modality is not None or len(by_modality) == 1:
+            return by_modality[modality or 0]
         most = max(map(len, by_modality))
         return [join([normalize(own[i % len(own)]) for own in by_modality], self.weights) for i in range(most)]
+
+    def latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None = None) -> np.ndarray:
+        """What cells with features ``(m, d)`` have of these in the latent representation, ``(m, s)``, float32.
+
+        Parameters
+        ----------
+        features
+            ``(m, d)`` features of any cells.
+        weights
+            ``(m, M)`` their weights of the modalities.
+        modality
+            Number of the modality whose features are meant; all by default.
+        """
+        by_modality = self._neighbor_features_of(features)
+        own = self._joined(by_modality, weights) if modality is None else by_modality[modality]
+        return np.float32(self.feature_share) * normalize(own)
 
     @cached_property
     def _weighed_features(self) -> np.ndarray:
@@ -266,10 +265,6 @@ class Reference:
         if len(self.modalities) == 1:
             return self.features
         return self.features * np.repeat(np.sqrt(self.shares), self.n_inputs).astype(np.float32)
-
-    def _smooth(self, features: np.ndarray) -> np.ndarray:
-        """Features ``(n, s)`` averaged over the cell graph twice, at unit length."""
-        return normalize(self.propagation @ (self.propagation @ normalize(features)), copy=False)
 
     @cached_property
     def _by_modality(self) -> list[np.ndarray]:
@@ -353,6 +348,7 @@ class Reference:
             "n_neighbors": self.n_neighbors,
             "agreement": None if self.agreement is None else self.agreement.to_dict(),
             "tissue": None if self.tissue is None else self.tissue.to_dict(),
+            "feature_share": self.feature_share,
             "batches": None if self.batches is None else self.batches.to_dict(),
         }
 
@@ -371,6 +367,7 @@ class Reference:
             n_neighbors=state["n_neighbors"],
             agreement=None if agreement is None or len(modalities) == 1 else Agreement.from_dict(agreement),
             tissue=None if tissue is None else Tissue.from_dict(tissue),
+            feature_share=state["feature_share"],
             batches=None if batches is None else Batches.from_dict(batches),
         )
 
@@ -413,7 +410,7 @@ def joint_names(variables: dict[str, pd.Index]) -> pd.Index:
 
 def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
     """The state in today's form: until 0.1 there were two, for one and for several modalities."""
-    state = {"agreement": None, "tissue": None, "batches": None, **state}
+    state = {"agreement": None, "tissue": None, "batches": None, "feature_share": 0.0, **state}
     if "transform" not in state:
         return state
     names, genes = pd.Index(state["all_genes"]), pd.Index(state["genes"])

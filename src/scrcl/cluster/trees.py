@@ -1,0 +1,190 @@
+"""Trees of micro-clusters that are joined two at a time, over plain arrays.
+
+k-means wants clusters of equal size and divides the largest cell type rather than find the rare ones. Here k-means only
+makes many small clusters. These are joined by how similar their cells are in the features, which training has not drawn
+together, with hardly any regard to their size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.preprocessing import normalize
+
+from scrcl.utils.progress import track
+
+from .kmeans import fit_kmeans
+
+#: Micro-clusters, if there are enough cells, and least number of cells to each.
+N_MICRO, CELLS_PER_MICRO = 60, 8
+#: Divisions into micro-clusters, shared among the representations.
+N_REPEATS = 32
+#: Cells and share of cells below which a micro-cluster joins another first.
+SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
+#: Power of the size in the cost of joining two clusters: 0 is average linkage, 1 would be like Ward's. For cosines, and
+#: for squared distances, by which domains in space are joined.
+SIZE_POWER, DOMAIN_SIZE_POWER = 0.05, 0.15
+#: Least similarity within a cluster by which noise is corrected.
+LEAST_COHESION = 0.02
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The order in which micro-clusters are joined.
+
+    Attributes
+    ----------
+    labels
+        ``(n,)`` micro-cluster of each cell.
+    together
+        ``(m, m)`` the largest number of clusters at which two micro-clusters are in the same one.
+    distances
+        ``(m + 1,)`` distance between the two clusters that are joined when there are as many as the index says; 0
+        where none are.
+    """
+
+    labels: np.ndarray
+    together: np.ndarray
+    distances: np.ndarray
+
+    def joined(self, n_clusters: int) -> np.ndarray:
+        """The cluster ``(m,)`` of each micro-cluster when ``n_clusters`` are left, or all where there are fewer."""
+        first = (self.together >= min(n_clusters, len(self.together))).argmax(1)
+        return np.unique(first, return_inverse=True)[1]
+
+    def cut(self, n_clusters: int) -> np.ndarray:
+        """The cluster ``(n,)`` of each cell when ``n_clusters`` are left."""
+        return self.joined(n_clusters)[self.labels]
+
+
+def grow(
+    representations: Sequence[np.ndarray],
+    features: Sequence[np.ndarray],
+    seed: int,
+    n_clusters: int = 0,
+    euclidean: bool = False,
+) -> list[Tree]:
+    """Divide cells into micro-clusters in several ways and join these in several ways.
+
+    Parameters
+    ----------
+    representations
+        ``(n, d)`` arrays in which micro-clusters are made by k-means.
+    features
+        ``(n, m)`` arrays by whose cosines, or squared distances, they are joined.
+    seed
+        Seed of k-means.
+    n_clusters
+        Number of clusters for which there must be enough micro-clusters.
+    euclidean
+        Whether they are joined by squared distances: for features that were smoothed, whose length is no noise but
+        tells how much a cell differs from the mean.
+    """
+    n = len(representations[0])
+    divisions = [points for points in representations for _ in range(max(1, N_REPEATS // len(representations)))]
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(divisions))
+    number = max(1, n_clusters, min(max(N_MICRO, 2 * n_clusters), n // CELLS_PER_MICRO))
+    profiles = [_scale(space) if euclidean else normalize(space) for space in features]
+    trees = []
+    for points, own_seed in track(list(zip(divisions, seeds, strict=True)), len(divisions)):
+        micro = np.unique(fit_kmeans(points, min(n, number), 1, int(own_seed))[0], return_inverse=True)[1]
+        trees += [agglomerate(profile, micro.astype(np.int32), euclidean) for profile in profiles]
+    return trees
+
+
+def enough_for(n_clusters: int, n_cells: int) -> int:
+    """For how many clusters trees must be grown so that they can be cut into these: 0 for the usual ones."""
+    return n_clusters if 2 * n_clusters > min(N_MICRO, n_cells // CELLS_PER_MICRO) else 0
+
+
+def adjusted_rand(tables: np.ndarray) -> np.ndarray:
+    """Adjusted Rand indices ``(t,)``, from how many cells are in each pair of clusters, ``(t, k, l)``."""
+    n, both, first, second = (
+        (sizes * (sizes - 1)).reshape(len(tables), -1).sum(1)
+        for sizes in (tables.sum((1, 2)), tables, tables.sum(2), tables.sum(1))
+    )
+    expected, most = first * second / np.maximum(n, 1), (first + second) / 2
+    trivial = most <= expected
+    return np.where(trivial, 1.0, (both - expected) / np.where(trivial, 1.0, most - expected))
+
+
+def agglomerate(profiles: np.ndarray, labels: np.ndarray, euclidean: bool = False) -> Tree:
+    r"""Join clusters, two at a time, until one is left.
+
+    The two clusters with the smallest :math:`d_{ab}\, s_{ab}^\alpha` are joined. :math:`d_{ab}` is one less the mean
+    cosine between cells of both, divided by the geometric mean of the mean cosines between different cells of each:
+    Spearman's correction for attenuation, without which noisy clusters seem far from all others. :math:`s_{ab}` is the
+    harmonic mean of the sizes. Very small clusters join the most similar one first.
+
+    Parameters
+    ----------
+    profiles
+        ``(n, m)`` features; for cosines, with rows of unit length.
+    labels
+        ``(n,)`` clusters to start from, numbered from 0.
+    euclidean
+        Whether :math:`d_{ab}` is the squared distance of the two means instead.
+    """
+    members = indicator(labels)
+    sizes = members.sum(axis=0)
+    sums = members.T @ profiles.astype(np.float64)
+    cosines = sums @ sums.T  # summed over all pairs of cells of two clusters
+    groups = [[number] for number in range(len(sizes))]
+    together = np.diag(np.full(len(sizes), len(sizes)))
+    distances = np.zeros(len(sizes) + 1)
+    smallest_size = max(SMALLEST_CELLS, SMALLEST_SHARE * len(labels))
+    while len(groups) > 1:
+        distance = squared_distance(cosines, sizes) if euclidean else joining_distance(cosines, sizes)
+        if sizes.min() < smallest_size:
+            a = int(sizes.argmin())
+            similarity = -distance[a] if euclidean else cosines[a] / sizes
+            similarity[a] = -np.inf
+            b = int(similarity.argmax())
+        else:
+            cost = distance * _size_factor(sizes, DOMAIN_SIZE_POWER if euclidean else SIZE_POWER)
+            np.fill_diagonal(cost, np.inf)
+            a, b = (int(i) for i in np.unravel_index(cost.argmin(), cost.shape))
+            distances[len(groups)] = distance[a, b]
+        a, b = min(a, b), max(a, b)
+        together[np.ix_(groups[a], groups[b])] = together[np.ix_(groups[b], groups[a])] = len(groups) - 1
+        groups[a] += groups.pop(b)
+        cosines[a] += cosines[b]
+        cosines[:, a] += cosines[:, b]
+        sizes[a] += sizes[b]
+        cosines, sizes = np.delete(np.delete(cosines, b, 0), b, 1), np.delete(sizes, b)
+    return Tree(labels, together, distances)
+
+
+def joining_distance(cosines: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Distance ``(k, k)`` between clusters, from cosines summed over pairs of cells and from sizes."""
+    pairs = np.maximum(sizes * (sizes - 1), 1)
+    cohesion = np.maximum((np.diag(cosines) - sizes) / pairs, LEAST_COHESION)
+    between = cosines / np.outer(sizes, sizes)
+    return np.maximum(1 - between / np.sqrt(np.outer(cohesion, cohesion)), 1e-6)
+
+
+def squared_distance(products: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Squared distance ``(k, k)`` between the means of clusters, from dot products summed over pairs of cells."""
+    between = products / np.outer(sizes, sizes)
+    own = np.diag(between)
+    return np.maximum(own[:, None] + own - 2 * between, 1e-12)
+
+
+def _scale(space: np.ndarray) -> np.ndarray:
+    """Centre features, so that little is lost to rounding, and scale them to a mean squared distance of one."""
+    centered = space - space.mean(0, dtype=np.float64)
+    variance = 2 * float((centered**2).sum(1).mean())
+    return centered / np.sqrt(variance) if variance > 0 else centered
+
+
+def _size_factor(sizes: np.ndarray, power: float) -> np.ndarray:
+    """By what the distance is multiplied, so that of two equal ones the smaller clusters are joined."""
+    harmonic = 2 * np.outer(sizes, sizes) / np.add.outer(sizes, sizes) / sizes.sum()
+    return harmonic**power
+
+
+def indicator(labels: np.ndarray) -> sp.csr_array:
+    """Which of ``n`` things is in which of ``k`` groups, ``(n, k)``."""
+    n = len(labels)
+    return sp.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, int(labels.max()) + 1))
