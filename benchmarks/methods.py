@@ -178,7 +178,7 @@ def without(weight: str) -> Method:
 
 
 #: The spaces of the consensus.
-SPACES = ("views", "latent space", "smoothed features")
+SPACES = ("latent representation", "smoothed features")
 #: The method whose ways are several ablations of the readout of one trained model.
 PARTS = "SCRCL, parts of the consensus"
 

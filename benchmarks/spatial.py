@@ -72,7 +72,7 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     model = trained(adata, seed, None, {"spatial_key": "spatial"})
     results, view = model._results, ("aligned", None)
     latent, spaces = results.latent(view), results._spaces(view)
-    names = ("views", "latent space", "smoothed features")
+    names = ("latent representation", "smoothed features")
     whole = Ensemble.build(latent, spaces, spaces[-1:], seed, euclidean=True)
     kinds = {"trees": replace(whole, spaces=[], linkages=[]), "no trees": replace(whole, trees=[])} | {
         f"{name} only": Ensemble.build(latent, [space], spaces[-1:], seed, euclidean=True)

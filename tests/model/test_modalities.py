@@ -88,7 +88,7 @@ class TestLatent:
             assert latent.shape == (180, 32 + 30)
             assert latent.dtype == np.float32
             np.testing.assert_allclose(np.linalg.norm(latent[:, :16], axis=1), 1, atol=1e-5)
-            assert trained.get_latent_representation(modality=modality, representation="refined").shape == (180, 16)
+            assert trained.get_latent_representation(modality=modality, representation="refined").shape == (180, 16 + 30)
 
     def test_all_modalities_are_the_weighted_mean(self, trained):
         weights = trained.get_modality_weights().to_numpy()

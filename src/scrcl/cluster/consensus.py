@@ -2,10 +2,8 @@
 
 No way of clustering suits all data. k-means and mixtures know a large type from its close neighbour, but divide a type that
 is much larger than the others rather than find the rare ones. Trees of micro-clusters keep large types whole and find
-the rare ones, but leave large types that lie close to each other in one. Nor does one space suit all: where training has
-drawn whole neighbourhoods together, fine types are one; where it has not, large types are many. So cells are clustered
-in both ways in several spaces, and what most of these clusterings put together is put together, where both kinds
-count alike.
+the rare ones, but leave large types that lie close to each other in one. So cells are clustered in both ways in several
+spaces, and what most of these clusterings put together is put together, where both kinds count alike.
 """
 
 import warnings

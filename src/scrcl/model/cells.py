@@ -109,7 +109,7 @@ class CellsMixin(SCRCLBase):
             Number of clusters; estimated as in :meth:`estimate_n_clusters` by default.
         method
             ``"consensus"``: what trees of small clusters, k-means, a Gaussian mixture, Ward's and average linkage find
-            in several spaces from coarse to fine, reconciled by how often cells are together. ``"kmeans"``: k-means, the
+            in the latent representation and in the smoothed features, reconciled by how often cells are together. ``"kmeans"``: k-means, the
             best of 20 k-means++ starts.
             ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
             is sought by changing the resolution.

@@ -203,14 +203,13 @@ class Results:
         return self._ensembles[choice]
 
     def _spaces(self, view: View) -> list[np.ndarray]:
-        """The spaces in which cells are clustered, from coarse to fine."""
-        views = [self.encoded.latent[view]] if self.reference.feature_share > 0 else []
-        return [*views, self.latent(view), self.reference.smoothed(view[1])]
+        """The spaces in which cells are clustered and communities are counted."""
+        return [self.latent(view), self.reference.smoothed(view[1])]
 
     def _counts(self, view: View, seed: int) -> list[int]:
         """Numbers of communities, of which the number of clusters is the median."""
         if (view, seed) not in self._votes:
-            self._votes[view, seed] = cast_votes(self._spaces(view)[-2:], seed)
+            self._votes[view, seed] = cast_votes(self._spaces(view), seed)
         return self._votes[view, seed]
 
 
