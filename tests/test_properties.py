@@ -46,7 +46,7 @@ def test_any_counts(counts, n_neighbors, sparse):
             return
         raise
     latent = model.get_latent_representation()
-    assert latent.shape == (len(counts), 32)
+    assert latent.shape == (len(counts), 32 + model._reference.neighbor_features.shape[1])
     assert np.isfinite(latent).all()
     n_clusters = min(3, len(counts))
     clusters = model.get_clusters(n_clusters=n_clusters)

@@ -83,12 +83,13 @@ class TestClusters:
 
 class TestLatent:
     def test_shape_and_rows(self, trained):
-        for modality in (None, "rna", "prot"):
+        for modality, n_own in ((None, 30), ("rna", 20), ("prot", 10)):
             latent = trained.get_latent_representation(modality=modality)
-            assert latent.shape == (180, 32 + 30)
+            assert latent.shape == (180, 32 + n_own)
             assert latent.dtype == np.float32
             np.testing.assert_allclose(np.linalg.norm(latent[:, :16], axis=1), 1, atol=1e-5)
-            assert trained.get_latent_representation(modality=modality, representation="refined").shape == (180, 16 + 30)
+            refined = trained.get_latent_representation(modality=modality, representation="refined")
+            assert refined.shape == (180, 16 + n_own)
 
     def test_all_modalities_are_the_weighted_mean(self, trained):
         weights = trained.get_modality_weights().to_numpy()

@@ -255,7 +255,8 @@ class Reference:
         modality
             Number of the modality whose features are meant; all by default.
         """
-        by_modality = self._neighbor_features_of(features)
+        # Sums of a row differ by rounding with how it lies in memory.
+        by_modality = self._neighbor_features_of(np.ascontiguousarray(features))
         own = self._joined(by_modality, weights) if modality is None else by_modality[modality]
         return np.float32(self.feature_share) * normalize(own)
 
