@@ -106,6 +106,13 @@ class TrainingMixin(SCRCLBase):
         The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
         usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
         ``neighborhood_loss_train``, ``cross_view_loss_train`` and ``spread_loss_train``, unweighted, by epoch.
+
+        Examples
+        --------
+        >>> model = scrcl.SCRCL(adata)
+        >>> model.train(max_epochs=2)
+        >>> model.history["train_loss"].shape
+        (2, 1)
         """
         check_split(train_size, validation_size, datasplitter_kwargs, datamodule)
         plan_kwargs = as_options(plan_config, "plan_config") | as_options(plan_kwargs, "plan_kwargs")
