@@ -131,13 +131,10 @@ intersphinx_timeout = 10  # seconds
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # Its documentation has another address for each version, and few of its classes.
-    (r"py:.*", r"lightning\..*"),
-    # In docstrings that are inherited from scvi-tools, whose own pages do not list these.
-    (r"py:.*", r"scvi\.(data|module|train)\..*"),
-    # Options that are passed on and described where they are taken.
-    (r"py:class", r"scrcl\.nn\.plan\.SCRCLTrainingPlan"),
-    # Aliases of types, and private classes.
+    # Private or unlisted in the inventories; they occur in docstrings that are inherited, or stand for what is passed on.
+    (r"py:.*", r"(lightning|mudata|scvi)\..*"),
+    # The plan, whose options are described where they are taken, and what is not public.
+    (r"py:.*", r"scrcl\.nn\.plan\..*"),
     (r"py:.*", r"scrcl\..*\._.*"),
 ]
 # sphinx_autodoc_typehints calls a method that Sphinx has deprecated.
