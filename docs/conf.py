@@ -168,6 +168,8 @@ exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {
     "path_to_docs": "docs/",
     "repository_branch": "main",
@@ -175,6 +177,7 @@ html_theme_options = {
     "use_issues_button": True,
     "use_repository_button": True,
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the search is in the sidebar
 }
 pygments_style = "default"
 

@@ -4,6 +4,7 @@ import doctest
 import inspect
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -87,3 +88,11 @@ def test_examples(name, function, names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(function.__doc__, name, dict(names))
     plt.close("all")
+
+
+def test_the_page_of_the_api_shows_the_same_cells():
+    page = Path(__file__).parents[1] / "docs" / "api.md"
+    if not page.is_file():
+        pytest.skip("docs/api.md is in the repository only")
+    lines = [example.source for example in doctest.DocTestParser().get_examples(scrcl.__doc__ or "")]
+    assert "".join(lines) in page.read_text().replace("import scrcl\n\n", "import scrcl\n")
