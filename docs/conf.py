@@ -1,7 +1,9 @@
 """Configuration of the documentation. See https://www.sphinx-doc.org/en/master/usage/configuration.html."""
 
-import os
+import builtins
+import logging
 import shutil
+import sys
 import warnings
 from datetime import datetime
 from importlib.metadata import metadata
@@ -10,9 +12,9 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import NumpyDocstring
 
+import scrcl
+
 HERE = Path(__file__).parent
-# Read the Docs reaches the inventories of other projects. A build elsewhere must work without a network.
-ONLINE = "READTHEDOCS" in os.environ
 
 # -- Project ----------------------------------------------------------------------------------------------------------
 
@@ -33,12 +35,43 @@ TUTORIALS.mkdir()
 for notebook in sorted((HERE.parent / "tutorials").glob("*.ipynb")):
     shutil.copy2(notebook, TUTORIALS)
 
+# -- Members of the model ---------------------------------------------------------------------------------------------
+
+#: Titles of what the modules of scrcl.model add to the model, in the order in which one needs them.
+GROUPS = {
+    "setup": "Set up",
+    "training": "Train",
+    "cells": "Cells and clusters",
+    "modalities": "Modalities",
+    "genes": "Genes",
+    "markers": "Marker genes and names",
+    "batches": "Batches",
+    "saving": "Save and load",
+}
+#: Methods of scvi-tools that are there to say that they are not.
+REFUSED = ("setup_annbatch",)
+
+
+def members_by_group(model: type) -> dict[str, list[str]]:
+    """Public members that are defined in this package, by the title of their group and in the order of the source."""
+    found: dict[str, list[str]] = {}
+    for cls in reversed(model.__mro__):
+        if cls.__module__.startswith("scrcl.model."):
+            module = cls.__module__.rpartition(".")[2]
+            for name in vars(cls):
+                if not name.startswith("_") and callable(getattr(model, name)) and name not in REFUSED:
+                    found.setdefault(module, []).append(name)
+    modules = [*(module for module in GROUPS if module in found), *(module for module in found if module not in GROUPS)]
+    return {GROUPS.get(module, module.replace("_", " ").capitalize()): found[module] for module in modules}
+
+
 # -- Extensions -------------------------------------------------------------------------------------------------------
 
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
@@ -49,10 +82,12 @@ extensions = [
 ]
 
 autosummary_generate = True
+autosummary_context = {"groups": members_by_group(scrcl.SCRCL)}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # sphinx_autodoc_typehints puts the types beside the parameters
 always_use_bars_union = True
 typehints_defaults = "braces"
+typehints_document_rtype_none = False
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_include_init_with_doc = False
@@ -75,27 +110,32 @@ ogp_social_cards = {"enable": False}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-if ONLINE:
-    extensions.append("sphinx.ext.intersphinx")
+# -- Links to other projects ------------------------------------------------------------------------------------------
+# Every link is checked, in every build. Links to another project can be checked only where its inventory can be read: on
+# Read the Docs, and wherever there is a network. Where it cannot, they stay text (see `leave_out_what_cannot_be_read`).
+
 intersphinx_mapping = {
     "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
     "matplotlib": ("https://matplotlib.org/stable/", None),
+    "mudata": ("https://mudata.readthedocs.io/stable/", None),
     "numpy": ("https://numpy.org/doc/stable/", None),
     "pandas": ("https://pandas.pydata.org/docs/", None),
     "python": ("https://docs.python.org/3", None),
     "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
-    "scipy": ("https://docs.scipy.org/doc/scipy/", None),
     "scvi": ("https://docs.scvi-tools.org/en/stable/", None),
-    "sklearn": ("https://scikit-learn.org/stable/", None),
+    "spatialdata": ("https://spatialdata.scverse.org/en/stable/", None),
+    "squidpy": ("https://squidpy.readthedocs.io/en/stable/", None),
     "torch": ("https://docs.pytorch.org/docs/stable/", None),
 }
+intersphinx_timeout = 10  # seconds
 
-# Links to other projects can only be checked where their inventories are read.
-nitpicky = ONLINE
+nitpicky = True
 nitpick_ignore_regex = [
-    # Private or unlisted in the inventories; they occur in docstrings that are inherited.
+    # Private or unlisted in the inventories; they occur in docstrings that are inherited, or stand for what is passed on.
     (r"py:.*", r"(lightning|mudata|scvi)\..*"),
-    (r"py:.*", r"scrcl\._.*"),
+    # The plan, whose options are described where they are taken, and what is not public.
+    (r"py:.*", r"scrcl\.nn\.plan\..*"),
+    (r"py:.*", r"scrcl\..*\._.*"),
 ]
 # sphinx_autodoc_typehints calls a method that Sphinx has deprecated.
 warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application.*")
@@ -128,6 +168,8 @@ exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {
     "path_to_docs": "docs/",
     "repository_branch": "main",
@@ -135,6 +177,7 @@ html_theme_options = {
     "use_issues_button": True,
     "use_repository_button": True,
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the search is in the sidebar
 }
 pygments_style = "default"
 
@@ -155,6 +198,26 @@ def _parse_returns(self: NumpyDocstring, section: str) -> list[str]:
     return self._format_block(":returns: ", lines) + [""]
 
 
+# -- Without a network ------------------------------------------------------------------------------------------------
+
+# That an inventory cannot be read is no fault of a page, but Sphinx gives the warning no type that could be suppressed.
+logging.getLogger("sphinx.sphinx.ext.intersphinx").addFilter(
+    lambda record: "failed to reach any of the inventories" not in str(record.msg)
+)
+
+
+def leave_out_what_cannot_be_read(app: Sphinx) -> None:
+    """Do not look for links to projects whose inventories could not be read."""
+    read = getattr(app.env, "intersphinx_named_inventory", {})
+    unread = [project for project in intersphinx_mapping if project not in read]
+    if "python" in unread:
+        unread += [*sys.builtin_module_names, *sys.stdlib_module_names, *dir(builtins)]
+    app.config.nitpick_ignore_regex += [(r"py:.*", rf"{project}(\..*)?") for project in unread]
+    if unread:
+        print("Not linked, as the inventories cannot be read:", *(set(unread) & set(intersphinx_mapping)))
+
+
 def setup(app: Sphinx) -> None:
     """Adapt Sphinx."""
     NumpyDocstring._parse_returns_section = _parse_returns
+    app.connect("builder-inited", leave_out_what_cannot_be_read, priority=900)  # after they are read

@@ -1,6 +1,7 @@
 """The layout that docs/architecture.md draws: which folder may import which, and how large files and classes are."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,15 @@ def test_nothing_is_large(file):
 )
 def test_a_module_has_a_test_of_its_name(file):
     assert (Path(__file__).parent / folder_of(file) / f"test_{file.name}").is_file()
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.name not in ("__init__.py", "__main__.py")], ids=str)
+def test_a_module_is_named_where_the_layout_is_drawn(file):
+    page = Path(__file__).parents[1] / "docs" / "architecture.md"
+    if not page.is_file():
+        pytest.skip("docs/architecture.md is in the repository only")
+    folder = folder_of(file).removesuffix(".py")
+    room = re.compile(rf"\| [^|]*`{folder}/?`")
+    rows = [line for line in page.read_text().splitlines() if room.match(line)]
+    assert rows, f"docs/architecture.md has no row of {folder}"
+    assert file.stem == folder or f"`{file.stem}`" in rows[0]

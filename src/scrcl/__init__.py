@@ -1,4 +1,18 @@
-"""Cell types and the genes that tell them apart, found without labels: scRCL on scvi-tools."""
+"""Cell types and the genes that tell them apart, found without labels: scRCL on scvi-tools.
+
+Examples
+--------
+The examples of this package are about 600 blood cells, and 100 more that the model does not see:
+
+>>> import scrcl
+>>> adata = scrcl.datasets.pbmc700()
+>>> adata, new_adata = adata[:600].copy(), adata[600:].copy()
+>>> scrcl.SCRCL.setup_anndata(adata)
+>>> model = scrcl.SCRCL(adata)
+>>> model.train()
+>>> adata.obsm["X_scrcl"] = model.get_latent_representation()
+>>> adata.obs["scrcl"] = model.get_clusters()
+"""
 
 from importlib import import_module
 from importlib.metadata import version
@@ -8,10 +22,11 @@ if TYPE_CHECKING:
     from . import datasets, pl
     from .cluster.number import NumberOfClusters
     from .data.spatialdata import from_spatialdata
+    from .model.batches import BatchSpaces
     from .model.scrcl import SCRCL
     from .reference.batch_report import BatchReport
 
-__all__ = ["SCRCL", "BatchReport", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
+__all__ = ["SCRCL", "BatchReport", "BatchSpaces", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
 
 __version__ = version("scrcl")
 
@@ -19,6 +34,7 @@ __version__ = version("scrcl")
 _MODULES = {
     "SCRCL": "scrcl.model.scrcl",
     "BatchReport": "scrcl.reference.batch_report",
+    "BatchSpaces": "scrcl.model.batches",
     "NumberOfClusters": "scrcl.cluster.number",
     "from_spatialdata": "scrcl.data.spatialdata",
     "datasets": "scrcl.datasets",

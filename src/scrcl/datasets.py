@@ -20,6 +20,12 @@ def pbmc700() -> AnnData:
     -------
     Annotated data of 700 cells and 765 genes: counts in ``X`` (CSR, float32), the published annotation in
     ``obs["bulk_labels"]``.
+
+    Examples
+    --------
+    >>> adata = scrcl.datasets.pbmc700()
+    >>> adata.shape
+    (700, 765)
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -57,6 +63,14 @@ def layered_tissue(n_cells: int = 1200, n_slices: int = 2, n_genes: int = 100, s
     -------
     Counts in ``X`` (CSR, float32), positions in micrometres in ``obsm["spatial"]``, and ``obs["domain"]``,
     ``obs["cell_type"]`` and ``obs["slice"]``.
+
+    Examples
+    --------
+    >>> tissue = scrcl.datasets.layered_tissue(n_cells=300, n_slices=2)
+    >>> tissue.shape
+    (600, 100)
+    >>> tissue.obs["domain"].nunique()
+    5
     """
     rng = np.random.default_rng(seed)
     layers, n_types = ("L1", "L2/3", "L4", "L5/6", "WM"), 8

@@ -42,7 +42,7 @@ def test_muon_draws_the_joint_graph(tmp_path):
 
 
 def test_corrected_by_harmony(adata):
-    """The call of the README."""
+    """The call of docs/coming_from.md."""
     harmonypy = pytest.importorskip("harmonypy")
     adata.obs["batch"] = np.where(np.arange(adata.n_obs) % 2, "first", "second")
     sc.pp.pca(adata, n_comps=10)

@@ -46,6 +46,10 @@ class TestTraining:
         with pytest.raises(ValueError, match="'validation_loss' is not recorded"):
             trained.train(1, callbacks=[callback])
 
+    def test_setup_is_shown(self, trained, capsys):
+        trained.view_anndata_setup()
+        assert "SCRCL.setup_anndata" in capsys.readouterr().out
+
     def test_order_of_the_arguments(self, trained):
         with pytest.raises(ValueError, match="train_size=0.9 would hold cells out"):
             trained.train(1, "cpu", 1, 0.9)
@@ -57,6 +61,8 @@ class TestTraining:
             ({"validation_size": 0.1}, "validation_size=0.1 would hold cells out"),
             ({"datasplitter_kwargs": {"drop_last": True}}, "no cells are split off.*batch_size"),
             ({"datamodule": object()}, "datamodule cannot be used.*graph"),
+            ({"use_gpu": False}, "no option use_gpu.*`accelerator`"),
+            ({"patience": 3}, "no option patience, and neither has scvi.train.Trainer"),
             ({"plan_config": "fast"}, "plan_config must be a dictionary or a configuration"),
             ({"trainer_config": 3}, "trainer_config must be a dictionary or a configuration"),
             ({"plan_config": {"learning_rate": 1}}, "plan_kwargs has unknown options: learning_rate"),

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import rich.pretty  # noqa: F401  (scvi-tools 1.4.2 uses it in `view_anndata_setup` without importing it)
 import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData

@@ -49,6 +49,15 @@ class BatchesMixin(SavingMixin):
             If the model was set up without a ``batch_key``, or ``n_clusters`` is out of range.
         RuntimeError
             If the model is not trained.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_anndata(donors, batch_key="donor")
+        >>> model = scrcl.SCRCL(donors)
+        >>> model.train(max_epochs=2)
+        >>> report = model.get_batch_report()
+        >>> list(report.batches.columns)
+        ['cells', 'before', 'after', 'counterparts']
         """
         batches = self._known_batches()
         self._check_if_trained(warn=False)
@@ -73,6 +82,15 @@ class BatchesMixin(SavingMixin):
             If the model knows no batches, or has not the data that it was built on.
         RuntimeError
             If the model is not trained.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_anndata(donors, batch_key="donor")
+        >>> model = scrcl.SCRCL(donors)
+        >>> model.train(max_epochs=2)
+        >>> spaces = model.get_batch_spaces()
+        >>> len(spaces.before) == len(spaces.after) == len(spaces.batches)
+        True
         """
         batches = self._known_batches()
         self._check_if_trained(warn=False)
@@ -90,7 +108,7 @@ class BatchesMixin(SavingMixin):
     def load_query_data(
         cls,
         adata: Data,
-        reference_model: "str | os.PathLike[str] | BatchesMixin",
+        reference_model: str | os.PathLike[str] | Self,
         accelerator: str = "auto",
         device: int | str = "auto",
     ) -> Self:
@@ -109,10 +127,25 @@ class BatchesMixin(SavingMixin):
         accelerator, device
             Where to put the model if it is loaded from a folder.
 
+        Returns
+        -------
+        The model of the reference, with ``adata`` as its data.
+
         Raises
         ------
         ValueError
             If the model has no batches, or a new batch has too few cells.
+
+        Examples
+        --------
+        >>> query = donors[donors.obs["donor"] == "second"].copy()
+        >>> first = donors[donors.obs["donor"] == "first"].copy()
+        >>> scrcl.SCRCL.setup_anndata(first, batch_key="donor")
+        >>> model = scrcl.SCRCL(first)
+        >>> model.train(max_epochs=2)
+        >>> mapped = scrcl.SCRCL.load_query_data(query, model)
+        >>> len(mapped.get_clusters()) == query.n_obs
+        True
         """
         if isinstance(reference_model, BatchesMixin):
             model: Any = copy.copy(reference_model)

@@ -73,6 +73,17 @@ class CellsMixin(SCRCLBase):
             If the model is not trained.
         ValueError
             If the data are not counts, lack genes that the model reads, or ``indices`` are out of range.
+
+        Examples
+        --------
+        >>> adata.obsm["X_scrcl"] = model.get_latent_representation()
+        >>> adata.obsm["X_scrcl"].shape
+        (600, 256)
+
+        Cells that the model has not seen:
+
+        >>> model.get_latent_representation(new_adata).shape
+        (100, 256)
         """
         self._check_if_trained(warn=False)
         check_deterministic(give_mean, return_dist, dataloader)
@@ -139,6 +150,17 @@ class CellsMixin(SCRCLBase):
             If the model is not trained.
         ValueError
             If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+
+        Examples
+        --------
+        >>> adata.obs["scrcl"] = model.get_clusters()
+        >>> model.get_clusters(n_clusters=5).nunique()
+        5
+
+        Cells that the model has not seen join the clusters that there are:
+
+        >>> set(model.get_clusters(new_adata)) <= set(adata.obs["scrcl"])
+        True
         """
         self._check_if_trained(warn=False)
         check_option(method, METHODS, "method")
@@ -198,6 +220,13 @@ class CellsMixin(SCRCLBase):
             If the model is not trained.
         ValueError
             If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+
+        Examples
+        --------
+        >>> probabilities = model.get_cluster_probabilities(n_clusters=5)
+        >>> probabilities.shape
+        (600, 5)
+        >>> uncertain = adata.obs_names[probabilities.max(axis=1) < 0.9]
         """
         self._check_if_trained(warn=False)
         view = self._view(representation, modality)
@@ -254,6 +283,13 @@ class CellsMixin(SCRCLBase):
             If an argument is out of range, or the data do not fit the model.
         NotImplementedError
             In space: neighbours there share what was smoothed, so that cells of another slice would seem new.
+
+        Examples
+        --------
+        >>> quality = model.get_mapping_quality(new_adata)
+        >>> unlike_any = new_adata[quality["outlier"]]
+        >>> bool(quality["known"].any())
+        False
         """
         self._check_if_trained(warn=False)
         if self._reference.tissue is not None:
@@ -312,52 +348,24 @@ class CellsMixin(SCRCLBase):
             If the model is not trained.
         ValueError
             If an argument is out of range or unknown.
+
+        Examples
+        --------
+        >>> estimate = model.estimate_n_clusters()
+        >>> clusters = model.get_clusters(n_clusters=estimate.best)
+        >>> list(estimate.curve.columns)
+        ['votes', 'distance', 'agreement']
         """
         self._check_if_trained(warn=False)
         view = self._view(representation, modality)
         check_at_least(seed, 0, "seed")
         return self._results.n_clusters(view, seed)
 
-    def get_modality_weights(self, adata: Data | None = None, indices: Indices = None) -> pd.DataFrame:
-        """Return how much each modality counts for each cell.
-
-        A modality counts as far as the neighbours of the cell in it predict the cell in the others, and as far as one
-        half of its features predicts the other half. So noise, or a modality whose cells were mixed up, hardly counts.
-        Of two modalities that contradict each other, the one with more structure counts more: which of them is wrong
-        cannot be known from two.
-
-        Parameters
-        ----------
-        adata, indices
-            Cells to return, as in :meth:`get_latent_representation`.
-
-        Returns
-        -------
-        Data frame of cells by modalities, float32. Rows sum to 1.
-
-        Raises
-        ------
-        ValueError
-            If the model is of one modality, or the data do not fit it.
-        """
-        if not self._several:
-            raise ValueError("The model is of one modality. Set several up with `SCRCL.setup_mudata`.")
-        data, reference = self._data(adata), self._reference
-        query = self._query(data, indices)
-        weights = query.take(reference.weights, lambda: reference.query_neighbors(query.features)[1])
-        return pd.DataFrame(weights, index=cell_names(data, indices), columns=list(reference.modalities))
-
     def _consensus(self, query: Query, view: View, n_clusters: int | None, seed: int) -> tuple[Clustering, np.ndarray]:
         """The consensus, and the probabilities ``(m, k)`` of cells."""
         found = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
         assert found.probabilities is not None  # a consensus has them
         return found, query.take(found.probabilities, lambda: found.assign_probabilities(query.latent[view]))
-
-    def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
-        """Names of the variables of the data, by modality if there are several."""
-        if self._several and self.adata is None:
-            return {name: found.names.to_numpy(str) for name, found in self._reference.modalities.items()}
-        return super().get_var_names(legacy_mudata_format)
 
 
 def named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:

@@ -19,13 +19,13 @@ from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_key
 from scrcl.utils.memory import warn_if_short
 
 from .base import Data, Indices
-from .cells import CellsMixin
+from .modalities import ModalitiesMixin
 
 #: Resolution of Leiden at which gene modules are found.
 MODULE_RESOLUTION = 1.0
 
 
-class GenesMixin(CellsMixin):
+class GenesMixin(ModalitiesMixin):
     """The methods of :class:`scrcl.SCRCL` that speak of genes."""
 
     @torch.inference_mode()
@@ -50,6 +50,12 @@ class GenesMixin(CellsMixin):
         ------
         RuntimeError
             If the model, or its refinement, is not trained.
+
+        Examples
+        --------
+        >>> embedding = model.get_gene_embedding()
+        >>> embedding.loc["CD79A"].shape
+        (32,)
         """
         self._check_refinement()
         self.module.eval()
@@ -82,6 +88,11 @@ class GenesMixin(CellsMixin):
             If the model, or its refinement, is not trained.
         ValueError
             If an argument is out of range.
+
+        Examples
+        --------
+        >>> modules = model.get_gene_modules(n_modules=5)
+        >>> with_cd79a = modules.index[modules == modules["CD79A"]]
         """
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
@@ -150,6 +161,16 @@ class GenesMixin(CellsMixin):
             If a gene or ``groupby`` is not there.
         ValueError
             If the data do not fit the model, or ``n_top`` is out of range.
+
+        Examples
+        --------
+        >>> model.get_cell_gene_associations(genes=["CD79A", "NKG7"]).shape
+        (600, 2)
+
+        Of clusters, with all genes, and of cells, with the 50 genes that say most of each:
+
+        >>> by_cluster = model.get_cell_gene_associations(groupby="scrcl")
+        >>> adata.obsm["associations"] = model.get_cell_gene_associations()
         """
         self._check_refinement()
         check_at_least(n_top, 1, "n_top")

@@ -1,10 +1,12 @@
 """Arguments that users of scvi-tools pass by habit: taken where they mean something here, and refused with the mend."""
 
+import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scvi import settings
+from scvi.train import Trainer
 
 #: Why some of them cannot mean anything.
 GRAPH_NEEDED = "the model learns from the graph of its cells, which batches of single cells do not have."
@@ -100,6 +102,21 @@ def check_callbacks(callbacks: Any) -> None:
                         f"{metric!r} is not recorded, as no cells are held out for validation. Take 'train_loss': "
                         "`run_autotune(..., metrics='train_loss', mode='min')`, or `early_stopping=True`."
                     )
+
+
+def check_trainer_options(trainer_kwargs: Mapping[str, Any]) -> None:
+    """Refuse options that neither the trainer of scvi-tools nor that of Lightning knows.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    known = {name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters}
+    unknown = sorted(set(trainer_kwargs) - known)
+    if unknown:
+        mend = " Say where to train by `accelerator` and `devices`." if "use_gpu" in unknown else ""
+        raise ValueError(f"train has no option {', '.join(unknown)}, and neither has scvi.train.Trainer.{mend}")
 
 
 def warn_of_settings(batch_size: int | None) -> None:

@@ -94,6 +94,15 @@ class MarkersMixin(GenesMixin):
         Clusters that were found in the same counts differ by construction, even where there are no cell types. The
         p-value does not take this into account: it says that the expression of a gene goes with the groups, not that the
         groups are real. See *Which genes say so* in the documentation.
+
+        Examples
+        --------
+        >>> markers = model.get_marker_genes(groupby="scrcl", n_permutations=100)
+        >>> best = markers.groupby("group", observed=True).head(5)
+
+        The result is written in the form of scanpy, too:
+
+        >>> table = sc.get.rank_genes_groups_df(adata, group="0", key="scrcl_markers")
         """
         self._check_refinement()
         check_at_least(n_permutations, 0, "n_permutations")
@@ -198,6 +207,14 @@ class MarkersMixin(GenesMixin):
             If ``groupby`` is not there.
         ValueError
             If no marker is known, or the lists are of another case or kind of identifiers.
+
+        Examples
+        --------
+        >>> markers = {"B cell": ["MS4A1", "CD79A", "CD79B"], "NK cell": ["NKG7", "GNLY", "PRF1"]}
+        >>> names = model.get_cluster_names(markers, groupby="scrcl")
+        >>> adata.obs["name"] = adata.obs["scrcl"].map(names["name"])
+        >>> set(adata.obs["name"]) <= {"B cell", "NK cell", "none of these"}
+        True
         """
         self._check_refinement()
         check_at_least(seed, 0, "seed")

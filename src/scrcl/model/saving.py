@@ -69,6 +69,11 @@ class SavingMixin(MarkersMixin):
             If the folder exists and ``overwrite`` is not set, or there are no data to save.
         OSError
             If it cannot be written.
+
+        Examples
+        --------
+        >>> model.save("model/")
+        >>> model.save("with_data/", save_anndata=True)
         """
         folder = Path(dir_path)
         if folder.exists() and not overwrite:
@@ -147,6 +152,10 @@ class SavingMixin(MarkersMixin):
         allowed_classes_names_list
             Names of other classes whose models may be loaded.
 
+        Returns
+        -------
+        The model, with the data if there are any.
+
         Raises
         ------
         ValueError
@@ -154,6 +163,16 @@ class SavingMixin(MarkersMixin):
             numbers, text, arrays and plain containers.
         TypeError
             If ``adata`` is of the wrong class.
+
+        Examples
+        --------
+        >>> model.save("model/", save_anndata=True)
+        >>> again = scrcl.SCRCL.load("model/")
+
+        With other cells, or with none:
+
+        >>> with_new = scrcl.SCRCL.load("model/", adata=new_adata)
+        >>> without = scrcl.SCRCL.load("model/", adata=False)
         """
         if datamodule is not None:
             raise ValueError(f"datamodule cannot be used: {GRAPH_NEEDED} Pass `adata`.")
@@ -196,10 +215,20 @@ class SavingMixin(MarkersMixin):
         dir_path, prefix
             As in :meth:`load`.
 
+        Returns
+        -------
+        The registry of scvi-tools, with the arguments of the setup in ``"setup_args"``.
+
         Raises
         ------
         ValueError
             As in :meth:`load`.
+
+        Examples
+        --------
+        >>> model.save("model/")
+        >>> scrcl.SCRCL.load_registry("model/")["model_name"]
+        'SCRCL'
         """
         return _read(dir_path, prefix)[ATTRIBUTES]["registry_"]
 

@@ -103,7 +103,7 @@ class SCRCL(SetupMixin, TrainingMixin, BatchesMixin):
 
     Examples
     --------
-    >>> scrcl.SCRCL.setup_anndata(adata, layer="counts")
+    >>> scrcl.SCRCL.setup_anndata(adata)
     >>> model = scrcl.SCRCL(adata)
     >>> model.train()
     >>> adata.obsm["X_scrcl"] = model.get_latent_representation()

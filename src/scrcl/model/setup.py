@@ -115,6 +115,17 @@ class SetupMixin(BaseModelClass):
             If a layer or key is missing.
         TypeError
             If ``adata`` is not an :class:`~anndata.AnnData`.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_anndata(adata)
+
+        Counts in a layer, or cells in space:
+
+        >>> adata.layers["counts"] = adata.X.copy()
+        >>> scrcl.SCRCL.setup_anndata(adata, layer="counts")
+        >>> tissue = scrcl.datasets.layered_tissue(n_cells=100)
+        >>> scrcl.SCRCL.setup_anndata(tissue, spatial_key="spatial", sample_key="slice")
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(adata, AnnData):
@@ -191,6 +202,11 @@ class SetupMixin(BaseModelClass):
             If a modality, layer or embedding is missing.
         TypeError
             If ``mdata`` is not a :class:`~mudata.MuData`.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_mudata(mdata, modalities={"rna": "rna", "prot": "protein"})
+        >>> model = scrcl.SCRCL(mdata)
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(mdata, MuData):

@@ -12,7 +12,7 @@ from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
 
 from .base import SCRCLBase
-from .habits import as_options, check_callbacks, check_split, warn_of_settings
+from .habits import as_options, check_callbacks, check_split, check_trainer_options, warn_of_settings
 
 #: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
 DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 500
@@ -104,10 +104,18 @@ class TrainingMixin(SCRCLBase):
         The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
         usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
         ``neighborhood_loss_train`` and ``cross_view_loss_train``, unweighted, by epoch.
+
+        Examples
+        --------
+        >>> model = scrcl.SCRCL(adata)
+        >>> model.train(max_epochs=2)
+        >>> model.history["train_loss"].shape
+        (2, 1)
         """
         check_split(train_size, validation_size, datasplitter_kwargs, datamodule)
         plan_kwargs = as_options(plan_config, "plan_config") | as_options(plan_kwargs, "plan_kwargs")
         trainer_kwargs = as_options(trainer_config, "trainer_config") | trainer_kwargs
+        check_trainer_options(trainer_kwargs)
         check_callbacks(trainer_kwargs.get("callbacks") or ())
         if batch_size is not None:
             check_at_least(batch_size, 1, "batch_size")

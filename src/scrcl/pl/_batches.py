@@ -28,6 +28,13 @@ def batches(model: Any, n_clusters: int | None = None, seed: int = 0) -> np.ndar
     ------
     ValueError
         If the model knows no batches, or has not the data that it was built on.
+
+    Examples
+    --------
+    >>> scrcl.SCRCL.setup_anndata(donors, batch_key="donor")
+    >>> model = scrcl.SCRCL(donors)
+    >>> model.train(max_epochs=2)
+    >>> axes = scrcl.pl.batches(model)
     """
     report = model.get_batch_report(n_clusters=n_clusters, seed=seed)
     names, codes, before, after = model.get_batch_spaces()

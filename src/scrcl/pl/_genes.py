@@ -45,6 +45,11 @@ def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = N
     ------
     ValueError
         If the table lacks columns, or genes were left out of it.
+
+    Examples
+    --------
+    >>> markers = model.get_marker_genes(groupby="scrcl", n_permutations=0)
+    >>> ax = scrcl.pl.markers_dotplot(markers, n_genes=3)
     """
     score, fraction = _wide(markers, "score"), _wide(markers, "fraction_in")
     shown = _best(markers, n_genes)
@@ -96,6 +101,11 @@ def associations_heatmap(
         If ``groupby`` is missing.
     ValueError
         If the table lacks columns.
+
+    Examples
+    --------
+    >>> markers = model.get_marker_genes(groupby="scrcl", n_permutations=0)
+    >>> ax = scrcl.pl.associations_heatmap(model, markers, "scrcl", n_genes=3)
     """
     adata = model._data(adata)
     check_key(groupby, adata.obs, "groupby", "adata.obs")
@@ -138,6 +148,11 @@ def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes |
         If the group is not in the table.
     ValueError
         If the table lacks columns.
+
+    Examples
+    --------
+    >>> markers = model.get_marker_genes(groupby="scrcl", n_permutations=0)
+    >>> ax = scrcl.pl.marker_bars(markers, group="0")
     """
     _check_table(markers, "group", "gene", "score", "score_low", "score_high")
     check_at_least(n_genes, 1, "n_genes")
@@ -177,6 +192,10 @@ def gene_modules(
     ------
     KeyError
         If a gene is not among those that the model keeps.
+
+    Examples
+    --------
+    >>> ax = scrcl.pl.gene_modules(model, genes=["CD79A", "NKG7"])
     """
     embedding = model.get_gene_embedding()
     modules = model.get_gene_modules() if modules is None else modules

@@ -81,6 +81,11 @@ def umap(
         If ``color`` or ``basis`` is missing.
     ValueError
         If there are several colours for one ``ax``.
+
+    Examples
+    --------
+    >>> ax = scrcl.pl.umap(adata)
+    >>> axes = scrcl.pl.umap(adata, color=["scrcl", "bulk_labels", "CD79A"])
     """
     names = [color] if isinstance(color, str) else list(color)
     _check_one_panel(len(names), ax)
@@ -140,6 +145,11 @@ def spatial(
         If ``color``, ``spatial_key`` or ``sample_key`` is missing.
     ValueError
         If there are several panels for one ``ax``, or images of several slices and nothing tells the slices of the cells.
+
+    Examples
+    --------
+    >>> tissue = scrcl.datasets.layered_tissue(n_cells=100)
+    >>> axes = scrcl.pl.spatial(tissue, color="domain", sample_key="slice")
     """
     names = [color] if isinstance(color, str) else list(color)
     check_key(spatial_key, adata.obsm, "spatial_key", "adata.obsm")

@@ -38,6 +38,10 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     ------
     ValueError
         If there is no history, as the model is not trained.
+
+    Examples
+    --------
+    >>> ax = scrcl.pl.history(model)
     """
     curves: Mapping[str, pd.DataFrame] | None = getattr(model, "history", model)
     if not curves:
@@ -75,6 +79,10 @@ def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
     ------
     ValueError
         If ``ax`` is not in a grid, as those of :func:`matplotlib.pyplot.subplots` are.
+
+    Examples
+    --------
+    >>> ax = scrcl.pl.n_clusters(model.estimate_n_clusters())
     """
     ax = _axes(ax)
     curve, best = estimate.curve, estimate.best
@@ -129,6 +137,10 @@ def cluster_sizes(adata: AnnData | MuData, key: str = keys.CLUSTERS_KEY, ax: Axe
     ------
     KeyError
         If ``key`` is missing.
+
+    Examples
+    --------
+    >>> ax = scrcl.pl.cluster_sizes(adata)
     """
     check_key(key, adata.obs, "key", "adata.obs")
     sizes = adata.obs[key].value_counts()

@@ -1,0 +1,70 @@
+"""What a release consists of agrees, and stands by itself where it is published."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "docs").is_dir(), reason="only in the repository, not in the source distribution"
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads(read("pyproject.toml"))["project"]
+
+
+def test_the_version_is_the_same_everywhere():
+    version = project()["version"]
+    assert re.search(r"^version: (.*)$", read("CITATION.cff"), re.MULTILINE)[1] == version  # type: ignore[index]
+    assert re.search(r"^version: (.*)$", read(".github/ecosystem/meta.yaml"), re.MULTILINE)[1] == version  # type: ignore[index]
+    newest, date = re.findall(r"^## \[([\d.]+)\] - (\S+)$", read("CHANGELOG.md"), re.MULTILINE)[0]
+    assert newest == version
+    assert f'date-released: "{date}"' in read("CITATION.cff")
+    assert f"[{version}]: " in read("CHANGELOG.md")
+
+
+def test_the_entry_of_the_ecosystem_has_what_is_asked_for():
+    entry = read(".github/ecosystem/meta.yaml")
+    required = "name description project_home documentation_home install license tags version contact category".split()
+    assert set(required) <= set(re.findall(r"^(\w+):", entry, re.MULTILINE))
+    assert f"name: {project()['name']}\n" in entry
+    assert f"license: {project()['license']}\n" in entry
+    command = re.search(r"<!-- test-command -->\n```bash\n(.*)\n```", read("README.md"))
+    assert command is not None
+    assert f"test_command: {command[1]}\n" in entry
+
+
+def test_links_of_the_readme_work_on_a_package_index():
+    targets = re.findall(r"\]\(([^)]+)\)", read("README.md"))
+    assert targets
+    relative = [target for target in targets if not target.startswith("https://")]
+    assert not relative, f"Relative links lead nowhere on a package index: {relative}"
+
+
+def test_pages_that_the_readme_names_are_there():
+    pages = set(re.findall(r"scrcl\.readthedocs\.io/page/(\w+)\.html", read("README.md")))
+    assert pages
+    assert pages <= {page.stem for page in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_is_as_it_was_run_from_start_to_end(path):
+    notebook = json.loads(path.read_text())
+    assert "widgets" not in notebook["metadata"]
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    assert not [output for output in outputs if any("widget" in kind for kind in output.get("data", {}))]
+    assert not re.search(r"/(home|root|tmp|Users)/", json.dumps(outputs))
