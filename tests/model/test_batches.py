@@ -202,6 +202,31 @@ def test_in_space():
     np.testing.assert_allclose(model.get_latent_representation(tissue.copy()), latent, atol=1e-4)
 
 
+def test_slices_of_several_subjects():
+    """Edges stay within slices, and what is corrected is what tells subjects apart."""
+    tissue = scrcl.datasets.layered_tissue(n_cells=160, n_slices=4, n_genes=60)
+    slices = tissue.obs["slice"].to_numpy(str)
+    second = np.isin(slices, np.unique(slices)[2:])
+    tissue.obs["subject"] = np.where(second, "s2", "s1")
+    counts = tissue.X.toarray() if sp.issparse(tissue.X) else np.asarray(tissue.X)
+    bias = np.random.default_rng(0).lognormal(0, 1, tissue.n_vars)
+    counts[second] = np.random.default_rng(1).poisson(counts[second] * bias)
+    counts[:, 0] += 1
+    tissue.X = sp.csr_matrix(counts.astype(np.float32))
+    setup = {"spatial_key": "spatial", "sample_key": "slice", "batch_key": "subject"}
+    model = build(tissue, epochs=20, setup=setup)
+    edges = model.adata.obsp["scrcl_connectivities"].tocoo()
+    assert (slices[edges.row] == slices[edges.col]).all()
+    report = model.get_batch_report(n_clusters=3)
+    assert report.batches.index.tolist() == ["s1", "s2"]
+    assert report.corrected == ["rna"]
+    found = KMeans(2, n_init=10, random_state=0).fit_predict(model.get_latent_representation())
+    assert abs(adjusted_rand_score(second, found)) < 0.1
+    one = tissue[slices == np.unique(slices)[3]].copy()
+    rows = slices == np.unique(slices)[3]
+    np.testing.assert_allclose(model.get_latent_representation(one), model.get_latent_representation()[rows], atol=1e-4)
+
+
 def test_modalities_are_corrected_one_by_one():
     rna, other = simulate(), simulate(effect=0.0, n_genes=20, seed=3)
     other.obs["cell_type"] = rna.obs["cell_type"]
@@ -247,6 +272,14 @@ def test_bad_batches(data, model):
         build(one.copy()).get_batch_report()
     with pytest.raises(ValueError, match="knows no batches"):
         scrcl.SCRCL.load_query_data(data.copy(), build(one.copy()))
+
+
+def test_replicates_of_one_run_are_not_corrected():
+    adata = ad.read_h5ad(real_data("cellhash_4lines.h5ad"))
+    one = build(adata.copy(), epochs=2, setup=SETUP, n_components=50)
+    assert one.get_batch_report(n_clusters=4).corrected == []
+    two = build(adata, epochs=2, n_components=50)
+    np.testing.assert_array_equal(one.get_latent_representation(), two.get_latent_representation())
 
 
 @pytest.mark.parametrize(("name", "least"), [("cellbench_3cl_2batches", 0.9), ("cellbench_3cl_3tech", 0.95)])

@@ -6,13 +6,13 @@ Three things, each of one batch and no more than what a batch can do to all of i
   the cells) is that of the batch.
 - *Place.* The features of a batch are shifted. Not by its mean, which also differs where batches are made of other types,
   but so that counterparts, cells of two batches that are each other's nearest, lie together. Counterparts and shifts are
-  found from each other, from the means on.
+  found from each other. What is left, which differs from type to type, cells are moved by; see :mod:`scrcl.reference.drifts`.
 - *Ties.* The cell graph joins batches at counterparts only; see :mod:`scrcl.graph.batches`.
 
 Notation: ``n`` cells, ``B`` batches, ``d_m`` features of modality ``m``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ import scipy.sparse as sp
 from scrcl.data.sources import Source
 from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each
 
+from .drifts import N_TIES, Drift, Near, find_drifts
 from .modalities import fit_modality
 from .modality import ByBatch, Modality
 
@@ -31,8 +32,6 @@ LEAST_CELLS = 10
 FREE = 0.9
 #: Cells on which it is found, and cells of a batch of query data by which that is learnt.
 JUDGED_CELLS = 5_000
-#: Candidates for counterparts of a cell in each other batch, when shifts are found.
-N_TIES = 5
 
 #: What of a modality is adapted to a batch.
 Adaptation = dict[str, np.ndarray]
@@ -55,6 +54,8 @@ class Batches:
         What of each modality is adapted to each batch, where an effect is corrected.
     shifts
         ``(B, d_m)`` what is taken from the features of each modality, where an effect is corrected.
+    drifts
+        How the cells of each batch then move, for the same modalities.
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class Batches:
     mixing: dict[str, np.ndarray]
     adaptations: dict[str, list[Adaptation]]
     shifts: dict[str, np.ndarray]
+    drifts: dict[str, list[Drift]]
 
     @property
     def corrected(self) -> bool:
@@ -105,7 +107,7 @@ class Batches:
         judged = sample_of_each(codes, JUDGED_CELLS)
         members = [np.flatnonzero(codes == number) for number in range(len(unique))]
         samples = [rows[sample_of_each(codes[rows], JUDGED_CELLS)] for rows in members]
-        batches = cls(tuple(unique.tolist()), codes, {}, {}, {})
+        batches = cls(tuple(unique.tolist()), codes, {}, {}, {}, {})
         modalities: dict[str, Modality] = {}
         features = []
         for name, source in sources.items():
@@ -121,7 +123,9 @@ class Batches:
                 batches.adaptations[name] = [modality.adaptation(source, rows) for rows in samples]
                 found = batches.adapted(modality, name, source, None, codes)
                 batches.shifts[name] = find_shifts(found, codes, modality.neighbor_features)
-                found -= batches.shifts[name][codes]
+                shifted = found - batches.shifts[name][codes]
+                batches.drifts[name] = find_drifts(shifted, codes, modality.neighbor_features)
+                found = batches.moved(modality, name, found, codes)
             modalities[name] = modality
             features.append(found)
         return batches, modalities, features
@@ -139,7 +143,15 @@ class Batches:
         """Features ``(m, d_m)`` of cells of a source with what tells their batches apart taken out."""
         if name not in self.shifts:
             return modality.features(source, rows)
-        return self.adapted(modality, name, source, rows, codes) - self.shifts[name][codes]
+        return self.moved(modality, name, self.adapted(modality, name, source, rows, codes), codes)
+
+    def moved(self, modality: Modality, name: str, features: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Where cells with adapted features ``(m, d_m)`` of batches ``codes`` come to lie."""
+        features = features - self.shifts[name][codes]
+        for number in np.unique(codes):
+            rows = np.flatnonzero(codes == number)
+            features[rows] = self.drifts[name][number](features[rows], modality.neighbor_features)
+        return features
 
     def codes_of(self, names: np.ndarray) -> np.ndarray:
         """Numbers ``(m,)`` of batches by name; -1 for those that are not known."""
@@ -179,29 +191,32 @@ class Batches:
         for batch in wanted:
             rows = np.flatnonzero(names == batch)
             rows = rows[sample_of_each(np.zeros(len(rows), dtype=np.int64), JUDGED_CELLS)]
-            adaptations, shifts = {}, {}
+            adaptations, shifts, drifts = {}, {}, {}
             for (name, modality), known in zip(modalities.items(), reference, strict=True):
                 if name in self.shifts:
                     adaptations[name] = modality.adaptation(sources[name], rows)
                     found = modality.adapted(adaptations[name]).features(sources[name], rows)
-                    shifts[name] = _shift_to(known, found, modality.neighbor_features)
+                    shifts[name], drifts[name] = _place_beside(known, found, modality.neighbor_features)
             batches = replace(
                 batches,
                 names=(*batches.names, batch),
                 mixing={name: np.append(free, np.nan) for name, free in batches.mixing.items()},
                 adaptations={name: [*each, adaptations[name]] for name, each in batches.adaptations.items()},
                 shifts={name: np.vstack([each, shifts[name]]) for name, each in batches.shifts.items()},
+                drifts={name: [*each, drifts[name]] for name, each in batches.drifts.items()},
             )
         return batches
 
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays."""
-        return {**vars(self), "names": list(self.names)}
+        drifts = {name: [drift.to_dict() for drift in each] for name, each in self.drifts.items()}
+        return {**vars(self), "names": list(self.names), "drifts": drifts}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**state, "names": tuple(state["names"])})
+        drifts = {name: [Drift.from_dict(drift) for drift in each] for name, each in state["drifts"].items()}
+        return cls(**{**state, "names": tuple(state["names"]), "drifts": drifts})
 
 
 def _by_batch(each: Sequence[Modality], codes: np.ndarray) -> ByBatch:
@@ -232,7 +247,7 @@ def check_sizes(names: np.ndarray, where: str) -> None:
         )
 
 
-def find_shifts(features: np.ndarray, batches: np.ndarray, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def find_shifts(features: np.ndarray, batches: np.ndarray, near: Near) -> np.ndarray:
     """What to take from the features of each batch so that counterparts lie together and the mean of all cells is 0.
 
     Parameters
@@ -266,8 +281,10 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, near: Callable[[np.nd
     return (shifts + sizes @ (means - shifts) / len(batches)).astype(np.float32)
 
 
-def _shift_to(reference: np.ndarray, features: np.ndarray, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What to take from the features ``(m, d)`` of a batch so that they lie with those ``(n, d)`` of a reference."""
-    both = np.concatenate([reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)], features])
-    shifts = find_shifts(both, (np.arange(len(both)) >= len(both) - len(features)).astype(np.int64), near)
-    return shifts[1] - shifts[0]
+def _place_beside(reference: np.ndarray, features: np.ndarray, near: Near) -> tuple[np.ndarray, Drift]:
+    """What to take from the features ``(m, d)`` of a batch, and how its cells move, to lie with those ``(n, d)`` of a reference."""
+    known = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)]
+    of = (np.arange(len(known) + len(features)) >= len(known)).astype(np.int64)
+    found = find_shifts(np.concatenate([known, features]), of, near)
+    shift = found[1] - found[0]
+    return shift, find_drifts(np.concatenate([known, features - shift]), of, near, fixed=0)[1]

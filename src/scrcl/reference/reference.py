@@ -237,9 +237,7 @@ class Reference:
         part = self._parts(self.features)[number]
         if self.tissue is not None:
             return ClusteringInputs(part, [part])
-        return ClusteringInputs(
-            self._smooth(self._by_modality[number]), self.modalities[modality].linkage_features(part)
-        )
+        return ClusteringInputs(self._smooth(self._by_modality[number]), self._linkage_of(modality, part))
 
     @cached_property
     def _smoothed(self) -> np.ndarray:
@@ -252,13 +250,17 @@ class Reference:
         if self.tissue is not None:
             return [self._weighed_features]
         by_modality = [
-            modality.linkage_features(part)
-            for modality, part in zip(self.modalities.values(), self._parts(self.features), strict=True)
+            self._linkage_of(name, part) for name, part in zip(self.modalities, self._parts(self.features), strict=True)
         ]
         if len(by_modality) == 1:
             return by_modality[0]
         most = max(map(len, by_modality))
         return [join([normalize(own[i % len(own)]) for own in by_modality], self.weights) for i in range(most)]
+
+    def _linkage_of(self, modality: str, features: np.ndarray) -> list[np.ndarray]:
+        """The same of one modality with features ``(n, d_m)``, over the graph where this is what batches meet in."""
+        found = self.modalities[modality].linkage_features(features)
+        return found if self.batches is None or not self.batches.corrected else [self._smooth(each) for each in found]
 
     @cached_property
     def _weighed_features(self) -> np.ndarray:
