@@ -74,11 +74,42 @@ def test_without_an_effect_nothing_is_changed():
     assert one.get_batch_report().corrected == []
 
 
+def test_other_types_are_no_effect():
+    """The second batch has the first type only: it differs from the first, but nothing does what batches do."""
+    data = simulate((200, 100), effect=0.0, missing=((1, 1), (1, 2)))
+    one, two = build(data.copy(), setup=SETUP), build(data.copy())
+    np.testing.assert_array_equal(one.get_latent_representation(), two.get_latent_representation())
+
+
+def test_a_batch_of_one_type():
+    data = simulate((200, 100), missing=((1, 1), (1, 2)))
+    assert agreement(data, build(data.copy(), epochs=30, setup=SETUP).get_latent_representation()) > 0.9
+
+
+def test_one_of_many_batches_lies_apart():
+    data = simulate((60,) * 8, effect=0.0)
+    odd = (data.obs["batch"] == "b3").to_numpy()
+    counts = data.X.toarray()
+    counts[odd] = np.random.default_rng(1).poisson(counts[odd] * np.random.default_rng(0).lognormal(0, 1.5, data.n_vars))
+    counts[:, 0] += 1
+    data.X = sp.csr_matrix(counts)
+    report = build(data, epochs=20, setup=SETUP).get_batch_report(n_clusters=3)
+    assert report.corrected == ["rna"]
+    assert report.batches["separation"].idxmax() == "b3"
+
+
 def test_a_new_batch_is_placed(model):
     query = simulate((80,), first=5, seed=5)
     latent = model.get_latent_representation(query)
     known = model.adata
     both = ad.AnnData(obs=pd.concat([known.obs, query.obs]))
+    assert agreement(both, np.concatenate([model.get_latent_representation(), latent])) > 0.95
+
+
+def test_a_new_batch_of_one_type_is_placed(model):
+    query = simulate((60,), first=5, seed=5, effect=0.5, missing=((5, 1), (5, 2)))
+    latent = model.get_latent_representation(query)
+    both = ad.AnnData(obs=pd.concat([model.adata.obs, query.obs]))
     assert agreement(both, np.concatenate([model.get_latent_representation(), latent])) > 0.95
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scrcl.data.sources import Source
-from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each
+from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each, separation
 
 from .drifts import N_TIES, Drift, Near, find_drifts
 from .modalities import fit_modality
@@ -28,8 +28,8 @@ from .modality import ByBatch, Modality
 
 #: Fewest cells of a batch by which it can be known.
 LEAST_CELLS = 10
-#: Mixing before any correction from which on there is no effect to be corrected.
-FREE = 0.9
+#: Separation of a batch before any correction above which there is an effect to be corrected.
+APART = 1.1
 #: Cells on which it is found, and cells of a batch of query data by which that is learnt.
 JUDGED_CELLS = 5_000
 
@@ -61,6 +61,7 @@ class Batches:
     names: tuple[str, ...]
     codes: np.ndarray
     mixing: dict[str, np.ndarray]
+    separation: dict[str, np.ndarray]
     adaptations: dict[str, list[Adaptation]]
     shifts: dict[str, np.ndarray]
     drifts: dict[str, list[Drift]]
@@ -86,7 +87,7 @@ class Batches:
     ) -> tuple[Self, dict[str, Modality], list[np.ndarray]]:
         """Fit modalities to sources by what varies within batches, and take out what tells these apart.
 
-        A modality in which batches mix freely is left as it is without batches.
+        A modality in which batches do not lie apart is left as it is without batches.
 
         Parameters
         ----------
@@ -107,16 +108,16 @@ class Batches:
         judged = sample_of_each(codes, JUDGED_CELLS)
         members = [np.flatnonzero(codes == number) for number in range(len(unique))]
         samples = [rows[sample_of_each(codes[rows], JUDGED_CELLS)] for rows in members]
-        batches = cls(tuple(unique.tolist()), codes, {}, {}, {}, {})
+        batches = cls(tuple(unique.tolist()), codes, {}, {}, {}, {}, {})
         modalities: dict[str, Modality] = {}
         features = []
         for name, source in sources.items():
             modality = fit_modality(name, source, n_variables, n_components, codes)
             before = modality.neighbor_features(modality.features(source, judged))
-            free = mixing(before, codes[judged], n_neighbors)
-            by_batch = np.bincount(codes[judged], free) / np.bincount(codes[judged])
-            batches.mixing[name] = by_batch
-            if len(unique) == 1 or by_batch.mean() >= FREE:
+            of = codes[judged]
+            batches.mixing[name] = np.bincount(of, mixing(before, of, n_neighbors)) / np.bincount(of)
+            batches.separation[name] = separation(before, of, N_TIES)
+            if batches.separation[name].max() <= APART:
                 modality = fit_modality(name, source, n_variables, n_components)
                 found = modality.features(source)
             else:
@@ -201,6 +202,7 @@ class Batches:
                 batches,
                 names=(*batches.names, batch),
                 mixing={name: np.append(free, np.nan) for name, free in batches.mixing.items()},
+                separation={name: np.append(apart, np.nan) for name, apart in batches.separation.items()},
                 adaptations={name: [*each, adaptations[name]] for name, each in batches.adaptations.items()},
                 shifts={name: np.vstack([each, shifts[name]]) for name, each in batches.shifts.items()},
                 drifts={name: [*each, drifts[name]] for name, each in batches.drifts.items()},
@@ -266,7 +268,7 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, near: Near) -> np.nda
     sizes = np.bincount(batches)
     members = sp.csr_array((np.ones(len(batches)), (batches, np.arange(len(batches)))))
     means = (members @ features.astype(np.float64)) / sizes[:, None]
-    shifts = means.copy()
+    shifts = np.zeros_like(means)
     sample = sample_of_each(batches, ALIGNED_CELLS * len(sizes))
     points, of = features[sample], batches[sample]
     for _ in range(ROUNDS):
