@@ -1,5 +1,7 @@
 """Batches in one model: what is corrected, what is not, and cells of batches never seen."""
 
+import warnings
+
 import anndata as ad
 import mudata
 import numpy as np
@@ -90,7 +92,9 @@ def test_one_of_many_batches_lies_apart():
     data = simulate((60,) * 8, effect=0.0)
     odd = (data.obs["batch"] == "b3").to_numpy()
     counts = data.X.toarray()
-    counts[odd] = np.random.default_rng(1).poisson(counts[odd] * np.random.default_rng(0).lognormal(0, 1.5, data.n_vars))
+    counts[odd] = np.random.default_rng(1).poisson(
+        counts[odd] * np.random.default_rng(0).lognormal(0, 1.5, data.n_vars)
+    )
     counts[:, 0] += 1
     data.X = sp.csr_matrix(counts)
     report = build(data, epochs=20, setup=SETUP).get_batch_report(n_clusters=3)
@@ -104,6 +108,23 @@ def test_a_new_batch_is_placed(model):
     known = model.adata
     both = ad.AnnData(obs=pd.concat([known.obs, query.obs]))
     assert agreement(both, np.concatenate([model.get_latent_representation(), latent])) > 0.95
+
+
+@pytest.mark.parametrize("sizes", [(120, 100), (220,)])
+def test_a_new_batch_with_an_effect_where_the_model_has_none(sizes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single batch, which is one case
+        model = build(simulate(sizes, effect=0.0), epochs=30, setup=SETUP)
+    other, same = simulate((80,), first=5, seed=5), simulate((80,), first=6, seed=6, effect=0.0)
+    both = ad.AnnData(obs=pd.concat([model.adata.obs, other.obs, same.obs]))
+    latent = [model.get_latent_representation(data) for data in (model.adata, other, same)]
+    assert agreement(both, np.concatenate(latent)) > 0.95
+    plain = same.copy()
+    plain.obs["batch"] = "b0"
+    np.testing.assert_array_equal(latent[2], model.get_latent_representation(plain))
+    mapped = scrcl.SCRCL.load_query_data(other.copy(), model)
+    np.testing.assert_allclose(mapped.get_latent_representation(other[[7]].copy()), latent[1][[7]], atol=1e-5)
+    assert mapped.get_batch_report(n_clusters=3).corrected == []
 
 
 def test_a_new_batch_of_one_type_is_placed(model):
@@ -151,6 +172,10 @@ def test_load_query_data_keeps_new_batches(model, tmp_path):
     np.testing.assert_allclose(loaded.get_latent_representation(alone), expected[[11]], atol=1e-5)
     again = scrcl.SCRCL.load_query_data(query.copy(), tmp_path / "model")
     np.testing.assert_allclose(again.get_latent_representation(), expected, atol=1e-5)
+
+
+def test_cells_of_the_model_are_found_again(data, model):
+    assert (model._query(data[::-1].copy(), None).known == np.arange(220)[::-1]).all()
 
 
 def test_save_and_load(data, model, tmp_path):

@@ -16,7 +16,7 @@ def test_the_report_by_hand():
     graph = sp.csr_array((np.ones(2), ([0, 1], [1, 0])), shape=(50, 50))
     mixing = {"rna": np.array([0.2, 0.6]), "prot": np.array([0.5, 0.4])}
     separation = {"rna": np.array([1.4, 1.3]), "prot": np.array([1.2, 1.5])}
-    batches = Batches(("a", "b"), codes, mixing, separation, {}, {"rna": np.zeros((2, 3))}, {})
+    batches = Batches(("a", "b"), codes, mixing, separation, {}, {"rna": np.array([[1.0], [-1.0]])}, {})
     report = report_batches(batches, graph, points, clusters, 1)
     assert report.corrected == ["rna"]
     assert report.batches["cells"].tolist() == [30, 20]

@@ -91,4 +91,4 @@ def report_batches(
         }
     ).join(shares)
     by_cluster.index.name = "cluster"
-    return BatchReport(list(batches.shifts), by_batch, by_cluster)
+    return BatchReport(batches.corrected_modalities, by_batch, by_cluster)

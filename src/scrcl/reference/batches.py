@@ -68,8 +68,13 @@ class Batches:
 
     @property
     def corrected(self) -> bool:
-        """Whether there is an effect that is corrected, in any modality."""
-        return bool(self.shifts)
+        """Whether there is an effect in the cells of the reference that is corrected, in any modality."""
+        return bool(self.corrected_modalities)
+
+    @property
+    def corrected_modalities(self) -> list[str]:
+        """In which there is."""
+        return [name for name, shifts in self.shifts.items() if shifts[: self.n_reference].any()]
 
     @property
     def n_reference(self) -> int:
@@ -135,7 +140,7 @@ class Batches:
         self, modality: Modality, name: str, source: Source, rows: np.ndarray | None, codes: np.ndarray
     ) -> np.ndarray:
         """Features ``(m, d_m)`` of cells of a source by what is adapted to their batches, not shifted yet."""
-        each = [modality.adapted(adaptation) for adaptation in self.adaptations[name]]
+        each = [modality.adapted(adaptation) if adaptation else modality for adaptation in self.adaptations[name]]
         return modality.features(source, rows, _by_batch(each, codes))
 
     def features(
@@ -171,6 +176,8 @@ class Batches:
     ) -> Self:
         """The same with further batches, each learnt from all of its cells in some sources and from no other cells.
 
+        Where the cells of the reference show no effect, neither need a further batch, and is then left as it is.
+
         Parameters
         ----------
         names
@@ -185,29 +192,40 @@ class Batches:
         ValueError
             If a batch has too few cells to be known.
         """
-        if not self.corrected:
-            return self
         check_sizes(names[np.isin(names, wanted)], "The batch of new cells")
         batches = self
         for batch in wanted:
             rows = np.flatnonzero(names == batch)
             rows = rows[sample_of_each(np.zeros(len(rows), dtype=np.int64), JUDGED_CELLS)]
-            adaptations, shifts, drifts = {}, {}, {}
-            for (name, modality), known in zip(modalities.items(), reference, strict=True):
-                if name in self.shifts:
-                    adaptations[name] = modality.adaptation(sources[name], rows)
-                    found = modality.adapted(adaptations[name]).features(sources[name], rows)
-                    shifts[name], drifts[name] = _place_beside(known, found, modality.neighbor_features)
             batches = replace(
                 batches,
                 names=(*batches.names, batch),
                 mixing={name: np.append(free, np.nan) for name, free in batches.mixing.items()},
                 separation={name: np.append(apart, np.nan) for name, apart in batches.separation.items()},
-                adaptations={name: [*each, adaptations[name]] for name, each in batches.adaptations.items()},
-                shifts={name: np.vstack([each, shifts[name]]) for name, each in batches.shifts.items()},
-                drifts={name: [*each, drifts[name]] for name, each in batches.drifts.items()},
+                adaptations=dict(batches.adaptations),
+                shifts=dict(batches.shifts),
+                drifts=dict(batches.drifts),
             )
+            for (name, modality), known in zip(modalities.items(), reference, strict=True):
+                batches._learn(name, modality, sources[name], rows, known)
         return batches
+
+    def _learn(self, name: str, modality: Modality, source: Source, rows: np.ndarray, reference: np.ndarray) -> None:
+        """Add what is taken out of a modality of the last batch, whose cells are in some rows of a source."""
+        near, n_before = modality.neighbor_features, len(self.names) - 1
+        nothing = Drift.of_nothing(modality.n_features)
+        adaptations, drifts = self.adaptations.get(name, [{}] * n_before), self.drifts.get(name, [nothing] * n_before)
+        shifts = self.shifts.get(name, np.zeros((n_before, modality.n_features), dtype=np.float32))
+        known = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)]
+        if name not in self.shifts:
+            found = modality.features(source, rows)
+            if separation(near(np.concatenate([known, found])), _one_and_other(known, found), N_TIES)[1] <= APART:
+                return
+        adaptation = modality.adaptation(source, rows)
+        found = modality.adapted(adaptation).features(source, rows)
+        shift, drift = _place_beside(known, found, near)
+        self.adaptations[name] = [*adaptations, adaptation]
+        self.shifts[name], self.drifts[name] = np.vstack([shifts, shift]), [*drifts, drift]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays."""
@@ -285,8 +303,12 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, near: Near) -> np.nda
 
 def _place_beside(reference: np.ndarray, features: np.ndarray, near: Near) -> tuple[np.ndarray, Drift]:
     """What to take from the features ``(m, d)`` of a batch, and how its cells move, to lie with those ``(n, d)`` of a reference."""
-    known = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)]
-    of = (np.arange(len(known) + len(features)) >= len(known)).astype(np.int64)
-    found = find_shifts(np.concatenate([known, features]), of, near)
+    of = _one_and_other(reference, features)
+    found = find_shifts(np.concatenate([reference, features]), of, near)
     shift = found[1] - found[0]
-    return shift, find_drifts(np.concatenate([known, features - shift]), of, near, fixed=0)[1]
+    return shift, find_drifts(np.concatenate([reference, features - shift]), of, near, fixed=0)[1]
+
+
+def _one_and_other(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Batches of the cells of one and of another array, one after the other."""
+    return np.repeat([0, 1], [len(one), len(other)])

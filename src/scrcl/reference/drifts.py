@@ -48,6 +48,11 @@ class Drift:
             features = features - _mean_move(anchors, moves, features, near)
         return features
 
+    @classmethod
+    def of_nothing(cls, n_features: int) -> Self:
+        """Cells stay where they are."""
+        return cls(*np.empty((2, 0, 0, n_features), dtype=np.float32))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays."""
         return dict(vars(self))
