@@ -122,6 +122,8 @@ def test_a_new_batch_with_an_effect_where_the_model_has_none(sizes):
     plain = same.copy()
     plain.obs["batch"] = "b0"
     np.testing.assert_array_equal(latent[2], model.get_latent_representation(plain))
+    together = model.get_latent_representation(ad.concat([other, same]))
+    np.testing.assert_allclose(together, np.concatenate(latent[1:]), atol=1e-5)
     mapped = scrcl.SCRCL.load_query_data(other.copy(), model)
     np.testing.assert_allclose(mapped.get_latent_representation(other[[7]].copy()), latent[1][[7]], atol=1e-5)
     assert mapped.get_batch_report(n_clusters=3).corrected == []

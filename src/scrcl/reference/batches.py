@@ -212,20 +212,22 @@ class Batches:
 
     def _learn(self, name: str, modality: Modality, source: Source, rows: np.ndarray, reference: np.ndarray) -> None:
         """Add what is taken out of a modality of the last batch, whose cells are in some rows of a source."""
-        near, n_before = modality.neighbor_features, len(self.names) - 1
-        nothing = Drift.of_nothing(modality.n_features)
-        adaptations, drifts = self.adaptations.get(name, [{}] * n_before), self.drifts.get(name, [nothing] * n_before)
-        shifts = self.shifts.get(name, np.zeros((n_before, modality.n_features), dtype=np.float32))
+        near, before = modality.neighbor_features, len(self.names) - 1
         known = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)]
-        if name not in self.shifts:
-            found = modality.features(source, rows)
-            if separation(near(np.concatenate([known, found])), _one_and_other(known, found), N_TIES)[1] <= APART:
-                return
-        adaptation = modality.adaptation(source, rows)
-        found = modality.adapted(adaptation).features(source, rows)
-        shift, drift = _place_beside(known, found, near)
-        self.adaptations[name] = [*adaptations, adaptation]
-        self.shifts[name], self.drifts[name] = np.vstack([shifts, shift]), [*drifts, drift]
+        nothing = np.zeros((1, modality.n_features), dtype=np.float32)
+        stays = Drift.of_nothing(modality.n_features)
+        adaptation, shift, drift = Adaptation(), nothing, stays
+        found = modality.features(source, rows)
+        apart = separation(near(np.concatenate([known, found])), _one_and_other(known, found), N_TIES)[1]
+        if name in self.corrected_modalities or apart > APART:
+            adaptation = modality.adaptation(source, rows)
+            found = modality.adapted(adaptation).features(source, rows)
+            shift, drift = _place_beside(known, found, near)
+        elif name not in self.shifts:
+            return
+        self.adaptations[name] = [*self.adaptations.get(name, [Adaptation()] * before), adaptation]
+        self.shifts[name] = np.vstack([self.shifts.get(name, np.repeat(nothing, before, 0)), shift])
+        self.drifts[name] = [*self.drifts.get(name, [stays] * before), drift]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays."""
