@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from scrcl.data.sources import Source
 from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each, separation
 
-from .drifts import N_TIES, Drift, Near, find_drifts
+from .drifts import ANCHORS, N_TIES, Drift, Near, find_drifts
 from .modalities import fit_modality
 from .modality import ByBatch, Modality
 
@@ -113,6 +113,7 @@ class Batches:
         judged = sample_of_each(codes, JUDGED_CELLS)
         members = [np.flatnonzero(codes == number) for number in range(len(unique))]
         samples = [rows[sample_of_each(codes[rows], JUDGED_CELLS)] for rows in members]
+        anchors = sample_of_each(codes, min(ALIGNED_CELLS * len(unique), ANCHORS))
         batches = cls(tuple(unique.tolist()), codes, {}, {}, {}, {}, {})
         modalities: dict[str, Modality] = {}
         features = []
@@ -128,10 +129,10 @@ class Batches:
             else:
                 batches.adaptations[name] = [modality.adaptation(source, rows) for rows in samples]
                 found = batches.adapted(modality, name, source, None, codes)
-                batches.shifts[name] = find_shifts(found, codes, modality.neighbor_features)
-                shifted = found - batches.shifts[name][codes]
-                batches.drifts[name] = find_drifts(shifted, codes, modality.neighbor_features)
-                found = batches.moved(modality, name, found, codes)
+                shifts = batches.shifts[name] = find_shifts(found, codes, modality.neighbor_features)
+                shifted, of = found[anchors] - shifts[codes[anchors]], codes[anchors]
+                batches.drifts[name] = find_drifts(shifted, of, modality.neighbor_features)
+                batches.move(modality, name, found, codes)
             modalities[name] = modality
             features.append(found)
         return batches, modalities, features
@@ -149,15 +150,16 @@ class Batches:
         """Features ``(m, d_m)`` of cells of a source with what tells their batches apart taken out."""
         if name not in self.shifts:
             return modality.features(source, rows)
-        return self.moved(modality, name, self.adapted(modality, name, source, rows, codes), codes)
+        features = self.adapted(modality, name, source, rows, codes)
+        self.move(modality, name, features, codes)
+        return features
 
-    def moved(self, modality: Modality, name: str, features: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Where cells with adapted features ``(m, d_m)`` of batches ``codes`` come to lie."""
-        features = features - self.shifts[name][codes]
+    def move(self, modality: Modality, name: str, features: np.ndarray, codes: np.ndarray) -> None:
+        """Move cells with adapted features ``(m, d_m)`` of batches ``codes`` to where they come to lie, in place."""
         for number in np.unique(codes):
             rows = np.flatnonzero(codes == number)
-            features[rows] = self.drifts[name][number](features[rows], modality.neighbor_features)
-        return features
+            shifted = features[rows] - self.shifts[name][number]
+            features[rows] = self.drifts[name][number](shifted, modality.neighbor_features)
 
     def codes_of(self, names: np.ndarray) -> np.ndarray:
         """Numbers ``(m,)`` of batches by name; -1 for those that are not known."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from scrcl.graph.batches import counterparts, sample_of_each
+from scrcl.graph.batches import counterparts
 from scrcl.graph.neighbors import nearest_neighbors
 
 #: Candidates for counterparts of a cell in each other batch.
@@ -21,7 +21,7 @@ N_TIES = 5
 ROUNDS = 2
 #: Cells around a cell by which it moves.
 AROUND = 30
-#: Cells of all batches by which others move.
+#: Cells of all batches by which others move, at most.
 ANCHORS = 20_000
 
 Near = Callable[[np.ndarray], np.ndarray]
@@ -71,7 +71,7 @@ def find_drifts(features: np.ndarray, batches: np.ndarray, near: Near, fixed: in
     Parameters
     ----------
     features
-        ``(n, d)`` features, float32.
+        ``(n, d)`` features of the cells by which others will move, float32.
     batches
         ``(n,)`` batch of each cell, numbered from 0.
     near
@@ -79,12 +79,10 @@ def find_drifts(features: np.ndarray, batches: np.ndarray, near: Near, fixed: in
     fixed
         Number of a batch that stays.
     """
-    sample = sample_of_each(batches, ANCHORS)
-    points, of = features[sample], batches[sample]
-    members = [np.flatnonzero(of == number) for number in range(int(batches.max()) + 1)]
-    stages = []
+    points, stages = features, []
+    members = [np.flatnonzero(batches == number) for number in range(int(batches.max()) + 1)]
     for _ in range(ROUNDS):
-        moves = (0.5 if fixed is None else 1.0) * _from_counterparts(points, of, near)
+        moves = (0.5 if fixed is None else 1.0) * _from_counterparts(points, batches, near)
         if fixed is not None:
             moves[members[fixed]] = 0
         stages.append((points, moves))
