@@ -3,6 +3,7 @@
     python benchmarks/batches.py                     six sets, three seeds
     python benchmarks/batches.py --sets kang_ifnb --methods PCA "SCRCL with batches" --seeds 1
     python benchmarks/batches.py --report            only the tables, from what was run before
+    python benchmarks/batches.py --methods CONCORD   in an environment of its own, with `concord-sc`
 
 A set is an .h5ad file of counts with `obs["cell_type"]` and `obs["batch"]` in `--data`. Labels score and give K; nothing
 else. Classes with fewer than 10 cells are not scored. Each run is a process of one thread, and its result a file in
@@ -30,19 +31,22 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from methods import Found, Method, cluster_space, run_scrcl, standard_genes
+from methods import Found, Method, cluster_space, standard_genes, trained
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import row
 from runs import run_to_file
 from scores import score_clusters
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 
 HALVES = {
     "A": ["cellbench_5cl_2tech", "cellbench_3cl_2batches", "cellhash_4lines"],
     "B": ["baron_human_mouse", "kang_ifnb", "cellbench_3cl_3tech"],
 }
 NEIGHBORS = 15
+#: Packages of the peers beside those of all benchmarks.
+PEERS = {"PCA + Harmony": ["harmonypy"], "CONCORD": ["concord-sc"]}
 #: What is reported of a run, in this order.
 FIGURES = {
     "given": "ARI, K given",
@@ -65,8 +69,12 @@ def components(adata: ad.AnnData, seed: int) -> np.ndarray:
     return genes.obsm["X_pca"]
 
 
+def cluster(space: np.ndarray, n_clusters: int, seed: int) -> Found:
+    return cluster_space(space, n_clusters, seed, (1.0,))
+
+
 def run_pca(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
-    return cluster_space(components(adata, seed), n_clusters, seed)
+    return cluster(components(adata, seed), n_clusters, seed)
 
 
 def run_harmony(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
@@ -74,7 +82,7 @@ def run_harmony(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
 
     found = harmonypy.run_harmony(components(adata, seed), adata.obs, "batch", random_state=seed, verbose=False)
     space = np.asarray(found.Z_corr)
-    return cluster_space(space if len(space) == adata.n_obs else space.T, n_clusters, seed)
+    return cluster(space if len(space) == adata.n_obs else space.T, n_clusters, seed)
 
 
 def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
@@ -85,15 +93,39 @@ def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     scvi.model.SCVI.setup_anndata(genes, layer="counts", batch_key="batch")
     model = scvi.model.SCVI(genes)
     model.train(enable_progress_bar=False)
-    return cluster_space(model.get_latent_representation(), n_clusters, seed)
+    return cluster(model.get_latent_representation(), n_clusters, seed)
+
+
+def run_concord(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    """CONCORD by its own recipe; its embedding is meant to be read by angles, so at unit length."""
+    import concord
+    import scanpy as sc
+
+    genes = concord.ul.select_features(adata, n_top_features=min(2_000, adata.n_vars), flavor="seurat_v3")
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    model = concord.Concord(
+        adata, input_feature=genes, domain_key="batch", seed=seed, save_dir=None, preload_dense=True
+    )
+    model.fit_transform(output_key="concord")
+    return cluster(normalize(adata.obsm["concord"]), n_clusters, seed)
+
+
+def run_scrcl(adata: ad.AnnData, n_clusters: int, seed: int, batch_key: str | None = None) -> Found:
+    model = trained(adata, seed, setup={"batch_key": batch_key})
+    latent = model.get_latent_representation()
+    ours = {"given": model.get_clusters(n_clusters=n_clusters, seed=seed), "found": model.get_clusters(seed=seed)}
+    by_others = cluster(latent, n_clusters, seed).clusters
+    return Found(latent, by_others | {way: labels.to_numpy(str) for way, labels in ours.items()})
 
 
 METHODS: dict[str, Method] = {
     "PCA": run_pca,
     "PCA + Harmony": run_harmony,
     "scVI": run_scvi,
+    "CONCORD": run_concord,
     "SCRCL": run_scrcl,
-    "SCRCL with batches": partial(run_scrcl, setup={"batch_key": "batch"}),
+    "SCRCL with batches": partial(run_scrcl, batch_key="batch"),
 }
 
 
@@ -139,8 +171,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
     embedding, clusters = METHODS[method](bare.copy(), int((sizes >= SMALLEST_CLASS).sum()), seed)
     seconds = time.perf_counter() - start
     clusters.setdefault("given", clusters["given, k-means"])
-    if "leiden 1.0" in clusters:
-        clusters["found"] = clusters["leiden 1.0"]
+    clusters.setdefault("found", clusters["leiden 1.0"])
     obs = pd.DataFrame({"cell_type": pd.Categorical(truth[scored]), "batch": pd.Categorical(batches[scored])})
     obs.index = obs.index.astype(str)
     figures = {way: score_clusters(truth[scored], clusters[way][scored])["ARI"] for way in list(FIGURES)[:3]}
@@ -149,7 +180,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
     return {
         **inputs(path, method),
         "figures": figures,
-        "versions": {package: version(package) for package in (*PACKAGES, "harmonypy")},
+        "versions": {package: version(package) for package in (*PACKAGES, *PEERS.get(method, []))},
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
@@ -240,7 +271,8 @@ def main() -> None:
     if arguments.external is not None:
         frame = pd.concat([frame, pd.read_csv(arguments.external, comment="#")], ignore_index=True)
     some = next(iter(found.values()))
-    versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
+    every = {package: number for result in found.values() for package, number in result["versions"].items()}
+    versions = ", ".join(f"{package} {number}" for package, number in every.items())
     lines = [*tables(frame), f"{arguments.seeds} seeds. One thread of {some['machine']}; {versions}.", ""]
     (RESULTS / "batches.md").write_text("\n".join(lines))
     print("\n".join(lines))

@@ -92,6 +92,9 @@ def test_run_in_space(tmp_path):
 def test_run_with_batches(tmp_path, capsys):
     adata = simulate()
     adata.obs["donor"] = np.repeat(["a", "b"], [70, 80])
+    counts = adata.X.toarray()
+    counts[70:] *= np.random.default_rng(0).integers(1, 9, size=adata.n_vars)  # the second sees genes differently
+    adata.X = sp.csr_matrix(counts)
     adata.write_h5ad(tmp_path / "donors.h5ad")
     command = [
         "run",
@@ -111,6 +114,7 @@ def test_run_with_batches(tmp_path, capsys):
     scrcl.SCRCL.setup_anndata(adata, batch_key="donor")
     model = scrcl.SCRCL(adata)
     model.train(2, enable_progress_bar=False)
+    assert model.get_batch_report(n_clusters=3).corrected == ["rna"]
     np.testing.assert_allclose(result.obsm["X_scrcl"], model.get_latent_representation(), atol=1e-5)
     assert result.uns["scrcl_run"]["parameters"]["batch_key"] == "donor"
     assert "umap_donor.png" in listing(tmp_path / "plots")

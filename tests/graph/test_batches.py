@@ -13,6 +13,7 @@ from scrcl.graph.batches import (
     counterparts,
     mixing,
     sample_of_each,
+    separation,
     tied_batches,
 )
 
@@ -115,3 +116,21 @@ def test_sample_of_each():
     drawn = sample_of_each(batches, 300)
     assert np.bincount(batches[drawn]).tolist() == [100, 20, 100]
     assert (np.diff(drawn) > 0).all()
+
+
+def test_separation_is_1_whatever_types_and_sizes_are():
+    rng = np.random.default_rng(0)
+    types = np.repeat([0, 1, 2, 0], [60, 150, 150, 300])  # the second batch has the first type only
+    points = 20 * np.eye(3, 12)[types] + rng.normal(size=(660, 12))
+    batches = np.repeat([0, 1], [360, 300])
+    assert mixing(points, batches, 15).mean() < 0.6
+    np.testing.assert_allclose(separation(points, batches, 5), 1, atol=0.05)
+
+
+def test_separation_by_hand():
+    # Cells of a batch are 1 apart, and 4 from the other batch.
+    line = np.arange(5.0) * 10
+    points = np.concatenate([line, line + 1, line + 5, line + 6])[:, None]
+    first = np.repeat([0, 1], 10)
+    np.testing.assert_allclose(separation(points, first, 1), 4)
+    np.testing.assert_array_equal(separation(points, np.zeros(20, dtype=int), 1), [1])

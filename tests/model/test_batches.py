@@ -1,5 +1,7 @@
 """Batches in one model: what is corrected, what is not, and cells of batches never seen."""
 
+import warnings
+
 import anndata as ad
 import mudata
 import numpy as np
@@ -74,11 +76,63 @@ def test_without_an_effect_nothing_is_changed():
     assert one.get_batch_report().corrected == []
 
 
+def test_other_types_are_no_effect():
+    """The second batch has the first type only: it differs from the first, but nothing does what batches do."""
+    data = simulate((200, 100), effect=0.0, missing=((1, 1), (1, 2)))
+    one, two = build(data.copy(), setup=SETUP), build(data.copy())
+    np.testing.assert_array_equal(one.get_latent_representation(), two.get_latent_representation())
+
+
+def test_a_batch_of_one_type():
+    data = simulate((200, 100), missing=((1, 1), (1, 2)))
+    assert agreement(data, build(data.copy(), epochs=30, setup=SETUP).get_latent_representation()) > 0.9
+
+
+def test_one_of_many_batches_lies_apart():
+    data = simulate((60,) * 8, effect=0.0)
+    odd = (data.obs["batch"] == "b3").to_numpy()
+    counts = data.X.toarray()
+    counts[odd] = np.random.default_rng(1).poisson(
+        counts[odd] * np.random.default_rng(0).lognormal(0, 1.5, data.n_vars)
+    )
+    counts[:, 0] += 1
+    data.X = sp.csr_matrix(counts)
+    report = build(data, epochs=20, setup=SETUP).get_batch_report(n_clusters=3)
+    assert report.corrected == ["rna"]
+    assert report.batches["separation"].idxmax() == "b3"
+
+
 def test_a_new_batch_is_placed(model):
     query = simulate((80,), first=5, seed=5)
     latent = model.get_latent_representation(query)
     known = model.adata
     both = ad.AnnData(obs=pd.concat([known.obs, query.obs]))
+    assert agreement(both, np.concatenate([model.get_latent_representation(), latent])) > 0.95
+
+
+@pytest.mark.parametrize("sizes", [(120, 100), (220,)])
+def test_a_new_batch_with_an_effect_where_the_model_has_none(sizes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single batch, which is one case
+        model = build(simulate(sizes, effect=0.0), epochs=30, setup=SETUP)
+    other, same = simulate((80,), first=5, seed=5), simulate((80,), first=6, seed=6, effect=0.0)
+    both = ad.AnnData(obs=pd.concat([model.adata.obs, other.obs, same.obs]))
+    latent = [model.get_latent_representation(data) for data in (model.adata, other, same)]
+    assert agreement(both, np.concatenate(latent)) > 0.95
+    plain = same.copy()
+    plain.obs["batch"] = "b0"
+    np.testing.assert_array_equal(latent[2], model.get_latent_representation(plain))
+    together = model.get_latent_representation(ad.concat([other, same]))
+    np.testing.assert_allclose(together, np.concatenate(latent[1:]), atol=1e-5)
+    mapped = scrcl.SCRCL.load_query_data(other.copy(), model)
+    np.testing.assert_allclose(mapped.get_latent_representation(other[[7]].copy()), latent[1][[7]], atol=1e-5)
+    assert mapped.get_batch_report(n_clusters=3).corrected == []
+
+
+def test_a_new_batch_of_one_type_is_placed(model):
+    query = simulate((60,), first=5, seed=5, effect=0.5, missing=((5, 1), (5, 2)))
+    latent = model.get_latent_representation(query)
+    both = ad.AnnData(obs=pd.concat([model.adata.obs, query.obs]))
     assert agreement(both, np.concatenate([model.get_latent_representation(), latent])) > 0.95
 
 
@@ -120,6 +174,10 @@ def test_load_query_data_keeps_new_batches(model, tmp_path):
     np.testing.assert_allclose(loaded.get_latent_representation(alone), expected[[11]], atol=1e-5)
     again = scrcl.SCRCL.load_query_data(query.copy(), tmp_path / "model")
     np.testing.assert_allclose(again.get_latent_representation(), expected, atol=1e-5)
+
+
+def test_cells_of_the_model_are_found_again(data, model):
+    assert (model._query(data[::-1].copy(), None).known == np.arange(220)[::-1]).all()
 
 
 def test_save_and_load(data, model, tmp_path):
@@ -202,6 +260,31 @@ def test_in_space():
     np.testing.assert_allclose(model.get_latent_representation(tissue.copy()), latent, atol=1e-4)
 
 
+def test_slices_of_several_subjects():
+    """Edges stay within slices, and what is corrected is what tells subjects apart."""
+    tissue = scrcl.datasets.layered_tissue(n_cells=160, n_slices=4, n_genes=60)
+    slices = tissue.obs["slice"].to_numpy(str)
+    second = np.isin(slices, np.unique(slices)[2:])
+    tissue.obs["subject"] = np.where(second, "s2", "s1")
+    counts = tissue.X.toarray() if sp.issparse(tissue.X) else np.asarray(tissue.X)
+    bias = np.random.default_rng(0).lognormal(0, 1, tissue.n_vars)
+    counts[second] = np.random.default_rng(1).poisson(counts[second] * bias)
+    counts[:, 0] += 1
+    tissue.X = sp.csr_matrix(counts.astype(np.float32))
+    setup = {"spatial_key": "spatial", "sample_key": "slice", "batch_key": "subject"}
+    model = build(tissue, epochs=20, setup=setup)
+    edges = model.adata.obsp["scrcl_connectivities"].tocoo()
+    assert (slices[edges.row] == slices[edges.col]).all()
+    report = model.get_batch_report(n_clusters=3)
+    assert report.batches.index.tolist() == ["s1", "s2"]
+    assert report.corrected == ["rna"]
+    found = KMeans(2, n_init=10, random_state=0).fit_predict(model.get_latent_representation())
+    assert abs(adjusted_rand_score(second, found)) < 0.1
+    one = tissue[slices == np.unique(slices)[3]].copy()
+    rows = slices == np.unique(slices)[3]
+    np.testing.assert_allclose(model.get_latent_representation(one), model.get_latent_representation()[rows], atol=1e-4)
+
+
 def test_modalities_are_corrected_one_by_one():
     rna, other = simulate(), simulate(effect=0.0, n_genes=20, seed=3)
     other.obs["cell_type"] = rna.obs["cell_type"]
@@ -247,6 +330,14 @@ def test_bad_batches(data, model):
         build(one.copy()).get_batch_report()
     with pytest.raises(ValueError, match="knows no batches"):
         scrcl.SCRCL.load_query_data(data.copy(), build(one.copy()))
+
+
+def test_replicates_of_one_run_are_not_corrected():
+    adata = ad.read_h5ad(real_data("cellhash_4lines.h5ad"))
+    one = build(adata.copy(), epochs=2, setup=SETUP, n_components=50)
+    assert one.get_batch_report(n_clusters=4).corrected == []
+    two = build(adata, epochs=2, n_components=50)
+    np.testing.assert_array_equal(one.get_latent_representation(), two.get_latent_representation())
 
 
 @pytest.mark.parametrize(("name", "least"), [("cellbench_3cl_2batches", 0.9), ("cellbench_3cl_3tech", 0.95)])

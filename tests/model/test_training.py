@@ -168,18 +168,19 @@ import torch
 import scvi
 import scrcl
 from scrcl.nn import batches
-from tests.conftest import simulate
+from tests.model.test_batches import simulate
 
 sizes, graph_batch = [], batches.graph_batch
 batches.graph_batch = lambda features, adjacency: sizes.append(len(features)) or graph_batch(features, adjacency)
-adata = simulate()
+adata = simulate((80, 70))
 scvi.settings.seed = 0
-scrcl.SCRCL.setup_anndata(adata)
+scrcl.SCRCL.setup_anndata(adata, batch_key="batch")
 model = scrcl.SCRCL(adata, n_hidden=16, n_refined=8, n_components=10)
 model.train(3, batch_size=50, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False)
 weights = sum(float(weight.detach().double().abs().sum()) for weight in model.module.parameters())
 clusters = model.get_clusters(n_clusters=3).value_counts().tolist()
 found = {"sizes": sizes, "weights": weights, "clusters": clusters, "backend": torch.distributed.get_backend()}
+found["corrected"] = model.get_batch_report(n_clusters=3).corrected
 Path(f"rank{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
 """
 
@@ -191,6 +192,7 @@ def test_two_devices(tmp_path):
     assert {path.name for path in tmp_path.glob("rank*")} == {"rank0.json", "rank1.json"}
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first["backend"] == "gloo"
+    assert first["corrected"] == ["rna"], "the cells are of two batches"
     # 150 cells in 4 batches, the next multiple of 2 above 150 / 50; each process has 2 of them in each of 3 epochs.
     for sizes in (first.pop("sizes"), second.pop("sizes")):
         assert len(sizes) == 6

@@ -15,10 +15,12 @@ def test_the_report_by_hand():
     clusters = pd.Series(pd.Categorical(["0"] * 40 + ["1"] * 10))
     graph = sp.csr_array((np.ones(2), ([0, 1], [1, 0])), shape=(50, 50))
     mixing = {"rna": np.array([0.2, 0.6]), "prot": np.array([0.5, 0.4])}
-    batches = Batches(("a", "b"), codes, mixing, {}, {"rna": np.zeros((2, 3))})
+    separation = {"rna": np.array([1.4, 1.3]), "prot": np.array([1.2, 1.5])}
+    batches = Batches(("a", "b"), codes, mixing, separation, {}, {"rna": np.array([[1.0], [-1.0]])}, {})
     report = report_batches(batches, graph, points, clusters, 1)
     assert report.corrected == ["rna"]
     assert report.batches["cells"].tolist() == [30, 20]
+    assert report.batches["separation"].tolist() == [1.4, 1.5]
     assert report.batches["before"].tolist() == [0.2, 0.4]
     np.testing.assert_allclose(report.batches["counterparts"], [1 / 30, 1 / 20])
     # The nearest cell is of the other batch, for all of the 20 cells of "a" in the first cluster and none of the second.

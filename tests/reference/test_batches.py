@@ -98,7 +98,7 @@ def test_shifts_follow_counterparts_and_not_means():
 
 
 def test_codes_of_names():
-    batches = Batches(("b", "c", "a"), np.array([0, 1, 0]), {}, {}, {})
+    batches = Batches(("b", "c", "a"), np.array([0, 1, 0]), {}, {}, {}, {}, {})
     assert batches.codes_of(np.array(["a", "c", "z", "b", "0"])).tolist() == [2, 1, -1, 0, -1]
 
 

@@ -5,6 +5,9 @@ the first (mutual nearest neighbours: Haghverdi et al., Nature Biotechnology 201
 counterparts there but by chance, as the cells nearest to it have nearer ones of their own type.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -49,10 +52,31 @@ def counterparts(points: np.ndarray, batches: np.ndarray, n_ties: int) -> sp.csr
     -------
     Binary, symmetric ``(n, n)``, with edges between batches only.
     """
+    edges = [np.empty((2, 0), dtype=np.int64)]
+    for pair in _meet(points, batches, n_ties):
+        rows, columns = pair.ties
+        edges.append(np.stack([pair.here[rows], pair.there[columns]]))
+    ends = np.concatenate(edges, 1)
+    n = len(points)
+    return symmetric_adjacency(sp.csr_array((np.ones(ends.shape[1], dtype=np.float32), tuple(ends)), shape=(n, n)))
+
+
+class Meeting(NamedTuple):
+    """Cells of two batches: who they are, their nearest in the other, and which of them are counterparts, by place."""
+
+    batches: tuple[int, int]
+    here: np.ndarray
+    there: np.ndarray
+    out: Neighbors
+    back: Neighbors
+    ties: tuple[np.ndarray, np.ndarray]
+
+
+def _meet(points: np.ndarray, batches: np.ndarray, n_ties: int) -> Iterator[Meeting]:
+    """The pairs of batches in which counterparts are sought."""
     n_batches = int(batches.max()) + 1
     members = [np.flatnonzero(batches == number) for number in range(n_batches)]
     searches = [NeighborSearch(points[rows]) for rows in members]
-    edges = [np.empty((2, 0), dtype=np.int64)]
     for first, second in tied_batches(batches, n_batches):
         here, there = members[first], members[second]
         if len(here) == 0 or len(there) == 0:
@@ -61,10 +85,32 @@ def counterparts(points: np.ndarray, batches: np.ndarray, n_ties: int) -> sp.csr
         back = searches[first](points[there], min(MUTUAL * n_ties, len(here)))
         mutual = _leading(out, n_ties).multiply(back.to_sparse().T) + out.to_sparse().multiply(_leading(back, n_ties).T)
         rows, columns = sp.coo_array(mutual).coords
-        edges.append(np.stack([here[rows], there[columns]]))
-    ends = np.concatenate(edges, 1)
-    n = len(points)
-    return symmetric_adjacency(sp.csr_array((np.ones(ends.shape[1], dtype=np.float32), tuple(ends)), shape=(n, n)))
+        yield Meeting((first, second), here, there, out, back, (rows, columns))
+
+
+def separation(points: np.ndarray, batches: np.ndarray, n_ties: int) -> np.ndarray:
+    """How much farther off the nearest cells of other batches are than those of the own one: 1 if batches do nothing, ``(B,)``.
+
+    Only cells that have counterparts count, so that it does not matter which types a batch has; and of two batches it is the
+    geometric mean of both directions, so that it does not matter how many cells. For each batch, the mean over the others
+    that counterparts are sought in; 1 where there are none.
+    """
+    own = np.empty(len(points))
+    for number in np.unique(batches):
+        rows = np.flatnonzero(batches == number)
+        own[rows] = nearest_neighbors(points[rows], min(n_ties, len(rows) - 1)).distances.mean(1)
+    own = np.log(np.maximum(own, 1e-12))
+    found: list[list[float]] = [[] for _ in range(int(batches.max()) + 1)]
+    for pair in _meet(points, batches, n_ties):
+        sides = zip((pair.here, pair.there), (pair.out, pair.back), pair.ties, strict=True)
+        logs = []
+        for cells, other, ties in sides:
+            tied = np.unique(ties)
+            across = np.log(np.maximum(other.distances[tied, :n_ties].mean(1), 1e-12))
+            logs.append(np.median(across - own[cells[tied]]))
+        for number in pair.batches:
+            found[number].append(float(np.mean(logs)))
+    return np.exp([np.mean(each) if each else 0.0 for each in found])
 
 
 def _leading(neighbors: Neighbors, number: int) -> sp.csr_array:

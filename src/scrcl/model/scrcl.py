@@ -229,7 +229,7 @@ class SCRCL(SetupMixin, TrainingMixin, BatchesMixin):
         graph = f"of {neighbors_key!r}" if neighbors_key else f"of {reference.n_neighbors} nearest neighbours"
         batches = reference.batches
         if batches is not None:
-            what = "corrected" if batches.corrected else "mixing freely, so that nothing is corrected"
+            what = "corrected" if batches.corrected else "none of which lies apart, so that nothing is corrected"
             features += f", {len(batches.names)} batches, {what}"
         if tissue is not None:
             n_slices = len(tissue.slices.names)

@@ -101,7 +101,7 @@ class SetupMixin(BaseModelClass):
         batch_key
             Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. What tells batches
             apart, and not types, is taken out of the features, and the cell graph joins cells of different batches that are
-            counterparts. Where batches mix freely as they are, nothing is changed. By default all cells are of one.
+            counterparts. Where no batch lies apart, nothing is changed. By default all cells are of one.
         **kwargs
             Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
 

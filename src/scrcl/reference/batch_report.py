@@ -24,10 +24,12 @@ class BatchReport:
     Parameters
     ----------
     corrected
-        Names of the modalities in which an effect was found and corrected. Of a modality in which batches mix freely as
-        they are, nothing is changed.
+        Names of the modalities in which an effect was found and corrected. Of a modality in which no batch lies apart,
+        nothing is changed.
     batches
-        Data frame by batch. ``cells``; ``before`` and ``after``: mixing by the expression as measured, of several
+        Data frame by batch. ``cells``; ``separation``: by the expression as measured, how much farther its cells are from
+        their counterparts in other batches than from each other, of several modalities where it is most, 1 for no more, and
+        above 1.1 an effect that is corrected; ``before`` and ``after``: mixing by the expression as measured, of several
         modalities where it is least, and in the latent space; ``counterparts``: share of its cells that the cell graph joins
         to a cell of another batch.
     clusters
@@ -69,6 +71,7 @@ def report_batches(
     by_batch = pd.DataFrame(
         {
             "cells": np.bincount(codes),
+            "separation": np.max([apart[:number] for apart in batches.separation.values()], axis=0),
             "before": np.min([free[:number] for free in batches.mixing.values()], axis=0),
             "after": after.groupby(codes[judged]).mean().to_numpy(),
             "counterparts": np.bincount(codes, between) / np.bincount(codes),
@@ -88,4 +91,4 @@ def report_batches(
         }
     ).join(shares)
     by_cluster.index.name = "cluster"
-    return BatchReport(list(batches.shifts), by_batch, by_cluster)
+    return BatchReport(batches.corrected_modalities, by_batch, by_cluster)

@@ -6,13 +6,13 @@ Three things, each of one batch and no more than what a batch can do to all of i
   the cells) is that of the batch.
 - *Place.* The features of a batch are shifted. Not by its mean, which also differs where batches are made of other types,
   but so that counterparts, cells of two batches that are each other's nearest, lie together. Counterparts and shifts are
-  found from each other, from the means on.
+  found from each other. What is left, which differs from type to type, cells are moved by; see :mod:`scrcl.reference.drifts`.
 - *Ties.* The cell graph joins batches at counterparts only; see :mod:`scrcl.graph.batches`.
 
 Notation: ``n`` cells, ``B`` batches, ``d_m`` features of modality ``m``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -20,19 +20,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from scrcl.data.sources import Source
-from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each
+from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each, separation
 
+from .drifts import ANCHORS, N_TIES, Drift, Near, find_drifts
 from .modalities import fit_modality
 from .modality import ByBatch, Modality
 
 #: Fewest cells of a batch by which it can be known.
 LEAST_CELLS = 10
-#: Mixing before any correction from which on there is no effect to be corrected.
-FREE = 0.9
+#: Separation of a batch before any correction above which there is an effect to be corrected.
+APART = 1.1
 #: Cells on which it is found, and cells of a batch of query data by which that is learnt.
 JUDGED_CELLS = 5_000
-#: Candidates for counterparts of a cell in each other batch, when shifts are found.
-N_TIES = 5
 
 #: What of a modality is adapted to a batch.
 Adaptation = dict[str, np.ndarray]
@@ -55,18 +54,27 @@ class Batches:
         What of each modality is adapted to each batch, where an effect is corrected.
     shifts
         ``(B, d_m)`` what is taken from the features of each modality, where an effect is corrected.
+    drifts
+        How the cells of each batch then move, for the same modalities.
     """
 
     names: tuple[str, ...]
     codes: np.ndarray
     mixing: dict[str, np.ndarray]
+    separation: dict[str, np.ndarray]
     adaptations: dict[str, list[Adaptation]]
     shifts: dict[str, np.ndarray]
+    drifts: dict[str, list[Drift]]
 
     @property
     def corrected(self) -> bool:
-        """Whether there is an effect that is corrected, in any modality."""
-        return bool(self.shifts)
+        """Whether there is an effect in the cells of the reference that is corrected, in any modality."""
+        return bool(self.corrected_modalities)
+
+    @property
+    def corrected_modalities(self) -> list[str]:
+        """In which there is."""
+        return [name for name, shifts in self.shifts.items() if shifts[: self.n_reference].any()]
 
     @property
     def n_reference(self) -> int:
@@ -84,7 +92,7 @@ class Batches:
     ) -> tuple[Self, dict[str, Modality], list[np.ndarray]]:
         """Fit modalities to sources by what varies within batches, and take out what tells these apart.
 
-        A modality in which batches mix freely is left as it is without batches.
+        A modality in which batches do not lie apart is left as it is without batches.
 
         Parameters
         ----------
@@ -105,23 +113,26 @@ class Batches:
         judged = sample_of_each(codes, JUDGED_CELLS)
         members = [np.flatnonzero(codes == number) for number in range(len(unique))]
         samples = [rows[sample_of_each(codes[rows], JUDGED_CELLS)] for rows in members]
-        batches = cls(tuple(unique.tolist()), codes, {}, {}, {})
+        anchors = sample_of_each(codes, min(ALIGNED_CELLS * len(unique), ANCHORS))
+        batches = cls(tuple(unique.tolist()), codes, {}, {}, {}, {}, {})
         modalities: dict[str, Modality] = {}
         features = []
         for name, source in sources.items():
             modality = fit_modality(name, source, n_variables, n_components, codes)
             before = modality.neighbor_features(modality.features(source, judged))
-            free = mixing(before, codes[judged], n_neighbors)
-            by_batch = np.bincount(codes[judged], free) / np.bincount(codes[judged])
-            batches.mixing[name] = by_batch
-            if len(unique) == 1 or by_batch.mean() >= FREE:
+            of = codes[judged]
+            batches.mixing[name] = np.bincount(of, mixing(before, of, n_neighbors)) / np.bincount(of)
+            batches.separation[name] = separation(before, of, N_TIES)
+            if batches.separation[name].max() <= APART:
                 modality = fit_modality(name, source, n_variables, n_components)
                 found = modality.features(source)
             else:
                 batches.adaptations[name] = [modality.adaptation(source, rows) for rows in samples]
                 found = batches.adapted(modality, name, source, None, codes)
-                batches.shifts[name] = find_shifts(found, codes, modality.neighbor_features)
-                found -= batches.shifts[name][codes]
+                shifts = batches.shifts[name] = find_shifts(found, codes, modality.neighbor_features)
+                shifted, of = found[anchors] - shifts[codes[anchors]], codes[anchors]
+                batches.drifts[name] = find_drifts(shifted, of, modality.neighbor_features)
+                batches.move(modality, name, found, codes)
             modalities[name] = modality
             features.append(found)
         return batches, modalities, features
@@ -130,7 +141,7 @@ class Batches:
         self, modality: Modality, name: str, source: Source, rows: np.ndarray | None, codes: np.ndarray
     ) -> np.ndarray:
         """Features ``(m, d_m)`` of cells of a source by what is adapted to their batches, not shifted yet."""
-        each = [modality.adapted(adaptation) for adaptation in self.adaptations[name]]
+        each = [modality.adapted(adaptation) if adaptation else modality for adaptation in self.adaptations[name]]
         return modality.features(source, rows, _by_batch(each, codes))
 
     def features(
@@ -139,7 +150,16 @@ class Batches:
         """Features ``(m, d_m)`` of cells of a source with what tells their batches apart taken out."""
         if name not in self.shifts:
             return modality.features(source, rows)
-        return self.adapted(modality, name, source, rows, codes) - self.shifts[name][codes]
+        features = self.adapted(modality, name, source, rows, codes)
+        self.move(modality, name, features, codes)
+        return features
+
+    def move(self, modality: Modality, name: str, features: np.ndarray, codes: np.ndarray) -> None:
+        """Move cells with adapted features ``(m, d_m)`` of batches ``codes`` to where they come to lie, in place."""
+        for number in np.unique(codes):
+            rows = np.flatnonzero(codes == number)
+            shifted = features[rows] - self.shifts[name][number]
+            features[rows] = self.drifts[name][number](shifted, modality.neighbor_features)
 
     def codes_of(self, names: np.ndarray) -> np.ndarray:
         """Numbers ``(m,)`` of batches by name; -1 for those that are not known."""
@@ -158,6 +178,8 @@ class Batches:
     ) -> Self:
         """The same with further batches, each learnt from all of its cells in some sources and from no other cells.
 
+        Where the cells of the reference show no effect, neither need a further batch, and is then left as it is.
+
         Parameters
         ----------
         names
@@ -172,36 +194,53 @@ class Batches:
         ValueError
             If a batch has too few cells to be known.
         """
-        if not self.corrected:
-            return self
         check_sizes(names[np.isin(names, wanted)], "The batch of new cells")
         batches = self
         for batch in wanted:
             rows = np.flatnonzero(names == batch)
             rows = rows[sample_of_each(np.zeros(len(rows), dtype=np.int64), JUDGED_CELLS)]
-            adaptations, shifts = {}, {}
-            for (name, modality), known in zip(modalities.items(), reference, strict=True):
-                if name in self.shifts:
-                    adaptations[name] = modality.adaptation(sources[name], rows)
-                    found = modality.adapted(adaptations[name]).features(sources[name], rows)
-                    shifts[name] = _shift_to(known, found, modality.neighbor_features)
             batches = replace(
                 batches,
                 names=(*batches.names, batch),
                 mixing={name: np.append(free, np.nan) for name, free in batches.mixing.items()},
-                adaptations={name: [*each, adaptations[name]] for name, each in batches.adaptations.items()},
-                shifts={name: np.vstack([each, shifts[name]]) for name, each in batches.shifts.items()},
+                separation={name: np.append(apart, np.nan) for name, apart in batches.separation.items()},
+                adaptations=dict(batches.adaptations),
+                shifts=dict(batches.shifts),
+                drifts=dict(batches.drifts),
             )
+            for (name, modality), known in zip(modalities.items(), reference, strict=True):
+                batches._learn(name, modality, sources[name], rows, known)
         return batches
+
+    def _learn(self, name: str, modality: Modality, source: Source, rows: np.ndarray, reference: np.ndarray) -> None:
+        """Add what is taken out of a modality of the last batch, whose cells are in some rows of a source."""
+        near, before = modality.neighbor_features, len(self.names) - 1
+        known = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)]
+        nothing = np.zeros((1, modality.n_features), dtype=np.float32)
+        stays = Drift.of_nothing(modality.n_features)
+        adaptation, shift, drift = Adaptation(), nothing, stays
+        found = modality.features(source, rows)
+        apart = separation(near(np.concatenate([known, found])), _one_and_other(known, found), N_TIES)[1]
+        if name in self.corrected_modalities or apart > APART:
+            adaptation = modality.adaptation(source, rows)
+            found = modality.adapted(adaptation).features(source, rows)
+            shift, drift = _place_beside(known, found, near)
+        elif name not in self.shifts:
+            return
+        self.adaptations[name] = [*self.adaptations.get(name, [Adaptation()] * before), adaptation]
+        self.shifts[name] = np.vstack([self.shifts.get(name, np.repeat(nothing, before, 0)), shift])
+        self.drifts[name] = [*self.drifts.get(name, [stays] * before), drift]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays."""
-        return {**vars(self), "names": list(self.names)}
+        drifts = {name: [drift.to_dict() for drift in each] for name, each in self.drifts.items()}
+        return {**vars(self), "names": list(self.names), "drifts": drifts}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**state, "names": tuple(state["names"])})
+        drifts = {name: [Drift.from_dict(drift) for drift in each] for name, each in state["drifts"].items()}
+        return cls(**{**state, "names": tuple(state["names"]), "drifts": drifts})
 
 
 def _by_batch(each: Sequence[Modality], codes: np.ndarray) -> ByBatch:
@@ -232,7 +271,7 @@ def check_sizes(names: np.ndarray, where: str) -> None:
         )
 
 
-def find_shifts(features: np.ndarray, batches: np.ndarray, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def find_shifts(features: np.ndarray, batches: np.ndarray, near: Near) -> np.ndarray:
     """What to take from the features of each batch so that counterparts lie together and the mean of all cells is 0.
 
     Parameters
@@ -251,7 +290,7 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, near: Callable[[np.nd
     sizes = np.bincount(batches)
     members = sp.csr_array((np.ones(len(batches)), (batches, np.arange(len(batches)))))
     means = (members @ features.astype(np.float64)) / sizes[:, None]
-    shifts = means.copy()
+    shifts = np.zeros_like(means)
     sample = sample_of_each(batches, ALIGNED_CELLS * len(sizes))
     points, of = features[sample], batches[sample]
     for _ in range(ROUNDS):
@@ -266,8 +305,14 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, near: Callable[[np.nd
     return (shifts + sizes @ (means - shifts) / len(batches)).astype(np.float32)
 
 
-def _shift_to(reference: np.ndarray, features: np.ndarray, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What to take from the features ``(m, d)`` of a batch so that they lie with those ``(n, d)`` of a reference."""
-    both = np.concatenate([reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)], features])
-    shifts = find_shifts(both, (np.arange(len(both)) >= len(both) - len(features)).astype(np.int64), near)
-    return shifts[1] - shifts[0]
+def _place_beside(reference: np.ndarray, features: np.ndarray, near: Near) -> tuple[np.ndarray, Drift]:
+    """What to take from the features ``(m, d)`` of a batch, and how its cells move, to lie with those ``(n, d)`` of a reference."""
+    of = _one_and_other(reference, features)
+    found = find_shifts(np.concatenate([reference, features]), of, near)
+    shift = found[1] - found[0]
+    return shift, find_drifts(np.concatenate([reference, features - shift]), of, near, fixed=0)[1]
+
+
+def _one_and_other(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Batches of the cells of one and of another array, one after the other."""
+    return np.repeat([0, 1], [len(one), len(other)])

@@ -228,20 +228,24 @@ class Reference:
         if self.tissue is not None:
             return self._weighed_features if modality is None else self._parts(self.features)[modality]
         own = self.neighbor_features if modality is None else self._by_modality[modality]
-        return normalize(self.propagation @ (self.propagation @ normalize(own)), copy=False)
+        return self._smooth(own)
 
     def linkage_features(self, modality: int | None = None) -> list[np.ndarray]:
         """Features ``(n, d_i)`` by which micro-clusters are joined; of all modalities, these by their weights."""
         if self.tissue is not None:
             return [self.smoothed(modality)]
         by_modality = [
-            own.linkage_features(part)
-            for own, part in zip(self.modalities.values(), self._parts(self.features), strict=True)
+            self._linkage_of(name, part) for name, part in zip(self.modalities, self._parts(self.features), strict=True)
         ]
         if modality is not None or len(by_modality) == 1:
             return by_modality[modality or 0]
         most = max(map(len, by_modality))
         return [join([normalize(own[i % len(own)]) for own in by_modality], self.weights) for i in range(most)]
+
+    def _linkage_of(self, modality: str, features: np.ndarray) -> list[np.ndarray]:
+        """The same of one modality with features ``(n, d_m)``, over the graph where this is what batches meet in."""
+        found = self.modalities[modality].linkage_features(features)
+        return found if self.batches is None or not self.batches.corrected else [self._smooth(each) for each in found]
 
     def latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None = None) -> np.ndarray:
         """What cells with features ``(m, d)`` have of these in the latent representation, ``(m, s)``, float32.
@@ -266,6 +270,10 @@ class Reference:
         if len(self.modalities) == 1:
             return self.features
         return self.features * np.repeat(np.sqrt(self.shares), self.n_inputs).astype(np.float32)
+
+    def _smooth(self, features: np.ndarray) -> np.ndarray:
+        """Features ``(n, s)`` averaged over the cell graph twice, at unit length."""
+        return normalize(self.propagation @ (self.propagation @ normalize(features)), copy=False)
 
     @cached_property
     def _by_modality(self) -> list[np.ndarray]:

@@ -1,0 +1,72 @@
+"""How cells move so that counterparts come together, type by type."""
+
+import numpy as np
+import pytest
+
+from scrcl.reference.drifts import Drift, find_drifts
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Three types in two batches, of which the second moves each another way; it lacks the third type."""
+    rng = np.random.default_rng(0)
+    types = np.concatenate([np.repeat([0, 1, 2], 80), np.repeat([0, 1], 70)])
+    batches = np.repeat([0, 1], [240, 140])
+    effect = np.zeros((3, 10))
+    effect[0, 4], effect[1, 5] = 3, -3
+    features = 15 * np.eye(3, 10)[types] + rng.normal(size=(380, 10)) + effect[types] * batches[:, None]
+    return features.astype(np.float32), batches, types
+
+
+def itself(features: np.ndarray) -> np.ndarray:
+    return features
+
+
+def apart(features, batches, types, kind) -> float:
+    return float(np.linalg.norm(np.diff([features[(types == kind) & (batches == b)].mean(0) for b in (0, 1)], axis=0)))
+
+
+def moved(features: np.ndarray, batches: np.ndarray, drifts: list[Drift]) -> np.ndarray:
+    found = features.copy()
+    for number, drift in enumerate(drifts):
+        found[batches == number] = drift(features[batches == number], itself)
+    return found
+
+
+def test_each_type_moves_its_own_way(cells):
+    features, batches, types = cells
+    found = moved(features, batches, find_drifts(features, batches, itself))
+    for kind in (0, 1):
+        assert apart(features, batches, types, kind) > 2.5
+        assert apart(found, batches, types, kind) < 0.7
+    # Both go half of the way.
+    own = [np.linalg.norm((found - features)[(types == 0) & (batches == b)].mean(0)) for b in (0, 1)]
+    assert own == pytest.approx([1.5, 1.5], abs=0.4)
+    alone = types == 2
+    assert np.linalg.norm((found - features)[alone].mean(0)) < 0.3, "a type without counterparts stays"
+
+
+def test_a_cell_moves_by_itself(cells):
+    features, batches, _ = cells
+    drifts = find_drifts(features, batches, itself)
+    own = features[batches == 1]
+    np.testing.assert_allclose(drifts[1](own, itself)[[3, 50]], drifts[1](own[[3, 50]], itself), atol=1e-4)
+    again = Drift.from_dict(drifts[1].to_dict())
+    np.testing.assert_array_equal(again(own, itself), drifts[1](own, itself))
+
+
+def test_a_fixed_batch_stays(cells):
+    features, batches, types = cells
+    drifts = find_drifts(features, batches, itself, fixed=0)
+    np.testing.assert_array_equal(drifts[0](features[batches == 0], itself), features[batches == 0])
+    found = moved(features, batches, drifts)
+    assert apart(found, batches, types, 0) < 0.7
+    assert apart(found, batches, types, 1) < 0.7
+
+
+def test_batches_without_an_effect_hardly_move(cells):
+    rng = np.random.default_rng(1)
+    features = (15 * np.eye(3, 10)[rng.integers(3, size=300)] + rng.normal(size=(300, 10))).astype(np.float32)
+    batches = rng.integers(2, size=300)
+    found = moved(features, batches, find_drifts(features, batches, itself))
+    assert np.linalg.norm(found - features, axis=1).mean() < 0.25 * np.linalg.norm(rng.normal(size=10))
