@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from . import datasets, pl
     from .cluster.number import NumberOfClusters
     from .data.spatialdata import from_spatialdata
+    from .labels.report import LabelReport
     from .model.scrcl import SCRCL
     from .reference.batch_report import BatchReport
 
-__all__ = ["SCRCL", "BatchReport", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
+__all__ = ["SCRCL", "BatchReport", "LabelReport", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
 
 __version__ = version("scrcl")
 
@@ -19,6 +20,7 @@ __version__ = version("scrcl")
 _MODULES = {
     "SCRCL": "scrcl.model.scrcl",
     "BatchReport": "scrcl.reference.batch_report",
+    "LabelReport": "scrcl.labels.report",
     "NumberOfClusters": "scrcl.cluster.number",
     "from_spatialdata": "scrcl.data.spatialdata",
     "datasets": "scrcl.datasets",

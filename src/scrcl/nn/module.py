@@ -11,7 +11,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from .encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
-from .losses import alignment_loss, cross_view_loss, neighborhood_loss, spread_loss
+from .losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss, spread_loss
 from .sparse import symmetric_product
 
 
@@ -19,7 +19,8 @@ class SCRCLModule(BaseModuleClass):
     r"""The network of scRCL.
 
     A batch is a graph: a dictionary with the cell ``features`` ``(n, d)``, the binary ``adjacency`` ``(n, n)`` of the
-    cells of the batch, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR.
+    cells of the batch, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR; and, where
+    there are any, the ``labels`` ``(n,)`` by number, -1 for none.
 
     Each modality has two branches of its own, which all read the same graph. Whatever has columns for a modality has
     those of all ``M`` side by side; usually there is one.
@@ -144,13 +145,15 @@ class SCRCLModule(BaseModuleClass):
         cross_view_weight: float = 1.0,
         spread_weight: float = 60.0,
         alignment_weight: float = 1.0,
+        labels_weight: float = 1.0,
     ) -> LossOutput:
         r"""The total loss.
 
-        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross} + \lambda_3 L_\text{spread}`.
+        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross} + \lambda_3 L_\text{spread}`,
+        and :math:`+ \lambda_4 L_\text{lab}` where there are labels.
 
-        Of several modalities, the first three are means over all pairs of a cell branch and a neighbourhood branch, of
-        the same modality or not, weighted by the shares of both, and the last over modalities.
+        Of several modalities, the first three and that of labels are means over all pairs of a cell branch and a neighbourhood branch, of
+        the same modality or not, weighted by the shares of both, and the spread over modalities.
 
         Parameters
         ----------
@@ -164,6 +167,8 @@ class SCRCLModule(BaseModuleClass):
             :math:`\lambda_3`; 0 gives the published loss.
         alignment_weight
             :math:`\lambda_0`.
+        labels_weight
+            :math:`\lambda_4`.
         """
         adjacency = tensors["adjacency"]
         views_1, views_2 = (self.by_modality(inference_outputs[name]) for name in ("embedding_1", "embedding_2"))
@@ -176,18 +181,26 @@ class SCRCLModule(BaseModuleClass):
         spread = torch.stack(
             [share * spread_loss(*pair) for share, *pair in zip(self.shares, views_1, views_2, strict=True)]
         ).sum()
-        return LossOutput(
-            loss=alignment_weight * alignment
+        total = (
+            alignment_weight * alignment
             + neighborhood_weight * neighborhood
             + cross_view_weight * cross_view
-            + spread_weight * spread,
+            + spread_weight * spread
+        )
+        terms = {
+            "alignment_loss": alignment,
+            "neighborhood_loss": neighborhood,
+            "cross_view_loss": cross_view,
+            "spread_loss": spread,
+        }
+        labels = tensors.get("labels")
+        if labels is not None:
+            terms["label_loss"] = self._over_pairs(lambda a, b: label_loss(a, b, labels), views_1, views_2)
+            total = total + labels_weight * terms["label_loss"]
+        return LossOutput(
+            loss=total,
             n_obs_minibatch=len(tensors["features"]),
-            extra_metrics={
-                "alignment_loss": alignment.detach(),
-                "neighborhood_loss": neighborhood.detach(),
-                "cross_view_loss": cross_view.detach(),
-                "spread_loss": spread.detach(),
-            },
+            extra_metrics={name: term.detach() for name, term in terms.items()},
         )
 
     def _over_pairs(

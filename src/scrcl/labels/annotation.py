@@ -1,0 +1,125 @@
+"""From a few labels to types of all cells, over plain arrays."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from .calibration import find_temperature, folds, tempered
+from .given import UNLABELED, Labels
+from .logistic import Logistic
+from .novelty import find_new
+
+#: Parts of the labelled cells that are held out in turn.
+N_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Points around 0 whose mean squared length is 1, so that a penalty means the same whatever they are."""
+
+    mean: np.ndarray
+    length: float
+
+    @classmethod
+    def fit(cls, points: np.ndarray) -> Self:
+        """Learn it from points ``(n, d)``."""
+        mean = points.mean(0, dtype=np.float64)
+        squares = np.einsum("ij,ij->", points, points, dtype=np.float64) / len(points) - mean @ mean
+        return cls(mean.astype(np.float32), float(np.sqrt(max(squares, 1e-12))))
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Points ``(m, d)`` on the scale, float32."""
+        return (points - self.mean) / np.float32(self.length)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Types of cells, as learnt from labels.
+
+    Attributes
+    ----------
+    labels
+        The labels that were given.
+    names
+        Names of the ``K`` types: the ``C`` that were given, and new ones.
+    scale, classifier, temperature
+        How the types of a point are found.
+    probabilities
+        ``(n, K)`` of all cells; rows sum to 1.
+    held_out
+        ``(n, K)`` of labelled cells, by all labels but a fold in which theirs is; NaN for cells without a label, and for
+        the only cell of a type.
+    """
+
+    labels: Labels
+    names: tuple[str, ...]
+    scale: Scale
+    classifier: Logistic
+    temperature: float
+    probabilities: np.ndarray
+    held_out: np.ndarray
+
+    def assign(self, points: np.ndarray) -> np.ndarray:
+        """Probabilities ``(m, K)`` of further points ``(m, d)``; rows sum to 1."""
+        return tempered(self.classifier(self.scale(points)), self.temperature)
+
+
+def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
+    """Learn types from labels, and find types that no label names.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)`` points of all cells.
+    labels
+        Labels of some of them.
+    seed
+        Seed of the folds and of the division of what is new into types.
+    """
+    scale = Scale.fit(points)
+    scaled = scale(points)
+    codes, n_given = labels.codes, len(labels.names)
+    classifier, probabilities = _learn(scaled, codes, n_given)
+    new = find_new(scaled, codes, probabilities.argmax(1), seed)
+    names = (*labels.names, *_new_names(int(new.max()) + 1, labels.names))
+    known = np.where(new < 0, codes, n_given + new)
+    if (new >= 0).any():
+        classifier, probabilities = _learn(scaled, known, len(names))
+    held_out = _hold_out(scaled, codes, known, len(names), seed)
+    rows = np.flatnonzero(~np.isnan(held_out[:, 0]))
+    # A labelled cell stands for all cells of its type.
+    sizes = np.bincount(np.where(labels.labelled, codes, probabilities.argmax(1)), minlength=len(names))
+    weights = sizes[codes[rows]] / np.bincount(codes[rows], minlength=len(names))[codes[rows]]
+    temperature = find_temperature(held_out[rows], codes[rows], weights)
+    held_out[rows] = tempered(held_out[rows], temperature)
+    return Annotation(labels, names, scale, classifier, temperature, tempered(probabilities, temperature), held_out)
+
+
+def _learn(points: np.ndarray, codes: np.ndarray, n_types: int) -> tuple[Logistic, np.ndarray]:
+    """A classifier learnt from the points of known types, and the probabilities ``(n, n_types)`` of all."""
+    known = codes != UNLABELED
+    classifier = Logistic.fit(points[known], codes[known], n_types)
+    return classifier, classifier(points)
+
+
+def _hold_out(points: np.ndarray, codes: np.ndarray, known: np.ndarray, n_types: int, seed: int) -> np.ndarray:
+    """Probabilities ``(n, n_types)`` of labelled points without their own label; what is new counts as known."""
+    labelled = np.flatnonzero(codes != UNLABELED)
+    fold = np.full(len(codes), -1)
+    fold[labelled] = folds(codes[labelled], N_FOLDS, seed)
+    found = np.full((len(codes), n_types), np.nan)
+    for number in range(N_FOLDS):
+        held = fold == number
+        if held.any():
+            found[held] = _learn(points, np.where(held, UNLABELED, known), n_types)[0](points[held])
+    return found
+
+
+def _new_names(number: int, taken: tuple[str, ...]) -> list[str]:
+    """Names of new types that no given one has: "new 1" and so on."""
+    names: list[str] = []
+    while len(names) < number:
+        candidates = (f"new {i}" for i in range(1, number + len(taken) + 1))
+        names = [name for name in candidates if name not in taken][:number]
+    return names

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from scrcl.labels.annotation import N_FOLDS, Scale, annotate
+from scrcl.labels.given import Labels
+from scrcl.labels.logistic import Logistic
+
+from .test_novelty import blobs, some
+
+
+def labels_of(codes) -> Labels:
+    found = Labels.of(np.array([None if code < 0 else f"type {code}" for code in codes], dtype=object))
+    assert found is not None
+    return found
+
+
+def test_the_scale():
+    rng = np.random.default_rng(0)
+    points = (5 + 3 * rng.normal(size=(200, 4))).astype(np.float32)
+    scaled = Scale.fit(points)(points)
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
+    assert (scaled**2).sum(1).mean() == pytest.approx(1, rel=1e-5)
+    assert np.isfinite(Scale.fit(np.ones((5, 2), np.float32))(np.ones((5, 2), np.float32))).all()
+
+
+def test_types_of_all_points():
+    points, kind = blobs([80, 60, 40])
+    found = annotate(points, labels_of(some(kind, 5)))
+    assert found.names == ("type 0", "type 1", "type 2")
+    np.testing.assert_array_equal(found.probabilities.argmax(1), kind)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1)
+    np.testing.assert_allclose(found.assign(points), found.probabilities, atol=1e-6)
+
+
+def test_a_new_type_is_one_like_the_others():
+    points, kind = blobs([80, 60, 70])
+    found = annotate(points, labels_of(some(kind, 20, without=(2,))))
+    assert found.names == ("type 0", "type 1", "new 1")
+    np.testing.assert_array_equal(found.probabilities.argmax(1), kind)
+    again, other = blobs([10, 10, 10], seed=1)
+    np.testing.assert_array_equal(found.assign(again).argmax(1), other)
+
+
+def test_names_that_are_taken():
+    points, kind = blobs([80, 60, 70])
+    codes = some(kind, 20, without=(2,))
+    given = Labels.of(np.array([None if code < 0 else ("new 1", "new 3")[code] for code in codes], dtype=object))
+    assert given is not None
+    assert annotate(points, given).names == ("new 1", "new 3", "new 2")
+
+
+def test_a_label_is_judged_by_the_others():
+    """What is held out is what is found without the label: fold by fold, against a fit of our own."""
+    points, kind = blobs([40, 40], spread=4.0)
+    codes = some(kind, 12)
+    codes[[3, 50]] = [1, 0]  # wrong
+    found = annotate(points, labels_of(codes))
+    assert np.isnan(found.held_out[codes < 0]).all()
+    judged = found.held_out[codes >= 0]
+    np.testing.assert_allclose(judged.sum(1), 1)
+    for wrong, right in ((3, 0), (50, 1)):
+        assert found.held_out[wrong].argmax() == right
+    x = Scale.fit(points)(points)
+    for i in np.flatnonzero(codes >= 0)[:6]:
+        without = (codes >= 0) & (np.arange(80) != i)
+        leave_one_out = Logistic.fit(x[without], codes[without], 2)(x[[i]])[0]
+        assert (
+            np.sign(leave_one_out[0] - 0.5) == np.sign(found.held_out[i, 0] - 0.5) or abs(leave_one_out[0] - 0.5) < 0.2
+        )
+    assert N_FOLDS == 5
+
+
+def test_the_only_cell_of_a_type_is_not_judged():
+    points, kind = blobs([30, 30, 30])
+    codes = some(kind, 4)
+    codes[np.flatnonzero(codes == 2)[1:]] = -1
+    found = annotate(points, labels_of(codes))
+    assert np.isnan(found.held_out[codes == 2]).all()
+    assert not np.isnan(found.held_out[(codes == 0) | (codes == 1)]).any()
+    assert (found.probabilities.argmax(1) == kind).mean() > 0.95
+
+
+def test_the_seed_alone_decides():
+    points, kind = blobs([80, 60, 40], spread=3.0)
+    labels = labels_of(some(kind, 8))
+    np.testing.assert_array_equal(annotate(points, labels).held_out, annotate(points, labels).held_out)
