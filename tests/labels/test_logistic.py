@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from scrcl.labels import logistic
 from scrcl.labels.logistic import STRENGTH, Logistic
 
 
@@ -40,3 +41,28 @@ def test_weights_are_relative_within_a_type():
     found = Logistic.fit(x, codes, 3, half.astype(float))(x)
     few = Logistic.fit(x[half], codes[half], 3)
     assert np.abs(found - few(x)).mean() < 0.05
+
+
+def test_shares_of_types(monkeypatch):
+    """With full power, shares are those that maximise the likelihood of the points, found by brute force."""
+    rng = np.random.default_rng(0)
+    codes = (rng.random(4000) < 0.1).astype(int)
+    x = (rng.normal(size=4000) + 2.5 * codes)[:, None]
+    even = Logistic.fit(np.concatenate([x[codes == 0][:300], x[codes == 1][:300]]), np.repeat([0, 1], 300), 2)
+    before, after = even(x), even.adapted(x)(x)
+    assert after[:, 1].mean() < before[:, 1].mean()
+    np.testing.assert_allclose(after.sum(1), 1)
+    odds = np.log(after[:, 1] / after[:, 0]) - np.log(before[:, 1] / before[:, 0])
+    np.testing.assert_allclose(odds, odds[0], atol=1e-6)  # all points alike
+    monkeypatch.setattr(logistic, "SHARE_POWER", 1.0)
+    monkeypatch.setattr(logistic, "SHARE_STEPS", 300)
+    full = even.adapted(x)(x)[:, 1].mean()
+    grid = np.linspace(0.01, 0.5, 200)
+    best = grid[np.argmax([np.log(before @ [1 - share, share]).sum() for share in grid])]
+    assert full == pytest.approx(best, abs=0.01)
+    assert full == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_type_that_cannot_be_has_no_share():
+    x, codes = points(2)
+    np.testing.assert_array_equal(Logistic.fit(x, codes * 2, 3).adapted(x)(x)[:, 1], 0)

@@ -99,7 +99,7 @@ def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
 def _learn(points: np.ndarray, codes: np.ndarray, n_types: int) -> tuple[Logistic, np.ndarray]:
     """A classifier learnt from the points of known types, and the probabilities ``(n, n_types)`` of all."""
     known = codes != UNLABELED
-    classifier = Logistic.fit(points[known], codes[known], n_types)
+    classifier = Logistic.fit(points[known], codes[known], n_types).adapted(points)
     return classifier, classifier(points)
 
 

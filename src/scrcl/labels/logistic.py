@@ -1,7 +1,7 @@
 """Multinomial logistic regression, by scikit-learn, kept as plain arrays."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -11,6 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 #: Inverse strength of the penalty, for points whose mean squared length is 1, and steps of the optimiser.
 STRENGTH, MAX_STEPS = 30.0, 200
+#: Power of the mean probability of a type in its share, and steps by which shares are found. Power 1 is expectation
+#: maximisation, by which rare types vanish; 0 leaves all types as frequent as each other.
+SHARE_POWER, SHARE_STEPS = 0.3, 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,17 @@ class Logistic:
             weight, bias = np.hstack([-weight / 2, weight / 2]), np.array([-bias[0] / 2, bias[0] / 2])
         coefficients[:, there], intercepts[there] = weight, bias
         return cls(coefficients, intercepts)
+
+    def adapted(self, points: np.ndarray) -> Self:
+        """The same for types as frequent as they are among points ``(n, d)``: Saerens et al., Neural Computation 2002."""
+        even = self(points)
+        shares = np.ones(even.shape[1])
+        for _ in range(SHARE_STEPS):
+            found = even * shares
+            found /= found.sum(1, keepdims=True)
+            shares = found.mean(0) ** SHARE_POWER
+        with np.errstate(divide="ignore"):  # a type that cannot be has no share
+            return replace(self, intercepts=self.intercepts + np.log(shares / shares.max()))
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Probabilities ``(m, C)`` of points ``(m, d)``; rows sum to 1."""
