@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from scrcl.labels.novelty import LEAST_CELLS, NEAREST, distance_to_labelled, find_new, upper_quantile
+from scrcl.labels.novelty import (
+    LEAST_CELLS,
+    NEAREST,
+    _few_labelled,
+    distance_to_labelled,
+    find_new,
+    upper_quantile,
+)
 
 
 def blobs(sizes, spread=1.0, seed=0):
@@ -80,3 +87,25 @@ def test_too_few_labels_to_tell():
     points, kind = blobs([60, 60, 60])
     assert (find_new(points, some(kind, 1, without=(2,)), np.minimum(kind, 1), 0) == -1).all()
     assert (find_new(points, np.where(np.arange(180) == 5, 0, -1), np.zeros(180, int), 0) == -1).all()
+
+
+def test_a_part_of_a_type_that_no_label_hit_by_chance_is_not_new():
+    """A lobe of a type has none of few labelled cells: at one labelled cell of 50, less than one is to be expected there."""
+    points, kind = blobs([540, 40, 600])
+    codes = some(kind, 10, without=(1,))
+    predicted = np.where(kind == 2, 2, 0)
+    assert (find_new(points, codes, predicted, 0) == -1).all()
+    codes = some(kind, 100, without=(1,))  # now one expects seven
+    np.testing.assert_array_equal(find_new(points, codes, predicted, 0) == 0, kind == 1)
+
+
+def test_few_labelled_by_hand():
+    """Of 20 cells at a rate of one half, none, one and nine are labelled; 8 cells are too few; 20 at a rate of 0.06."""
+    groups = np.repeat([0, 1, 2, 3, 4], [20, 20, 20, 8, 20])
+    labelled = np.zeros(88, dtype=bool)
+    labelled[[25, *range(40, 49)]] = True
+    rate = np.where(groups == 4, 0.06, 0.5)
+    found = _few_labelled(groups, labelled, rate, np.full(88, 0.6))
+    np.testing.assert_array_equal(found, np.repeat([0, 1, -1, -1, -1], [20, 20, 20, 8, 20]))
+    apart = _few_labelled(groups, labelled, rate, np.full(88, 0.95))
+    np.testing.assert_array_equal(apart, np.repeat([0, 1, -1, -1, 2], [20, 20, 20, 8, 20]))

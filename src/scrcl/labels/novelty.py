@@ -1,6 +1,7 @@
 """Types that no label names: cells far from all labelled ones, that lie together."""
 
 import numpy as np
+from scipy.stats import poisson
 
 from scrcl.cluster.leiden import leiden
 from scrcl.graph.neighbors import NeighborSearch, nearest_neighbors
@@ -17,6 +18,10 @@ NEIGHBORS, TOGETHER = 15, 0.5
 LEAST_CELLS = 15
 #: Resolution at which far cells are divided into types.
 RESOLUTION = 0.2
+#: Probability of as few labelled cells among the cells of a group, were they of labelled types, below which they are not; and
+#: for a group that lies apart, as types do: about one labelled cell is to be expected, and there is none. It lies apart if so
+#: large a share of the neighbours of its cells are far as well.
+CHANCE, CHANCE_APART, APART = 0.01, 0.37, 0.87
 
 
 def distance_to_labelled(points: np.ndarray, labelled: np.ndarray) -> np.ndarray:
@@ -47,8 +52,9 @@ def find_new(points: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed:
     """Find types among cells without a label that are far from all labelled ones.
 
     A cell is far if it is farther from its nearest labelled cells than all but ``FAR`` of the labelled cells are from
-    theirs. Labelled cells stand for all cells of their type, so each counts as many of these as there are to one. Far cells are of
-    a new type where they lie together.
+    theirs. Labelled cells stand for all cells of their type, so each counts as many of these as there are to one. Far cells that lie
+    together are of a new type if there are fewer labelled ones among them than chance would have it, were they of the types
+    that they seem to be. Where they also lie apart from all others, less evidence is asked for.
 
     Parameters
     ----------
@@ -63,23 +69,38 @@ def find_new(points: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed:
 
     Returns
     -------
-    ``(n,)`` number of the new type of each cell, by decreasing size, from 0; -1 for cells of none.
+    ``(n,)`` number of the new type of each cell without a label, by decreasing size, from 0; -1 for cells of none.
     """
     labelled = codes != UNLABELED
-    groups = np.full(len(codes), -1)
     distances = distance_to_labelled(points, labelled)
-    own = codes[labelled]
-    stands_for = np.bincount(np.where(labelled, codes, predicted))[own] / np.bincount(own)[own]
-    known = distances[labelled]
-    finite = np.isfinite(known)
-    if not finite.any():
-        return groups
-    far = ~labelled & (distances > upper_quantile(known[finite], stands_for[finite], FAR))
-    near = nearest_neighbors(points, min(NEIGHBORS, len(points) - 1)).indices
-    together = np.flatnonzero(far & (far[near].mean(1) >= TOGETHER))
+    seems = np.where(labelled, codes, predicted)
+    rate = (np.bincount(codes[labelled], minlength=seems.max() + 1) / np.maximum(np.bincount(seems), 1))[seems]
+    judged = labelled & np.isfinite(distances)
+    if not judged.any():
+        return np.full(len(codes), -1)
+    far = distances > upper_quantile(distances[judged], 1 / rate[judged], FAR)
+    around = far[nearest_neighbors(points, min(NEIGHBORS, len(points) - 1)).indices].mean(1)
+    together = np.flatnonzero(far & (around >= TOGETHER))
+    groups = np.full(len(codes), -1)
     if len(together) < LEAST_CELLS:
         return groups
     found = leiden(points[together], RESOLUTION, seed).labels
-    sizes = np.bincount(found)
-    groups[together] = np.where(sizes[found] >= LEAST_CELLS, found, -1)
+    groups[together] = _few_labelled(found, labelled[together], rate[together], around[together])
+    groups[labelled] = -1
     return groups
+
+
+def _few_labelled(groups: np.ndarray, labelled: np.ndarray, rate: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Groups ``(m,)`` that have fewer labelled cells than is likely, numbered anew; -1 for cells of the others.
+
+    Parameters
+    ----------
+    groups, labelled
+        ``(m,)`` group of each cell, and whether it is labelled.
+    rate, around
+        ``(m,)`` how likely it is labelled, and the share of its neighbours that are far.
+    """
+    sizes, expected, found = np.bincount(groups), np.bincount(groups, rate), np.bincount(groups, labelled)
+    chance = np.where(np.bincount(groups, around) / sizes >= APART, CHANCE_APART, CHANCE)
+    kept = (sizes - found >= LEAST_CELLS) & (poisson.cdf(found, expected) <= chance)
+    return np.where(kept, np.cumsum(kept) - 1, -1)[groups]
