@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
-from scrcl.labels.annotation import N_FOLDS, Scale, annotate
+from scrcl.labels import annotation
+from scrcl.labels.annotation import N_FOLDS, Space, annotate
 from scrcl.labels.calibration import folds, tempered
 from scrcl.labels.given import Labels
 from scrcl.labels.logistic import Logistic
@@ -15,13 +17,19 @@ def labels_of(codes) -> Labels:
     return found
 
 
-def test_the_scale():
+def test_the_space(monkeypatch):
     rng = np.random.default_rng(0)
-    points = (5 + 3 * rng.normal(size=(200, 4))).astype(np.float32)
-    scaled = Scale.fit(points)(points)
-    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
-    assert (scaled**2).sum(1).mean() == pytest.approx(1, rel=1e-5)
-    assert np.isfinite(Scale.fit(np.ones((5, 2), np.float32))(np.ones((5, 2), np.float32))).all()
+    points = (5 + rng.normal(size=(200, 4)) * [4, 3, 2, 1]).astype(np.float32)
+    reduced = Space.fit(points)(points)
+    np.testing.assert_allclose(reduced.mean(0), 0, atol=1e-5)
+    assert (reduced**2).sum(1).mean() == pytest.approx(1, rel=1e-4)
+    apart = np.linalg.norm(points[:50] - points[50:100], axis=1)
+    within = np.linalg.norm(reduced[:50] - reduced[50:100], axis=1)
+    np.testing.assert_allclose(within / apart, within[0] / apart[0], rtol=1e-3)  # all dimensions are kept
+    monkeypatch.setattr(annotation, "N_COMPONENTS", 2)
+    two, expected = Space.fit(points)(points), PCA(2).fit_transform(points)
+    np.testing.assert_allclose(np.abs(np.corrcoef(two.T, expected.T)[[0, 1], [2, 3]]), 1, atol=1e-4)
+    assert np.isfinite(Space.fit(np.ones((5, 2), np.float32))(np.ones((5, 2), np.float32))).all()
 
 
 def test_types_of_all_points():
@@ -59,7 +67,7 @@ def test_a_label_is_judged_by_the_others():
     assert np.isnan(found.held_out[codes < 0]).all()
     for wrong, right in ((3, 0), (50, 1)):
         assert found.held_out[wrong].argmax() == right
-    x, labelled = Scale.fit(points)(points), np.flatnonzero(codes >= 0)
+    x, labelled = Space.fit(points)(points), np.flatnonzero(codes >= 0)
     fold = folds(codes[labelled], N_FOLDS, 0)
     for number in range(N_FOLDS):
         held, others = labelled[fold == number], labelled[fold != number]

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from scrcl.labels.annotation import Annotation, Scale
+from scrcl.labels.annotation import Annotation, Space
 from scrcl.labels.given import Labels
 from scrcl.labels.logistic import Logistic
 from scrcl.labels.report import report_labels
@@ -13,9 +13,9 @@ def example() -> Annotation:
     held_out = np.full((6, 4), np.nan)
     held_out[:3] = [[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0], [0.3, 0.6, 0.1, 0]]
     probabilities = np.eye(4)[[0, 0, 1, 3, 3, 2]]
-    scale = Scale(np.zeros(1, np.float32), 1.0)
+    space = Space(np.zeros(1, np.float32), np.ones((1, 1), np.float32))
     return Annotation(
-        labels, ("a", "b", "c", "new 1"), scale, Logistic(np.zeros((1, 4)), np.zeros(4)), 1.0, probabilities, held_out
+        labels, ("a", "b", "c", "new 1"), space, Logistic(np.zeros((1, 4)), np.zeros(4)), 1.0, probabilities, held_out
     )
 
 

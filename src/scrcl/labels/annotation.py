@@ -12,25 +12,40 @@ from .novelty import find_new
 
 #: Parts of the labelled cells that are held out in turn.
 N_FOLDS = 5
+#: Principal components of the points that are read.
+N_COMPONENTS = 50
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Points around 0 whose mean squared length is 1, so that a penalty means the same whatever they are."""
+class Space:
+    """The leading principal components of points, whose mean squared length is 1: so a penalty means the same whatever they are.
+
+    Attributes
+    ----------
+    mean
+        ``(d,)`` mean of the points.
+    components
+        ``(d, p)`` directions, all divided by the same length.
+    """
 
     mean: np.ndarray
-    length: float
+    components: np.ndarray
 
     @classmethod
     def fit(cls, points: np.ndarray) -> Self:
         """Learn it from points ``(n, d)``."""
         mean = points.mean(0, dtype=np.float64)
-        squares = np.einsum("ij,ij->", points, points, dtype=np.float64) / len(points) - mean @ mean
-        return cls(mean.astype(np.float32), float(np.sqrt(max(squares, 1e-12))))
+        squares, directions = np.linalg.eigh(
+            (points.T @ points).astype(np.float64) / len(points) - np.outer(mean, mean)
+        )
+        squares, directions = squares[::-1][:N_COMPONENTS], directions[:, ::-1][:, :N_COMPONENTS]
+        directions *= np.sign(directions[np.abs(directions).argmax(0), np.arange(directions.shape[1])])
+        length = np.sqrt(max(squares.sum(), 1e-12))
+        return cls(mean.astype(np.float32), (directions / length).astype(np.float32))
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points ``(m, d)`` on the scale, float32."""
-        return (points - self.mean) / np.float32(self.length)
+        """Points ``(m, d)`` in the space, ``(m, p)``, float32."""
+        return (points - self.mean) @ self.components
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Annotation:
         The labels that were given.
     names
         Names of the ``K`` types: the ``C`` that were given, and new ones.
-    scale, classifier, temperature
+    space, classifier, temperature
         How the types of a point are found.
     probabilities
         ``(n, K)`` of all cells; rows sum to 1.
@@ -54,7 +69,7 @@ class Annotation:
 
     labels: Labels
     names: tuple[str, ...]
-    scale: Scale
+    space: Space
     classifier: Logistic
     temperature: float
     probabilities: np.ndarray
@@ -62,7 +77,7 @@ class Annotation:
 
     def assign(self, points: np.ndarray) -> np.ndarray:
         """Probabilities ``(m, K)`` of further points ``(m, d)``; rows sum to 1."""
-        return tempered(self.classifier(self.scale(points)), self.temperature)
+        return tempered(self.classifier(self.space(points)), self.temperature)
 
 
 def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
@@ -77,23 +92,23 @@ def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
     seed
         Seed of the folds and of the division of what is new into types.
     """
-    scale = Scale.fit(points)
-    scaled = scale(points)
+    space = Space.fit(points)
+    reduced = space(points)
     codes, n_given = labels.codes, len(labels.names)
-    classifier, probabilities = _learn(scaled, codes, n_given)
-    new = find_new(scaled, codes, probabilities.argmax(1), seed)
+    classifier, probabilities = _learn(reduced, codes, n_given)
+    new = find_new(reduced, codes, probabilities.argmax(1), seed)
     names = (*labels.names, *_new_names(int(new.max()) + 1, labels.names))
     known = np.where(new < 0, codes, n_given + new)
     if (new >= 0).any():
-        classifier, probabilities = _learn(scaled, known, len(names))
-    held_out = _hold_out(scaled, codes, known, len(names), seed)
+        classifier, probabilities = _learn(reduced, known, len(names))
+    held_out = _hold_out(reduced, codes, known, len(names), seed)
     rows = np.flatnonzero(~np.isnan(held_out[:, 0]))
     # A labelled cell stands for all cells of its type.
     sizes = np.bincount(np.where(labels.labelled, codes, probabilities.argmax(1)), minlength=len(names))
     weights = sizes[codes[rows]] / np.bincount(codes[rows], minlength=len(names))[codes[rows]]
     temperature = find_temperature(held_out[rows], codes[rows], weights)
     held_out[rows] = tempered(held_out[rows], temperature)
-    return Annotation(labels, names, scale, classifier, temperature, tempered(probabilities, temperature), held_out)
+    return Annotation(labels, names, space, classifier, temperature, tempered(probabilities, temperature), held_out)
 
 
 def _learn(points: np.ndarray, codes: np.ndarray, n_types: int) -> tuple[Logistic, np.ndarray]:

@@ -149,14 +149,14 @@ def label_loss(embedding_1: Tensor, embedding_2: Tensor, labels: Tensor) -> Tens
 
     A cell with a label is drawn to the other view of the cells of its label, and away from those of other labels:
 
-    .. math:: L_\text{lab} = \frac{1}{2 C} \sum_{v \ne w} \sum_c \frac{1}{n_c} \sum_{i \in c}
+    .. math:: L_\text{lab} = \frac{1}{2 C'} \sum_{v \ne w} \sum_{c: n_c > 1} \frac{1}{n_c} \sum_{i \in c}
         -\log \frac{\exp(e^v_i \cdot \mu^w_c / \tau)}{\sum_{c'} \exp(e^v_i \cdot \mu^w_{c'} / \tau)},
 
     with the mean :math:`\mu^w_c` of the :math:`n_c` cells of a label in the other view and :math:`\tau` =
     ``LABEL_TEMPERATURE``. As the mean of inner products is the inner product with the mean, this is the mean similarity
-    to all cells of each label; but it is linear in the number of cells. All ``C`` labels count the same, whatever the number of
-    their cells. A label of one cell has the other view of this cell for its positive. Supervised contrast:
-    Khosla et al., NeurIPS 2020; here without augmentation, as the two views are there already.
+    to all cells of each label; but it is linear in the number of cells. All :math:`C'` labels of more than one cell count the
+    same, whatever the number of their cells. The only cell of a label has none to be drawn to; the others are drawn away from it.
+    Supervised contrast: Khosla et al., NeurIPS 2020; here without augmentation, as the two views are there already.
 
     Parameters
     ----------
@@ -167,20 +167,22 @@ def label_loss(embedding_1: Tensor, embedding_2: Tensor, labels: Tensor) -> Tens
 
     Returns
     -------
-    Scalar tensor; 0 where there are fewer than two labels, as nothing is contrasted.
+    Scalar tensor; 0 where there are fewer than two labels or none has two cells, as nothing is contrasted.
     """
     rows = torch.nonzero(labels >= 0)[:, 0]
     _, own, sizes = torch.unique(labels[rows], return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
+    n_drawn = (sizes > 1).sum()
+    if len(sizes) < 2 or n_drawn == 0:
         return (embedding_1 - embedding_2).sum() * 0
     weight = 1 / sizes[own].to(embedding_1.dtype)
+    drawn = weight * (sizes[own] > 1)
     views = embedding_1[rows], embedding_2[rows]
     total = embedding_1.new_zeros(())
     for view, other in (views, views[::-1]):
         means = view.new_zeros(len(sizes), view.shape[1]).index_add(0, own, other * weight[:, None])
-        for block, kind, w in _blocks(view, own, weight):
+        for block, kind, w in _blocks(view, own, drawn):
             total = total + F.cross_entropy(block @ means.T / LABEL_TEMPERATURE, kind, reduction="none") @ w
-    return total / (2 * len(sizes))
+    return total / (2 * n_drawn)
 
 
 def _concentration(embedding: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ class SCRCLModule(BaseModuleClass):
         cross_view_weight: float = 1.0,
         spread_weight: float = 60.0,
         alignment_weight: float = 1.0,
-        labels_weight: float = 1.0,
+        labels_weight: float = 10.0,
     ) -> LossOutput:
         r"""The total loss.
 
