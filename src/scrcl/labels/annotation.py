@@ -133,8 +133,5 @@ def _hold_out(points: np.ndarray, codes: np.ndarray, known: np.ndarray, n_types:
 
 def _new_names(number: int, taken: tuple[str, ...]) -> list[str]:
     """Names of new types that no given one has: "new 1" and so on."""
-    names: list[str] = []
-    while len(names) < number:
-        candidates = (f"new {i}" for i in range(1, number + len(taken) + 1))
-        names = [name for name in candidates if name not in taken][:number]
-    return names
+    candidates = (f"new {i}" for i in range(1, number + len(taken) + 1))
+    return [name for name in candidates if name not in taken][:number]

@@ -72,16 +72,18 @@ def find_new(points: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed:
     ``(n,)`` number of the new type of each cell without a label, by decreasing size, from 0; -1 for cells of none.
     """
     labelled = codes != UNLABELED
+    groups = np.full(len(codes), -1)
+    if labelled.all():
+        return groups
     distances = distance_to_labelled(points, labelled)
     seems = np.where(labelled, codes, predicted)
     rate = (np.bincount(codes[labelled], minlength=seems.max() + 1) / np.maximum(np.bincount(seems), 1))[seems]
     judged = labelled & np.isfinite(distances)
     if not judged.any():
-        return np.full(len(codes), -1)
+        return groups
     far = distances > upper_quantile(distances[judged], 1 / rate[judged], FAR)
     around = far[nearest_neighbors(points, min(NEIGHBORS, len(points) - 1)).indices].mean(1)
     together = np.flatnonzero(far & (around >= TOGETHER))
-    groups = np.full(len(codes), -1)
     if len(together) < LEAST_CELLS:
         return groups
     found = leiden(points[together], RESOLUTION, seed).labels
