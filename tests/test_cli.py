@@ -745,3 +745,76 @@ class TestDoubts:
 )
 def test_words_of_options(python, option):
     assert translate(python, Path("a.h5ad")) == option
+
+
+class TestLabels:
+    @pytest.fixture(scope="class")
+    def run_with_labels(self, tmp_path_factory):
+        """A file with some labels, what a run makes of it, and the model that it saves."""
+        folder = tmp_path_factory.mktemp("labels")
+        adata = simulate(240)
+        adata.obs["annotation"] = np.where(np.arange(240) < 60, adata.obs["cell_type"].astype(str), "Unknown")
+        adata.write_h5ad(folder / "counts.h5ad")
+        options = [
+            "--labels-key",
+            "annotation",
+            "--unlabeled-category",
+            "Unknown",
+            "--save-model",
+            str(folder / "model"),
+        ]
+        plots = ["--plots", str(folder / "plots")]
+        assert (
+            main(
+                ["run", str(folder / "counts.h5ad"), "-o", str(folder / "out.h5ad"), "--epochs", "10", *options, *plots]
+            )
+            == 0
+        )
+        return folder, adata
+
+    def test_types_of_all_cells(self, run_with_labels):
+        folder, adata = run_with_labels
+        result = ad.read_h5ad(folder / "out.h5ad")
+        assert (result.obs["scrcl_type"].astype(str) == adata.obs["cell_type"].astype(str)).mean() > 0.95
+        assert result.obs["scrcl_type_confidence"].between(1 / 3, 1).all()
+        assert result.uns["scrcl_run"]["parameters"]["labels_key"] == "annotation"
+        assert "umap_scrcl_type.png" in listing(folder / "plots")
+
+    def test_carried_to_other_cells(self, run_with_labels, tmp_path, capsys):
+        folder, _ = run_with_labels
+        query = simulate(60, seed=5)
+        query.write_h5ad(tmp_path / "query.h5ad")
+        output = tmp_path / "out.h5ad"
+        command = ["predict", str(folder / "model"), str(tmp_path / "query.h5ad"), "-o", str(output)]
+        assert main([*command, "--alpha", "0", "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        result = ad.read_h5ad(output)
+        expected = scrcl.SCRCL.load(folder / "model", adata=False).predict(query, alpha=0)
+        assert (result.obs["scrcl_type"].astype(str) == expected.astype(str)).all()
+        assert printed["types"] == result.obs["scrcl_type"].value_counts().loc[lambda sizes: sizes > 0].to_dict()
+        assert result.obsm["X_scrcl"].shape[0] == 60
+        assert main(command) == 1  # the output exists
+        assert "--overwrite" in capsys.readouterr().err
+
+    def test_refused(self, run_with_labels, tmp_path, capsys):
+        folder, _ = run_with_labels
+        counts, output = str(folder / "counts.h5ad"), str(tmp_path / "out.h5ad")
+        assert main(["predict", str(tmp_path), counts, "-o", output]) == 1
+        assert "holds no saved model" in capsys.readouterr().err
+        assert main(["run", counts, "-o", output, "--labels-key", "nothing"]) == 1
+        assert "--labels-key='nothing' is not in obs of" in capsys.readouterr().err
+        assert main(["run", counts, "-o", output, "--save-model", str(folder / "model")]) == 1
+        assert "--save-model" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main(["run", counts, "-o", output, "--unlabeled-category", "Unknown"])
+        assert "--labels-key" in capsys.readouterr().err
+
+    def test_a_model_without_labels(self, run_with_labels, tmp_path, capsys):
+        folder, _ = run_with_labels
+        counts = str(folder / "counts.h5ad")
+        assert (
+            main(["run", counts, "-o", str(tmp_path / "a.h5ad"), "--epochs", "1", "--save-model", str(tmp_path / "m")])
+            == 0
+        )
+        assert main(["predict", str(tmp_path / "m"), counts, "-o", str(tmp_path / "b.h5ad")]) == 1
+        assert "knows no labels" in capsys.readouterr().err

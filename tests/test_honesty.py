@@ -1,4 +1,4 @@
-"""No label reaches training, latents or clusters."""
+"""No label reaches training, latents or clusters unless the user names it, and no label of a held-out cell ever."""
 
 import re
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_labels_have_no_effect(data, change):
 
 
 def test_no_source_file_names_a_label():
-    """The package reads no column of `obs`, apart from the demo's comparison, the plots, and groups named by `groupby`."""
+    """No column of `obs` is read but those that the user names, apart from the demo's comparison and the plots."""
     folder = Path(scrcl.__file__).parent
     # Examples are what users do.
     text = {
@@ -67,17 +67,30 @@ def test_no_source_file_names_a_label():
     assert readers == {
         "model/genes.py": 1,
         "model/markers.py": 1,
-        "model/setup.py": 4,
-        "data/sources.py": 4,
+        "model/fields.py": 1,
+        "model/setup.py": 5,
+        "data/sources.py": 5,
         "data/spatialdata.py": 1,
     }
     assert "adata.obs[key]" in text["model/genes.py"]  # groups that the user names
     assert ".obs[keys.MARKER_GROUPS_KEY] = self.get_clusters(" in text["model/markers.py"]
     # Messages name columns; none of these is read.
-    assert text["model/setup.py"].count("{where}.obs[") == 4
+    assert text["model/setup.py"].count("{where}.obs[") == 5
     assert text["data/sources.py"].count("{where}.obs[") == 2
-    # The batches that the user names, and which slice a cell in space is in.
-    assert "values = data.obs[key]" in text["data/sources.py"]
+    # The batches and the labels that the user names, and which slice a cell in space is in.
+    assert text["data/sources.py"].count("values = data.obs[key]") == 2
+    assert "adata.obs[self.attr_key] = codes" in text["model/fields.py"]  # written for scvi-tools
     assert "data.obs[sample_key]" in text["data/sources.py"]
     # Which element of a SpatialData a row of its table belongs to.
     assert ".obs[attributes[name]]" in text["data/spatialdata.py"]
+
+
+def test_labels_of_other_cells_have_no_effect(tmp_path):
+    """With `labels_key`, what the unlabelled cells are makes no difference: the column is read, and no other."""
+    adata = simulate()
+    adata.obs["annotation"] = np.where(np.arange(adata.n_obs) < 30, adata.obs["cell_type"].astype(str), "Unknown")
+    setup = {"labels_key": "annotation", "unlabeled_category": "Unknown"}
+    other = adata.copy()
+    other.obs["cell_type"] = np.random.default_rng(0).permutation(other.obs["cell_type"])
+    expected, found = (build(data, epochs=10, setup=setup).predict(soft=True) for data in (adata, other))
+    np.testing.assert_array_equal(found, expected)

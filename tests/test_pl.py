@@ -356,3 +356,38 @@ def test_batches():
     assert sum(len(points.get_offsets()) for points in axes[1].collections) == 150
     assert len(axes[2].patches) == 3
     plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def labelled() -> scrcl.SCRCL:
+    adata = simulate(240, n_types=3)
+    adata.obs["label"] = np.where(np.arange(240) < 90, adata.obs["cell_type"].astype(str), "Unknown")
+    return build(adata, epochs=10, setup={"labels_key": "label", "unlabeled_category": "Unknown"})
+
+
+class TestLabels:
+    def test_confusion(self, labelled):
+        ax = scrcl.pl.confusion(labelled)
+        counts = labelled.get_label_report().confusions
+        shares = counts.to_numpy() / counts.to_numpy().sum(1, keepdims=True)
+        np.testing.assert_allclose(ax.images[0].get_array(), shares)
+        assert [label.get_text() for label in ax.get_xticklabels()] == list(counts.columns)
+        assert [label.get_text().split(" (")[0] for label in ax.get_yticklabels()] == list(counts.index)
+        plt.close("all")
+
+    def test_confidence(self, labelled):
+        ax = scrcl.pl.confidence(labelled)
+        types, best = labelled.predict(), labelled.predict(soft=True).max(axis=1)
+        there = [name for name in types.cat.categories if (types == name).any()]
+        medians = [best[types == name].median() for name in there]
+        np.testing.assert_allclose(ax.lines[0].get_xdata(), medians, rtol=1e-6)
+        labels = [f"{name} ({(types == name).sum()})" for name in there]
+        assert [label.get_text() for label in ax.get_yticklabels()] == labels
+        query = simulate(30, n_types=3, seed=4)
+        scrcl.pl.confidence(labelled, query)
+        plt.close("all")
+
+    def test_without_labels(self, trained):
+        for plot in (scrcl.pl.confusion, scrcl.pl.confidence):
+            with pytest.raises(ValueError, match="knows no labels"):
+                plot(trained)

@@ -22,11 +22,21 @@ if TYPE_CHECKING:
     from . import datasets, pl
     from .cluster.number import NumberOfClusters
     from .data.spatialdata import from_spatialdata
+    from .labels.report import LabelReport
     from .model.batches import BatchSpaces
     from .model.scrcl import SCRCL
     from .reference.batch_report import BatchReport
 
-__all__ = ["SCRCL", "BatchReport", "BatchSpaces", "NumberOfClusters", "datasets", "from_spatialdata", "pl"]
+__all__ = [
+    "SCRCL",
+    "BatchReport",
+    "BatchSpaces",
+    "LabelReport",
+    "NumberOfClusters",
+    "datasets",
+    "from_spatialdata",
+    "pl",
+]
 
 __version__ = version("scrcl")
 
@@ -35,6 +45,7 @@ _MODULES = {
     "SCRCL": "scrcl.model.scrcl",
     "BatchReport": "scrcl.reference.batch_report",
     "BatchSpaces": "scrcl.model.batches",
+    "LabelReport": "scrcl.labels.report",
     "NumberOfClusters": "scrcl.cluster.number",
     "from_spatialdata": "scrcl.data.spatialdata",
     "datasets": "scrcl.datasets",

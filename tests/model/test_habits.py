@@ -161,7 +161,6 @@ class TestSetup:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ({"labels_key": "cell_type"}, "labels_key is not an argument.*No labels are read"),
             ({"size_factor_key": "size"}, "size_factor_key is not an argument"),
             ({"protein_expression_obsm_key": "adt"}, "protein_expression_obsm_key is not an argument"),
         ],

@@ -23,6 +23,16 @@ def test_a_batch_is_a_graph():
     np.testing.assert_array_equal(batch["propagation"].to_dense().numpy(), normalized_adjacency(adjacency).toarray())
 
 
+def test_labels_go_with_their_cells():
+    features, adjacency = example()
+    labels = np.arange(20) - 1
+    for size in (20, 7):
+        for batch in GraphDataModule(features, adjacency, features, size, labels).train_dataloader():
+            rows = [np.flatnonzero((features == row).all(1))[0] for row in batch["features"].numpy()]
+            np.testing.assert_array_equal(batch["labels"].numpy(), labels[rows])
+    assert "labels" not in graph_batch(features, adjacency)
+
+
 def test_one_batch_holds_all_cells_with_their_edges():
     features, adjacency = example()
     (batch,) = GraphDataModule(features, adjacency, features).train_dataloader()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scrcl.graph.genes import directed_propagation
 from scrcl.nn import losses
 from scrcl.nn.encoders import GeneEncoder
-from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss
+from scrcl.nn.losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
 
 
 def dense_alignment(e1, e2, temperature):
@@ -213,3 +213,51 @@ def test_blocks_do_not_matter(rows, monkeypatch):
     whole = total(*embeddings)
     monkeypatch.setattr(losses, "BLOCK_ROWS", rows)
     torch.testing.assert_close(total(*embeddings), whole, rtol=1e-12, atol=1e-12)
+
+
+def dense_label(e1, e2, labels):
+    """Cell by cell and pair by pair: mean similarity to the cells of each label, in the other view."""
+    kinds = sorted(set(labels[labels >= 0].tolist()))
+    drawn = [kind for kind in kinds if (labels == kind).sum() > 1]
+    total = torch.zeros((), dtype=e1.dtype)
+    for view, other in ((e1, e2), (e2, e1)):
+        for kind in drawn:
+            rows = torch.nonzero(labels == kind)[:, 0]
+            for row in rows:
+                near = torch.stack([(view[row] * other[labels == k]).sum(1).mean() for k in kinds])
+                total = total - torch.log_softmax(near / 0.1, 0)[kinds.index(kind)] / len(rows)
+    return total / (2 * len(drawn))
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+@pytest.mark.parametrize("kinds", [[0, 1, 2], [0, 1, 2, 5]])
+def test_contrast_of_labels(kinds, rows, monkeypatch):
+    """With cells without a label, numbers without a cell, and labels of one cell."""
+    monkeypatch.setattr(losses, "BLOCK_ROWS", rows)
+    rng = np.random.default_rng(6)
+    views = [F.normalize(torch.from_numpy(rng.normal(size=(17, 5)))).requires_grad_() for _ in range(2)]
+    labels = torch.from_numpy(rng.choice([-1, *kinds], 17))
+    labels[labels == kinds[-1]] = -1
+    labels[3] = kinds[-1]
+    found, expected = label_loss(*views, labels), dense_label(*views, labels)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(torch.autograd.grad(found, views), torch.autograd.grad(expected, views), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_large_label_counts_no_more_than_a_small_one():
+    rng = np.random.default_rng(7)
+    views = [F.normalize(torch.from_numpy(rng.normal(size=(9, 5)))) for _ in range(2)]
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, -1, -1])
+    again = torch.cat([torch.arange(9), torch.arange(3), torch.arange(3)])  # three times the cells of the first label
+    expected = label_loss(*views, labels)
+    torch.testing.assert_close(label_loss(views[0][again], views[1][again], labels[again]), expected)
+
+
+@pytest.mark.parametrize("labels", [[-1, -1, -1], [0, 0, -1], [2, 2, 2], [0, 1, 2]])
+def test_nothing_to_contrast(labels):
+    rng = np.random.default_rng(8)
+    views = [torch.from_numpy(rng.normal(size=(3, 5))).requires_grad_() for _ in range(2)]
+    loss = label_loss(*views, torch.tensor(labels))
+    assert loss.item() == 0
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, views))

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch
 
 from scrcl.nn.batches import graph_batch
-from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss
+from scrcl.nn.losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
 from scrcl.nn.module import SCRCLModule
 
 
@@ -39,6 +39,15 @@ def test_loss_is_the_mean_over_pairs():
             pair += 100 * neighborhood_loss(first[m], second[other], a, 1.0)
             total += share * other_share * (pair + cross_view_loss(z1[m], z2[other], a))
     torch.testing.assert_close(found.loss, total)
+    labels = np.arange(20) % 4 - 1
+    with_labels = module.loss(graph_batch(features, adjacency, labels), views, refined, labels_weight=0.3)
+    contrast = torch.zeros(())
+    for m, share in enumerate((0.7, 0.3)):
+        for other, other_share in enumerate((0.7, 0.3)):
+            contrast += share * other_share * label_loss(first[m], second[other], torch.from_numpy(labels))
+    torch.testing.assert_close(with_labels.loss, total + 0.3 * contrast)
+    assert "label_loss" in with_labels.extra_metrics
+    assert "label_loss" not in found.extra_metrics
 
 
 def test_one_modality_is_saved_as_it_always_was():

@@ -1,18 +1,30 @@
-"""The command line: ``scrcl run`` and ``scrcl demo``.
+"""The command line: ``scrcl run``, ``scrcl predict`` and ``scrcl demo``.
 
 What takes seconds to import is imported when the arguments are known to be right.
 """
 
+import argparse
 import json
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from rich.console import Console
 
 from .errors import UserError, in_options
 from .options import check_paths, parse
 from .progress import Phases
+
+
+class Result(Protocol):
+    """What a command found."""
+
+    def as_json(self) -> dict[str, Any]:
+        """In plain containers."""
+
+    def print(self, console: Console) -> None:
+        """As tables."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_paths(arguments)
         with Phases(console) as phases:
             phases.begin("loading")
-            from .run import run
-
-            findings = run(arguments, shlex.join(["scrcl", *argv]), phases)
+            found = _work(arguments, shlex.join(["scrcl", *argv]), phases)
     except (UserError, ValueError, KeyError, TypeError, OSError, MemoryError, RuntimeError) as error:
         message = in_options(error, getattr(arguments, "input", None))
         console.print("[bold red]error:[/] ", end="")
@@ -49,7 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("Interrupted. Nothing was written.")
         return 130
     if arguments.json:
-        print(json.dumps(findings.as_json(), indent=2))
+        print(json.dumps(found.as_json(), indent=2))
     else:
-        findings.print(results)
+        found.print(results)
     return 0
+
+
+def _work(arguments: argparse.Namespace, command: str, phases: Phases) -> Result:
+    if arguments.command == "predict":
+        from .predict import predict
+
+        return predict(arguments, command, phases)
+    from .run import run
+
+    return run(arguments, command, phases)

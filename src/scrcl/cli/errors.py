@@ -28,7 +28,10 @@ WORDS = (
     (r"\bmdata\.mod\b", "{file}"),
     (r"\b[am]data\b", "{file}"),
     (r"\bmax_epochs\b", "--epochs"),
-    (r"(?<![-\w\[])(layers?|n_clusters|batch_size|spatial_key|sample_key|batch_key|modalities)(?==|`)", r"--\1"),
+    (
+        r"(?<![-\w\[])(layers?|n_clusters|batch_size|spatial_key|sample_key|batch_key|labels_key|unlabeled_category|modalities)(?==|`)",
+        r"--\1",
+    ),
 )
 
 

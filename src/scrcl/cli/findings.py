@@ -79,6 +79,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     agreement: Agreement | None = None
+    types: dict[str, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """In plain containers."""
@@ -108,6 +109,8 @@ class Findings:
         for cluster in self.clusters:
             table.add_row(cluster.name, f"{cluster.cells:,}", f"{cluster.share:.1%}")
         console.print(table)
+        if self.types is not None:
+            console.print(types_table(self.types, "types, as learnt from labels"))
         total = sum(self.seconds.values())
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
         console.print(f"{total:.1f} s: {shares}", soft_wrap=True)
@@ -131,6 +134,16 @@ class Findings:
             f"Agreement: adjusted Rand index {agreement.adjusted_rand_index:.2f}, "
             f"normalised mutual information {agreement.normalized_mutual_information:.2f}"
         )
+
+
+def types_table(types: dict[str, int], title: str) -> Table:
+    """Types and their cells."""
+    total, table = sum(types.values()), Table(title=title)
+    for column in ("type", "cells", "share"):
+        table.add_column(column, justify="right")
+    for name, cells in types.items():
+        table.add_row(name, f"{cells:,}", f"{cells / total:.1%}")
+    return table
 
 
 def describe_clusters(clusters: pd.Series, probabilities: pd.DataFrame | None, markers: pd.DataFrame) -> list[Cluster]:

@@ -58,6 +58,8 @@ def read(
     spatial_key: str | None = None,
     sample_key: str | None = None,
     batch_key: str | None = None,
+    labels_key: str | None = None,
+    unlabeled_category: str | None = None,
 ) -> Input:
     """Read cells and counts; those of an .h5ad file stay there, and are read in blocks.
 
@@ -91,6 +93,9 @@ def read(
     if batch_key is not None:
         _require(batch_key, data.obs, "--batch-key", f"obs of {path}")
         found.setup["batch_key"] = batch_key
+    if labels_key is not None:
+        _require(labels_key, data.obs, "--labels-key", f"obs of {path}")
+        found.setup |= {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
     for name, of in data.mod.items() if isinstance(data, mudata.MuData) else [("", data)]:
         if not of.var_names.is_unique:
             twice = int(of.var_names.duplicated().sum())

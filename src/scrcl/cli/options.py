@@ -47,6 +47,34 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument(
         "--batch-key", metavar="KEY", help="obs column of the batch of each cell, whose effect is corrected"
     )
+    run.add_argument(
+        "--labels-key", metavar="KEY", help="obs column of types, known for some cells, to learn from and to complete"
+    )
+    run.add_argument(
+        "--unlabeled-category", metavar="NAME", help="what --labels-key has for a cell without a label; maybe nothing"
+    )
+    run.add_argument("--save-model", type=Path, metavar="DIR", help="folder for the trained model, for scrcl predict")
+
+    predict = commands.add_parser(
+        "predict", help="carry the types that a saved model learnt from labels to further cells", allow_abbrev=False
+    )
+    predict.add_argument("model", type=Path, help="folder of a model that was trained with labels")
+    predict.add_argument("input", type=Path, help=f"raw counts of further cells, with the same genes: {KNOWN}")
+    predict.add_argument(
+        "-o", "--output", type=Path, required=True, help=".h5ad file to write; .h5mu of several modalities"
+    )
+    predict.add_argument("--layer", help="layer that holds the counts (default: as for the model)")
+    predict.add_argument("--transpose", action="store_true", help="the table has genes in rows and cells in columns")
+    predict.add_argument(
+        "--alpha",
+        type=_share,
+        default=0.01,
+        metavar="SHARE",
+        help="share of cells of known types that may come out as unassigned (default: 0.01)",
+    )
+    predict.add_argument("--json", action="store_true", help="print the results in JSON instead of a table")
+    predict.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    predict.set_defaults(markers=None, report=None, plots=None, save_model=None, resolution=None, sample_key=None)
 
     demo = commands.add_parser(
         "demo", help="the same on 700 PBMC that scanpy ships, compared with their annotation", allow_abbrev=False
@@ -54,6 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     demo.add_argument("-o", "--output", type=Path, help=".h5ad file to write (default: scrcl-demo.h5ad, replaced)")
     demo.set_defaults(input=None, layer=None, modalities=None, transpose=False)
     demo.set_defaults(spatial_key=None, sample_key=None, batch_key=None)
+    demo.set_defaults(labels_key=None, unlabeled_category=None, save_model=None)
 
     for command in (run, demo):
         command.add_argument("--n-clusters", type=_whole(2), metavar="K", help="number of clusters (default: found)")
@@ -79,6 +108,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--resolution is used by --method leiden without --n-clusters only")
     if arguments.sample_key is not None and arguments.spatial_key is None:
         parser.error("--sample-key tells of cells in space. Name their coordinates, too: --spatial-key spatial")
+    if getattr(arguments, "unlabeled_category", None) is not None and arguments.labels_key is None:
+        parser.error("--unlabeled-category tells of labels. Name them, too: --labels-key cell_type")
     arguments.replace_output = arguments.overwrite or arguments.output is None
     arguments.output = arguments.output or Path("scrcl-demo.h5ad")
     return arguments
@@ -100,6 +131,16 @@ def _resolution(text: str) -> float:
         value = -1.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, not {text!r}")
     return value
 
 
@@ -141,6 +182,11 @@ def check_paths(arguments: argparse.Namespace) -> None:
             raise UserError(f"{option} names the file of {other}, {path}. Name another file.")
     if arguments.report is not None and arguments.report.suffix.lower() not in (".html", ".pdf"):
         raise UserError(f"--report {arguments.report} must end in .html or .pdf.")
+    if arguments.save_model is not None and arguments.save_model.exists() and not arguments.overwrite:
+        raise UserError(
+            f"{arguments.save_model} exists already. Name another folder after --save-model, or pass --overwrite to replace "
+            "the model in it."
+        )
     if arguments.plots is not None:
         try:
             arguments.plots.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import pandas as pd
 from anndata import AnnData
 from anndata.io import write_elem
 from mudata import MuData
+
+from scrcl.utils import keys
 
 from .errors import UserError
 
@@ -37,6 +40,13 @@ def writable(output: Path | None) -> Iterator[Path | None]:
         os.replace(unfinished, output)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_types(data: AnnData | MuData, types: pd.Series, probabilities: pd.DataFrame) -> dict[str, int]:
+    """Write types of cells and how probable each is to the data, and count the cells of each, the most frequent first."""
+    data.obs[keys.TYPES_KEY] = types
+    data.obs[keys.TYPES_CONFIDENCE_KEY] = probabilities.max(axis=1)
+    return {str(name): int(size) for name, size in types.value_counts().items() if size}
 
 
 def write(data: AnnData | MuData, copied: Path | None, unfinished: Path, output: Path) -> None:

@@ -29,7 +29,7 @@ from scrcl.utils.progress import begin, listening
 from .errors import UserError, translate
 from .findings import Findings, compare, describe_clusters, find_doubts
 from .inputs import Input, read
-from .outputs import writable, write
+from .outputs import writable, write, write_types
 from .progress import Phases
 
 #: Levels of the loggers of the libraries while the command runs.
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         writable(arguments.output) as unfinished,
         writable(arguments.markers) as table,
         writable(arguments.report) as page,
-        _quiet(arguments, phases, notes),
+        quiet(arguments.input, phases, notes),
         listening(phases),
     ):
         assert unfinished is not None  # there is always an output
@@ -83,6 +83,9 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         data.obs[keys.CLUSTERS_KEY] = model.get_clusters(
             method=arguments.method, resolution=arguments.resolution or RESOLUTION, **chosen
         )
+        types = None
+        if model.knows_labels:
+            types = write_types(data, model.predict(), model.predict(soft=True))
         wanted = arguments.report is not None or arguments.json
         markers = pd.DataFrame()
         if table is not None or page is not None:
@@ -101,6 +104,7 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
             begin("plots")
             annotations = ["bulk_labels"] if is_demo else []
             annotations += [arguments.batch_key] if arguments.batch_key is not None else []
+            annotations += [keys.TYPES_KEY] if types is not None else []
             _plot(model, data, arguments.plots, annotations, *space)
         record = _record(arguments, model, data)
         findings = Findings(
@@ -112,6 +116,7 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
             notes=notes,
             outputs=_outputs(arguments),
             seconds=phases.seconds,
+            types=types,
             agreement=compare(data.obs[keys.CLUSTERS_KEY], data.obs["bulk_labels"]) if is_demo else None,
             **record,
         )
@@ -125,6 +130,8 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         seconds = {name.replace(" ", "_"): round(value, 3) for name, value in phases.seconds.items()}
         data.uns[keys.RUN_KEY] = {**record, "command": command, "seconds": seconds}
         write(data, found.copied, unfinished, arguments.output)
+        if arguments.save_model is not None:
+            model.save(arguments.save_model, overwrite=arguments.overwrite)
     return findings
 
 
@@ -150,6 +157,8 @@ def _read(arguments: argparse.Namespace) -> Input:
         arguments.spatial_key,
         arguments.sample_key,
         arguments.batch_key,
+        arguments.labels_key,
+        arguments.unlabeled_category,
     )
 
 
@@ -174,14 +183,14 @@ def _train(arguments: argparse.Namespace, found: Input, device: dict[str, Any], 
 
 
 @contextmanager
-def _quiet(arguments: argparse.Namespace, phases: Phases, notes: list[str]) -> Iterator[None]:
+def quiet(source: Path | None, phases: Phases, notes: list[str]) -> Iterator[None]:
     """Keep the chatter of the libraries out of the progress display; our own warnings become notes."""
     before = {name: logging.getLogger(name).level for name in LOG_LEVELS}
     for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
 
     def note(message: Warning | str, *_: Any) -> None:
-        text = translate(str(message), arguments.input)
+        text = translate(str(message), source)
         if text not in notes:
             notes.append(text)
             phases.note(f"note: {text}")
@@ -248,7 +257,8 @@ def _maps(data: AnnData | MuData, spatial_key: str, sample_key: str | None) -> I
 
 
 def _outputs(arguments: argparse.Namespace) -> dict[str, str]:
-    written = {name: getattr(arguments, name) for name in ("output", "markers", "report", "plots")}
+    names = ("output", "markers", "report", "plots", "save_model")
+    written = {name: getattr(arguments, name) for name in names}
     return {name: str(path) for name, path in written.items() if path is not None}
 
 
@@ -264,6 +274,8 @@ def _record(arguments: argparse.Namespace, model: SCRCL, data: AnnData | MuData)
     parameters["layer"] = arguments.layer or "X"
     parameters["spatial_key"], parameters["sample_key"] = arguments.spatial_key or "", arguments.sample_key or ""
     parameters["batch_key"] = arguments.batch_key or ""
+    parameters["labels_key"] = arguments.labels_key or ""
+    parameters["unlabeled_category"] = arguments.unlabeled_category or ""
     sizes = {"cells": data.n_obs, "genes": data.n_vars, "clusters": int(data.obs[keys.CLUSTERS_KEY].nunique())}
     if isinstance(data, MuData):
         parameters["modalities"] = arguments.modalities

@@ -326,3 +326,21 @@ def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
             "remove these cells."
         )
     return values.astype(str).to_numpy(str)
+
+
+def read_labels(data: AnnData | MuData, key: str, unlabeled_category: Any) -> np.ndarray:
+    """Label ``(n,)`` of each cell by name, ``None`` for one without: where it is missing, or of the unlabelled category.
+
+    Raises
+    ------
+    KeyError
+        If the key is missing.
+    """
+    check_key(key, data.obs, "labels_key", f"{'mdata' if isinstance(data, MuData) else 'adata'}.obs")
+    values = data.obs[key]
+    names = values.astype(str).to_numpy(object, copy=True)
+    unlabelled = values.isna().to_numpy()
+    if unlabeled_category is not None:
+        unlabelled |= (values == unlabeled_category).to_numpy() | (names == str(unlabeled_category))
+    names[unlabelled] = None
+    return names

@@ -1,5 +1,7 @@
 """The graph of the cells as a sparse matrix, and what convolutions over it multiply by."""
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -71,3 +73,13 @@ def join_reference(graph: sp.csr_array, reference: sp.csr_array, neighbors: Neig
     own = scale @ (graph + sp.eye_array(graph.shape[0])) @ scale
     blocks = [[normalized_adjacency(reference), None], [scale @ received @ reference_scale, own]]
     return sp.csr_array(sp.block_array(blocks), dtype=np.float32)
+
+
+def csr_to_dict(matrix: sp.csr_array) -> dict[str, Any]:
+    """A sparse matrix as plain arrays."""
+    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
+
+
+def csr_from_dict(state: dict[str, Any]) -> sp.csr_array:
+    """The inverse of :func:`csr_to_dict`."""
+    return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=state["shape"])

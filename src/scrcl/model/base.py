@@ -16,12 +16,14 @@ from scrcl.data.sources import (
     anndata_sources,
     mudata_sources,
     read_batches,
+    read_labels,
     read_positions,
     read_spatial_graph,
 )
 from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.genes import directed_propagation
 from scrcl.graph.slices import Slices
+from scrcl.labels.given import Labels
 from scrcl.nn.inference import REPRESENTATIONS, Representation, View
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
@@ -81,6 +83,11 @@ class SCRCLBase(BaseModelClass):
         """Name of the batch of each of any cells, where the model tells batches apart."""
         key = self._setup("batch_key")
         return None if key is None else read_batches(data, key)
+
+    def _labels(self, data: Any) -> Labels | None:
+        """Labels of any cells, where the model learns from them and there are any."""
+        key = self._setup("labels_key")
+        return None if key is None else Labels.of(read_labels(data, key, self._setup("unlabeled_category")))
 
     def _is_reference(self, data: Any) -> bool:
         """Whether the data are those that the model was built on, with the same cells still."""

@@ -20,7 +20,6 @@ _CORRECT = (
 UNREGISTERED = {
     "categorical_covariate_keys": _CORRECT,
     "continuous_covariate_keys": _CORRECT,
-    "labels_key": "No labels are read; compare the clusters with them afterwards.",
     "size_factor_key": "Leave it out: the total of each cell is taken from its counts.",
     "rna_layer": "Name the layer of each modality: `layers={'rna': 'counts'}`.",
     "protein_layer": "Name the layer of each modality: `layers={'prot': 'counts'}`.",

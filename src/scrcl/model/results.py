@@ -17,6 +17,7 @@ from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
 from scrcl.graph.slices import Slices
+from scrcl.labels.annotation import Annotation, annotate
 from scrcl.nn.inference import Encoded, View, encode, encode_new
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
@@ -150,6 +151,23 @@ class Results:
         found, weights = found[placed], weights[placed]
         completed = {view: self._complete(view, values[placed], found, weights) for view, values in latent.items()}
         return Query(known, found, completed)
+
+    # ------------------------------------------------------------------ types
+
+    @cached_property
+    def annotation(self) -> Annotation:
+        """What is learnt from the labels of the reference, which has some."""
+        reference = self.reference
+        assert reference.labels is not None
+        begin("labels")
+        smoothed = reference.features if reference.tissue is not None else self._inputs(("aligned", None)).smoothed
+        return annotate(np.concatenate([self.latent(("aligned", None)), smoothed], 1), reference.labels)
+
+    def query_points(self, query: Query) -> np.ndarray:
+        """That by which types of new cells are told ``(m', d)``: their latent representation and their smoothed features."""
+        in_space = self.reference.tissue is not None
+        smoothed = query.features if in_space else self.reference.smoothed_query(query.features)
+        return np.concatenate([query.latent["aligned", None], smoothed], 1)
 
     # --------------------------------------------------------------- clusters
 

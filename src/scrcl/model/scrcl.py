@@ -15,7 +15,7 @@ from scrcl.reference.writing import describe_parameters, write_preparation
 from scrcl.utils.checks import check_at_least, check_option
 
 from .base import Data
-from .batches import BatchesMixin
+from .labels import LabelsMixin
 from .setup import SetupMixin
 from .training import TrainingMixin
 
@@ -33,10 +33,10 @@ SPATIAL_ARGUMENTS = {
 }
 
 
-class SCRCL(SetupMixin, TrainingMixin, BatchesMixin):
+class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
     r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
 
-    Finds cell types without labels. Two views of each cell, by itself and among its neighbours, are brought into
+    Finds cell types without labels, or from those of some cells. Two views of each cell, by itself and among its neighbours, are brought into
     agreement, and both are tied to the genes that the cell expresses. The model selects genes, reduces counts to
     features and builds the cell graph and the gene graph itself, from raw counts of all genes.
 
@@ -181,6 +181,7 @@ class SCRCL(SetupMixin, TrainingMixin, BatchesMixin):
             slices,
             None if slices is None or graph_key is None else read_spatial_graph(data, graph_key, slices),
             self._batches(data),
+            self._labels(data),
         )
         reference = preparation.reference
         self._set_reference(reference)
@@ -231,6 +232,9 @@ class SCRCL(SetupMixin, TrainingMixin, BatchesMixin):
         if batches is not None:
             what = "corrected" if batches.corrected else "none of which lies apart, so that nothing is corrected"
             features += f", {len(batches.names)} batches, {what}"
+        labels = reference.labels
+        if labels is not None:
+            features += f", {labels.labelled.sum():,} cells labelled with {len(labels.names)} types"
         if tissue is not None:
             n_slices = len(tissue.slices.names)
             similar = f" and {graph}" if tissue.options.joined else ""

@@ -4,12 +4,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper, ObsmField
+from scvi.data.fields import ObsmField
 from scvi.model.base import BaseModelClass
 
 from scrcl.data.sources import (
@@ -19,40 +18,29 @@ from scrcl.data.sources import (
     mudata_sources,
     read_batches,
     read_graph,
+    read_labels,
     read_positions,
     read_spatial_graph,
 )
+from scrcl.labels.given import UNASSIGNED
 from scrcl.reference.batches import check_sizes
 from scrcl.reference.modalities import KINDS
 from scrcl.utils import keys
-from scrcl.utils.checks import check_key, match_genes
+from scrcl.utils.checks import check_key
 
+from .fields import (
+    BatchField,
+    CountsField,
+    LabelsField,
+    MuDataBatchField,
+    MuDataCountsField,
+    MuDataEmbeddingField,
+    MuDataLabelsField,
+)
 from .habits import check_setup, swapped
 
-
-class CountsField(LayerField):
-    """Counts whose genes are matched by name when other data take their place."""
-
-    def __init__(self, layer: str | None, registry_key: str = REGISTRY_KEYS.X_KEY) -> None:
-        super().__init__(registry_key, layer, is_count_data=False, correct_data_format=False)
-
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        """Accept genes in any order, and a few that are missing."""
-        match_genes(adata_target.var_names, pd.Index(state_registry[self.COLUMN_NAMES_KEY]))
-        return self.register_field(adata_target)
-
-
-class BatchField(CategoricalObsField):
-    """Batches; further data may be of others."""
-
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        """Accept batches that the model has not seen, which it learns when it is asked for their cells."""
-        return super().transfer_field(state_registry, adata_target, **{**kwargs, "extend_categories": True})
-
-
-MuDataBatchField = MuDataWrapper(BatchField)
-MuDataCountsField = MuDataWrapper(CountsField)
-MuDataEmbeddingField = MuDataWrapper(ObsmField)
+#: What cells without a label are often called, in small letters.
+NO_TYPES = ("", "?", "-1", "na", "n/a", "nan", "none", "null", "unknown", "unlabeled", "unlabelled", "not available")
 
 
 class SetupMixin(BaseModelClass):
@@ -69,6 +57,8 @@ class SetupMixin(BaseModelClass):
         sample_key: str | None = None,
         spatial_neighbors_key: str | None = None,
         batch_key: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str | float | None = None,
         **kwargs: Any,
     ) -> None:
         """Register data. Validates, and leaves all work to the model.
@@ -102,6 +92,12 @@ class SetupMixin(BaseModelClass):
             Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. What tells batches
             apart, and not types, is taken out of the features, and the cell graph joins cells of different batches that are
             counterparts. Where no batch lies apart, nothing is changed. By default all cells are of one.
+        labels_key
+            Key of ``adata.obs`` of the types of the cells, known for some or all of them. The model learns from them,
+            and :meth:`~scrcl.SCRCL.predict` tells the others. By default no label is read. As in
+            :class:`scvi.model.SCANVI`.
+        unlabeled_category
+            What ``labels_key`` has for a cell without a label, such as ``"Unknown"``; a missing value is none in any case.
         **kwargs
             Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -150,6 +146,9 @@ class SetupMixin(BaseModelClass):
         if batch_key is not None:
             check_batches(adata, batch_key, new)
             fields.append(BatchField(REGISTRY_KEYS.BATCH_KEY, batch_key))
+        check_labels(adata, labels_key, unlabeled_category, new)
+        if labels_key is not None:
+            fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category))
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
@@ -165,6 +164,8 @@ class SetupMixin(BaseModelClass):
         sample_key: str | None = None,
         spatial_neighbors_key: str | None = None,
         batch_key: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str | float | None = None,
         **kwargs: Any,
     ) -> None:
         """Register data of several modalities, measured in the same cells. Validates, and leaves all work to the model.
@@ -190,6 +191,8 @@ class SetupMixin(BaseModelClass):
         batch_key
             Batches, as in :meth:`setup_anndata`: a key of ``mdata.obs``. Each modality is corrected by itself, as far as
             batches differ in it. Cells must have all modalities, whatever their batch.
+        labels_key, unlabeled_category
+            Types of some or all cells, as in :meth:`setup_anndata`: a key of ``mdata.obs``.
         **kwargs
             Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -232,6 +235,9 @@ class SetupMixin(BaseModelClass):
         if batch_key is not None:
             check_batches(mdata, batch_key, new)
             fields.append(MuDataBatchField(REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=None))
+        check_labels(mdata, labels_key, unlabeled_category, new)
+        if labels_key is not None:
+            fields.append(MuDataLabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category, mod_key=None))
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
@@ -283,6 +289,42 @@ def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
             UserWarning,
             stacklevel=settings.warnings_stacklevel,
         )
+
+
+def check_labels(data: AnnData | MuData, labels_key: Any, unlabeled_category: Any, new: bool) -> None:
+    """Refuse labels that are no types, and say what is strange about those of data that a model is to be built on."""
+    where = "mdata" if isinstance(data, MuData) else "adata"
+    if labels_key is None:
+        if unlabeled_category is not None:
+            raise ValueError(
+                f"unlabeled_category={unlabeled_category!r} tells of labels. Name them, too: `labels_key='cell_type'`."
+            )
+        return
+    if not isinstance(labels_key, str):
+        raise TypeError(f"labels_key must be one key of {where}.obs, not {labels_key!r}.")
+    if new:
+        return
+    found = [name for name in read_labels(data, labels_key, unlabeled_category) if name is not None]
+    types, where = sorted(set(found)), f"{where}.obs[{labels_key!r}]"
+    if UNASSIGNED in types:
+        raise ValueError(
+            f"{UNASSIGNED!r} in {where} is what predictions call a cell of no known type. Rename it, or, where it marks "
+            f"cells without a label, pass `unlabeled_category={UNASSIGNED!r}`."
+        )
+    if len(types) > max(data.n_obs / 2, 2):
+        raise ValueError(
+            f"{where} has {len(types):,} different values for {data.n_obs:,} cells, such as {types[0]!r}, so they are no "
+            "types of cells. Name the column of these."
+        )
+    unlike = [name for name in types if name.strip().casefold() in NO_TYPES]
+    if unlike or not types:
+        message = f"No cell has a label in {where}, so that nothing is learnt from labels."
+        if unlike:
+            message = (
+                f"{unlike[0]!r} in {where} is taken for a type like the others. If it marks cells without a label, pass "
+                f"`unlabeled_category={unlike[0]!r}`."
+            )
+        warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
 
 
 def _check_modality(name: str, source: Source, new: bool) -> None:

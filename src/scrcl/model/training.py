@@ -23,6 +23,7 @@ METRICS = (
     "alignment_loss_train",
     "neighborhood_loss_train",
     "cross_view_loss_train",
+    "label_loss_train",
 )
 
 #: Options of training that are weights and rates.
@@ -32,6 +33,7 @@ PLAN_OPTIONS = (
     "alignment_weight",
     "neighborhood_weight",
     "cross_view_weight",
+    "labels_weight",
 )
 
 
@@ -83,7 +85,8 @@ class TrainingMixin(SCRCLBase):
             as ``early_stopping_patience`` and so on.
         plan_kwargs
             Options of :class:`~scrcl.nn.plan.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
-            losses, ``alignment_weight``, ``neighborhood_weight`` and ``cross_view_weight``.
+            losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and, where there are labels,
+            ``labels_weight``; with 0, the network does not learn from them.
         plan_config, trainer_config
             Options of the plan and of the trainer, as a dictionary or as a configuration of :mod:`scvi.train`, of which
             only what differs from its defaults is taken; what is in ``plan_kwargs`` or named here goes before.
@@ -103,7 +106,8 @@ class TrainingMixin(SCRCLBase):
         -----
         The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
         usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
-        ``neighborhood_loss_train`` and ``cross_view_loss_train``, unweighted, by epoch.
+        ``neighborhood_loss_train``, ``cross_view_loss_train`` and, where there are labels, ``label_loss_train``, unweighted,
+        by epoch.
 
         Examples
         --------
@@ -121,7 +125,11 @@ class TrainingMixin(SCRCLBase):
             check_at_least(batch_size, 1, "batch_size")
         warn_of_settings(batch_size)
         reference = self._reference
-        data = GraphDataModule(reference.features, reference.adjacency, reference.places, batch_size)
+        # With a weight of 0, training is that without labels.
+        labels = None if plan_kwargs.get("labels_weight") == 0 else reference.labels
+        adjacency = reference.adjacency if labels is None else labels.cut(reference.adjacency)
+        codes = None if labels is None else labels.codes
+        data = GraphDataModule(reference.features, adjacency, reference.places, batch_size, codes)
         if n_threads is not None:
             check_at_least(n_threads, 1, "n_threads")
         if max_epochs is None:
@@ -136,14 +144,20 @@ class TrainingMixin(SCRCLBase):
         if accelerator == "mps":
             raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
         _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
+        if self._setup("labels_key") is None and "labels_weight" in plan_kwargs:
+            raise ValueError(
+                "plan_kwargs['labels_weight'] weighs labels, but the model knows none. Name them: "
+                "`SCRCL.setup_anndata(adata, labels_key='cell_type', unlabeled_category='Unknown')`."
+            )
         for name, value in (
             ("early_stopping_monitor", "train_loss"),
             ("checkpointing_monitor", "train_loss"),
             ("log_every_n_steps", 1),
         ):
             trainer_kwargs.setdefault(name, value)
+        metrics = METRICS if labels is not None else METRICS[:-1]
         for name in ("early_stopping_monitor", "checkpointing_monitor"):
-            check_option(trainer_kwargs[name], METRICS, name)
+            check_option(trainer_kwargs[name], metrics, name)
         earlier = self.is_trained_ if self.refinement_trained_ is None else self.refinement_trained_
         begin("training")
         self.module.train()  # Lightning keeps the mode it finds

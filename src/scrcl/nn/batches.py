@@ -31,13 +31,14 @@ LEAF_CELLS = 48
 CHUNK_CELLS = 65_536
 
 
-def graph_batch(features: np.ndarray, adjacency: sp.csr_array) -> dict[str, Tensor]:
-    """The batch of cells with features ``(n, d)``, float32, and the binary graph ``(n, n)`` among them."""
-    return {
+def graph_batch(features: np.ndarray, adjacency: sp.csr_array, labels: np.ndarray | None = None) -> dict[str, Tensor]:
+    """The batch of cells with features ``(n, d)``, float32, the binary graph ``(n, n)`` among them, and labels ``(n,)``, if any."""
+    batch = {
         "features": torch.from_numpy(features),
         "adjacency": to_torch(adjacency),
         "propagation": to_torch(normalized_adjacency(adjacency)),
     }
+    return batch if labels is None else {**batch, "labels": torch.from_numpy(labels)}
 
 
 def neighborhoods(points: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
@@ -72,12 +73,20 @@ class GraphBatches(IterableDataset):
         Number of batches. One holds all cells, in an order that makes the sparse products fast; no loss depends on it.
     seed
         Seed of the neighbourhoods. The same on all devices.
+    labels
+        ``(n,)`` labels by number, -1 for none, if there are any.
     """
 
     def __init__(
-        self, features: np.ndarray, adjacency: sp.csr_array, points: np.ndarray, n_batches: int, seed: int
+        self,
+        features: np.ndarray,
+        adjacency: sp.csr_array,
+        points: np.ndarray,
+        n_batches: int,
+        seed: int,
+        labels: np.ndarray | None = None,
     ) -> None:
-        self.features, self.adjacency, self.points = features, adjacency, points
+        self.features, self.adjacency, self.points, self.labels = features, adjacency, points, labels
         self.n_batches, self.seed = n_batches, seed
         self._epoch = 0
 
@@ -94,12 +103,16 @@ class GraphBatches(IterableDataset):
         rng.shuffle(leaves)
         # Neighbourhoods in a row, as many cells in each batch up to one.
         for cells in np.array_split(np.concatenate(leaves), self.n_batches)[_device() :: _n_devices()]:
-            yield graph_batch(self.features[cells], self.adjacency[cells][:, cells])
+            yield self._among(cells)
 
     @cached_property
     def _whole(self) -> dict[str, Tensor]:
-        order = local_order(self.adjacency)
-        return graph_batch(self.features[order], self.adjacency[order][:, order])
+        return self._among(local_order(self.adjacency))
+
+    def _among(self, cells: np.ndarray) -> dict[str, Tensor]:
+        """The batch of some cells, by number."""
+        labels = None if self.labels is None else self.labels[cells]
+        return graph_batch(self.features[cells], self.adjacency[cells][:, cells], labels)
 
     def __getstate__(self) -> dict[str, Any]:
         # Sparse tensors cannot be copied; the batch is built again where it is needed.
@@ -111,21 +124,26 @@ class GraphDataModule(LightningDataModule):
 
     Parameters
     ----------
-    features, adjacency, points
+    features, adjacency, points, labels
         As in :class:`GraphBatches`.
     batch_size
         Number of cells of a batch. By default all cells up to ``SAMPLE_CELLS``, and beyond ``BATCH_CELLS``.
     """
 
     def __init__(
-        self, features: np.ndarray, adjacency: sp.csr_array, points: np.ndarray, batch_size: int | None = None
+        self,
+        features: np.ndarray,
+        adjacency: sp.csr_array,
+        points: np.ndarray,
+        batch_size: int | None = None,
+        labels: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         n = len(features)
         self.batch_size = batch_size or (n if n <= SAMPLE_CELLS else BATCH_CELLS)
         self.train_idx = np.arange(n)
         self.n_train = n
-        self._graph = features, adjacency, points
+        self._graph, self._labels = (features, adjacency, points), labels
 
     @property
     def n_batches(self) -> int:
@@ -139,7 +157,7 @@ class GraphDataModule(LightningDataModule):
         seed = 0 if n_batches == 1 else int(torch.randint(2**31, ()))
         if n_devices > 1 and self.trainer is not None:
             seed = self.trainer.strategy.broadcast(seed)
-        return DataLoader(GraphBatches(*self._graph, n_batches, seed), batch_size=None)
+        return DataLoader(GraphBatches(*self._graph, n_batches, seed, self._labels), batch_size=None)
 
 
 def _n_devices() -> int:

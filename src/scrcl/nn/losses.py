@@ -5,18 +5,21 @@ Notation: ``n`` cells, ``h`` hidden units, ``c`` refined dimensions; ``adjacency
 documentation ("The method") and checked against dense formulas in the tests.
 
 Source: Peng et al., *Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised
-Cell Type Identification*, AAAI 2026, arXiv 2512.10640.
+Cell Type Identification*, AAAI 2026, arXiv 2512.10640. The contrast of labels is ours.
 """
 
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .sparse import symmetric_product
 
 #: Rows of a block. Blocks keep temporary arrays small enough for memory to be reused instead of asked for anew.
 BLOCK_ROWS = 8192
+#: Temperature of the contrast of labels.
+LABEL_TEMPERATURE = 0.1
 
 
 def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float) -> Tensor:
@@ -119,6 +122,47 @@ def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> 
     gram = ((refined_1.T @ refined_1) * (refined_2.T @ refined_2)).sum()
     edges = (refined_1 * (symmetric_product(adjacency, refined_2) + refined_2)).sum()
     return (gram - 2 * edges + adjacency.values().sum() + n) / n**2
+
+
+def label_loss(embedding_1: Tensor, embedding_2: Tensor, labels: Tensor) -> Tensor:
+    r"""Contrast of labels, :math:`L_\text{lab}`.
+
+    A cell with a label is drawn to the other view of the cells of its label, and away from those of other labels:
+
+    .. math:: L_\text{lab} = \frac{1}{2 C'} \sum_{v \ne w} \sum_{c: n_c > 1} \frac{1}{n_c} \sum_{i \in c}
+        -\log \frac{\exp(e^v_i \cdot \mu^w_c / \tau)}{\sum_{c'} \exp(e^v_i \cdot \mu^w_{c'} / \tau)},
+
+    with the mean :math:`\mu^w_c` of the :math:`n_c` cells of a label in the other view and :math:`\tau` =
+    ``LABEL_TEMPERATURE``. As the mean of inner products is the inner product with the mean, this is the mean similarity
+    to all cells of each label; but it is linear in the number of cells. All :math:`C'` labels of more than one cell count the
+    same, whatever the number of their cells. The only cell of a label has none to be drawn to; the others are drawn away from it.
+    Supervised contrast: Khosla et al., NeurIPS 2020; here without augmentation, as the two views are there already.
+
+    Parameters
+    ----------
+    embedding_1, embedding_2
+        The two views, each of shape ``(n, h)``, with rows of unit length.
+    labels
+        ``(n,)`` number of the label of each cell, from 0; -1 for none. A number may have no cell.
+
+    Returns
+    -------
+    Scalar tensor; 0 where there are fewer than two labels or none has two cells, as nothing is contrasted.
+    """
+    rows = torch.nonzero(labels >= 0)[:, 0]
+    _, own, sizes = torch.unique(labels[rows], return_inverse=True, return_counts=True)
+    n_drawn = (sizes > 1).sum()
+    if len(sizes) < 2 or n_drawn == 0:
+        return (embedding_1 - embedding_2).sum() * 0
+    weight = 1 / sizes[own].to(embedding_1.dtype)
+    drawn = weight * (sizes[own] > 1)
+    views = embedding_1[rows], embedding_2[rows]
+    total = embedding_1.new_zeros(())
+    for view, other in (views, views[::-1]):
+        means = view.new_zeros(len(sizes), view.shape[1]).index_add(0, own, other * weight[:, None])
+        for block, kind, w in _blocks(view, own, drawn):
+            total = total + F.cross_entropy(block @ means.T / LABEL_TEMPERATURE, kind, reduction="none") @ w
+    return total / (2 * n_drawn)
 
 
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -11,7 +11,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from .encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
-from .losses import alignment_loss, cross_view_loss, neighborhood_loss
+from .losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
 from .sparse import symmetric_product
 
 
@@ -19,7 +19,8 @@ class SCRCLModule(BaseModuleClass):
     r"""The network of scRCL.
 
     A batch is a graph: a dictionary with the cell ``features`` ``(n, d)``, the binary ``adjacency`` ``(n, n)`` of the
-    cells of the batch, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR.
+    cells of the batch, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR; and, where
+    there are any, the ``labels`` ``(n,)`` by number, -1 for none.
 
     Each modality has two branches of its own, which all read the same graph. Whatever has columns for a modality has
     those of all ``M`` side by side; usually there is one.
@@ -150,10 +151,12 @@ class SCRCLModule(BaseModuleClass):
         neighborhood_weight: float = 100.0,
         cross_view_weight: float = 1.0,
         alignment_weight: float = 1.0,
+        labels_weight: float = 10.0,
     ) -> LossOutput:
         r"""The total loss.
 
-        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross}`.
+        :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross}`, and
+        :math:`+ \lambda_3 L_\text{lab}` where there are labels.
 
         Of several modalities, each term is a mean over all pairs of a cell branch and a neighbourhood branch, of the
         same modality or not, weighted by the shares of both.
@@ -168,6 +171,8 @@ class SCRCLModule(BaseModuleClass):
             :math:`\lambda_2`.
         alignment_weight
             :math:`\lambda_0`.
+        labels_weight
+            :math:`\lambda_3`.
         """
         adjacency = tensors["adjacency"]
         views_1, views_2 = (self.by_modality(inference_outputs[name]) for name in ("embedding_1", "embedding_2"))
@@ -177,14 +182,16 @@ class SCRCLModule(BaseModuleClass):
             lambda a, b: neighborhood_loss(a, b, adjacency, self.temperature), views_1, views_2
         )
         cross_view = self._over_pairs(lambda a, b: cross_view_loss(a, b, adjacency), refined_1, refined_2)
+        total = alignment_weight * alignment + neighborhood_weight * neighborhood + cross_view_weight * cross_view
+        terms = {"alignment_loss": alignment, "neighborhood_loss": neighborhood, "cross_view_loss": cross_view}
+        labels = tensors.get("labels")
+        if labels is not None:
+            terms["label_loss"] = self._over_pairs(lambda a, b: label_loss(a, b, labels), views_1, views_2)
+            total = total + labels_weight * terms["label_loss"]
         return LossOutput(
-            loss=alignment_weight * alignment + neighborhood_weight * neighborhood + cross_view_weight * cross_view,
+            loss=total,
             n_obs_minibatch=len(tensors["features"]),
-            extra_metrics={
-                "alignment_loss": alignment.detach(),
-                "neighborhood_loss": neighborhood.detach(),
-                "cross_view_loss": cross_view.detach(),
-            },
+            extra_metrics={name: term.detach() for name, term in terms.items()},
         )
 
     def _over_pairs(

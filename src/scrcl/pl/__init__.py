@@ -2,6 +2,7 @@
 
 from ._batches import batches
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
+from ._labels import confidence, confusion
 from ._maps import spatial, umap
 from ._plots import cluster_sizes, history, n_clusters
 
@@ -9,6 +10,8 @@ __all__ = [
     "associations_heatmap",
     "batches",
     "cluster_sizes",
+    "confidence",
+    "confusion",
     "gene_modules",
     "history",
     "marker_bars",

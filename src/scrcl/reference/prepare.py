@@ -19,6 +19,7 @@ from scrcl.graph.neighbors import Neighbors, nearest_neighbors
 from scrcl.graph.slices import Slices
 from scrcl.graph.smoothing import varying_in_space
 from scrcl.graph.spatial import SpatialOptions
+from scrcl.labels.given import Labels
 from scrcl.utils.memory import warn_of_model
 from scrcl.utils.progress import begin
 
@@ -73,6 +74,7 @@ def prepare(
     slices: Slices | None = None,
     spatial_graph: sp.csr_array | None = None,
     batch_names: np.ndarray | None = None,
+    labels: Labels | None = None,
 ) -> Preparation:
     """Build features and graphs.
 
@@ -86,9 +88,9 @@ def prepare(
         Number of hidden units of the network, for the estimate of memory.
     where
         What the user calls the data, for messages.
-    graph, slices, spatial_graph, batch_names
-        What comes with the data, if any: a cell graph ``(n, n)``, where the cells are in space, a graph there, and the
-        batch ``(n,)`` of each cell.
+    graph, slices, spatial_graph, batch_names, labels
+        What comes with the data, if any: a cell graph ``(n, n)``, where the cells are in space, a graph there, the
+        batch ``(n,)`` of each cell, and labels.
 
     Raises
     ------
@@ -148,6 +150,7 @@ def prepare(
         batches=batches,
         # Features are corrected in part only, the views of the network by their graph.
         feature_share=0.0 if batches is not None and batches.corrected else FEATURE_SHARE,
+        labels=labels,
     )
     return Preparation(reference, neighbors, network)
 

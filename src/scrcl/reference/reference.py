@@ -12,11 +12,12 @@ from scipy.spatial import cKDTree
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import RNA, Source
-from scrcl.graph.adjacency import normalized_adjacency
+from scrcl.graph.adjacency import csr_from_dict, csr_to_dict, normalized_adjacency, query_weights
 from scrcl.graph.neighbors import Neighbors, NeighborSearch
 from scrcl.graph.slices import Slices, find_cells
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions
+from scrcl.labels.given import Labels
 
 from .agreement import Agreement, join
 from .batches import Batches
@@ -100,6 +101,8 @@ class Reference:
         Length of the features in the latent representation, where each view of the network has length 1; 0 for none.
     batches
         The batches of the cells, if they are told apart, and what is taken out of each.
+    labels
+        The labels of cells, if any were given.
     """
 
     modalities: dict[str, Modality]
@@ -112,6 +115,7 @@ class Reference:
     tissue: Tissue | None = None
     feature_share: float = FEATURE_SHARE
     batches: Batches | None = None
+    labels: Labels | None = None
 
     @property
     def n_cells(self) -> int:
@@ -319,6 +323,15 @@ class Reference:
             weights = self.agreement.weights_of(self._by_modality, points, near)
         return self._search(self._joined(points, weights), self.n_neighbors), weights
 
+    def smoothed_query(self, features: np.ndarray) -> np.ndarray:
+        """Features ``(m, s)`` of query cells ``(m, d)``, averaged over the graph, to which they send nothing."""
+        neighbors, weights = self.query_neighbors(features)
+        received, own = query_weights(self.adjacency, neighbors)
+        known = normalize(self.neighbor_features)
+        points = normalize(self._joined(self._neighbor_features_of(features), weights))
+        once = received @ known + own * points
+        return normalize(received @ (self.propagation @ known) + own * once, copy=False)
+
     @cached_property
     def _search(self) -> NeighborSearch:
         return NeighborSearch(self.neighbor_features)
@@ -351,14 +364,15 @@ class Reference:
         return {
             "modalities": {name: modality.to_dict() for name, modality in self.modalities.items()},
             "features": self.features,
-            "adjacency": _csr_to_dict(self.adjacency),
+            "adjacency": csr_to_dict(self.adjacency),
             "gene_features": self.gene_features,
-            "gene_graph": _csr_to_dict(self.gene_graph),
+            "gene_graph": csr_to_dict(self.gene_graph),
             "n_neighbors": self.n_neighbors,
             "agreement": None if self.agreement is None else self.agreement.to_dict(),
             "tissue": None if self.tissue is None else self.tissue.to_dict(),
             "feature_share": self.feature_share,
             "batches": None if self.batches is None else self.batches.to_dict(),
+            "labels": None if self.labels is None else self.labels.to_dict(),
         }
 
     @classmethod
@@ -366,18 +380,19 @@ class Reference:
         """The inverse of :meth:`to_dict`; also reads what earlier versions saved."""
         state = _from_earlier(state)
         modalities = {name: modality_from_dict(found) for name, found in state["modalities"].items()}
-        agreement, tissue, batches = (state[name] for name in ("agreement", "tissue", "batches"))
+        agreement, tissue, batches, labels = (state[name] for name in ("agreement", "tissue", "batches", "labels"))
         return cls(
             modalities=modalities,
             features=state["features"],
-            adjacency=_csr_from_dict(state["adjacency"]),
+            adjacency=csr_from_dict(state["adjacency"]),
             gene_features=state["gene_features"],
-            gene_graph=_csr_from_dict(state["gene_graph"]),
+            gene_graph=csr_from_dict(state["gene_graph"]),
             n_neighbors=state["n_neighbors"],
             agreement=None if agreement is None or len(modalities) == 1 else Agreement.from_dict(agreement),
             tissue=None if tissue is None else Tissue.from_dict(tissue),
             feature_share=state["feature_share"],
             batches=None if batches is None else Batches.from_dict(batches),
+            labels=None if labels is None else Labels.from_dict(labels),
         )
 
 
@@ -419,7 +434,7 @@ def joint_names(variables: dict[str, pd.Index]) -> pd.Index:
 
 def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
     """The state in today's form: until 0.1 there were two, for one and for several modalities."""
-    state = {"agreement": None, "tissue": None, "batches": None, "feature_share": 0.0, **state}
+    state = {"agreement": None, "tissue": None, "batches": None, "labels": None, "feature_share": 0.0, **state}
     if "transform" not in state:
         return state
     names, genes = pd.Index(state["all_genes"]), pd.Index(state["genes"])
@@ -433,11 +448,3 @@ def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
         "gene_features": rna.gene_features,
         "tissue": state.get("space"),
     }
-
-
-def _csr_to_dict(matrix: sp.csr_array) -> dict[str, Any]:
-    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
-
-
-def _csr_from_dict(state: dict[str, Any]) -> sp.csr_array:
-    return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=state["shape"])

@@ -78,6 +78,8 @@ def describe_parameters(reference: Reference, options: Options, setup: dict[str,
         parameters["modalities"] = {name: modality.kind for name, modality in reference.modalities.items()}
     else:
         parameters |= {name: setup.get(name) or "" for name in ("features_key", "neighbors_key")}
+    if reference.labels is not None:
+        parameters |= {name: str(setup.get(name) or "") for name in ("labels_key", "unlabeled_category")}
     if reference.tissue is not None:
         parameters |= _describe_tissue(reference.tissue.options, setup)
     return parameters

@@ -30,6 +30,9 @@ UMAP_KEY: Final = "X_scrcl_umap"
 UMAP_SOURCE_KEY: Final = "scrcl_umap"
 #: ``obs`` key of the clusters (command line, tutorials).
 CLUSTERS_KEY: Final = "scrcl"
+#: ``obs`` key of the types that were learnt from labels (command line, tutorials), and of how probable each is.
+TYPES_KEY: Final = "scrcl_type"
+TYPES_CONFIDENCE_KEY: Final = "scrcl_type_confidence"
 #: ``uns`` key of the report on the gene network that was passed: genes, pairs and unknown names.
 GENE_NETWORK_KEY: Final = "scrcl_gene_network"
 #: ``uns`` key of marker genes, in the form of :func:`scanpy.tl.rank_genes_groups`.

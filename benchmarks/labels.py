@@ -1,0 +1,376 @@
+"""How well types are learnt from labels: SCRCL with labels beside what people use today.
+
+    python benchmarks/labels.py                                    all parts, all sets, three draws
+    python benchmarks/labels.py --parts few --sets paul15 --methods "SCRCL with labels" --seeds 1
+    python benchmarks/labels.py --report                           only the tables, from what was run before
+
+Sets as in `quality.py` and `batches.py`. Labelled cells are drawn at random, by seed; at least half of the cells of a type are
+left to be scored. All methods have the same. Each run is a process of one thread, and its result a file in
+`benchmarks/results/labels`; a run is repeated when the data have changed or, for SCRCL, its source.
+
+- few: 1, 5 or 20 labelled cells of each type, or four fifths of all cells. Accuracy and macro-F1 on the others. For SCRCL, the
+  expected calibration error, and the share of cells that are said to be of a new type, though all types are labelled; these
+  count as wrong.
+- new: 20 labelled cells of each type but one, each type with at least 50 cells in turn (at most six, the largest). The share of
+  its cells that come out as new, and that of the unlabelled cells of the other types.
+- wrong: all cells labelled, a tenth of them wrongly. How well the label report ranks the wrong ones (AUROC), and the accuracy of
+  the predictions of all cells, beside that with correct labels.
+- transfer: the largest batch is labelled; accuracy and macro-F1 on the cells of the others, of types that it has.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from batches import HALVES as BATCH_HALVES
+from batches import components
+from methods import standard_genes
+from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, UNSCORED, digest
+from report import HALVES, row
+from runs import run_to_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+
+#: Labelled cells of each type; 0 stands for four fifths of all cells.
+EACH = (1, 5, 20, 0)
+NEIGHBORS = 15
+UNLABELED = "Unknown"
+OURS = "SCRCL with labels"
+#: The parts, with their sets, and what is reported of each.
+SETS = {
+    "few": [name for names in HALVES.values() for name in names],
+    "new": [name for names in HALVES.values() for name in names],
+    "wrong": [name for names in HALVES.values() for name in names],
+    "transfer": [name for names in BATCH_HALVES.values() for name in names],
+}
+FIGURES = {
+    "few": ["accuracy", "F1", "calibration error", "called new", "seconds"],
+    "new": ["found", "called new"],
+    "wrong": ["AUROC", "accuracy", "accuracy, correct labels"],
+    "transfer": ["accuracy", "F1", "unassigned"],
+}
+
+Scores = list[dict[str, Any]]
+#: Gives a type to each cell from counts, labels (or none) and a seed, maybe with probabilities of the types.
+Predictor = Callable[[ad.AnnData, np.ndarray, int], tuple[np.ndarray, pd.DataFrame | None]]
+
+
+def space_of(method: str, adata: ad.AnnData, seed: int) -> np.ndarray:
+    """The space, found without labels, in which others are classified."""
+    bare = ad.AnnData(adata.X, obs=adata.obs[["batch"]] if "batch" in adata.obs else None, var=adata.var[[]])
+    if method.startswith("SCRCL"):
+        return scrcl_model(bare, None, seed).get_latent_representation()
+    space = components(bare, seed)
+    if "Harmony" in method and "batch" in bare.obs:
+        import harmonypy
+
+        space = np.asarray(harmonypy.run_harmony(space, bare.obs, "batch", random_state=seed, verbose=False).Z_corr)
+        space = space if len(space) == adata.n_obs else space.T
+    return space
+
+
+def classify(method: str, space: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    known = labels != UNLABELED
+    if len(np.unique(labels[known])) == 1:
+        return np.full(len(labels), labels[known][0])
+    model: Any = LogisticRegression(class_weight="balanced", max_iter=1000)
+    if "neighbours" in method:
+        model = KNeighborsClassifier(min(NEIGHBORS, int(known.sum())))
+    return model.fit(space[known], labels[known]).predict(space)
+
+
+def scrcl_model(adata: ad.AnnData, labels: np.ndarray | None, seed: int) -> Any:
+    import scvi
+
+    import scrcl
+
+    scvi.settings.seed = seed
+    setup: dict[str, Any] = {"batch_key": "batch"} if "batch" in adata.obs else {}
+    if labels is not None:
+        adata.obs["annotation"] = labels
+        setup |= {"labels_key": "annotation", "unlabeled_category": UNLABELED}
+    scrcl.SCRCL.setup_anndata(adata, **setup)
+    model = scrcl.SCRCL(adata)
+    model.train(enable_progress_bar=False)
+    return model
+
+
+def predict_scrcl(adata: ad.AnnData, labels: np.ndarray, seed: int) -> tuple[np.ndarray, pd.DataFrame | None]:
+    model = scrcl_model(adata, labels, seed)
+    return model.predict().to_numpy(str), model.predict(soft=True)
+
+
+def predict_scanvi(adata: ad.AnnData, labels: np.ndarray, seed: int) -> tuple[np.ndarray, pd.DataFrame | None]:
+    """Default training: scVI, and scANVI from it."""
+    import scvi
+
+    scvi.settings.seed = seed
+    adata.obs["annotation"] = labels
+    genes = standard_genes(adata.copy())
+    scvi.model.SCVI.setup_anndata(genes, layer="counts", batch_key="batch" if "batch" in genes.obs else None)
+    model = scvi.model.SCVI(genes)
+    model.train(enable_progress_bar=False)
+    scanvi = scvi.model.SCANVI.from_scvi_model(model, UNLABELED, labels_key="annotation")
+    scanvi.train(enable_progress_bar=False)
+    return np.asarray(scanvi.predict()).astype(str), scanvi.predict(soft=True)
+
+
+#: Methods that classify a space that was found without labels, and those that learn from labels.
+SPACES = ("PCA, logistic regression", "PCA + Harmony, 15 neighbours", "SCRCL without labels, logistic regression")
+LEARNERS: dict[str, Predictor] = {"scANVI": predict_scanvi, OURS: predict_scrcl}
+METHODS = (*SPACES, *LEARNERS)
+
+
+def draw(truth: np.ndarray, scored: np.ndarray, each: int, seed: int, without: str = "") -> np.ndarray:
+    """Labels of some of the scored cells of each type; of four fifths of them if ``each`` is 0."""
+    rng = np.random.default_rng([seed, each])
+    labels = np.full(len(truth), UNLABELED, dtype=object)
+    for name in np.unique(truth[scored]):
+        rows = rng.permutation(np.flatnonzero(scored & (truth == name)))
+        if name != without:
+            labels[rows[: min(each, len(rows) // 2) if each else 4 * len(rows) // 5]] = name
+    return labels
+
+
+def scores(truth: np.ndarray, found: np.ndarray, rest: np.ndarray) -> dict[str, float]:
+    names = list(np.unique(truth[rest]))
+    return {
+        "accuracy": float((found == truth)[rest].mean()),
+        "F1": float(f1_score(truth[rest], found[rest], labels=names, average="macro")),
+    }
+
+
+def is_new(found: np.ndarray) -> np.ndarray:
+    return np.char.startswith(found.astype(str), "new ")
+
+
+def few(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
+    from scrcl.labels.calibration import calibration_error
+
+    space = space_of(method, adata, seed) if method in SPACES else None
+    found: Scores = []
+    for each in EACH:
+        start, labels = time.perf_counter(), draw(truth, scored, each, seed)
+        rest, soft = scored & (labels == UNLABELED), None
+        if space is not None:
+            predicted = classify(method, space, labels)
+        else:
+            predicted, soft = LEARNERS[method](adata.copy(), labels, seed)
+        figures = {"each": each, **scores(truth, predicted, rest), "seconds": time.perf_counter() - start}
+        if soft is not None:
+            codes = soft.columns.get_indexer(pd.Index(truth[rest]))
+            figures["calibration error"] = calibration_error(soft.to_numpy()[rest], codes)
+            figures["called new"] = float(is_new(predicted[rest]).mean())
+        found.append(figures)
+    return found
+
+
+def new(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
+    kinds, sizes = np.unique(truth[scored], return_counts=True)
+    found: Scores = []
+    for held in kinds[np.argsort(-sizes)][: min(6, int((sizes >= 50).sum()))]:
+        labels = draw(truth, scored, 20, seed, without=held)
+        predicted, _ = LEARNERS[method](adata.copy(), labels, seed)
+        own, rest = truth == held, scored & (labels == UNLABELED) & (truth != held)
+        found.append(
+            {
+                "held": held,
+                "found": float(is_new(predicted)[own].mean()),
+                "called new": float(is_new(predicted)[rest].mean()),
+            }
+        )
+    return found
+
+
+def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
+    rng = np.random.default_rng(seed)
+    kinds = np.unique(truth[scored])
+    labels = np.where(scored, truth, UNLABELED).astype(object)
+    flipped = scored & (rng.random(len(truth)) < 0.1)
+    for cell in np.flatnonzero(flipped):
+        labels[cell] = rng.choice(kinds[kinds != truth[cell]])
+    figures: dict[str, float] = {}
+    for given, name in ((labels, "accuracy"), (np.where(scored, truth, UNLABELED), "accuracy, correct labels")):
+        model = scrcl_model(adata.copy(), given, seed)
+        figures[name] = float((model.predict().to_numpy(str) == truth)[scored].mean())
+        if name == "accuracy":
+            doubt = 1 - model.get_label_report(n_clusters=2).cells["probability"].reindex(adata.obs_names)[scored]
+            figures["AUROC"] = float(roc_auc_score(flipped[scored], doubt.fillna(0)))
+    return [figures]
+
+
+def transfer(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
+    batches = adata.obs["batch"].to_numpy(dtype=str)
+    names, sizes = np.unique(batches, return_counts=True)
+    source = batches == names[sizes.argmax()]
+    target = scored & ~source & np.isin(truth, truth[source & scored])
+    labels = np.where(source & scored, truth, UNLABELED).astype(object)
+    if method in SPACES:
+        return [scores(truth, classify(method, space_of(method, adata, seed), labels), target)]
+    predicted, _ = LEARNERS[method](adata.copy(), labels, seed)
+    found: Scores = [{"cells": "in the model", **scores(truth, predicted, target)}]
+    if method == OURS:
+        model = scrcl_model(adata[source].copy(), labels[source], seed)
+        query = adata[~source].copy()
+        for alpha in (0.0, 0.01):
+            carried = np.full(len(truth), "", dtype=object)
+            carried[~source] = model.predict(query, alpha=alpha).to_numpy(str)
+            unassigned = float((carried[target] == "unassigned").mean())
+            cells = f"never seen, alpha {alpha:g}"
+            found.append({"cells": cells, **scores(truth, carried, target), "unassigned": unassigned})
+    return found
+
+
+PARTS = {"few": few, "new": new, "wrong": wrong, "transfer": transfer}
+#: Methods of each part: new types and wrong labels are told by the model alone.
+OF_PART = {"few": METHODS, "new": (OURS,), "wrong": (OURS,), "transfer": METHODS}
+
+
+def inputs(path: Path, method: str) -> dict[str, str]:
+    """What a result depends on."""
+    ours = digest(*sorted((ROOT / "src").rglob("*.py"))) if method.startswith("SCRCL") else ""
+    return {"data": digest(path), "source": ours}
+
+
+def work(part: str, path: Path, method: str, seed: int) -> dict[str, Any]:
+    """One run in this process."""
+    warnings.simplefilter("ignore")
+    adata = ad.read_h5ad(path)
+    truth = adata.obs["cell_type"].to_numpy(dtype=str)
+    kinds, sizes = np.unique(truth, return_counts=True)
+    scored = np.isin(truth, kinds[(sizes >= SMALLEST_CLASS) & ~np.isin(kinds, UNSCORED)])
+    obs = pd.DataFrame(index=adata.obs_names)
+    if part == "transfer":
+        obs["batch"] = adata.obs["batch"].to_numpy(dtype=str)
+    bare = ad.AnnData(adata.X, obs=obs, var=adata.var[[]])
+    return {
+        **inputs(path, method),
+        "figures": PARTS[part](bare, truth, scored, method, seed),
+        "versions": {package: version(package) for package in (*PACKAGES, "harmonypy")},
+        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+
+
+Run = tuple[str, Path, str, int]
+
+
+def result_file(part: str, path: Path, method: str, seed: int) -> Path:
+    folder = "".join(letter if letter.isalnum() else "-" for letter in method)
+    return RESULTS / "labels" / part / path.stem / folder / f"{seed}.json"
+
+
+def read_result(run: Run) -> dict[str, Any] | None:
+    file = result_file(*run)
+    result = json.loads(file.read_text()) if file.exists() else {}
+    return result if inputs(run[1], run[2]).items() <= result.items() else None
+
+
+def tables(part: str, frame: pd.DataFrame) -> list[str]:
+    """Means over the sets of each half and over all, and by set."""
+    halves = BATCH_HALVES if part == "transfer" else HALVES
+    figures = [name for name in FIGURES[part] if name in frame]
+    frame = frame.assign(method=frame["method"] + frame.get("cells", pd.Series("", frame.index)).fillna("").map(_of))
+    titles = {"few": "Few labels", "new": "A type without a label", "wrong": "Wrong labels", "transfer": "Transfer"}
+    lines = [f"## {titles[part]}", ""]
+    for each in sorted(frame["each"].unique(), key=EACH.index) if part == "few" else [None]:
+        own = frame if each is None else frame[frame["each"] == each]
+        if each is not None:
+            lines += [
+                f"### {f'{each:g} labelled cells of each type' if each else 'Four fifths of all cells labelled'}",
+                "",
+            ]
+        by_set = own.groupby(["method", "set"], sort=False)[figures].mean()
+        columns = [f"{figure}, {half}" for figure in figures for half in (*halves, "all")]
+        lines += [row(["method", "sets", *columns]), row(["---"] * (len(columns) + 2))]
+        for method in dict.fromkeys(own["method"]):
+            of_method = by_set.loc[method]
+            cells = []
+            for figure in figures:
+                for members in (*halves.values(), of_method.index):
+                    there = of_method.index.intersection(pd.Index(members))
+                    mean = of_method.loc[there, figure].mean()
+                    cells.append("" if np.isnan(mean) else f"{mean:.1f}" if figure == "seconds" else f"{mean:.3f}")
+            lines.append(row([method, str(len(of_method)), *cells]))
+        lines += ["", "By set, " + figures[0] + ":", ""]
+        names = list(dict.fromkeys(own["set"]))
+        lines += [row(["method", *names]), row(["---"] * (len(names) + 1))]
+        for method in dict.fromkeys(own["method"]):
+            values = by_set.loc[method][figures[0]].reindex(names)
+            lines.append(row([method, *("" if np.isnan(value) else f"{value:.3f}" for value in values)]))
+        lines.append("")
+    return lines
+
+
+def _of(cells: str) -> str:
+    return f", cells {cells}" if cells else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("SCRCL_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--sets", nargs="+", help="names of sets (default: all of the part)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=np.inf, help="begin no further run after that")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        part, path, method, seed = arguments.work
+        print(json.dumps(work(part, Path(path), method, int(seed))))
+        return
+    runs: list[Run] = [
+        (part, arguments.data / f"{name}.h5ad", method, seed)
+        for seed in range(arguments.seeds)
+        for part in arguments.parts
+        for name in arguments.sets or SETS[part]
+        for method in arguments.methods
+        if name in SETS[part] and method in OF_PART[part]
+    ]
+    missing = sorted({str(run[1]) for run in runs if not run[1].exists()})
+    if missing:
+        sys.exit(f"There is no {', '.join(missing)}. Pass --data.")
+    start = time.monotonic()
+    for number, run in enumerate(runs, 1):
+        if arguments.report or read_result(run) is not None:
+            continue
+        if time.monotonic() - start > 60 * arguments.minutes:
+            sys.exit(3)
+        part, path, method, seed = run
+        print(f"[{number}/{len(runs)}] {part}: {method} on {path.stem}, draw {seed}", file=sys.stderr, flush=True)
+        run_to_file(result_file(*run), [__file__, "--work", part, str(path), method, str(seed)])
+    found = {run: result for run in runs if (result := read_result(run))}
+    if not found:
+        sys.exit("Nothing was run yet with these data and this source.")
+    lines: list[str] = []
+    for part in arguments.parts:
+        rows = [
+            {"set": run[1].stem, "method": run[2], "seed": run[3], **figures}
+            for run, result in found.items()
+            if run[0] == part
+            for figures in result["figures"]
+        ]
+        if rows:
+            lines += tables(part, pd.DataFrame(rows))
+    some = next(iter(found.values()))
+    versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
+    lines += [f"{arguments.seeds} draws. One thread of {some['machine']}; {versions}.", ""]
+    (RESULTS / "labels.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The labels that were given, and what they do to the cell graph."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+
+#: What predictions call a cell that fits no type.
+UNASSIGNED = "unassigned"
+#: Number of a cell without a label.
+UNLABELED = -1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of some cells.
+
+    Attributes
+    ----------
+    names
+        Names of the ``C`` types that at least one cell is labelled with.
+    codes
+        ``(n,)`` number of the type of each cell, -1 where it has no label.
+    """
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self | None:
+        """Labels by name ``(n,)``, ``None`` for a cell without one; ``None`` if no cell has any."""
+        labelled = np.array([value is not None for value in values], dtype=bool)
+        codes = np.full(len(values), UNLABELED, dtype=np.int64)
+        if not labelled.any():
+            return None
+        names, codes[labelled] = np.unique(values[labelled].astype(str), return_inverse=True)
+        return cls(tuple(names.tolist()), codes)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """``(n,)`` which cells have a label."""
+        return self.codes != UNLABELED
+
+    def cut(self, adjacency: sp.csr_array) -> sp.csr_array:
+        """The graph ``(n, n)`` without its edges between cells of different labels; those of cells without any stay."""
+        edges = adjacency.tocoo()
+        first, second = self.codes[edges.row], self.codes[edges.col]
+        kept = (first == second) | (first == UNLABELED) | (second == UNLABELED)
+        return sp.csr_array((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=adjacency.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain text and numbers."""
+        return {"names": list(self.names), "codes": self.codes}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        return cls(tuple(state["names"]), state["codes"])

@@ -1,0 +1,135 @@
+"""What the model says of labels: types of cells, of the model and of others, and labels that are in doubt. Wiring only."""
+
+from typing import Literal, overload
+
+import numpy as np
+import pandas as pd
+
+from scrcl.cluster.leiden import RESOLUTION
+from scrcl.labels.annotation import Annotation
+from scrcl.labels.given import UNASSIGNED
+from scrcl.labels.report import LabelReport, report_labels
+from scrcl.utils import keys
+from scrcl.utils.checks import check_at_least, check_n_clusters
+
+from .base import Data, Indices, cell_names
+from .batches import BatchesMixin
+from .cells import named
+
+
+class LabelsMixin(BatchesMixin):
+    """The methods of :class:`scrcl.SCRCL` that speak of labels."""
+
+    @property
+    def knows_labels(self) -> bool:
+        """Whether the model was built on data of which some cells have a label."""
+        return self._reference.labels is not None
+
+    @overload
+    def predict(
+        self, adata: Data | None = ..., indices: Indices = ..., soft: Literal[False] = ..., alpha: float = ...
+    ) -> pd.Series: ...
+
+    @overload
+    def predict(
+        self, adata: Data | None = ..., indices: Indices = ..., *, soft: Literal[True], alpha: float = ...
+    ) -> pd.DataFrame: ...
+
+    def predict(
+        self,
+        adata: Data | None = None,
+        indices: Indices = None,
+        soft: bool = False,
+        alpha: float = 0.01,
+    ) -> pd.Series | pd.DataFrame:
+        """Return the types of cells, as learnt from the labels of some.
+
+        All cells are predicted, those with a label, too. Types that no label names come out as ``"new 1"``, ``"new 2"``
+        and so on, by decreasing size: cells without a label that are far from all labelled ones and lie together.
+        A new cell is told by its place among the cells of the model; where it fits nowhere, it is ``"unassigned"``.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`. Their labels, if they have any, are not read.
+        soft
+            Return probabilities in place of types.
+        alpha
+            Share of the new cells of known types that may come out as ``"unassigned"``. 0 assigns all. The test is that of
+            :meth:`get_mapping_quality`; in space there is none.
+
+        Returns
+        -------
+        Categorical series indexed by the names of the cells, in the order asked for. With ``soft=True``, data frame
+        ``(n_cells, n_types)``, float32; rows sum to 1, whether a cell fits or not. Probabilities are calibrated by labelled
+        cells that were held out.
+
+        Raises
+        ------
+        ValueError
+            If the model was set up without a ``labels_key``, or without any label; or ``alpha`` is out of range, or the
+            data do not fit the model.
+        RuntimeError
+            If the model is not trained.
+        """
+        annotation = self._annotation()
+        check_at_least(alpha, 0.0, "alpha")
+        data = self._data(adata)
+        query = self._query(data, indices)
+        index, results = cell_names(data, indices), self._results
+        probabilities = query.take(annotation.probabilities, lambda: annotation.assign(results.query_points(query)))
+        if soft:
+            return pd.DataFrame(probabilities.astype(np.float32), index=index, columns=list(annotation.names))
+        codes = probabilities.argmax(1)
+        new = query.known < 0
+        if alpha > 0 and new.any() and self._reference.tissue is None:
+            codes[new] = np.where(self._pvalues(query.features) <= alpha, len(annotation.names), codes[new])
+        categories = pd.Index([*annotation.names, UNASSIGNED])
+        return pd.Series(pd.Categorical.from_codes(codes, categories), index=index, name=keys.TYPES_KEY)
+
+    def get_label_report(self, n_clusters: int | None = None, seed: int = 0) -> LabelReport:
+        """Return which labels the data contradict, which clusters have none, and what labels are confused with.
+
+        Each labelled cell is judged by the labels of the others: a fifth of these is held out at a time.
+
+        Parameters
+        ----------
+        n_clusters, seed
+            Clusters to report, as in :meth:`get_clusters`.
+
+        Returns
+        -------
+        A :class:`~scrcl.LabelReport`. :func:`scrcl.pl.confusion` draws it.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`predict`; or ``n_clusters`` is out of range.
+        RuntimeError
+            If the model is not trained.
+        """
+        annotation = self._annotation()
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        data = self._data(None)
+        known = self._query(data, None).known
+        found = self._results.clustering(("aligned", None), n_clusters, "consensus", RESOLUTION, seed)
+        clusters = pd.Series(named(found.labels, found.n_clusters))
+        return report_labels(annotation, clusters, known[known >= 0], data.obs_names[known >= 0])
+
+    def _pvalues(self, features: np.ndarray) -> np.ndarray:
+        """How unusual it is that new cells ``(m, d)`` are as far as they are from those of the model, ``(m,)``."""
+        reference = self._reference
+        distances = reference.query_neighbors(features)[0].distances.mean(1)
+        return reference.distance_scale.pvalues(reference.distance_scale(reference.signal(features), distances))
+
+    def _annotation(self) -> Annotation:
+        """What was learnt from labels, refused where there are none."""
+        if not self.knows_labels:
+            setup = "setup_mudata(mdata, ..." if self._several else "setup_anndata(adata"
+            raise ValueError(
+                "The model knows no labels. Label some cells and name the labels: "
+                f"`{setup}, labels_key='cell_type', unlabeled_category='Unknown')`."
+            )
+        self._check_if_trained(warn=False)
+        return self._results.annotation

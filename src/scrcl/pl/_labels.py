@@ -1,0 +1,84 @@
+"""Plots of types that were learnt from labels."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from mudata import MuData
+
+
+def confusion(model: Any, ax: Axes | None = None) -> Axes:
+    """Plot what labelled cells are by the labels of the others: the share of the cells of each label.
+
+    Parameters
+    ----------
+    model
+        A trained :class:`~scrcl.SCRCL` with a ``labels_key``, and with its data.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        If the model knows no labels.
+    """
+    counts = model.get_label_report().confusions
+    sizes = counts.sum(axis=1)
+    shares = counts.div(sizes.clip(lower=1), axis=0).to_numpy()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(2.5 + 0.4 * shares.shape[1], 1.8 + 0.35 * shares.shape[0]), layout="constrained")
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.005:
+            ax.text(
+                column, row, f"{share:.0%}", ha="center", va="center", fontsize=7, color="w" if share > 0.6 else "k"
+            )
+    ax.set_xticks(range(len(counts.columns)), counts.columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(counts)), [f"{name} ({size:,})" for name, size in zip(counts.index, sizes, strict=True)])
+    ax.set(xlabel="predicted from the labels of others", ylabel="label (cells)")
+    ax.figure.colorbar(image, ax=ax, label="share of the label")
+    return ax
+
+
+def confidence(model: Any, adata: AnnData | MuData | None = None, ax: Axes | None = None) -> Axes:
+    """Plot how probable the types of cells are, by type: median, quartiles, and 5 % and 95 %.
+
+    Parameters
+    ----------
+    model
+        A trained :class:`~scrcl.SCRCL` with a ``labels_key``.
+    adata
+        Cells, as in :meth:`scrcl.SCRCL.predict`; those of the model by default.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        If the model knows no labels.
+    """
+    types, best = model.predict(adata), model.predict(adata, soft=True).max(axis=1)
+    there = [name for name in types.cat.categories if (types == name).any()]
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 1 + 0.3 * len(there)), layout="constrained")
+    of_types = [best[(types == name).to_numpy()].to_numpy() for name in there]
+    quantiles = np.array([np.quantile(own, [0.05, 0.25, 0.5, 0.75, 0.95]) for own in of_types])
+    places = np.arange(len(there))
+    ax.hlines(places, quantiles[:, 0], quantiles[:, 4], color="#9dbbd9", lw=1.5)
+    ax.hlines(places, quantiles[:, 1], quantiles[:, 3], color="#9dbbd9", lw=7)
+    ax.plot(quantiles[:, 2], places, "o", color="#2f5d8c", ms=5)
+    ax.set_yticks(places, [f"{name} ({len(own):,})" for name, own in zip(there, of_types, strict=True)])
+    ax.invert_yaxis()
+    ax.set(xlabel="probability of the type", ylabel="predicted type (cells)", xlim=(0, 1.02))
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

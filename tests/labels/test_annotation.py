@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from scrcl.labels import annotation
+from scrcl.labels.annotation import N_FOLDS, Space, annotate
+from scrcl.labels.calibration import folds, tempered
+from scrcl.labels.given import Labels
+from scrcl.labels.logistic import Logistic
+
+from .test_novelty import blobs, some
+
+
+def labels_of(codes) -> Labels:
+    found = Labels.of(np.array([None if code < 0 else f"type {code}" for code in codes], dtype=object))
+    assert found is not None
+    return found
+
+
+def test_the_space(monkeypatch):
+    rng = np.random.default_rng(0)
+    points = (5 + rng.normal(size=(200, 4)) * [4, 3, 2, 1]).astype(np.float32)
+    reduced = Space.fit(points)(points)
+    np.testing.assert_allclose(reduced.mean(0), 0, atol=1e-5)
+    assert (reduced**2).sum(1).mean() == pytest.approx(1, rel=1e-4)
+    apart = np.linalg.norm(points[:50] - points[50:100], axis=1)
+    within = np.linalg.norm(reduced[:50] - reduced[50:100], axis=1)
+    np.testing.assert_allclose(within / apart, within[0] / apart[0], rtol=1e-3)  # all dimensions are kept
+    monkeypatch.setattr(annotation, "N_COMPONENTS", 2)
+    two, expected = Space.fit(points)(points), PCA(2).fit_transform(points)
+    np.testing.assert_allclose(np.abs(np.corrcoef(two.T, expected.T)[[0, 1], [2, 3]]), 1, atol=1e-4)
+    assert np.isfinite(Space.fit(np.ones((5, 2), np.float32))(np.ones((5, 2), np.float32))).all()
+
+
+def test_types_of_all_points():
+    points, kind = blobs([80, 60, 40])
+    found = annotate(points, labels_of(some(kind, 5)))
+    assert found.names == ("type 0", "type 1", "type 2")
+    np.testing.assert_array_equal(found.probabilities.argmax(1), kind)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1)
+    np.testing.assert_allclose(found.assign(points), found.probabilities, atol=1e-6)
+
+
+def test_a_new_type_is_one_like_the_others():
+    points, kind = blobs([80, 60, 70])
+    found = annotate(points, labels_of(some(kind, 20, without=(2,))))
+    assert found.names == ("type 0", "type 1", "new 1")
+    np.testing.assert_array_equal(found.probabilities.argmax(1), kind)
+    again, other = blobs([10, 10, 10], seed=1)
+    np.testing.assert_array_equal(found.assign(again).argmax(1), other)
+
+
+def test_names_that_are_taken():
+    points, kind = blobs([80, 60, 70])
+    codes = some(kind, 20, without=(2,))
+    given = Labels.of(np.array([None if code < 0 else ("new 1", "new 3")[code] for code in codes], dtype=object))
+    assert given is not None
+    assert annotate(points, given).names == ("new 1", "new 3", "new 2")
+
+
+def test_a_label_is_judged_by_the_others():
+    """What is held out is what is found without the labels of the fold."""
+    points, kind = blobs([40, 40], spread=2.0)
+    codes = some(kind, 12)
+    codes[[3, 50]] = [1, 0]  # wrong
+    found = annotate(points, labels_of(codes))
+    assert np.isnan(found.held_out[codes < 0]).all()
+    for wrong, right in ((3, 0), (50, 1)):
+        assert found.held_out[wrong].argmax() == right
+    x, labelled = Space.fit(points)(points), np.flatnonzero(codes >= 0)
+    fold = folds(codes[labelled], N_FOLDS, 0)
+    for number in range(N_FOLDS):
+        held, others = labelled[fold == number], labelled[fold != number]
+        expected = Logistic.fit(x[others], codes[others], 2).adapted(x)(x[held])
+        np.testing.assert_allclose(found.held_out[held], tempered(expected, found.temperature))
+
+
+def test_the_only_cell_of_a_type_is_not_judged():
+    points, kind = blobs([30, 30, 30])
+    codes = some(kind, 4)
+    codes[np.flatnonzero(codes == 2)[1:]] = -1
+    found = annotate(points, labels_of(codes))
+    assert np.isnan(found.held_out[codes == 2]).all()
+    assert not np.isnan(found.held_out[(codes == 0) | (codes == 1)]).any()
+    assert (found.probabilities.argmax(1) == kind).mean() > 0.95
+
+
+def test_the_seed_alone_decides():
+    points, kind = blobs([80, 60, 40], spread=3.0)
+    labels = labels_of(some(kind, 8))
+    np.testing.assert_array_equal(annotate(points, labels).held_out, annotate(points, labels).held_out)

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from scrcl.labels import logistic
+from scrcl.labels.logistic import STRENGTH, Logistic
+
+
+def points(n_types: int):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(n_types, size=120)
+    return rng.normal(size=(120, 5)) + rng.normal(size=(n_types, 5))[codes], codes
+
+
+@pytest.mark.parametrize("n_types", [2, 4])
+def test_against_scikit_learn(n_types):
+    x, codes = points(n_types)
+    expected = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000).fit(x, codes)
+    found = Logistic.fit(x, codes, n_types)(x)
+    np.testing.assert_allclose(found, expected.predict_proba(x), atol=0.01)
+    np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_a_type_without_points_is_impossible():
+    x, codes = points(2)
+    found = Logistic.fit(x, codes * 2, 4)(x)
+    np.testing.assert_array_equal(found[:, [1, 3]], 0)
+    np.testing.assert_allclose(found[:, [0, 2]], Logistic.fit(x, codes, 2)(x))
+
+
+def test_a_single_type_is_certain():
+    x, _ = points(2)
+    np.testing.assert_array_equal(Logistic.fit(x, np.ones(len(x), int), 3)(x)[:, 1], 1)
+
+
+def test_weights_are_relative_within_a_type():
+    x, codes = points(3)
+    weights = np.where(codes == 1, 10.0, 1.0)
+    np.testing.assert_allclose(Logistic.fit(x, codes, 3, weights)(x), Logistic.fit(x, codes, 3)(x), atol=1e-6)
+    half = np.arange(len(x)) % 2 == 0
+    found = Logistic.fit(x, codes, 3, half.astype(float))(x)
+    few = Logistic.fit(x[half], codes[half], 3)
+    assert np.abs(found - few(x)).mean() < 0.05
+
+
+def test_shares_of_types(monkeypatch):
+    """With full power, shares are those that maximise the likelihood of the points, found by brute force."""
+    rng = np.random.default_rng(0)
+    codes = (rng.random(4000) < 0.1).astype(int)
+    x = (rng.normal(size=4000) + 2.5 * codes)[:, None]
+    even = Logistic.fit(np.concatenate([x[codes == 0][:300], x[codes == 1][:300]]), np.repeat([0, 1], 300), 2)
+    before, after = even(x), even.adapted(x)(x)
+    assert after[:, 1].mean() < before[:, 1].mean()
+    np.testing.assert_allclose(after.sum(1), 1)
+    odds = np.log(after[:, 1] / after[:, 0]) - np.log(before[:, 1] / before[:, 0])
+    np.testing.assert_allclose(odds, odds[0], atol=1e-6)  # all points alike
+    monkeypatch.setattr(logistic, "SHARE_POWER", 1.0)
+    monkeypatch.setattr(logistic, "SHARE_STEPS", 300)
+    full = even.adapted(x)(x)[:, 1].mean()
+    grid = np.linspace(0.01, 0.5, 200)
+    best = grid[np.argmax([np.log(before @ [1 - share, share]).sum() for share in grid])]
+    assert full == pytest.approx(best, abs=0.01)
+    assert full == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_type_that_cannot_be_has_no_share():
+    x, codes = points(2)
+    np.testing.assert_array_equal(Logistic.fit(x, codes * 2, 3).adapted(x)(x)[:, 1], 0)

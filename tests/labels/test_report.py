@@ -1,0 +1,52 @@
+import numpy as np
+import pandas as pd
+
+from scrcl.labels.annotation import Annotation, Space
+from scrcl.labels.given import Labels
+from scrcl.labels.logistic import Logistic
+from scrcl.labels.report import report_labels
+
+
+def example() -> Annotation:
+    """Six cells worked out by hand: the second is labelled b, but said to be a; the last one is the only c."""
+    labels = Labels(("a", "b", "c"), np.array([0, 1, 1, -1, -1, 2]))
+    held_out = np.full((6, 4), np.nan)
+    held_out[:3] = [[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0], [0.3, 0.6, 0.1, 0]]
+    probabilities = np.eye(4)[[0, 0, 1, 3, 3, 2]]
+    space = Space(np.zeros(1, np.float32), np.ones((1, 1), np.float32))
+    return Annotation(
+        labels, ("a", "b", "c", "new 1"), space, Logistic(np.zeros((1, 4)), np.zeros(4)), 1.0, probabilities, held_out
+    )
+
+
+CLUSTERS = pd.Series(pd.Categorical(["0", "0", "0", "1", "1", "2"]))
+
+
+def test_cells_with_the_most_doubtful_first():
+    report = report_labels(example(), CLUSTERS, np.arange(6), pd.Index(list("uvwxyz")))
+    assert report.cells.index.tolist() == ["v", "w", "u", "z"]
+    assert report.cells["label"].tolist() == ["b", "b", "a", "c"]
+    assert report.cells["predicted"].tolist() == ["a", "b", "a", None]
+    np.testing.assert_array_equal(report.cells["probability"], [0.2, 0.6, 0.9, np.nan])
+
+
+def test_confusions():
+    report = report_labels(example(), CLUSTERS, np.arange(6), pd.Index(list("uvwxyz")))
+    assert report.confusions.index.tolist() == report.confusions.columns.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(report.confusions, [[1, 0, 0], [1, 1, 0], [0, 0, 0]])
+
+
+def test_clusters():
+    clusters = report_labels(example(), CLUSTERS, np.arange(6), pd.Index(list("uvwxyz"))).clusters
+    assert clusters.index.tolist() == ["0", "1", "2"]
+    assert clusters["cells"].tolist() == [3, 2, 1]
+    assert clusters["labelled"].tolist() == [3, 0, 1]
+    assert clusters["label"].tolist() == ["b", None, "c"]
+    np.testing.assert_allclose(clusters["agreement"], [2 / 3, np.nan, 1])
+    assert clusters["predicted"].tolist() == ["a", "new 1", "c"]
+
+
+def test_cells_in_the_order_of_other_data():
+    report = report_labels(example(), CLUSTERS, np.array([2, 3, 0]), pd.Index(["w", "x", "u"]))
+    assert report.cells.index.tolist() == ["w", "u"]
+    assert report.cells["probability"].tolist() == [0.6, 0.9]

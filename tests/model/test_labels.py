@@ -1,0 +1,357 @@
+"""Labels in one model: learnt from, carried to other cells, and doubted."""
+
+from typing import Any
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+
+import scrcl
+from scrcl.labels.calibration import calibration_error
+from tests.conftest import build, real_data, simulate
+
+from .test_batches import simulate as simulate_batches
+
+SETUP: dict[str, Any] = {"labels_key": "annotation", "unlabeled_category": "Unknown"}
+
+
+def label(adata: ad.AnnData, each: int | None = 5, without: tuple[str, ...] = (), seed: int = 0) -> ad.AnnData:
+    """A copy in which so many cells of each type have their label; all by default."""
+    rng = np.random.default_rng(seed)
+    truth = adata.obs["cell_type"].astype(str).to_numpy()
+    labels = np.full(len(truth), "Unknown", dtype=object)
+    for kind in np.unique(truth):
+        if kind not in without:
+            rows = rng.permutation(np.flatnonzero(truth == kind))[:each]
+            labels[rows] = kind
+    adata = adata.copy()
+    adata.obs["annotation"] = labels
+    return adata
+
+
+def right(found: pd.Series, adata: ad.AnnData) -> float:
+    assert found.index.equals(adata.obs_names)
+    return float((found.astype(str).to_numpy() == adata.obs["cell_type"].astype(str).to_numpy()).mean())
+
+
+@pytest.fixture(scope="module")
+def pool() -> ad.AnnData:
+    """Cells of one draw: the first 300 are for the model."""
+    return simulate(900, n_types=4)
+
+
+@pytest.fixture(scope="module")
+def data(pool) -> ad.AnnData:
+    return label(pool[:300].copy())
+
+
+@pytest.fixture(scope="module")
+def model(data) -> scrcl.SCRCL:
+    return build(data.copy(), epochs=20, setup=SETUP)
+
+
+class TestPredict:
+    def test_all_cells_of_the_model(self, model, data):
+        found = model.predict()
+        assert found.name == "scrcl_type"
+        assert list(found.cat.categories) == ["0", "1", "2", "3", "unassigned"]
+        assert right(found, data) > 0.98
+
+    def test_probabilities(self, model):
+        soft = model.predict(soft=True)
+        assert list(soft.columns) == ["0", "1", "2", "3"]
+        assert (soft.dtypes == np.float32).all()
+        np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-5)
+        assert (soft.idxmax(axis=1) == model.predict().astype(str)).all()
+
+    def test_cells_of_the_model_by_number_and_by_name(self, model):
+        every = model.predict(soft=True)
+        rows = [7, 3, 250]
+        pd.testing.assert_frame_equal(model.predict(indices=rows, soft=True), every.iloc[rows])
+        again = model.adata[::-1].copy()
+        pd.testing.assert_frame_equal(model.predict(again, soft=True), every[::-1], rtol=1e-4)
+
+    def test_new_cells(self, model, pool):
+        query = pool[300:].copy()
+        assert right(model.predict(query, alpha=0), query) > 0.95
+
+    def test_a_new_cell_does_not_depend_on_the_others(self, model):
+        query = simulate(80, n_types=4, seed=9)
+        every, alone = model.predict(query, soft=True), model.predict(query[[11]].copy(), soft=True)
+        np.testing.assert_allclose(every.iloc[[11]], alone, atol=1e-5)
+        assert model.predict(query).iloc[11] == model.predict(query, indices=[11]).iloc[0]
+
+    def test_labels_of_new_cells_are_not_read(self, model):
+        query = simulate(60, n_types=4, seed=9)
+        expected = model.predict(query, soft=True)
+        query.obs["annotation"] = "nonsense"
+        pd.testing.assert_frame_equal(model.predict(query, soft=True), expected)
+
+    def test_unassigned_at_the_rate_that_is_stated(self, model, pool):
+        query = pool[300:].copy()
+        alien = query.copy()
+        alien.X = np.random.default_rng(0).permutation(query.X.toarray().T).T  # other genes
+        alien.X[:, 0] += 1
+        for alpha in (0.01, 0.1):
+            share = (model.predict(query, alpha=alpha) == "unassigned").mean()
+            assert share < 2.5 * alpha + 0.01
+            assert (model.predict(alien, alpha=alpha) == "unassigned").mean() > 0.9
+        assert "unassigned" not in set(model.predict(alien, alpha=0))
+        assert "unassigned" not in set(model.predict())
+
+    def test_bad_arguments(self, model, trained):
+        with pytest.raises(ValueError, match="alpha must be"):
+            model.predict(alpha=-1)
+        for call in (trained.predict, trained.get_label_report):
+            with pytest.raises(ValueError, match=r"knows no labels.*setup_anndata\(adata, labels_key="):
+                call()
+        untrained = label(simulate())
+        scrcl.SCRCL.setup_anndata(untrained, **SETUP)
+        with pytest.raises(RuntimeError, match="[Tt]rain"):
+            scrcl.SCRCL(untrained).predict()
+
+
+class TestNew:
+    @pytest.mark.parametrize("held", ["0", "3"])
+    def test_a_type_without_a_label(self, held, pool):
+        data = label(pool[:300].copy(), 20, without=(held,))
+        model = build(data.copy(), epochs=20, setup=SETUP)
+        found, own = model.predict(), (data.obs["cell_type"] == held).to_numpy()
+        assert (found[own] == "new 1").mean() > 0.9
+        assert (found[~own] == "new 1").mean() < 0.05
+        soft = model.predict(soft=True)
+        assert list(soft.columns)[-1] == "new 1"
+        query = pool[300:].copy()
+        of_held = (query.obs["cell_type"] == held).to_numpy()
+        assert (model.predict(query, alpha=0)[of_held] == "new 1").mean() > 0.9
+
+    def test_nothing_is_new_where_all_types_are_labelled(self, model):
+        assert not [name for name in model.predict().cat.categories if name.startswith("new")]
+
+    def test_names_that_are_taken(self):
+        data = label(simulate(300, n_types=4), 20, without=("3",))
+        data.obs["annotation"] = data.obs["annotation"].replace({"1": "new 1"})
+        found = build(data, epochs=20, setup=SETUP).predict()
+        assert list(found.cat.categories) == ["0", "2", "new 1", "new 2", "unassigned"]
+
+
+class TestWhatIsLabelled:
+    def test_none_is_the_model_without_labels(self):
+        bare = simulate()
+        expected = build(bare.copy())
+        none = label(bare, 0)
+        with pytest.warns(UserWarning, match="No cell has a label"):
+            model = build(none, setup=SETUP)
+        np.testing.assert_array_equal(model.get_latent_representation(), expected.get_latent_representation())
+        for name, curve in expected.history.items():
+            np.testing.assert_array_equal(model.history[name], curve)
+        assert set(model.history) == set(expected.history)
+        assert (model.get_clusters() == expected.get_clusters()).all()
+        with pytest.raises(ValueError, match="knows no labels"):
+            model.predict()
+
+    def test_a_weight_of_zero_trains_as_without_labels(self):
+        bare = simulate()
+        expected = build(bare.copy()).get_latent_representation()
+        data = label(bare)
+        scvi.settings.seed = 0
+        scrcl.SCRCL.setup_anndata(data, **SETUP)
+        model = scrcl.SCRCL(data, n_hidden=16, n_refined=8, n_components=10)
+        model.train(5, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"labels_weight": 0.0})
+        np.testing.assert_array_equal(model.get_latent_representation(), expected)
+        assert right(model.predict(), data) > 0.9
+
+    def test_all(self):
+        data = label(simulate(), None)
+        model = build(data.copy(), epochs=20, setup={"labels_key": "annotation"})
+        assert right(model.predict(), data) > 0.98
+        assert "label_loss_train" in model.history
+
+    def test_one_cell_of_each_type(self):
+        data = label(simulate(300, n_types=4), 1)
+        model = build(data.copy(), epochs=20, setup=SETUP)
+        assert right(model.predict(), data) > 0.9
+        assert model.get_label_report(n_clusters=4).cells["probability"].isna().all()
+
+    def test_one_cell_of_one_type(self):
+        data = label(simulate(300, n_types=4), 5)
+        rows = np.flatnonzero(data.obs["annotation"] == "2")[1:]
+        data.obs.iloc[rows, data.obs.columns.get_loc("annotation")] = "Unknown"
+        assert right(build(data.copy(), epochs=20, setup=SETUP).predict(), data) > 0.9
+
+    def test_a_single_type(self):
+        data = label(simulate(300, n_types=4), 20, without=("1", "2", "3"))
+        found = build(data.copy(), epochs=20, setup=SETUP).predict()
+        own = (data.obs["cell_type"] == "0").to_numpy()
+        assert (found[own] == "0").mean() > 0.9
+        assert found[~own].str.startswith("new").mean() > 0.8
+
+    def test_labels_of_one_batch_are_carried_to_the_other(self):
+        data = simulate_batches()
+        data.obs["annotation"] = np.where(data.obs["batch"] == "b0", data.obs["cell_type"], "Unknown")
+        model = build(data.copy(), epochs=30, setup={**SETUP, "batch_key": "batch"})
+        other = (data.obs["batch"] == "b1").to_numpy()
+        assert (model.predict().astype(str) == data.obs["cell_type"])[other].mean() > 0.9
+        query = simulate_batches((80,), first=5, seed=5)  # of a batch never seen
+        assert right(model.predict(query, alpha=0), query) > 0.9
+
+    def test_missing_values_and_categories_without_cells(self):
+        data = label(simulate())
+        values = data.obs["annotation"].replace({"Unknown": None}).astype("category")
+        expected = build(data.copy(), setup=SETUP).predict(soft=True)
+        data.obs["annotation"] = values.cat.add_categories(["never there"])
+        found = build(data, setup={"labels_key": "annotation"}).predict(soft=True)
+        pd.testing.assert_frame_equal(found, expected)
+
+    def test_training_in_batches(self):
+        data = label(simulate(500, n_types=4))
+        scvi.settings.seed = 0
+        scrcl.SCRCL.setup_anndata(data, **SETUP)
+        model = scrcl.SCRCL(data, n_hidden=16, n_refined=8, n_components=10)
+        model.train(10, batch_size=128, accelerator="cpu", enable_progress_bar=False)
+        assert right(model.predict(), data) > 0.95
+
+    def test_the_contrast_draws_labels_together(self):
+        data = label(simulate(), None)
+        truth = data.obs["cell_type"].astype(int).to_numpy()
+
+        def tightness(weight: float) -> float:
+            scvi.settings.seed = 0
+            scrcl.SCRCL.setup_anndata(data, **SETUP)
+            model = scrcl.SCRCL(data, n_hidden=16, n_refined=8, n_components=10)
+            model.train(10, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"labels_weight": weight})
+            latent = model.get_latent_representation()
+            means = np.stack([latent[truth == kind].mean(0) for kind in range(3)])
+            return float(((latent - means[truth]) ** 2).sum() / ((latent - latent.mean(0)) ** 2).sum())
+
+        assert tightness(100.0) < 0.7 * tightness(0.0)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("labels", "setup", "error", "message"),
+        [
+            (None, {"unlabeled_category": "Unknown"}, ValueError, "Name them, too: `labels_key="),
+            (None, {"labels_key": "annotation"}, KeyError, "labels_key='annotation' is not in adata.obs"),
+            (None, {"labels_key": ["a", "b"]}, TypeError, "labels_key must be one key of adata.obs"),
+            ("unassigned", {"labels_key": "annotation"}, ValueError, "pass `unlabeled_category='unassigned'`"),
+            ("numbers", {"labels_key": "annotation"}, ValueError, "150 different values for 150 cells"),
+        ],
+    )
+    def test_at_setup(self, adata, labels, setup, error, message):
+        if labels == "numbers":
+            adata.obs["annotation"] = np.linspace(0, 1, adata.n_obs)
+        elif labels is not None:
+            adata.obs["annotation"] = np.where(np.arange(adata.n_obs) < 9, labels, "a")
+        with pytest.raises(error, match=message):
+            scrcl.SCRCL.setup_anndata(adata, **setup)
+
+    def test_a_type_that_seems_to_be_none(self, adata):
+        adata.obs["annotation"] = np.where(np.arange(adata.n_obs) < 9, "unknown", "a")
+        with pytest.warns(UserWarning, match="pass `unlabeled_category='unknown'`"):
+            scrcl.SCRCL.setup_anndata(adata, labels_key="annotation", unlabeled_category="Unknown")
+
+    def test_a_weight_without_labels(self, adata):
+        scrcl.SCRCL.setup_anndata(adata)
+        model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
+        with pytest.raises(ValueError, match="labels_weight.*the model knows none"):
+            model.train(1, plan_kwargs={"labels_weight": 2.0})
+        with pytest.raises(ValueError, match="early_stopping_monitor must be one of"):
+            model.train(1, early_stopping_monitor="label_loss_train")
+
+
+def test_save_and_load(model, data, tmp_path):
+    model.save(tmp_path / "model")
+    query = simulate(60, n_types=4, seed=9)
+    loaded = scrcl.SCRCL.load(tmp_path / "model", adata=data.copy())
+    for adata in (None, query):
+        np.testing.assert_allclose(loaded.predict(adata, soft=True), model.predict(adata, soft=True), atol=1e-4)
+    report, expected = loaded.get_label_report(n_clusters=4), model.get_label_report(n_clusters=4)
+    pd.testing.assert_frame_equal(report.confusions, expected.confusions)
+    on_query = scrcl.SCRCL.load(tmp_path / "model", adata=query)  # which has no labels
+    np.testing.assert_allclose(on_query.predict(soft=True), model.predict(query, soft=True), atol=1e-4)
+    registry = scrcl.SCRCL.load_registry(tmp_path / "model")
+    assert registry["field_registries"]["labels"]["state_registry"]["unlabeled_category"] == "Unknown"
+
+
+def test_several_modalities():
+    rna, other = simulate(200, 90), simulate(200, 20)
+    other.obs["cell_type"] = rna.obs["cell_type"]
+    mdata = mudata.MuData({"rna": rna, "prot": other})
+    mdata.obs["annotation"] = label(rna).obs["annotation"]
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna", "prot": "protein"}, **SETUP)
+    model = scrcl.SCRCL(mdata, n_hidden=16, n_refined=8, n_components=10)
+    model.train(20, accelerator="cpu", enable_progress_bar=False)
+    assert right(model.predict(), rna) > 0.95
+    query = mudata.MuData({"rna": rna[:50].copy(), "prot": other[50:100].copy()})
+    query["prot"].obs_names = query["rna"].obs_names
+    assert model.predict(mudata.MuData(query.mod), alpha=0).notna().all()
+
+
+def test_in_space():
+    tissue = scrcl.datasets.layered_tissue(n_cells=240, n_slices=2)
+    tissue.obs["cell_type"] = tissue.obs["domain"].astype(str)
+    data = label(tissue, 10)
+    setup = {**SETUP, "spatial_key": "spatial", "sample_key": "slice"}
+    model = build(data.copy(), epochs=20, setup=setup)
+    assert right(model.predict(), data) > 0.65  # borders of five layers are blurred; chance is 0.2
+    again = model.predict(tissue.copy())
+    assert (again == model.predict()).mean() > 0.98
+
+
+@pytest.fixture(scope="module")
+def wrong() -> tuple[ad.AnnData, np.ndarray]:
+    """All cells labelled, a tenth of them wrongly."""
+    data = label(simulate(300, n_types=4), None)
+    rng = np.random.default_rng(1)
+    flipped = np.zeros(300, dtype=bool)
+    flipped[rng.permutation(300)[:30]] = True
+    labels = data.obs["annotation"].astype(int).to_numpy()
+    labels[flipped] = (labels[flipped] + rng.integers(1, 4, 30)) % 4
+    data.obs["annotation"] = labels.astype(str)
+    return data, flipped
+
+
+class TestReport:
+    def test_flipped_labels_come_first(self, wrong):
+        data, flipped = wrong
+        model = build(data.copy(), epochs=20, setup=SETUP)
+        report = model.get_label_report(n_clusters=4)
+        assert len(report.cells) == 300
+        first = report.cells.index[:30]
+        assert np.isin(first, data.obs_names[flipped]).mean() > 0.9
+        assert right(model.predict(), data) > 0.97
+        assert (report.cells["label"].reindex(data.obs_names) == data.obs["annotation"]).all()
+        off = report.confusions.to_numpy().sum() - np.trace(report.confusions.to_numpy())
+        assert off == pytest.approx(30, abs=5)
+
+    def test_clusters_without_labels(self):
+        data = label(simulate(300, n_types=4), 20, without=("3",))
+        model = build(data.copy(), epochs=20, setup=SETUP)
+        report = model.get_label_report(n_clusters=4)
+        clusters = model.get_clusters(n_clusters=4)
+        assert report.clusters["cells"].tolist() == clusters.value_counts(sort=False).tolist()
+        bare = report.clusters[report.clusters["labelled"] == 0]
+        assert len(bare) == 1
+        assert bare["label"].isna().all()
+        assert bare["agreement"].isna().all()
+        assert bare["predicted"].tolist() == ["new 1"]
+        assert report.clusters["labelled"].sum() == 60
+        assert len(report.cells) == 60
+
+
+@pytest.mark.parametrize("name", ["zheng_pbmc500", "cellbench_celseq2_5cl"])
+def test_real_types(name):
+    adata = ad.read_h5ad(real_data(f"{name}.h5ad"))
+    data = label(adata, 20)
+    data.obs["cell_type"] = data.obs["cell_type"].astype(str)
+    model = build(data.copy(), epochs=50, setup=SETUP, n_hidden=128, n_refined=32, n_components=50)
+    rest = (data.obs["annotation"] == "Unknown").to_numpy()
+    assert (model.predict().astype(str) == data.obs["cell_type"])[rest].mean() > 0.95
+    soft = model.predict(soft=True)
+    codes = soft.columns.get_indexer(data.obs["cell_type"])
+    assert calibration_error(soft.to_numpy()[rest], codes[rest]) < 0.06
