@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,18 +11,23 @@ import scipy.sparse as sp
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
-from scrcl.cluster.leiden import leiden, leiden_with
+from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
+from scrcl.cluster.mixture import Certainty, Space
 from scrcl.cluster.number import NumberOfClusters, cast_votes, estimate_number, median
 from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
 from scrcl.graph.slices import Slices
 from scrcl.nn.inference import Encoded, View, encode, encode_new
+from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import ClusteringInputs, Reference
 from scrcl.utils.progress import begin
 
 Method = Literal["consensus", "kmeans", "leiden"]
 METHODS = get_args(Method)
+
+#: View, number of clusters and seed.
+Certain: TypeAlias = tuple[View, int | None, int]
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Results:
         self.weights = weights_version(module)
         #: Where the genes lie among the cells; needs counts, so that it is put here by the model.
         self.gene_map: GeneMap | None = None
+        #: How sure clusters of the consensus are, by view, their number and seed.
+        self.certainties: dict[Certain, Certainty] = {}
         self._clusterings: dict[tuple, Clustering] = {}
         self._ensembles: dict[tuple, Ensemble] = {}
         self._votes: dict[tuple, list[int]] = {}
@@ -170,6 +177,27 @@ class Results:
         found = ensemble.cut(n_clusters, least_cells)
         warn_if_undetermined(n_clusters, ensemble.agreement(n_clusters, found.labels))
         return found
+
+    # -------------------------------------------------------------- certainty
+
+    def certainty(self, view: View, n_clusters: int | None, seed: int) -> Certainty:
+        """How sure clusters of the consensus are."""
+        choice = (view, n_clusters, seed)
+        if choice not in self.certainties:
+            labels = self.clustering(view, n_clusters, "consensus", RESOLUTION, seed).labels
+            begin("certainty")
+            kinds = self.kinds(view)
+            space = Space.fit(kinds)
+            batches = None if self.reference.batches is None else self.reference.batches.codes
+            mixture = fit_mixture(space(kinds), labels, batches, seed, space.kinds)
+            self.certainties[choice] = Certainty(space, mixture)
+        return self.certainties[choice]
+
+    def kinds(self, view: View, query: Query | None = None) -> list[np.ndarray]:
+        """What the mixture is over: the latent representation and what neighbours are found by, of new cells or of all."""
+        if query is None:
+            return [self.latent(view), self.reference.known_neighbor_features(view[1])]
+        return [query.latent[view], self.reference.query_neighbor_features(query.features, view[1])]
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""

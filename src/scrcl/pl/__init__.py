@@ -1,6 +1,7 @@
 """Plots."""
 
 from ._batches import batches
+from ._certainty import certainty
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
 from ._maps import spatial, umap
 from ._plots import cluster_sizes, history, n_clusters
@@ -8,6 +9,7 @@ from ._plots import cluster_sizes, history, n_clusters
 __all__ = [
     "associations_heatmap",
     "batches",
+    "certainty",
     "cluster_sizes",
     "gene_modules",
     "history",

@@ -315,6 +315,15 @@ class Reference:
             weights = self.agreement.weights_of(self._by_modality, points, near)
         return self._search(self._joined(points, weights), self.n_neighbors), weights
 
+    def query_neighbor_features(self, features: np.ndarray, number: int | None = None) -> np.ndarray:
+        """That by which neighbours of query cells ``(m, d)`` are found, ``(m, s)``, in all modalities or one by number."""
+        points = self._neighbor_features_of(features)
+        return self._joined(points, self.query_neighbors(features)[1]) if number is None else points[number]
+
+    def known_neighbor_features(self, number: int | None = None) -> np.ndarray:
+        """The same ``(n, s)`` of the cells of the reference."""
+        return self.neighbor_features if number is None else self._by_modality[number]
+
     @cached_property
     def _search(self) -> NeighborSearch:
         return NeighborSearch(self.neighbor_features)
