@@ -7,7 +7,7 @@ import scrcl
 
 from ..conftest import build, simulate
 
-COLUMNS = ["cluster", "probability", "runner_up", "runner_up_probability", "outlier_score"]
+COLUMNS = ["cluster", "probability", "runner_up", "runner_up_probability", "outlier_score", "doublet_score"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_report(model):
         others = probabilities.loc[cell].drop(own)
         assert report.at[cell, "runner_up"] == others.idxmax()
         assert report.at[cell, "runner_up_probability"] == others.max()
-    assert report["outlier_score"].between(0, 1).all()
+    assert abs(report["outlier_score"].median()) < 1e-3
 
 
 def test_new_cells_one_by_one(model):
@@ -68,12 +68,19 @@ def test_cells_of_the_model_are_known(model):
     pd.testing.assert_frame_equal(model.get_cell_report(some, n_clusters=3), expected)
 
 
-def test_doublets_are_uncertain_or_outlying(model):
+def test_doublets_are_told_from_cells(model):
     singles = simulate(100, seed=0)
-    singles.obs_names = [f"new{number}" for number in range(100)]
     reports = [model.get_cell_report(cells, n_clusters=3) for cells in (doublets(singles, 60), simulate(60, seed=0))]
-    doubt = [np.maximum(1 - report["probability"], report["outlier_score"]).to_numpy() for report in reports]
-    assert (doubt[0][:, None] > doubt[1]).mean() > 0.85
+    for column, sign, least in (("probability", -1, 0.75), ("doublet_score", 1, 0.95)):
+        of_doublets, of_singles = (sign * report[column].to_numpy() for report in reports)
+        assert (of_doublets[:, None] > of_singles).mean() > least
+
+
+def test_mean_probability_is_the_agreement_of_the_trees(model):
+    report = model.get_cell_report(n_clusters=4)
+    results, view = model._results, ("aligned", None)
+    labels = results.clustering(view, 4, "consensus", 1.0, 0, 2).labels
+    assert report["probability"].mean() == pytest.approx(results._ensemble(view, 0, 4).agreement(4, labels), abs=1e-3)
 
 
 def test_what_is_saved_is_what_was_found(model, tmp_path):

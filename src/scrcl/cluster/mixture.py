@@ -5,17 +5,26 @@ What is found here from given parameters is what :mod:`scrcl.nn.mixture` learns 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from scipy.special import gammaln, logsumexp, softmax
+from scipy.optimize import brentq
+from scipy.special import expit, gammaln, logsumexp, softmax
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-#: Principal components of each kind of points, at most.
-N_COMPONENTS = 20
+#: Principal components at most, of the latent representation and of the features.
+N_COMPONENTS = 20, 50
 #: Components of a cluster at most, and the cells that each needs.
 COMPONENTS_EACH, CELLS_EACH = 1, 30
+#: Mixing proportions of two clusters at which doublets are looked for.
+PROPORTIONS = 0.35, 0.5, 0.65
+#: By how much the mean of doublets is farther from the origin than that of single cells: they have more counts, and so less noise.
+LESS_NOISE = 1.2
+#: Standard deviation of the logarithm of the counts of single cells.
+COUNTS_DEVIATION = 0.5
+#: Bounds of the mean probability that is matched.
+LEAST_LEVEL, MOST_LEVEL = 0.05, 0.999
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,8 @@ class Space:
     def fit(cls, kinds: Sequence[np.ndarray]) -> Self:
         """Find the components of points ``(n, d_i)``."""
         centers, loadings = [], []
-        for points in kinds:
-            number = min(N_COMPONENTS, points.shape[1], len(points) - 1)
+        for points, most in zip(kinds, N_COMPONENTS, strict=False):
+            number = min(most, points.shape[1], len(points) - 1)
             found = PCA(number, random_state=0).fit(points.astype(np.float64))
             length = np.sqrt(found.explained_variance_.sum())
             centers.append(found.mean_)
@@ -56,14 +65,16 @@ class Space:
 
 @dataclass(frozen=True)
 class Mixture:
-    r"""Student-t components, several a cluster, and one for what is in none.
+    r"""Student-t components, one or more a cluster, and one for what is in none.
 
-    With :math:`\nu` degrees of freedom and :math:`p` dimensions, a point :math:`x` of batch :math:`b` has under component
-    :math:`c` the density :math:`t_\nu(x; \mu_c + \delta_b, \mathrm{diag}(s_c^2 + v_c))`, :math:`v_c` being the posterior
-    variance of the mean.
+    Kinds of points are independent given the component. With :math:`\nu` degrees of freedom, a point :math:`x` of one kind and
+    batch :math:`b` has under component :math:`c` the density
+    :math:`t_\nu(x; \mu_c + \delta_b, \mathrm{diag}(s_c^2 + v_c))`, :math:`v_c` being the posterior variance of the mean.
 
     Attributes
     ----------
+    kinds
+        ``(p,)`` kind of each dimension, numbered from 0 to ``m - 1``.
     means, deviations
         ``(C, p)`` means of the components, and standard deviations of their posterior.
     scales
@@ -73,27 +84,25 @@ class Mixture:
     clusters
         ``(C,)`` cluster of each component.
     degrees
-        Degrees of freedom.
+        ``(m,)`` degrees of freedom of each kind.
     spread
         ``(p,)`` scales of points in no cluster, about the origin.
     shifts
         ``(B, p)`` by how much the points of each batch lie elsewhere; ``(0, p)`` for none.
     shift_scale
         Scale of the shift of a batch that was not seen.
-    temperature
-        What log odds are divided by.
     """
 
+    kinds: np.ndarray
     means: np.ndarray
     deviations: np.ndarray
     scales: np.ndarray
     weights: np.ndarray
     clusters: np.ndarray
-    degrees: float
+    degrees: np.ndarray
     spread: np.ndarray
     shifts: np.ndarray
     shift_scale: float = 0.0
-    temperature: float = 1.0
 
     @property
     def n_clusters(self) -> int:
@@ -101,70 +110,197 @@ class Mixture:
         return int(self.clusters.max()) + 1
 
     def log_densities(self, points: np.ndarray, batches: np.ndarray | None = None) -> np.ndarray:
-        """Logarithm ``(m, C + 1)`` of weight times density of points ``(m, p)``, the last column for no cluster.
+        """Logarithm ``(m, n, C + 1)`` of the density of points ``(n, p)`` in each kind, the last column for no cluster.
 
-        ``batches`` ``(m,)`` are numbers, -1 for a batch that was not seen.
+        ``batches`` ``(n,)`` are numbers, -1 for a batch that was not seen.
         """
-        variances = self.scales**2 + self.deviations**2
+        means = np.vstack([self.means, np.zeros_like(self.spread)])
+        variances = np.vstack([self.scales**2 + self.deviations**2, self.spread**2])
+        return self._log_densities(points, means, variances, batches)
+
+    def log_pairs(self, points: np.ndarray, kind: int, batches: np.ndarray | None = None) -> np.ndarray:
+        """Logarithm ``(n,)`` of the density of points ``(n, p)`` in one kind, were they of two clusters at once."""
+        first, second = np.triu_indices(len(self.means), 1)
+        apart = self.clusters[first] != self.clusters[second]
+        first, second = first[apart], second[apart]
+        if len(first) == 0:
+            return np.full(len(points), -np.inf)
+        means = [LESS_NOISE * (w * self.means[first] + (1 - w) * self.means[second]) for w in PROPORTIONS]
+        variances = (self.scales[first] ** 2 + self.scales[second] ** 2) / 2
+        weights = self.weights[first] * self.weights[second]
+        pairs = np.concatenate(means), np.tile(variances, (len(PROPORTIONS), 1))
+        log_weights = np.log(np.tile(weights / weights.sum(), len(PROPORTIONS)) / len(PROPORTIONS))
+        return logsumexp(self._log_densities(points, *pairs, batches)[kind] + log_weights, axis=1)
+
+    def _log_densities(
+        self, points: np.ndarray, means: np.ndarray, variances: np.ndarray, batches: np.ndarray | None
+    ) -> np.ndarray:
+        """Of components with means and variances ``(c, p)``: ``(m, n, c)``."""
         extra = np.zeros(len(points))
         if batches is not None and len(self.shifts):
             seen = batches >= 0
             points = points - np.where(seen[:, None], self.shifts[batches], 0)
             extra = np.where(seen, 0.0, self.shift_scale**2)
-        means = np.vstack([self.means, np.zeros_like(self.spread)])
-        variances = np.vstack([variances, self.spread**2])
-        found = np.empty((len(points), len(means)))
+        found = np.empty((len(self.degrees), len(points), len(means)))
         for value in np.unique(extra):
-            rows = extra == value
-            found[rows] = log_student_t(points[rows], means, np.sqrt(variances + value), self.degrees)
-        return found + np.log(self.weights)
+            rows, scales = extra == value, np.sqrt(variances + value)
+            for kind, degrees in enumerate(self.degrees):
+                own = self.kinds == kind
+                found[kind, rows] = log_student_t(points[rows][:, own], means[:, own], scales[:, own], degrees)
+        return found
 
     def log_clusters(self, points: np.ndarray, batches: np.ndarray | None = None) -> np.ndarray:
-        """The same by cluster, ``(m, K + 1)``, the components of each together."""
-        found = self.log_densities(points, batches)
-        by_cluster = [logsumexp(found[:, :-1][:, self.clusters == k], axis=1) for k in range(self.n_clusters)]
-        return np.column_stack([*by_cluster, found[:, -1]])
+        """Logarithm ``(m, n, K + 1)`` of weight times density by cluster in each kind, the last column for no cluster."""
+        found = self.log_densities(points, batches) + np.log(self.weights)
+        by_cluster = [logsumexp(found[..., :-1][..., self.clusters == k], axis=2) for k in range(self.n_clusters)]
+        return np.stack([*by_cluster, found[..., -1]], axis=2)
 
-    def probabilities(self, points: np.ndarray, batches: np.ndarray | None = None) -> np.ndarray:
-        """Probability ``(m, K)`` of each cluster for points ``(m, p)`` that are in one; rows sum to 1."""
-        return softmax(self.log_clusters(points, batches)[:, :-1] / self.temperature, axis=1)
 
-    def outlier_scores(self, points: np.ndarray, batches: np.ndarray | None = None) -> np.ndarray:
-        """Probability ``(m,)`` that points ``(m, p)`` are in no cluster."""
-        return softmax(self.log_clusters(points, batches), axis=1)[:, -1]
+class Evidence(NamedTuple):
+    """What a mixture says of points, each ``(n,)``, more for what is sure.
+
+    Attributes
+    ----------
+    odds
+        Log odds of the cluster a point was put in against the others, by the features.
+    typical
+        Log of weight times density of the latent representation in that cluster.
+    known
+        Log of the density of the features in clusters, relative to that in none.
+    single
+        The same, relative to that of two clusters at once.
+    """
+
+    odds: np.ndarray
+    typical: np.ndarray
+    known: np.ndarray
+    single: np.ndarray
 
 
 @dataclass(frozen=True)
 class Certainty:
-    """How sure the clusters of points are.
+    r"""How sure clusters are: a mixture, and what of its evidence is usual.
+
+    Log odds of a mixture in many dimensions are far too large, but their order is telling. So each kind of evidence is
+    measured against the cells that the mixture was learned of: less their median, in units of their standard deviation,
+    :math:`a` for the odds and :math:`b` for what is typical. A cell may be of another cluster, or of none that is known;
+
+    .. math:: P = 1 / \bigl(1 + e^{-\lambda}(e^{-a} + e^{-b})\bigr),
+
+    with :math:`\lambda` such that the mean over the cells is a level that is given.
 
     Attributes
     ----------
     space
-        What the mixture is over.
+        What the mixture is over: the latent representation and the features.
     mixture
         The mixture.
+    centers, scales
+        ``(4,)`` median and standard deviation of each kind of :class:`Evidence`.
+    offset
+        :math:`\lambda`.
     """
 
     space: Space
     mixture: Mixture
+    centers: np.ndarray
+    scales: np.ndarray
+    offset: float
 
-    def probabilities(self, kinds: Sequence[np.ndarray], batches: np.ndarray | None = None) -> np.ndarray:
-        """As :meth:`Mixture.probabilities`, of points of each kind, ``(m, d_i)``."""
-        return self.mixture.probabilities(self.space(kinds), batches).astype(np.float32)
+    @classmethod
+    def fit(
+        cls,
+        space: Space,
+        mixture: Mixture,
+        kinds: Sequence[np.ndarray],
+        labels: np.ndarray,
+        level: float,
+        batches: np.ndarray | None = None,
+    ) -> Self:
+        """Learn what is usual for points ``(n, d_i)`` of two kinds with clusters ``(n,)``, to a mean probability."""
+        raw = cls(space, mixture, np.zeros(4), np.ones(4), 0.0)
+        evidence = np.stack(raw._evidence(kinds, labels, batches)[0])
+        evidence = np.where(np.isfinite(evidence), evidence, 0)  # a single cluster has no odds and no pairs
+        centers, scales = np.median(evidence, axis=1), np.maximum(evidence.std(1), 1e-9)
+        doubt = _doubt(*((evidence - centers[:, None]) / scales[:, None])[:2])
+        level = min(max(level, LEAST_LEVEL), MOST_LEVEL)
+        offset = brentq(lambda value: expit(value - doubt).mean() - level, -100, 100)
+        return cls(space, mixture, centers, scales, float(offset))
 
-    def outlier_scores(self, kinds: Sequence[np.ndarray], batches: np.ndarray | None = None) -> np.ndarray:
-        """As :meth:`Mixture.outlier_scores`, of points of each kind, ``(m, d_i)``."""
-        return self.mixture.outlier_scores(self.space(kinds), batches).astype(np.float32)
+    def probabilities(
+        self, kinds: Sequence[np.ndarray], labels: np.ndarray, batches: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Probability ``(n, K)``, float32, of each cluster for points ``(n, d_i)`` that were put in clusters ``(n,)``.
+
+        What the cluster of a point does not have, the others share by the features.
+        """
+        evidence, by_features = self._evidence(kinds, labels, batches)
+        n, number = len(labels), self.mixture.n_clusters
+        if number == 1:
+            return np.ones((n, 1), dtype=np.float32)
+        odds, typical, _, _ = self._standardized(evidence)
+        own = expit(self.offset - _doubt(odds, typical))
+        by_features[np.arange(n), labels] = -np.inf
+        found = (1 - own)[:, None] * softmax(by_features / self.scales[0], axis=1)
+        found[np.arange(n), labels] = own
+        return found.astype(np.float32)
+
+    def outlier_scores(
+        self, kinds: Sequence[np.ndarray], labels: np.ndarray, batches: np.ndarray | None = None
+    ) -> np.ndarray:
+        """How far points ``(n, d_i)`` are from all clusters, ``(n,)`` float32: standard deviations above the median."""
+        return -self._standardized(self._evidence(kinds, labels, batches)[0]).known.astype(np.float32)
+
+    def doublet_scores(
+        self,
+        kinds: Sequence[np.ndarray],
+        labels: np.ndarray,
+        batches: np.ndarray | None = None,
+        log_counts: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """How much points ``(n, d_i)`` look like two cells at once, ``(n,)`` float32, in the same way.
+
+        ``log_counts`` ``(n,)`` are the logarithms of the counts of each cell relative to the median cell, if known.
+        """
+        found = -self._standardized(self._evidence(kinds, labels, batches)[0]).single
+        found = np.where(np.isfinite(found), found, 0)  # of a single cluster there are no pairs
+        if log_counts is not None:
+            found = (found + log_counts / COUNTS_DEVIATION) / np.sqrt(2)
+        return found.astype(np.float32)
+
+    def _evidence(
+        self, kinds: Sequence[np.ndarray], labels: np.ndarray, batches: np.ndarray | None
+    ) -> tuple[Evidence, np.ndarray]:
+        """The evidence, and the log of weight times density of the features in each cluster, ``(n, K)``."""
+        points = self.space(kinds)
+        latent, features = self.mixture.log_clusters(points, batches)
+        by_features, none = features[:, :-1], features[:, -1]
+        rows = np.arange(len(labels))
+        others = by_features.copy()
+        others[rows, labels] = -np.inf
+        with np.errstate(divide="ignore"):
+            odds = by_features[rows, labels] - logsumexp(others, axis=1)
+        clusters = logsumexp(by_features, axis=1)
+        single = clusters - self.mixture.log_pairs(points, 1, batches)
+        return Evidence(odds, latent[rows, labels], clusters - none, single), by_features
+
+    def _standardized(self, evidence: Evidence) -> Evidence:
+        return Evidence(*((found - c) / s for found, c, s in zip(evidence, self.centers, self.scales, strict=True)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and arrays."""
-        return {"space": asdict(self.space), "mixture": asdict(self.mixture)}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
-        return cls(Space(**state["space"]), Mixture(**state["mixture"]))
+        rest = {name: state[name] for name in ("centers", "scales", "offset")}
+        return cls(Space(**state["space"]), Mixture(**state["mixture"]), **rest)
+
+
+def _doubt(odds: np.ndarray, typical: np.ndarray) -> np.ndarray:
+    """Logarithm of what speaks for another cluster or for none."""
+    return np.logaddexp(-odds, -typical)
 
 
 def log_student_t(points: np.ndarray, means: np.ndarray, scales: np.ndarray, degrees: float) -> np.ndarray:

@@ -67,8 +67,9 @@ class CertaintyMixin(CellsMixin):
         query = self._query(data, indices)
         clustering, probabilities = self._consensus(query, view, n_clusters, seed)
         if method == "mixture":
+            labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
             certainty = self._results.certainty(view, n_clusters, seed)
-            probabilities = self._certain(certainty.probabilities, query, view, self._batch_codes(data, indices))
+            probabilities = certainty.probabilities(*self._asked(query, view, labels, data, indices))
         columns = [str(number) for number in range(clustering.n_clusters)]
         return pd.DataFrame(probabilities, index=cell_names(data, indices), columns=columns)
 
@@ -83,9 +84,9 @@ class CertaintyMixin(CellsMixin):
     ) -> pd.DataFrame:
         """Return the cluster of each cell, how probable it is, which is next, and whether the cell is in none.
 
-        A Bayesian mixture is learned of the cells that the model was built on: components with heavy tails, some for
-        each cluster, and a wide one for cells in no cluster. It is found once for each choice of arguments, and saved
-        with the model. :func:`scrcl.pl.certainty` draws the report.
+        A Bayesian mixture is learned of the cells that the model was built on: components with heavy tails, tied to the
+        clusters, and a wide one for cells in no cluster. It is found once for each choice of arguments, and saved with the
+        model. :func:`scrcl.pl.certainty` draws the report.
 
         Parameters
         ----------
@@ -94,13 +95,16 @@ class CertaintyMixin(CellsMixin):
 
         Returns
         -------
-        Data frame indexed by the names of the cells:
+        Data frame indexed by the names of the cells, with float32 numbers:
 
         - ``cluster``: as :meth:`get_clusters` returns it
-        - ``probability``: probability of that cluster, float32, as ``get_cluster_probabilities(method="mixture")`` has it
+        - ``probability``: probability of that cluster, as ``get_cluster_probabilities(method="mixture")`` has it
         - ``runner_up``: the most probable of the other clusters
-        - ``runner_up_probability``: its probability, above ``probability`` where the mixture would have put the cell there
-        - ``outlier_score``: probability that the cell is in no cluster, float32
+        - ``runner_up_probability``: its probability
+        - ``outlier_score``: how far the cell is from all clusters, in standard deviations above the median of the cells of
+          the model
+        - ``doublet_score``: how much the cell looks like two of different clusters at once, and has as many counts, in the
+          same units; not in space, where a spot holds several cells
 
         Raises
         ------
@@ -114,31 +118,39 @@ class CertaintyMixin(CellsMixin):
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(seed, 0, "seed")
         data = self._data(adata)
-        query, batches = self._query(data, indices), self._batch_codes(data, indices)
+        query = self._query(data, indices)
         clustering, _ = self._consensus(query, view, n_clusters, seed)
         certainty = self._results.certainty(view, n_clusters, seed)
         labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
-        probabilities = self._certain(certainty.probabilities, query, view, batches)
-        own = probabilities[np.arange(len(labels)), labels]
+        asked = self._asked(query, view, labels, data, indices)
+        probabilities = certainty.probabilities(*asked)
+        own = np.arange(len(labels)), labels
         others = probabilities.copy()
-        others[np.arange(len(labels)), labels] = -1
-        return pd.DataFrame(
-            {
-                "cluster": named(labels, clustering.n_clusters),
-                "probability": own,
-                "runner_up": named(others.argmax(1), clustering.n_clusters),
-                "runner_up_probability": others.max(1),
-                "outlier_score": self._certain(certainty.outlier_scores, query, view, batches),
-            },
-            index=cell_names(data, indices),
-        )
+        others[own] = -1
+        next_best = others.argmax(1) if clustering.n_clusters > 1 else np.full(len(labels), -1)
+        report = {
+            "cluster": named(labels, clustering.n_clusters),
+            "probability": probabilities[own],
+            "runner_up": named(next_best, clustering.n_clusters),
+            "runner_up_probability": np.maximum(others.max(1), 0),
+            "outlier_score": certainty.outlier_scores(*asked),
+        }
+        if self._reference.tissue is None:
+            rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
+            counts = self._reference.log_counts(self._sources(data), rows)
+            report["doublet_score"] = certainty.doublet_scores(*asked, counts)
+        return pd.DataFrame(report, index=cell_names(data, indices))
 
-    def _certain(self, scores: Any, query: Query, view: View, batches: np.ndarray | None) -> np.ndarray:
-        """What a mixture says of cells, those of the model and new ones."""
-        results, known = self._results, self._reference.batches
-        of_known = scores(results.kinds(view), None if known is None else known.codes)
-        new = None if batches is None else batches[query.known < 0]
-        return query.take(of_known, lambda: scores(results.kinds(view, query), new))
+    def _asked(
+        self, query: Query, view: View, labels: np.ndarray, data: Any, indices: Indices
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
+        """What a mixture is asked of cells that were put in clusters: their points, these clusters, and their batches."""
+        results, new = self._results, query.known < 0
+        kinds = [known[query.known] for known in results.kinds(view)]
+        if new.any():
+            for points, of_new in zip(kinds, results.kinds(view, query), strict=True):
+                points[new] = of_new
+        return kinds, labels, self._batch_codes(data, indices)
 
     def _batch_codes(self, data: Any, indices: Indices) -> np.ndarray | None:
         """Number of the batch of each cell, -1 for one that the mixture does not know; ``None`` without batches."""

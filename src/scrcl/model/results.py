@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.preprocessing import normalize
 
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, warn_if_undetermined
@@ -184,20 +185,23 @@ class Results:
         """How sure clusters of the consensus are."""
         choice = (view, n_clusters, seed)
         if choice not in self.certainties:
-            labels = self.clustering(view, n_clusters, "consensus", RESOLUTION, seed).labels
+            clustering = self.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
+            level = self._ensemble(view, seed, clustering.n_clusters).agreement(
+                clustering.n_clusters, clustering.labels
+            )
             begin("certainty")
             kinds = self.kinds(view)
             space = Space.fit(kinds)
             batches = None if self.reference.batches is None else self.reference.batches.codes
-            mixture = fit_mixture(space(kinds), labels, batches, seed, space.kinds)
-            self.certainties[choice] = Certainty(space, mixture)
+            mixture = fit_mixture(space(kinds), clustering.labels, batches, seed, space.kinds)
+            self.certainties[choice] = Certainty.fit(space, mixture, kinds, clustering.labels, level, batches)
         return self.certainties[choice]
 
     def kinds(self, view: View, query: Query | None = None) -> list[np.ndarray]:
-        """What the mixture is over: the latent representation and what neighbours are found by, of new cells or of all."""
+        """What the mixture is over: the latent representation and, at unit length, what neighbours are found by."""
         if query is None:
-            return [self.latent(view), self.reference.known_neighbor_features(view[1])]
-        return [query.latent[view], self.reference.query_neighbor_features(query.features, view[1])]
+            return [self.latent(view), normalize(self.reference.known_neighbor_features(view[1]))]
+        return [query.latent[view], normalize(self.reference.query_neighbor_features(query.features, view[1]))]
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""

@@ -56,9 +56,9 @@ class MixtureModel(PyroModule):
     .. math::
         \pi &\sim \mathrm{Dirichlet}(\alpha), \quad \mu_c \sim \mathcal N(m_c, s^2), \quad
         \log s_j \sim \mathcal N(\log \hat s_j, 0.2^2), \quad \log f_c \sim \mathcal N(0, 0.1^2), \quad
-        \log\nu \sim \mathcal N(\log 4, 0.5^2), \quad \rho \sim \mathrm{Beta}(1, 19), \\
+        \log\nu_m \sim \mathcal N(\log 4, 0.5^2), \quad \rho \sim \mathrm{Beta}(1, 19), \\
         \delta_b &\sim \mathcal N(0, \omega^2), \quad
-        x_i \mid c, b \sim t_\nu(\mu_c + \delta_b, \mathrm{diag}(f_c s)^2), \quad
+        x_i^{(m)} \mid c, b \sim t_{\nu_m}(\mu_c + \delta_b, \mathrm{diag}(f_c s)^2), \quad
         P(y_i \mid c) = 1 - \rho \text{ if } y_i = k(c) \text{ and } \rho / (K - 1) \text{ otherwise,}
 
     :math:`s_j` being the scale of all dimensions of one kind, shared by the components but for a factor :math:`f_c`,
@@ -94,7 +94,7 @@ class MixtureModel(PyroModule):
         means = pyro.sample("means", dist.Normal(self.means, self.scales[self.kinds]).to_event(2))
         shared = pyro.sample("shared", dist.LogNormal(self.scales.log(), 0.2).to_event(1))[self.kinds]
         own = pyro.sample("own", dist.LogNormal(zero.expand(number), 0.1).to_event(1))
-        degrees = pyro.sample("degrees", dist.LogNormal(np.log(4.0) * one, 0.5))
+        degrees = pyro.sample("degrees", dist.LogNormal(np.log(4.0) * torch.ones_like(self.scales), 0.5).to_event(1))
         mislabeled = pyro.sample("mislabeled", dist.Beta(one, 19 * one))
         if self.n_batches > 1:
             shift_scale = pyro.sample("shift_scale", dist.HalfNormal(self.scales.mean()))
@@ -108,7 +108,12 @@ class MixtureModel(PyroModule):
         others = mislabeled / max(self.n_clusters - 1, 1)
         labeled = torch.where(same, 1 - mislabeled, others).log()
         labeled = torch.cat([labeled, labeled.new_full((len(labels), 1), -np.log(self.n_clusters))], 1)
-        density = log_student_t(points, centers, scales, degrees)
+        density = points.new_zeros(len(points), len(centers))
+        for kind in range(len(self.scales)):
+            own_kind = self.kinds == kind
+            density = density + log_student_t(
+                points[:, own_kind], centers[:, own_kind], scales[:, own_kind], degrees[kind]
+            )
         with pyro.plate("cells", self.n_obs, subsample_size=len(points)):
             pyro.factor("observed", torch.logsumexp(density + labeled + weights.log(), 1))
 
@@ -132,7 +137,7 @@ class MixtureModule(PyroBaseModuleClass):
             "means": self._model.means,
             "shared": self._model.scales,
             "own": torch.ones(number),
-            "degrees": torch.tensor(4.0),
+            "degrees": torch.full_like(self._model.scales, 4.0),
             "mislabeled": torch.tensor(0.05),
             "shift_scale": 0.1 * self._model.scales.mean(),
             "shifts": torch.zeros(n_batches, dimensions),
@@ -159,12 +164,13 @@ class MixtureModule(PyroBaseModuleClass):
         deviations = self._guide.scales.means.detach().double().cpu().numpy()
         weights, dimensions = median["weights"], median["means"].shape[1]
         return Mixture(
+            kinds=self._model.kinds.cpu().numpy(),
             means=median["means"],
             deviations=deviations,
             scales=median["own"][:, None] * median["shared"][self._model.kinds.cpu().numpy()],
             weights=weights / weights.sum(),
             clusters=clusters,
-            degrees=float(median["degrees"]),
+            degrees=median["degrees"],
             spread=self._model.spread.double().cpu().numpy(),
             shifts=median.get("shifts", np.zeros((0, dimensions))),
             shift_scale=float(median.get("shift_scale", 0.0)),

@@ -16,7 +16,7 @@ from ._maps import kept_umap
 BOUNDS = (0.0, 0.5, 0.7, 0.9, 1.0)
 COLORS = ("#b2182b", "#f4a582", "#9dbbd9", "#2f5d8c")
 #: Outlier score from which on a cell is ringed.
-OUTLYING = 0.5
+OUTLYING = 3.0
 #: Bins of a reliability diagram.
 N_BINS = 10
 
@@ -26,7 +26,7 @@ def certainty(
 ) -> list[Axes]:
     """Plot how sure the clusters of cells are.
 
-    On a UMAP, cells by the probability of their cluster, with a ring around those that are rather in none; beside it, how
+    On a UMAP, cells by the probability of their cluster, with a ring around those that are far from all clusters; beside it, how
     many cells of each cluster are how certain. Of cells whose types are known, a third panel is a reliability diagram: in
     each bin of probability, the share of cells that are of the most frequent type of their cluster.
 
@@ -79,7 +79,7 @@ def _map(ax: Axes, points: np.ndarray, report: pd.DataFrame) -> None:
     )
     outlying = points[report["outlier_score"].to_numpy() >= OUTLYING]
     ax.scatter(*outlying.T, s=3 * size, facecolors="none", edgecolors="black", lw=0.6)
-    ax.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{len(outlying):,} cells in no cluster")
+    ax.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{len(outlying):,} cells far from all clusters")
     ax.figure.colorbar(drawn, ax=ax, label="probability of the cluster", shrink=0.7)
 
 
