@@ -6,8 +6,8 @@
 A cell is wrong if it is not of the most frequent type of its cluster. Cells: are wrong cells less certain (AUROC), and is the
 share of right cells in each of ten bins of probability that probability (expected calibration error)? The number of
 clusters is the number of scored classes ("given") or estimated ("found"). Doublets: one for each 20 cells, the sum of the
-counts of two cells of different types, are among the cells that the model is trained on; are they less certain or more
-outlying than the other cells (AUROC)? Left out: models without one of the two largest types and without a fifth of the
+counts of two cells of different types, are among the cells that the model is trained on; how far does
+the doublet score tell them (AUROC), the probability, and the trees? Left out: models without one of the two largest types and without a fifth of the
 other cells see both; is the new type more outlying (AUROC), and by `excess` of `get_mapping_quality`? Labels score and
 make the doublets, and nothing else. Each run is a process of one thread whose result is a file.
 """
@@ -28,6 +28,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from approaches import approaches
 from heldout import fit
 from quality import RESULTS, SMALLEST_CLASS, UNSCORED
 from report import HALF_OF
@@ -88,6 +89,8 @@ def cells(path: Path, seed: int) -> dict[str, Any]:
             seconds = time.perf_counter() - start
             own = table[np.arange(len(codes)), codes].astype(np.float64)
             found[f"{regime} {method}"] = judge(own[scored], right[scored]) | {"seconds": seconds}
+        others = approaches(model, adata, codes.astype(np.int64), seed)
+        found[f"{regime} others"] = {name: auroc(right[scored] == 0, -score[scored]) for name, score in others.items()}
     return found
 
 
@@ -101,10 +104,10 @@ def doublets(path: Path, seed: int) -> dict[str, Any]:
     made = np.arange(together.n_obs) >= adata.n_obs
     model = fit(together, seed)
     report = model.get_cell_report(n_clusters=len(classes), seed=seed)
-    doubt = np.maximum(1 - report["probability"], report["outlier_score"]).to_numpy()
     trees = model.get_cluster_probabilities(n_clusters=len(classes), seed=seed, method="trees").to_numpy()
     own = trees[np.arange(len(trees)), report["cluster"].cat.codes]
-    return {"mixture": auroc(made, doubt), "trees": auroc(made, -own)}
+    scores = {"doublet score": report["doublet_score"], "probability": -report["probability"], "trees": -pd.Series(own)}
+    return {name: auroc(made, score.to_numpy()) for name, score in scores.items()}
 
 
 def left_out(path: Path, seed: int, rank: int) -> dict[str, Any]:
@@ -115,12 +118,10 @@ def left_out(path: Path, seed: int, rank: int) -> dict[str, Any]:
     model = fit(adata[~new & ~known].copy(), seed)
     query, n_clusters = adata[new | known].copy(), max(len(classes) - 1, 2)
     report = model.get_cell_report(query, n_clusters=n_clusters, seed=seed)
-    doubt = np.maximum(1 - report["probability"], report["outlier_score"]).to_numpy()
     excess = model.get_mapping_quality(query, n_clusters=n_clusters, seed=seed)["excess"]
     is_new = new[new | known]
     return {
         "outlier score": auroc(is_new, report["outlier_score"].to_numpy()),
-        "doubt": auroc(is_new, doubt),
         "excess": auroc(is_new, excess.to_numpy()),
     }
 
@@ -158,29 +159,62 @@ def collect(names: list[str], seeds: int) -> tuple[pd.DataFrame, dict[str, np.nd
                         sums = np.array(found[way]["bins"])
                         totals += sums / sums[0].sum()
                 elif kind == "doublets":
-                    for method in METHODS:
-                        row.setdefault(f"doublets, {method}", []).append(found[method])
+                    for score, value in found.items():
+                        row.setdefault(f"doublets, {score}", []).append(value)
                 else:
-                    for score in ("outlier score", "doubt", "excess"):
-                        row.setdefault(f"left out, {score}", []).append(found[score])
+                    for score, value in found.items():
+                        row.setdefault(f"left out, {score}", []).append(value)
         if row:
             rows[name] = {column: float(np.nanmean(values)) for column, values in row.items()}
     return pd.DataFrame(rows).T, bins
 
 
-def report(names: list[str], seeds: int) -> str:
-    table, bins = collect(names, seeds)
+def collect_others(names: list[str], seeds: int) -> pd.DataFrame:
+    """AUROC of the other ways, by set; the number of clusters given, and found."""
+    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for name in names:
+        for file in (result_file(name, "cells", seed) for seed in range(seeds)):
+            found = json.loads(file.read_text()) if file.exists() else {}
+            for regime in ("given", "found"):
+                ways = found.get(f"{regime} others", {}) | {
+                    {"mixture": "**the mixture**", "trees": "trees"}[method]: found[f"{regime} {method}"]["AUROC"]
+                    for method in METHODS
+                    if found
+                }
+                for way, value in ways.items():
+                    values.setdefault((way, regime), {}).setdefault(name, []).append(value)
+    return pd.DataFrame({key: {name: np.mean(v) for name, v in own.items()} for key, own in values.items()}).T
+
+
+def means_by_half(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over the sets of each half and over all; sets without wrong cells are left out."""
     halves = pd.Series({name: HALF_OF.get(name, "") for name in table.index})
     means = {f"**half {half}**": table[halves == half].mean() for half in ("A", "B")} | {"**all**": table.mean()}
-    table = pd.concat([table, pd.DataFrame(means).T])
-    lines = ["| set | " + " | ".join(table.columns) + " |", "|---" * (1 + table.shape[1]) + "|"]
+    return pd.DataFrame(means).T
+
+
+def markdown(table: pd.DataFrame, corner: str) -> list[str]:
+    lines = [f"| {corner} | " + " | ".join(map(str, table.columns)) + " |", "|---" * (1 + table.shape[1]) + "|"]
     for name, row in table.iterrows():
-        values = [f"{value:.1f}" if "(s)" in column else f"{value:.3f}" for column, value in row.items()]
+        values = [f"{value:.1f}" if "(s)" in str(column) else f"{value:.3f}" for column, value in row.items()]
         lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return lines
+
+
+def report(names: list[str], seeds: int) -> str:
+    table, bins = collect(names, seeds)
+    others = collect_others(names, seeds)
+    halves = means_by_half(others.T).T
+    halves["lowest"] = others.min(1)
+    halves = halves.unstack().swaplevel(axis=1).sort_index(axis=1, level=0, ascending=False, sort_remaining=False)
+    halves.columns = [f"{half}, {regime}" for regime, half in halves.columns]
+    halves = halves.sort_values("**all**, given", ascending=False)
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores, one thread"
     draw(bins, RESULTS / "certainty.png")
-    return "\n".join([*lines, "", f"{seeds} seeds, {machine}."]) + "\n"
+    lines = markdown(pd.concat([table, means_by_half(table)]), "set")
+    lines += ["", "AUROC for wrong cells of other ways, by half:", "", *markdown(halves, "by"), ""]
+    return "\n".join([*lines, f"{seeds} seeds, {machine}."]) + "\n"
 
 
 def draw(bins: dict[str, np.ndarray], path: Path) -> None:

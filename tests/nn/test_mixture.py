@@ -18,7 +18,7 @@ def toy(each: int = 100, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def posterior(mixture: Mixture, points: np.ndarray) -> np.ndarray:
     """Probability of each cluster, the last one of none."""
-    return softmax(mixture.log_clusters(points)[0], axis=1)
+    return softmax(mixture.log_clusters(points, 0), axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,10 @@ from sklearn.decomposition import PCA
 N_COMPONENTS = 20, 50
 #: Components of a cluster at most, and the cells that each needs.
 COMPONENTS_EACH, CELLS_EACH = 1, 30
+#: Kinds of points by number.
+LATENT, FEATURES = 0, 1
+#: Points that are compared with pairs of clusters at once.
+BLOCK = 4_096
 #: Mixing proportions of two clusters at which doublets are looked for.
 PROPORTIONS = 0.35, 0.5, 0.65
 #: By how much the mean of doublets is farther from the origin than that of single cells: they have more counts, and so less noise.
@@ -109,51 +113,56 @@ class Mixture:
         """Number of clusters."""
         return int(self.clusters.max()) + 1
 
-    def log_densities(self, points: np.ndarray, batches: np.ndarray | None = None) -> np.ndarray:
-        """Logarithm ``(m, n, C + 1)`` of the density of points ``(n, p)`` in each kind, the last column for no cluster.
+    def log_densities(self, points: np.ndarray, kind: int, batches: np.ndarray | None = None) -> np.ndarray:
+        """Logarithm ``(n, C + 1)`` of the density of points ``(n, p)`` in one kind, the last column for no cluster.
 
         ``batches`` ``(n,)`` are numbers, -1 for a batch that was not seen.
         """
         means = np.vstack([self.means, np.zeros_like(self.spread)])
         variances = np.vstack([self.scales**2 + self.deviations**2, self.spread**2])
-        return self._log_densities(points, means, variances, batches)
+        return self._log_densities(points, means, variances, kind, batches)
+
+    def log_clusters(self, points: np.ndarray, kind: int, batches: np.ndarray | None = None) -> np.ndarray:
+        """Logarithm ``(n, K + 1)`` of weight times density by cluster in one kind, the last column for no cluster."""
+        found = self.log_densities(points, kind, batches) + np.log(self.weights)
+        by_cluster = [logsumexp(found[:, :-1][:, self.clusters == k], axis=1) for k in range(self.n_clusters)]
+        return np.column_stack([*by_cluster, found[:, -1]])
 
     def log_pairs(self, points: np.ndarray, kind: int, batches: np.ndarray | None = None) -> np.ndarray:
         """Logarithm ``(n,)`` of the density of points ``(n, p)`` in one kind, were they of two clusters at once."""
         first, second = np.triu_indices(len(self.means), 1)
         apart = self.clusters[first] != self.clusters[second]
         first, second = first[apart], second[apart]
+        found = np.full(len(points), -np.inf)
         if len(first) == 0:
-            return np.full(len(points), -np.inf)
+            return found
         means = [LESS_NOISE * (w * self.means[first] + (1 - w) * self.means[second]) for w in PROPORTIONS]
         variances = (self.scales[first] ** 2 + self.scales[second] ** 2) / 2
-        weights = self.weights[first] * self.weights[second]
-        pairs = np.concatenate(means), np.tile(variances, (len(PROPORTIONS), 1))
-        log_weights = np.log(np.tile(weights / weights.sum(), len(PROPORTIONS)) / len(PROPORTIONS))
-        return logsumexp(self._log_densities(points, *pairs, batches)[kind] + log_weights, axis=1)
+        weights = np.tile(self.weights[first] * self.weights[second], len(PROPORTIONS))
+        pairs, log_weights = (
+            (np.concatenate(means), np.tile(variances, (len(PROPORTIONS), 1))),
+            np.log(weights / weights.sum()),
+        )
+        for start in range(0, len(points), BLOCK):  # there are many pairs
+            rows = slice(start, start + BLOCK)
+            own = None if batches is None else batches[rows]
+            found[rows] = logsumexp(self._log_densities(points[rows], *pairs, kind, own) + log_weights, axis=1)
+        return found
 
     def _log_densities(
-        self, points: np.ndarray, means: np.ndarray, variances: np.ndarray, batches: np.ndarray | None
+        self, points: np.ndarray, means: np.ndarray, variances: np.ndarray, kind: int, batches: np.ndarray | None
     ) -> np.ndarray:
-        """Of components with means and variances ``(c, p)``: ``(m, n, c)``."""
+        """Of components with means and variances ``(c, p)``: ``(n, c)``."""
         extra = np.zeros(len(points))
         if batches is not None and len(self.shifts):
             seen = batches >= 0
             points = points - np.where(seen[:, None], self.shifts[batches], 0)
             extra = np.where(seen, 0.0, self.shift_scale**2)
-        found = np.empty((len(self.degrees), len(points), len(means)))
+        own, found = self.kinds == kind, np.empty((len(points), len(means)))
         for value in np.unique(extra):
-            rows, scales = extra == value, np.sqrt(variances + value)
-            for kind, degrees in enumerate(self.degrees):
-                own = self.kinds == kind
-                found[kind, rows] = log_student_t(points[rows][:, own], means[:, own], scales[:, own], degrees)
+            rows, scales = extra == value, np.sqrt(variances[:, own] + value)
+            found[rows] = log_student_t(points[rows][:, own], means[:, own], scales, self.degrees[kind])
         return found
-
-    def log_clusters(self, points: np.ndarray, batches: np.ndarray | None = None) -> np.ndarray:
-        """Logarithm ``(m, n, K + 1)`` of weight times density by cluster in each kind, the last column for no cluster."""
-        found = self.log_densities(points, batches) + np.log(self.weights)
-        by_cluster = [logsumexp(found[..., :-1][..., self.clusters == k], axis=2) for k in range(self.n_clusters)]
-        return np.stack([*by_cluster, found[..., -1]], axis=2)
 
 
 class Evidence(NamedTuple):
@@ -167,14 +176,11 @@ class Evidence(NamedTuple):
         Log of weight times density of the latent representation in that cluster.
     known
         Log of the density of the features in clusters, relative to that in none.
-    single
-        The same, relative to that of two clusters at once.
     """
 
     odds: np.ndarray
     typical: np.ndarray
     known: np.ndarray
-    single: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,8 @@ class Certainty:
     mixture
         The mixture.
     centers, scales
-        ``(4,)`` median and standard deviation of each kind of :class:`Evidence`.
+        ``(4,)`` median and standard deviation of each kind of :class:`Evidence`, and of the log of the density of the
+        features in clusters relative to that of two clusters at once.
     offset
         :math:`\lambda`.
     """
@@ -219,7 +226,7 @@ class Certainty:
     ) -> Self:
         """Learn what is usual for points ``(n, d_i)`` of two kinds with clusters ``(n,)``, to a mean probability."""
         raw = cls(space, mixture, np.zeros(4), np.ones(4), 0.0)
-        evidence = np.stack(raw._evidence(kinds, labels, batches)[0])
+        evidence = np.stack([*raw._evidence(kinds, labels, batches)[0], raw._single(kinds, batches)])
         evidence = np.where(np.isfinite(evidence), evidence, 0)  # a single cluster has no odds and no pairs
         centers, scales = np.median(evidence, axis=1), np.maximum(evidence.std(1), 1e-9)
         doubt = _doubt(*((evidence - centers[:, None]) / scales[:, None])[:2])
@@ -238,8 +245,8 @@ class Certainty:
         n, number = len(labels), self.mixture.n_clusters
         if number == 1:
             return np.ones((n, 1), dtype=np.float32)
-        odds, typical, _, _ = self._standardized(evidence)
-        own = expit(self.offset - _doubt(odds, typical))
+        evidence = self._standardized(evidence)
+        own = expit(self.offset - _doubt(evidence.odds, evidence.typical))
         by_features[np.arange(n), labels] = -np.inf
         found = (1 - own)[:, None] * softmax(by_features / self.scales[0], axis=1)
         found[np.arange(n), labels] = own
@@ -252,17 +259,13 @@ class Certainty:
         return -self._standardized(self._evidence(kinds, labels, batches)[0]).known.astype(np.float32)
 
     def doublet_scores(
-        self,
-        kinds: Sequence[np.ndarray],
-        labels: np.ndarray,
-        batches: np.ndarray | None = None,
-        log_counts: np.ndarray | None = None,
+        self, kinds: Sequence[np.ndarray], batches: np.ndarray | None = None, log_counts: np.ndarray | None = None
     ) -> np.ndarray:
         """How much points ``(n, d_i)`` look like two cells at once, ``(n,)`` float32, in the same way.
 
         ``log_counts`` ``(n,)`` are the logarithms of the counts of each cell relative to the median cell, if known.
         """
-        found = -self._standardized(self._evidence(kinds, labels, batches)[0]).single
+        found = (self.centers[-1] - self._single(kinds, batches)) / self.scales[-1]
         found = np.where(np.isfinite(found), found, 0)  # of a single cluster there are no pairs
         if log_counts is not None:
             found = (found + log_counts / COUNTS_DEVIATION) / np.sqrt(2)
@@ -272,20 +275,24 @@ class Certainty:
         self, kinds: Sequence[np.ndarray], labels: np.ndarray, batches: np.ndarray | None
     ) -> tuple[Evidence, np.ndarray]:
         """The evidence, and the log of weight times density of the features in each cluster, ``(n, K)``."""
-        points = self.space(kinds)
-        latent, features = self.mixture.log_clusters(points, batches)
+        points, rows = self.space(kinds), np.arange(len(labels))
+        features = self.mixture.log_clusters(points, FEATURES, batches)
         by_features, none = features[:, :-1], features[:, -1]
-        rows = np.arange(len(labels))
         others = by_features.copy()
         others[rows, labels] = -np.inf
-        with np.errstate(divide="ignore"):
-            odds = by_features[rows, labels] - logsumexp(others, axis=1)
-        clusters = logsumexp(by_features, axis=1)
-        single = clusters - self.mixture.log_pairs(points, 1, batches)
-        return Evidence(odds, latent[rows, labels], clusters - none, single), by_features
+        odds = by_features[rows, labels] - logsumexp(others, axis=1)
+        typical = self.mixture.log_clusters(points, LATENT, batches)[rows, labels]
+        return Evidence(odds, typical, logsumexp(by_features, axis=1) - none), by_features
+
+    def _single(self, kinds: Sequence[np.ndarray], batches: np.ndarray | None) -> np.ndarray:
+        """Log of the density of the features in clusters relative to that of two at once, ``(n,)``."""
+        points = self.space(kinds)
+        clusters = self.mixture.log_clusters(points, FEATURES, batches)[:, :-1]
+        return logsumexp(clusters, axis=1) - self.mixture.log_pairs(points, FEATURES, batches)
 
     def _standardized(self, evidence: Evidence) -> Evidence:
-        return Evidence(*((found - c) / s for found, c, s in zip(evidence, self.centers, self.scales, strict=True)))
+        each = zip(evidence, self.centers[:-1], self.scales[:-1], strict=True)
+        return Evidence(*((found - center) / scale for found, center, scale in each))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and arrays."""

@@ -138,7 +138,7 @@ class CertaintyMixin(CellsMixin):
         if self._reference.tissue is None:
             rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
             counts = self._reference.log_counts(self._sources(data), rows)
-            report["doublet_score"] = certainty.doublet_scores(*asked, counts)
+            report["doublet_score"] = certainty.doublet_scores(asked[0], asked[2], counts)
         return pd.DataFrame(report, index=cell_names(data, indices))
 
     def _asked(

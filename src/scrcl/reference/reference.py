@@ -330,7 +330,9 @@ class Reference:
     def query_neighbor_features(self, features: np.ndarray, number: int | None = None) -> np.ndarray:
         """That by which neighbours of query cells ``(m, d)`` are found, ``(m, s)``, in all modalities or one by number."""
         points = self._neighbor_features_of(features)
-        return self._joined(points, self.query_neighbors(features)[1]) if number is None else points[number]
+        if number is None and self.agreement is not None:
+            return self._joined(points, self.query_neighbors(features)[1])
+        return points[number or 0]
 
     def known_neighbor_features(self, number: int | None = None) -> np.ndarray:
         """The same ``(n, s)`` of the cells of the reference."""
