@@ -391,3 +391,50 @@ class TestLabels:
         for plot in (scrcl.pl.confusion, scrcl.pl.confidence):
             with pytest.raises(ValueError, match="knows no labels"):
                 plot(trained)
+
+
+def test_certainty(result):
+    model, adata = result
+    report = model.get_cell_report(n_clusters=3)
+    adata.obs["scrcl"] = report["cluster"]
+    axes = scrcl.pl.certainty(adata, report, labels_key="cell_type")
+    assert len(axes) == 3
+    shares = np.array([bar.get_width() for bar in axes[1].patches]).reshape(-1, 3)
+    np.testing.assert_allclose(shares.sum(0), 1)
+    expected = [
+        [((own > low) & (own <= high)).mean() for low, high in ((-1, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1))]
+        for _, own in report.groupby("cluster", observed=True)["probability"]
+    ]
+    np.testing.assert_allclose(shares.T, expected)
+    assert len(scrcl.pl.certainty(adata, report)) == 2
+
+
+def test_reliability_by_hand(result):
+    """Four cells of one cluster and two of another, of which one each is of another type than most."""
+    _, adata = result
+    some = adata[:7].copy()
+    report = pd.DataFrame(
+        {
+            "cluster": pd.Categorical(list("aaaabbb")),
+            "probability": [0.95, 0.95, 0.95, 0.15, 0.95, 0.95, 0.5],
+            "outlier_score": 0.0,
+        },
+        index=some.obs_names,
+    )
+    some.obs["type"] = pd.Categorical(["x", "x", "x", "y", "z", "w", None])
+    some.obsm["X_scrcl_umap"] = np.zeros((7, 2))
+    ax = scrcl.pl.certainty(some, report, labels_key="type")[2]
+    line = ax.get_lines()[1].get_xydata()
+    np.testing.assert_allclose(line, [[0.15, 0], [0.95, 4 / 5]])
+    assert ax.get_title().endswith(f"{(0.15 + 5 * 0.15) / 6:.2f}")
+
+
+def test_certainty_of_other_cells(result):
+    model, adata = result
+    report = model.get_cell_report(n_clusters=3)
+    with pytest.raises(ValueError, match="other cells"):
+        scrcl.pl.certainty(adata[:10].copy(), report)
+    with pytest.raises(ValueError, match="probability"):
+        scrcl.pl.certainty(adata, report.drop(columns="probability"))
+    with pytest.raises(KeyError, match="labels_key"):
+        scrcl.pl.certainty(adata, report, labels_key="nothing")

@@ -38,3 +38,12 @@ def test_a_kind_without_anything_of_a_batch_stays_as_it_is():
     assert modality.adaptation(data, np.arange(10)) == {}
     assert modality.adapted({}) is modality
     assert replace(modality) is not modality
+
+
+def test_only_rna_knows_the_counts_of_a_cell():
+    counts = poisson(30, 40, 3)
+    some, totals = np.array([2, 7, 20]), counts.sum(1)
+    data = source(counts, "rna")
+    found = KINDS["rna"].fit(data, 20, 5).log_counts(data, some)
+    np.testing.assert_allclose(found, np.log(totals[some] / np.median(totals)), rtol=1e-6)
+    assert KINDS["atac"].fit(source(counts, "atac"), 20, 5).log_counts(source(counts, "atac")) is None

@@ -63,10 +63,21 @@ def test_query_neighbors_by_brute_force(reference, names):
     queries, known = (join(*both) for both in zip(points, (weights, reference.weights), strict=True))
     distances = np.linalg.norm(queries[:, None].astype(np.float64) - known[None], axis=2)
     np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :7], atol=1e-4)
+    np.testing.assert_allclose(reference.query_neighbor_features(features), queries, atol=1e-5)
+    np.testing.assert_allclose(reference.query_neighbor_features(features, 0), points[0][0], atol=1e-6)
     # Alone, a cell has the same neighbours.
     alone, own = reference.query_neighbors(features[4:5])
     np.testing.assert_array_equal(alone.indices[0], found.indices[4])
     np.testing.assert_allclose(own[0], weights[4], atol=1e-6)
+
+
+def test_counts_in_any_order(reference, names):
+    sources = two_sources()
+    totals = simulate(120, 60, seed=0).X.sum(axis=1)
+    rows = np.array([7, 3, 100])
+    found = reference.log_counts({name: sources[name] for name in names}, rows)
+    np.testing.assert_allclose(found, np.log(totals[rows] / np.median(totals)), rtol=1e-6)
+    assert reference.log_counts(sources, rows[:0]) is None
 
 
 def test_smoothing_by_the_dense_formula(reference):

@@ -187,57 +187,6 @@ class CellsMixin(SCRCLBase):
             labels = labels if indices is None else labels[as_rows(indices, data.n_obs)]
         return pd.Series(named(labels, clustering.n_clusters), index=cell_names(data, indices), name=keys.CLUSTERS_KEY)
 
-    def get_cluster_probabilities(
-        self,
-        adata: Data | None = None,
-        indices: Indices = None,
-        n_clusters: int | None = None,
-        representation: Representation = "aligned",
-        seed: int = 0,
-        modality: str | None = None,
-    ) -> pd.DataFrame:
-        """Return how certainly cells belong to each cluster of the consensus.
-
-        The consensus reconciles many clusterings. A cell belongs to a cluster as often as these put it together with
-        the cells of that cluster, relative to all clusters. A cell between two types has shares in both, and may have
-        the larger one in the other than it was put in.
-
-        Parameters
-        ----------
-        adata, indices
-            Cells to return, as in :meth:`get_latent_representation`. A new cell has the mean of its neighbours.
-        n_clusters, representation, seed, modality
-            As in :meth:`get_clusters`.
-
-        Returns
-        -------
-        Data frame ``(n_cells, n_clusters)``, float32, indexed by the names of the cells; the columns are the names of
-        the clusters in :meth:`get_clusters`. Rows sum to 1.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
-
-        Examples
-        --------
-        >>> probabilities = model.get_cluster_probabilities(n_clusters=5)
-        >>> probabilities.shape
-        (600, 5)
-        >>> uncertain = adata.obs_names[probabilities.max(axis=1) < 0.9]
-        """
-        self._check_if_trained(warn=False)
-        view = self._view(representation, modality)
-        check_n_clusters(n_clusters, self._reference.n_cells)
-        check_at_least(seed, 0, "seed")
-        data = self._data(adata)
-        query = self._query(data, indices)
-        clustering, probabilities = self._consensus(query, view, n_clusters, seed)
-        columns = [str(number) for number in range(clustering.n_clusters)]
-        return pd.DataFrame(probabilities, index=cell_names(data, indices), columns=columns)
-
     def get_mapping_quality(
         self,
         adata: Data | None = None,

@@ -19,13 +19,13 @@ from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_key
 from scrcl.utils.memory import warn_if_short
 
 from .base import Data, Indices
-from .modalities import ModalitiesMixin
+from .certainty import CertaintyMixin
 
 #: Resolution of Leiden at which gene modules are found.
 MODULE_RESOLUTION = 1.0
 
 
-class GenesMixin(ModalitiesMixin):
+class GenesMixin(CertaintyMixin):
     """The methods of :class:`scrcl.SCRCL` that speak of genes."""
 
     @torch.inference_mode()

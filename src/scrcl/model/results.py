@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.preprocessing import normalize
 
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
-from scrcl.cluster.leiden import leiden, leiden_with
+from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
+from scrcl.cluster.mixture import Certainty, Space
 from scrcl.cluster.number import NumberOfClusters, cast_votes, estimate_number, median
 from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
@@ -19,6 +21,7 @@ from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_we
 from scrcl.graph.slices import Slices
 from scrcl.labels.annotation import Annotation, annotate
 from scrcl.nn.inference import Encoded, View, encode, encode_new
+from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
 from scrcl.utils.progress import begin
@@ -26,6 +29,9 @@ from scrcl.utils.threads import threads
 
 Method = Literal["consensus", "kmeans", "leiden"]
 METHODS = get_args(Method)
+
+#: View, number of clusters and seed.
+Certain: TypeAlias = tuple[View, int | None, int]
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class Results:
         #: Where the genes lie among the cells; needs counts, so that it is put here by the model.
         self.gene_map: GeneMap | None = None
         self._latent: dict[View, np.ndarray] = {}
+        #: How sure clusters of the consensus are, by view, their number and seed.
+        self.certainties: dict[Certain, Certainty] = {}
         self._clusterings: dict[tuple, Clustering] = {}
         self._ensembles: dict[tuple, Ensemble] = {}
         self._votes: dict[tuple, list[int]] = {}
@@ -203,6 +211,30 @@ class Results:
         found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, least_cells)
         warn_if_undetermined(n_clusters, agreement)
         return found
+
+    # -------------------------------------------------------------- certainty
+
+    def certainty(self, view: View, n_clusters: int | None, seed: int) -> Certainty:
+        """How sure clusters of the consensus are."""
+        choice = (view, n_clusters, seed)
+        if choice not in self.certainties:
+            clustering = self.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
+            level = self._ensemble(view, seed, clustering.n_clusters).agreement(
+                clustering.n_clusters, clustering.labels
+            )
+            begin("certainty")
+            kinds = self.kinds(view)
+            space = Space.fit(kinds)
+            batches = None if self.reference.batches is None else self.reference.batches.codes
+            mixture = fit_mixture(space(kinds), clustering.labels, batches, seed, space.kinds)
+            self.certainties[choice] = Certainty.fit(space, mixture, kinds, clustering.labels, level, batches)
+        return self.certainties[choice]
+
+    def kinds(self, view: View, query: Query | None = None) -> list[np.ndarray]:
+        """What the mixture is over: the latent representation and, at unit length, what neighbours are found by."""
+        if query is None:
+            return [self.latent(view), normalize(self.reference.known_neighbor_features(view[1]))]
+        return [query.latent[view], normalize(self.reference.query_neighbor_features(query.features, view[1]))]
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""

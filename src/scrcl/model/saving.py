@@ -100,6 +100,7 @@ class SavingMixin(MarkersMixin):
         """All that is saved: what scvi-tools saves, in its form, but plain."""
         attributes = {name: value for name, value in self._get_user_attributes() if name.endswith("_")}
         attributes["gene_map_"] = self._gene_map_to_save()
+        attributes["certainties_"] = self._certainties_to_save()
         if attributes["history_"] is not None:
             attributes["history_"] = {name: _plain_table(table) for name, table in attributes["history_"].items()}
         return {
@@ -190,7 +191,7 @@ class SavingMixin(MarkersMixin):
         if data is not None:
             setup = cls.setup_mudata if several else cls.setup_anndata
             setup(data, source_registry=registry, **registry["setup_args"])
-        gene_map = attributes.pop("gene_map_", None)
+        gene_map, certainties = attributes.pop("gene_map_", None), attributes.pop("certainties_", [])
         try:
             model = cls(data, registry=registry, **init["non_kwargs"])
             for name, value in attributes.items():
@@ -204,6 +205,7 @@ class SavingMixin(MarkersMixin):
             model._validate_anndata(data)
         if gene_map is not None:
             model._results.gene_map = GeneMap(**gene_map)
+        model._take_certainties(certainties)
         return model
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Plots."""
 
 from ._batches import batches
+from ._certainty import certainty
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
 from ._labels import confidence, confusion
 from ._maps import spatial, umap
@@ -9,6 +10,7 @@ from ._plots import cluster_sizes, history, n_clusters
 __all__ = [
     "associations_heatmap",
     "batches",
+    "certainty",
     "cluster_sizes",
     "confidence",
     "confusion",

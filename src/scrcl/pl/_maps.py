@@ -90,14 +90,9 @@ def umap(
     names = [color] if isinstance(color, str) else list(color)
     _check_one_panel(len(names), ax)
     values = _cells(adata, names, dict(kwargs))
-    check_key(basis, adata.obsm, "basis", "adata.obsm")
-    latent = np.ascontiguousarray(adata.obsm[basis])
-    source = zlib.crc32(latent.tobytes())
-    if keys.UMAP_KEY not in adata.obsm or adata.uns.get(keys.UMAP_SOURCE_KEY) != source:
-        adata.obsm[keys.UMAP_KEY] = umap_coordinates(latent)
-        adata.uns[keys.UMAP_SOURCE_KEY] = source
+    points = kept_umap(adata, basis)
     cells = adata if isinstance(adata, AnnData) else values
-    cells.obsm[keys.UMAP_KEY] = adata.obsm[keys.UMAP_KEY]
+    cells.obsm[keys.UMAP_KEY] = points
     options = {"frameon": False, **kwargs, "show": False}
     if len(names) == 1:
         ax = sc.pl.embedding(cells, keys.UMAP_KEY, color=names[0], **{"ax": _axes(ax), **options})
@@ -302,6 +297,17 @@ def _scale(values: pd.Series) -> dict[str, float]:
     if isinstance(values.dtype, pd.CategoricalDtype):
         return {}
     return {"vmin": float(values.min()), "vmax": float(values.max())}
+
+
+def kept_umap(adata: AnnData | MuData, basis: str) -> np.ndarray:
+    """The map ``(n, 2)`` of a latent representation, kept in the data and computed where it is not of that one."""
+    check_key(basis, adata.obsm, "basis", "adata.obsm")
+    latent = np.ascontiguousarray(adata.obsm[basis])
+    source = zlib.crc32(latent.tobytes())
+    if keys.UMAP_KEY not in adata.obsm or adata.uns.get(keys.UMAP_SOURCE_KEY) != source:
+        adata.obsm[keys.UMAP_KEY] = umap_coordinates(latent)
+        adata.uns[keys.UMAP_SOURCE_KEY] = source
+    return np.asarray(adata.obsm[keys.UMAP_KEY])
 
 
 def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -75,6 +75,10 @@ class Rna(Modality):
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         return self.counts.transform(counts, totals)
 
+    def log_counts(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray:
+        totals = np.concatenate([block.totals for block in source.blocks(self.names, self.needed[:1], rows)])
+        return np.log(totals / self.counts.target)
+
     def adaptation(self, source: Source, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Fractions and deviations of the genes."""
         return self.counts.adaptation(*self._read(source, rows))

@@ -77,6 +77,10 @@ class Modality:
                 features[found][own] = modality.transform(counts[own], totals[own])
         return features
 
+    def log_counts(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray | None:
+        """Logarithm ``(n,)`` of the counts of cells relative to the median cell of the fit; ``None`` where that is not known."""
+        return None
+
     def adaptation(self, source: Source, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What a batch, the cells of a source that are named, increasing, compares its values with; nothing by default."""
         return {}

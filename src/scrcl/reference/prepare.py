@@ -31,13 +31,13 @@ from .modality import Modality
 from .reference import (
     FEATURE_SHARE,
     Reference,
-    Tissue,
     joint_names,
     n_inputs,
     neighbor_features,
     side_by_side,
     split_features,
 )
+from .tissue import Tissue
 
 #: Agreement with every other modality below which a warning is given; noise has about 0.01.
 LEAST_AGREEMENT = 0.1

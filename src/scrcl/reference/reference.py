@@ -1,7 +1,7 @@
 """What a model keeps of the cells it was built on: enough to train, to embed them again and to place query cells."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -14,9 +14,6 @@ from sklearn.preprocessing import normalize
 from scrcl.data.sources import RNA, Source
 from scrcl.graph.adjacency import csr_from_dict, csr_to_dict, normalized_adjacency, query_weights
 from scrcl.graph.neighbors import Neighbors, NeighborSearch
-from scrcl.graph.slices import Slices, find_cells
-from scrcl.graph.smoothing import smooth
-from scrcl.graph.spatial import SpatialOptions
 from scrcl.labels.given import Labels
 
 from .agreement import Agreement, join
@@ -25,54 +22,13 @@ from .features import CountFeatures, column_slices
 from .mapping import DistanceScale
 from .modalities import Embedding, Rna, modality_from_dict
 from .modality import Modality
+from .tissue import Tissue
 
 #: Leading features of each modality by which a cell is looked up among those of the reference.
 IDENTIFYING_FEATURES = 8
 #: Length of the features in the latent representation, beside views of length 1. Less, and types that training has drawn
 #: together are one; more, and noise counts.
 FEATURE_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Tissue:
-    """Where the cells of a model are in space, and how it sees them among their neighbours.
-
-    Attributes
-    ----------
-    slices
-        Where the ``n`` cells are.
-    features
-        ``(n, D)`` features before smoothing, by which cells are found again.
-    kept
-        ``(D,)`` which of them vary in space and are read.
-    options
-        The graph and the smoothing.
-    """
-
-    slices: Slices
-    features: np.ndarray
-    kept: np.ndarray
-    options: SpatialOptions
-
-    def smooth(self, adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
-        """Features ``(m, D)`` of cells with a spatial graph, as the model reads them, ``(m, d)``."""
-        return smooth(adjacency, features[:, self.kept], self.options.smoothing)
-
-    def match_known(self, slices: Slices, features: np.ndarray) -> np.ndarray:
-        """Find cells among these by position and features ``(m, D)`` before smoothing: ``(m,)`` rows, -1 for others."""
-        return find_cells(slices, features, self.slices, self.features)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and arrays."""
-        state = {"slices": self.slices.to_dict(), "features": self.features, "kept": self.kept}
-        return state | asdict(self.options)
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        state = dict(state)
-        own = {name: state.pop(name) for name in ("features", "kept")}
-        return cls(slices=Slices.from_dict(state.pop("slices")), options=SpatialOptions(**state), **own)
 
 
 @dataclass(frozen=True)
@@ -186,6 +142,18 @@ class Reference:
                 for name, modality in self.modalities.items()
             ]
         return side_by_side(found)[place]
+
+    def log_counts(self, sources: Mapping[str, Source], rows: np.ndarray) -> np.ndarray | None:
+        """Logarithm ``(m,)`` of the counts of cells, in any order, relative to the median cell of the reference.
+
+        Of the first modality that knows it; ``None`` if none does.
+        """
+        wanted, place = np.unique(rows, return_inverse=True)
+        for name, modality in self.modalities.items():
+            found = modality.log_counts(sources[name], wanted) if len(rows) else None
+            if found is not None:
+                return found[place]
+        return None
 
     def uncorrected(self, sources: Mapping[str, Source], rows: np.ndarray) -> np.ndarray:
         """That by which neighbours would be found without any correction of batches, ``(m, s)``, of cells, increasing."""
@@ -322,6 +290,17 @@ class Reference:
             near = [search(own, self.n_neighbors) for search, own in zip(self._searches, points, strict=True)]
             weights = self.agreement.weights_of(self._by_modality, points, near)
         return self._search(self._joined(points, weights), self.n_neighbors), weights
+
+    def query_neighbor_features(self, features: np.ndarray, number: int | None = None) -> np.ndarray:
+        """That by which neighbours of query cells ``(m, d)`` are found, ``(m, s)``, in all modalities or one by number."""
+        points = self._neighbor_features_of(features)
+        if number is None and self.agreement is not None:
+            return self._joined(points, self.query_neighbors(features)[1])
+        return points[number or 0]
+
+    def known_neighbor_features(self, number: int | None = None) -> np.ndarray:
+        """The same ``(n, s)`` of the cells of the reference."""
+        return self.neighbor_features if number is None else self._by_modality[number]
 
     def smoothed_query(self, features: np.ndarray) -> np.ndarray:
         """Features ``(m, s)`` of query cells ``(m, d)``, averaged over the graph, to which they send nothing."""

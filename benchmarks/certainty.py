@@ -1,0 +1,263 @@
+"""How much the probability of a cell's cluster means: the mixture and the trees of the consensus.
+
+    python benchmarks/certainty.py --seeds 5
+    python benchmarks/certainty.py --report       only the tables and the figure, from what was run before
+
+A cell is wrong if it is not of the most frequent type of its cluster. Cells: are wrong cells less certain (AUROC), and is the
+share of right cells in each of ten bins of probability that probability (expected calibration error)? The number of
+clusters is the number of scored classes ("given") or estimated ("found"). Doublets: one for each 20 cells, the sum of the
+counts of two cells of different types, are among the cells that the model is trained on; how far does
+the doublet score tell them (AUROC), the probability, and the trees? Left out: models without one of the two largest types and without a fifth of the
+other cells see both; is the new type more outlying (AUROC), and by `excess` of `get_mapping_quality`? Labels score and
+make the doublets, and nothing else. Each run is a process of one thread whose result is a file.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from approaches import approaches
+from heldout import fit
+from quality import RESULTS, SMALLEST_CLASS, UNSCORED
+from report import HALF_OF
+from runs import run_to_file
+from sklearn.metrics import roc_auc_score
+
+from scrcl.pl._certainty import is_majority
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
+N_BINS = 10
+METHODS = ("trees", "mixture")
+KINDS = ("cells", "doublets", "left0", "left1")
+DOUBLETS = 0.05
+PACKAGES = ("scrcl", "scvi-tools", "pyro-ppl", "torch", "scikit-learn", "numpy")
+
+
+def read(path: Path) -> tuple[ad.AnnData, np.ndarray, np.ndarray]:
+    """Counts without labels, the types, and the classes that are scored."""
+    adata = ad.read_h5ad(path)
+    types = adata.obs["cell_type"].to_numpy(dtype=str)
+    names, sizes = np.unique(types, return_counts=True)
+    classes = names[(sizes >= SMALLEST_CLASS) & ~np.isin(names, UNSCORED)]
+    return ad.AnnData(sp.csr_matrix(adata.X), var=adata.var[[]]), types, classes
+
+
+def auroc(positive: np.ndarray, score: np.ndarray) -> float:
+    return float(roc_auc_score(positive, score)) if positive.any() and not positive.all() else np.nan
+
+
+def judge(probability: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """AUROC of wrong cells, and for each bin the number of cells, their mean probability and the share that is right."""
+    bins = np.minimum((probability * N_BINS).astype(int), N_BINS - 1)
+    totals = [np.bincount(bins, weights, N_BINS).tolist() for weights in (None, probability, right)]
+    return {"AUROC": auroc(right == 0, -probability), "bins": totals, "ECE": calibration_error(np.array(totals))}
+
+
+def calibration_error(bins: np.ndarray) -> float:
+    """Expected calibration error, from the sums in each bin ``(3, N_BINS)``."""
+    return float(np.abs(bins[1] - bins[2]).sum() / bins[0].sum())
+
+
+def cells(path: Path, seed: int) -> dict[str, Any]:
+    adata, types, classes = read(path)
+    start = time.perf_counter()
+    model = fit(adata, seed)
+    found: dict[str, Any] = {"training": time.perf_counter() - start, "wrong": {}}
+    labels = pd.Series(np.where(np.isin(types, classes), types, None))
+    for regime, n_clusters in (("given", len(classes)), ("found", None)):
+        clusters = model.get_clusters(n_clusters=n_clusters, seed=seed)
+        right = is_majority(clusters.to_numpy(), labels)
+        scored, codes = ~np.isnan(right), clusters.cat.codes.to_numpy()
+        found["wrong"][regime] = float(1 - right[scored].mean())
+        for method in METHODS:
+            start = time.perf_counter()
+            table = model.get_cluster_probabilities(n_clusters=n_clusters, seed=seed, method=method).to_numpy()
+            seconds = time.perf_counter() - start
+            own = table[np.arange(len(codes)), codes].astype(np.float64)
+            found[f"{regime} {method}"] = judge(own[scored], right[scored]) | {"seconds": seconds}
+        others = approaches(model, adata, codes.astype(np.int64), seed)
+        found[f"{regime} others"] = {name: auroc(right[scored] == 0, -score[scored]) for name, score in others.items()}
+    return found
+
+
+def doublets(path: Path, seed: int) -> dict[str, Any]:
+    adata, types, classes = read(path)
+    rng = np.random.default_rng(seed)
+    typed = np.flatnonzero(np.isin(types, classes))
+    first = rng.choice(typed, int(DOUBLETS * adata.n_obs))
+    second = np.array([rng.choice(typed[types[typed] != types[cell]]) for cell in first])
+    together = ad.AnnData(sp.vstack([adata.X, adata.X[first] + adata.X[second]]).tocsr(), var=adata.var)
+    made = np.arange(together.n_obs) >= adata.n_obs
+    model = fit(together, seed)
+    report = model.get_cell_report(n_clusters=len(classes), seed=seed)
+    trees = model.get_cluster_probabilities(n_clusters=len(classes), seed=seed, method="trees").to_numpy()
+    own = trees[np.arange(len(trees)), report["cluster"].cat.codes]
+    scores = {"doublet score": report["doublet_score"], "probability": -report["probability"], "trees": -pd.Series(own)}
+    return {name: auroc(made, score.to_numpy()) for name, score in scores.items()}
+
+
+def left_out(path: Path, seed: int, rank: int) -> dict[str, Any]:
+    adata, types, classes = read(path)
+    names, sizes = np.unique(types, return_counts=True)
+    new = types == names[np.argsort(-sizes)][rank]
+    known = ~new & (np.random.default_rng(seed).random(len(types)) < 0.2)
+    model = fit(adata[~new & ~known].copy(), seed)
+    query, n_clusters = adata[new | known].copy(), max(len(classes) - 1, 2)
+    report = model.get_cell_report(query, n_clusters=n_clusters, seed=seed)
+    excess = model.get_mapping_quality(query, n_clusters=n_clusters, seed=seed)["excess"]
+    is_new = new[new | known]
+    return {
+        "outlier score": auroc(is_new, report["outlier_score"].to_numpy()),
+        "excess": auroc(is_new, excess.to_numpy()),
+    }
+
+
+def work(path: Path, kind: str, seed: int) -> dict[str, Any]:
+    """One run in this process."""
+    warnings.simplefilter("ignore")
+    if kind == "cells":
+        return cells(path, seed)
+    return doublets(path, seed) if kind == "doublets" else left_out(path, seed, int(kind.removeprefix("left")))
+
+
+def result_file(name: str, kind: str, seed: int) -> Path:
+    return RESULTS / "certainty" / name / kind / f"{seed}.json"
+
+
+def collect(names: list[str], seeds: int) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """One row for each set, the mean over its seeds; and the sums in each bin over all sets, each set counting the same."""
+    rows, bins = (
+        {},
+        {f"{regime} {method}": np.zeros((3, N_BINS)) for regime in ("given", "found") for method in METHODS},
+    )
+    for name in names:
+        row: dict[str, list[float]] = {}
+        for kind in KINDS:
+            files = [result_file(name, kind, seed) for seed in range(seeds)]
+            for found in (json.loads(file.read_text()) for file in files if file.exists()):
+                if kind == "cells":
+                    row.setdefault("wrong", []).append(found["wrong"]["given"])
+                    row.setdefault("training (s)", []).append(found["training"])
+                    row.setdefault("mixture (s)", []).append(found["given mixture"]["seconds"])
+                    for way, totals in bins.items():
+                        row.setdefault(f"AUROC, {way}", []).append(found[way]["AUROC"])
+                        row.setdefault(f"ECE, {way}", []).append(found[way]["ECE"])
+                        sums = np.array(found[way]["bins"])
+                        totals += sums / sums[0].sum()
+                elif kind == "doublets":
+                    for score, value in found.items():
+                        row.setdefault(f"doublets, {score}", []).append(value)
+                else:
+                    for score, value in found.items():
+                        row.setdefault(f"left out, {score}", []).append(value)
+        if row:
+            rows[name] = {column: float(np.nanmean(values)) for column, values in row.items()}
+    return pd.DataFrame(rows).T, bins
+
+
+def collect_others(names: list[str], seeds: int) -> pd.DataFrame:
+    """AUROC of the other ways, by set; the number of clusters given, and found."""
+    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for name in names:
+        for file in (result_file(name, "cells", seed) for seed in range(seeds)):
+            found = json.loads(file.read_text()) if file.exists() else {}
+            for regime in ("given", "found"):
+                ways = found.get(f"{regime} others", {}) | {
+                    {"mixture": "**the mixture**", "trees": "trees"}[method]: found[f"{regime} {method}"]["AUROC"]
+                    for method in METHODS
+                    if found
+                }
+                for way, value in ways.items():
+                    values.setdefault((way, regime), {}).setdefault(name, []).append(value)
+    return pd.DataFrame({key: {name: np.mean(v) for name, v in own.items()} for key, own in values.items()}).T
+
+
+def means_by_half(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over the sets of each half and over all; sets without wrong cells are left out."""
+    halves = pd.Series({name: HALF_OF.get(name, "") for name in table.index})
+    means = {f"**half {half}**": table[halves == half].mean() for half in ("A", "B")} | {"**all**": table.mean()}
+    return pd.DataFrame(means).T
+
+
+def markdown(table: pd.DataFrame, corner: str) -> list[str]:
+    lines = [f"| {corner} | " + " | ".join(map(str, table.columns)) + " |", "|---" * (1 + table.shape[1]) + "|"]
+    for name, row in table.iterrows():
+        values = [f"{value:.1f}" if "(s)" in str(column) else f"{value:.3f}" for column, value in row.items()]
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return lines
+
+
+def report(names: list[str], seeds: int) -> str:
+    table, bins = collect(names, seeds)
+    others = collect_others(names, seeds)
+    halves = means_by_half(others.T).T
+    halves["lowest"] = others.min(1)
+    halves = halves.unstack().swaplevel(axis=1).sort_index(axis=1, level=0, ascending=False, sort_remaining=False)
+    halves.columns = [f"{half}, {regime}" for regime, half in halves.columns]
+    halves = halves.sort_values("**all**, given", ascending=False)
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    machine = f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores, one thread"
+    draw(bins, RESULTS / "certainty.png")
+    lines = markdown(pd.concat([table, means_by_half(table)]), "set")
+    lines += ["", "AUROC for wrong cells of other ways, by half:", "", *markdown(halves, "by"), ""]
+    return "\n".join([*lines, f"{seeds} seeds, {machine}."]) + "\n"
+
+
+def draw(bins: dict[str, np.ndarray], path: Path) -> None:
+    """Reliability diagrams, each set counting the same."""
+    _, axes = plt.subplots(1, 2, figsize=(8, 4), sharey=True, layout="constrained")
+    for ax, regime, title in zip(axes, ("given", "found"), ("number of clusters given", "found"), strict=True):
+        ax.plot([0, 1], [0, 1], color="0.7", ls="--", lw=1)
+        for method, color in zip(METHODS, ("0.55", "#2f5d8c"), strict=True):
+            counts, mean, share = bins[f"{regime} {method}"][:, bins[f"{regime} {method}"][0] > 0]
+            ax.plot(mean / counts, share / counts, color=color, label=method)
+            ax.scatter(mean / counts, share / counts, s=10 + 190 * counts / counts.max(), color=color)
+        ax.set(xlabel="probability of the cluster", title=title)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set(ylabel="share of cells that are right")
+    axes[0].legend(frameon=False)
+    plt.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SCRCL_DATA", "../shared/data")))
+    parser.add_argument("--sets", nargs="+", default=list(HALF_OF))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        path, kind, seed = arguments.work
+        print(json.dumps(work(Path(path), kind, int(seed))))
+        return
+    if not arguments.report:
+        for seed in range(arguments.seeds):
+            for name in arguments.sets:
+                for kind in arguments.kinds:
+                    file = result_file(name, kind, seed)
+                    if not file.exists():
+                        print(f"{name}, {kind}, seed {seed}", file=sys.stderr, flush=True)
+                        run_to_file(file, [__file__, "--work", str(arguments.data / f"{name}.h5ad"), kind, str(seed)])
+    text = report(arguments.sets, arguments.seeds)
+    (RESULTS / "certainty.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What the model says of how sure the clusters of cells are. Wiring only."""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from scrcl.cluster.mixture import Certainty
+from scrcl.nn.inference import Representation, View
+from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
+
+from .base import Data, Indices, cell_names
+from .cells import named
+from .modalities import ModalitiesMixin
+from .results import Query
+
+CertaintyMethod = Literal["trees", "mixture"]
+METHODS = get_args(CertaintyMethod)
+
+
+class CertaintyMixin(ModalitiesMixin):
+    """The methods of :class:`scrcl.SCRCL` that speak of certainty."""
+
+    def get_cluster_probabilities(
+        self,
+        adata: Data | None = None,
+        indices: Indices = None,
+        n_clusters: int | None = None,
+        representation: Representation = "aligned",
+        seed: int = 0,
+        modality: str | None = None,
+        method: CertaintyMethod = "trees",
+    ) -> pd.DataFrame:
+        """Return how certainly cells belong to each cluster of the consensus.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to return, as in :meth:`get_latent_representation`. The result for a cell does not depend on the
+            other cells passed, except in space.
+        n_clusters, representation, seed, modality
+            As in :meth:`get_clusters`.
+        method
+            ``"trees"``: as often as the clusterings that the consensus reconciles put the cell together with the cells
+            of a cluster, relative to all clusters; a new cell has the mean of its neighbours. ``"mixture"``: by a
+            Bayesian mixture of heavy-tailed components that are tied to the clusters, see :meth:`get_cell_report`. With
+            both, a cell between two types has shares in both, and may have the larger one in the other than it was
+            put in.
+
+        Returns
+        -------
+        Data frame ``(n_cells, n_clusters)``, float32, indexed by the names of the cells; the columns are the names of
+        the clusters in :meth:`get_clusters`. Rows sum to 1.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        check_option(method, METHODS, "method")
+        view = self._view(representation, modality)
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        data = self._data(adata)
+        query = self._query(data, indices)
+        clustering, probabilities = self._consensus(query, view, n_clusters, seed)
+        if method == "mixture":
+            labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
+            certainty = self._results.certainty(view, n_clusters, seed)
+            probabilities = certainty.probabilities(*self._asked(query, view, labels, data, indices))
+        columns = [str(number) for number in range(clustering.n_clusters)]
+        return pd.DataFrame(probabilities, index=cell_names(data, indices), columns=columns)
+
+    def get_cell_report(
+        self,
+        adata: Data | None = None,
+        indices: Indices = None,
+        n_clusters: int | None = None,
+        representation: Representation = "aligned",
+        seed: int = 0,
+        modality: str | None = None,
+    ) -> pd.DataFrame:
+        """Return the cluster of each cell, how probable it is, which is next, and whether the cell is in none.
+
+        A Bayesian mixture is learned of the cells that the model was built on: components with heavy tails, tied to the
+        clusters, and a wide one for cells in no cluster. It is found once for each choice of arguments, and saved with the
+        model. :func:`scrcl.pl.certainty` draws the report.
+
+        Parameters
+        ----------
+        adata, indices, n_clusters, representation, seed, modality
+            As in :meth:`get_cluster_probabilities`.
+
+        Returns
+        -------
+        Data frame indexed by the names of the cells, with float32 numbers:
+
+        - ``cluster``: as :meth:`get_clusters` returns it
+        - ``probability``: probability of that cluster, as ``get_cluster_probabilities(method="mixture")`` has it
+        - ``runner_up``: the most probable of the other clusters
+        - ``runner_up_probability``: its probability
+        - ``outlier_score``: how far the cell is from all clusters, in standard deviations above the median of the cells of
+          the model
+        - ``doublet_score``: how much the cell looks like two of different clusters at once, and has as many counts, in the
+          same units; not in space, where a spot holds several cells
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+        """
+        self._check_if_trained(warn=False)
+        view = self._view(representation, modality)
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        data = self._data(adata)
+        query = self._query(data, indices)
+        clustering, _ = self._consensus(query, view, n_clusters, seed)
+        certainty = self._results.certainty(view, n_clusters, seed)
+        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
+        asked = self._asked(query, view, labels, data, indices)
+        probabilities = certainty.probabilities(*asked)
+        own = np.arange(len(labels)), labels
+        others = probabilities.copy()
+        others[own] = -1
+        next_best = others.argmax(1) if clustering.n_clusters > 1 else np.full(len(labels), -1)
+        report = {
+            "cluster": named(labels, clustering.n_clusters),
+            "probability": probabilities[own],
+            "runner_up": named(next_best, clustering.n_clusters),
+            "runner_up_probability": np.maximum(others.max(1), 0),
+            "outlier_score": certainty.outlier_scores(*asked),
+        }
+        if self._reference.tissue is None:
+            rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
+            counts = self._reference.log_counts(self._sources(data), rows)
+            report["doublet_score"] = certainty.doublet_scores(asked[0], asked[2], counts)
+        return pd.DataFrame(report, index=cell_names(data, indices))
+
+    def _asked(
+        self, query: Query, view: View, labels: np.ndarray, data: Any, indices: Indices
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
+        """What a mixture is asked of cells that were put in clusters: their points, these clusters, and their batches."""
+        results, new = self._results, query.known < 0
+        kinds = [known[query.known] for known in results.kinds(view)]
+        if new.any():
+            for points, of_new in zip(kinds, results.kinds(view, query), strict=True):
+                points[new] = of_new
+        return kinds, labels, self._batch_codes(data, indices)
+
+    def _batch_codes(self, data: Any, indices: Indices) -> np.ndarray | None:
+        """Number of the batch of each cell, -1 for one that the mixture does not know; ``None`` without batches."""
+        names, known = self._batches(data), self._reference.batches
+        if names is None or known is None:
+            return None
+        codes = known.codes_of(names if indices is None else names[as_rows(indices, data.n_obs)])
+        return np.where(codes < known.n_reference, codes, -1)
+
+    def _certainties_to_save(self) -> list[dict[str, Any]]:
+        """The mixtures that were found with the weights as they are, plain."""
+        return [
+            {"view": list(view), "n_clusters": n_clusters, "seed": seed, **certainty.to_dict()}
+            for (view, n_clusters, seed), certainty in self._results.certainties.items()
+        ]
+
+    def _take_certainties(self, saved: list[dict[str, Any]]) -> None:
+        """The inverse."""
+        for found in saved:
+            representation, number = found["view"]
+            choice = ((representation, number), found["n_clusters"], found["seed"])
+            self._results.certainties[choice] = Certainty.from_dict(found)

@@ -1,0 +1,128 @@
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import scrcl
+
+from ..conftest import build, simulate
+
+COLUMNS = ["cluster", "probability", "runner_up", "runner_up_probability", "outlier_score", "doublet_score"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(simulate(300), epochs=40)
+
+
+def doublets(adata: ad.AnnData, number: int, seed: int = 0) -> ad.AnnData:
+    """Cells whose counts are those of two cells of different types."""
+    rng = np.random.default_rng(seed)
+    types = adata.obs["cell_type"].to_numpy(str)
+    first = rng.choice(adata.n_obs, number)
+    second = [rng.choice(np.flatnonzero(types != types[cell])) for cell in first]
+    made = ad.AnnData(adata.X[first] + adata.X[second], var=adata.var[[]])
+    made.obs_names = [f"doublet{number}" for number in range(made.n_obs)]
+    return made
+
+
+def test_probabilities(model):
+    found = model.get_cluster_probabilities(n_clusters=3, method="mixture")
+    clusters = model.get_clusters(n_clusters=3)
+    assert list(found.columns) == list(clusters.cat.categories)
+    assert (found.dtypes == np.float32).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    assert (found.idxmax(axis=1) == clusters.astype(str)).mean() > 0.95
+    assert not found.equals(model.get_cluster_probabilities(n_clusters=3, method="trees"))
+
+
+def test_report(model):
+    report = model.get_cell_report(n_clusters=3)
+    probabilities = model.get_cluster_probabilities(n_clusters=3, method="mixture")
+    assert list(report.columns) == COLUMNS
+    pd.testing.assert_series_equal(report["cluster"], model.get_clusters(n_clusters=3), check_names=False)
+    for cell in report.index[::50]:
+        own = report.at[cell, "cluster"]
+        assert report.at[cell, "probability"] == probabilities.at[cell, own]
+        others = probabilities.loc[cell].drop(own)
+        assert report.at[cell, "runner_up"] == others.idxmax()
+        assert report.at[cell, "runner_up_probability"] == others.max()
+    assert abs(report["outlier_score"].median()) < 1e-3
+
+
+def test_new_cells_one_by_one(model):
+    new = simulate(40, seed=5)
+    new.obs_names = [f"new{number}" for number in range(40)]
+    together = model.get_cell_report(new, n_clusters=3)
+    alone = model.get_cell_report(new[[4]].copy(), n_clusters=3)
+    pd.testing.assert_frame_equal(alone, together.iloc[[4]], rtol=1e-4, check_categorical=False)
+    pd.testing.assert_frame_equal(
+        model.get_cell_report(new, indices=[4, 2], n_clusters=3), together.iloc[[4, 2]], rtol=1e-4
+    )
+    assert list(model._results.certainties) == [(("aligned", None), 3, 0)]  # not found again
+
+
+def test_cells_of_the_model_are_known(model):
+    some = model.adata[[7, 3]].copy()
+    expected = model.get_cell_report(n_clusters=3).iloc[[7, 3]]
+    pd.testing.assert_frame_equal(model.get_cell_report(some, n_clusters=3), expected)
+
+
+def test_doublets_are_told_from_cells(model):
+    singles = simulate(100, seed=0)
+    reports = [model.get_cell_report(cells, n_clusters=3) for cells in (doublets(singles, 60), simulate(60, seed=0))]
+    for column, sign, least in (("probability", -1, 0.75), ("doublet_score", 1, 0.95)):
+        of_doublets, of_singles = (sign * report[column].to_numpy() for report in reports)
+        assert (of_doublets[:, None] > of_singles).mean() > least
+
+
+def test_mean_probability_is_the_agreement_of_the_trees(model):
+    report = model.get_cell_report(n_clusters=4)
+    results, view = model._results, ("aligned", None)
+    labels = results.clustering(view, 4, "consensus", 1.0, 0, 2).labels
+    assert report["probability"].mean() == pytest.approx(results._ensemble(view, 0, 4).agreement(4, labels), abs=1e-3)
+
+
+def test_what_is_saved_is_what_was_found(model, tmp_path):
+    expected = model.get_cell_report(n_clusters=3)
+    new = simulate(20, seed=5)
+    expected_new = model.get_cell_report(new, n_clusters=3)
+    model.save(tmp_path / "model")
+    loaded = scrcl.SCRCL.load(tmp_path / "model", adata=model.adata.copy(), accelerator="cpu")
+    assert len(loaded._results.certainties) == len(model._results.certainties)
+    pd.testing.assert_frame_equal(loaded.get_cell_report(n_clusters=3), expected)
+    pd.testing.assert_frame_equal(loaded.get_cell_report(new, n_clusters=3), expected_new, rtol=1e-4)
+    loaded._results.certainties.clear()
+    pd.testing.assert_frame_equal(loaded.get_cell_report(n_clusters=3), expected, rtol=1e-4)  # found again
+
+
+def test_training_on_forgets_the_mixture(model):
+    other = build(simulate(), epochs=2)
+    other.get_cell_report(n_clusters=3)
+    other.train(1, accelerator="cpu", enable_progress_bar=False)
+    assert not other._results.certainties
+
+
+def test_batches():
+    adata = simulate(200)
+    adata.obs["batch"] = np.where(np.arange(200) % 2 == 0, "a", "b")
+    model = build(adata, epochs=20, setup={"batch_key": "batch"})
+    report = model.get_cell_report(n_clusters=3)
+    certainty = model._results.certainty(("aligned", None), 3, 0)
+    assert certainty.mixture.shifts.shape[0] == 2
+    new = simulate(60, seed=3)
+    new.obs_names = [f"new{number}" for number in range(60)]
+    new.obs["batch"] = np.where(np.arange(60) < 30, "a", "never seen")
+    found = model.get_cell_report(new, n_clusters=3)
+    assert found.notna().all(axis=None)
+    assert report["probability"].median() > 0.5
+    assert model._batch_codes(new, [0, 40]).tolist() == [0, -1]
+
+
+def test_bad_arguments(model):
+    with pytest.raises(ValueError, match="method"):
+        model.get_cluster_probabilities(method="forest")
+    with pytest.raises(ValueError, match="n_clusters"):
+        model.get_cell_report(n_clusters=1)
+    with pytest.raises(ValueError, match="seed"):
+        model.get_cell_report(seed=-1)
