@@ -11,8 +11,9 @@ from sklearn.preprocessing import normalize
 
 import scrcl
 from scrcl.cluster.mixture import log_student_t
+from scrcl.nn.inference import View
 
-VIEW = ("aligned", None)
+VIEW: View = ("aligned", None)
 #: Share of the counts that a thinned cell keeps.
 KEPT = 0.6
 
@@ -21,9 +22,9 @@ def approaches(model: scrcl.SCRCL, adata: ad.AnnData, labels: np.ndarray, seed: 
     """Scores ``(n,)`` by name, of cells in clusters ``(n,)``."""
     results, reference = model._results, model._reference
     latent = reduced(results.latent(VIEW), 20)
-    smoothed = reduced(reference.clustering_inputs().smoothed, 20)
+    smoothed = reduced(reference.smoothed(), 20)
     features = reduced(normalize(reference.neighbor_features), 50)
-    cosines = [normalize(part) for part in reference.clustering_inputs().linkage_features]
+    cosines = [normalize(part) for part in reference.linkage_features()]
     return {
         "distance to the next centre, features": margin(features, labels),
         "distance to the next centre, latent": margin(latent, labels),
@@ -95,7 +96,7 @@ def finer_trees(model: scrcl.SCRCL, labels: np.ndarray, seed: int) -> np.ndarray
     number = int(labels.max()) + 1
     trees = model._results._ensemble(VIEW, seed, number).trees
     finer = int(np.ceil(1.5 * number))
-    return np.mean([together(tree.same(finer).argmax(1)[tree.labels], labels)[1] for tree in trees], axis=0)
+    return np.mean([together(tree.cut(finer), labels)[1] for tree in trees], axis=0)
 
 
 def kept_when_thinned(model: scrcl.SCRCL, adata: ad.AnnData, labels: np.ndarray, seed: int) -> np.ndarray:

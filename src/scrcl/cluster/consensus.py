@@ -142,8 +142,7 @@ class Ensemble:
         clustering = Clustering(
             self.points[self.cells], labels, probabilities=normalize(together, norm="l1").astype(np.float32)
         )
-        agreement = float(np.mean([adjusted_rand_score(labels, own) for own in found.T[: len(self.trees) or None]]))
-        return self._with_others(clustering), agreement
+        return self._with_others(clustering), self.agreement_with(labels, n_clusters)
 
     def _with_others(self, found: Clustering) -> Clustering:
         """Clusters of all cells, where those that were not drawn join as new cells would."""
@@ -154,6 +153,11 @@ class Ensemble:
         labels[self.cells], probabilities[self.cells] = found.labels, found.probabilities
         order = np.argsort(-np.bincount(labels, minlength=found.n_clusters), kind="stable")
         return Clustering(self.points, np.argsort(order)[labels], probabilities=probabilities[:, order])
+
+    def agreement_with(self, labels: np.ndarray, n_clusters: int) -> float:
+        """Mean adjusted Rand index of the trees, cut into ``n_clusters``, with clusters ``(m,)``; NaN without trees."""
+        found = [adjusted_rand_score(labels, tree.cut(n_clusters)) for tree in self.trees]
+        return float(np.mean(found)) if found else np.nan
 
     def agreement(self, n_clusters: int) -> float:
         """Mean adjusted Rand index between trees of different divisions, two at a time, cut into ``n_clusters``."""

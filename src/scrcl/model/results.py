@@ -168,7 +168,7 @@ class Results:
         reference = self.reference
         assert reference.labels is not None
         begin("labels")
-        smoothed = reference.features if reference.tissue is not None else self._inputs(("aligned", None)).smoothed
+        smoothed = reference.features if reference.tissue is not None else reference.smoothed()
         return annotate(np.concatenate([self.latent(("aligned", None)), smoothed], 1), reference.labels)
 
     def query_points(self, query: Query) -> np.ndarray:
@@ -219,9 +219,8 @@ class Results:
         choice = (view, n_clusters, seed)
         if choice not in self.certainties:
             clustering = self.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
-            level = self._ensemble(view, seed, clustering.n_clusters).agreement(
-                clustering.n_clusters, clustering.labels
-            )
+            ensemble = self._ensemble(view, seed, clustering.n_clusters)
+            level = ensemble.agreement_with(clustering.labels[ensemble.cells], clustering.n_clusters)
             begin("certainty")
             kinds = self.kinds(view)
             space = Space.fit(kinds)
