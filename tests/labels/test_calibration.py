@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from scrcl.labels.calibration import calibration_error, find_temperature, folds, tempered
+from scrcl.labels.calibration import (
+    UNKNOWN_TEMPERATURE,
+    calibration_error,
+    find_temperature,
+    folds,
+    tempered,
+)
 
 
 def drawn(n=20_000, temperature=1.0):
@@ -32,7 +38,7 @@ def test_cells_count_by_their_weights():
 def test_a_type_thought_impossible_does_no_harm():
     probabilities = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert np.isfinite(find_temperature(probabilities, np.array([1, 1]), np.ones(2)))
-    assert find_temperature(np.empty((0, 2)), np.empty(0, int), np.empty(0)) == 1
+    assert find_temperature(np.empty((0, 2)), np.empty(0, int), np.empty(0)) == UNKNOWN_TEMPERATURE
 
 
 def test_tempered_by_hand():

@@ -100,11 +100,11 @@ def test_a_part_of_a_type_that_no_label_hit_by_chance_is_not_new():
 
 
 def test_few_labelled_by_hand():
-    """Of 20 cells at a rate of one half, none, one and nine are labelled; 8 cells are too few; 20 at a rate of 0.06."""
+    """Of 20 cells at a rate of one half, none, one and nine are labelled; 8 cells are too few; 20 at a rate of 0.1."""
     groups = np.repeat([0, 1, 2, 3, 4], [20, 20, 20, 8, 20])
     labelled = np.zeros(88, dtype=bool)
     labelled[[25, *range(40, 49)]] = True
-    rate = np.where(groups == 4, 0.06, 0.5)
+    rate = np.where(groups == 4, 0.1, 0.5)
     found = _few_labelled(groups, labelled, rate, np.full(88, 0.6))
     np.testing.assert_array_equal(found, np.repeat([0, 1, -1, -1, -1], [20, 20, 20, 8, 20]))
     apart = _few_labelled(groups, labelled, rate, np.full(88, 0.95))

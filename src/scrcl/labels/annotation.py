@@ -12,6 +12,8 @@ from .novelty import find_new
 
 #: Parts of the labelled cells that are held out in turn.
 N_FOLDS = 5
+#: Probability below which a label is not learnt from, by the labels of the others.
+CONTRADICTED = 0.05
 #: Principal components of the points that are read.
 N_COMPONENTS = 50
 
@@ -108,6 +110,12 @@ def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
     weights = sizes[codes[rows]] / np.bincount(codes[rows], minlength=len(names))[codes[rows]]
     temperature = find_temperature(held_out[rows], codes[rows], weights)
     held_out[rows] = tempered(held_out[rows], temperature)
+    contradicted = rows[held_out[rows, codes[rows]] < CONTRADICTED]
+    trusted = known.copy()
+    trusted[contradicted] = UNLABELED
+    lost = np.isin(known, np.setdiff1d(known, trusted))  # a type of which no label is trusted stays
+    if len(contradicted):
+        classifier, probabilities = _learn(reduced, np.where(lost, known, trusted), len(names))
     return Annotation(labels, names, space, classifier, temperature, tempered(probabilities, temperature), held_out)
 
 

@@ -5,6 +5,8 @@ from scipy.optimize import minimize_scalar
 
 #: Range of temperatures.
 COLDEST, HOTTEST = 0.2, 10.0
+#: Temperature where no cell can be held out: from one point of each type, probabilities are too even.
+UNKNOWN_TEMPERATURE = 0.6
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -27,10 +29,10 @@ def find_temperature(probabilities: np.ndarray, codes: np.ndarray, weights: np.n
 
     Returns
     -------
-    A temperature between ``COLDEST`` and ``HOTTEST``; 1 where there are no cells.
+    A temperature between ``COLDEST`` and ``HOTTEST``; ``UNKNOWN_TEMPERATURE`` where there are no cells.
     """
     if len(codes) == 0:
-        return 1.0
+        return UNKNOWN_TEMPERATURE
     rows, floor = np.arange(len(codes)), np.finfo(np.float32).tiny
 
     def surprise(log_temperature: float) -> float:

@@ -19,9 +19,9 @@ LEAST_CELLS = 15
 #: Resolution at which far cells are divided into types.
 RESOLUTION = 0.2
 #: Probability of as few labelled cells among the cells of a group, were they of labelled types, below which they are not; and
-#: for a group that lies apart, as types do: about one labelled cell is to be expected, and there is none. It lies apart if so
+#: for a group that lies apart, as types do: about two labelled cells are to be expected, and there is none. It lies apart if so
 #: large a share of the neighbours of its cells are far as well.
-CHANCE, CHANCE_APART, APART = 0.01, 0.37, 0.87
+CHANCE, CHANCE_APART, APART = 0.01, 0.15, 0.87
 
 
 def distance_to_labelled(points: np.ndarray, labelled: np.ndarray) -> np.ndarray:
