@@ -89,3 +89,25 @@ def test_the_seed_alone_decides():
     points, kind = blobs([80, 60, 40], spread=3.0)
     labels = labels_of(some(kind, 8))
     np.testing.assert_array_equal(annotate(points, labels).held_out, annotate(points, labels).held_out)
+
+
+def test_labels_that_the_others_contradict_are_not_learnt_from():
+    """Of a small type, most labels are wrong where a tenth of those of a large one are; the predictions are right nevertheless."""
+    points, kind = blobs([300, 30], spread=2.0)
+    rng = np.random.default_rng(0)
+    codes = kind.copy()
+    flipped = rng.permutation(np.flatnonzero(kind == 0))[:30]
+    codes[flipped] = 1
+    found = annotate(points, labels_of(codes))
+    assert (found.held_out[flipped, 1] < annotation.CONTRADICTED).mean() > 0.6
+    with_all = Logistic.fit(found.space(points), codes, 2)(found.space(points))
+    own = found.probabilities[np.arange(330), kind]
+    assert own.mean() > with_all[np.arange(330), kind].mean() + 0.02
+    assert (found.probabilities.argmax(1) == kind).mean() > 0.98
+
+
+def test_a_type_of_which_no_label_is_trusted_stays(monkeypatch):
+    monkeypatch.setattr(annotation, "CONTRADICTED", 1.1)
+    points, kind = blobs([40, 40])
+    found = annotate(points, labels_of(some(kind, 6)))
+    np.testing.assert_array_equal(found.probabilities.argmax(1), kind)
