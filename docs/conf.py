@@ -42,6 +42,8 @@ GROUPS = {
     "setup": "Set up",
     "training": "Train",
     "cells": "Cells and clusters",
+    "certainty": "How sure they are",
+    "labels": "Labels",
     "modalities": "Modalities",
     "genes": "Genes",
     "markers": "Marker genes and names",
