@@ -42,6 +42,8 @@ GROUPS = {
     "setup": "Set up",
     "training": "Train",
     "cells": "Cells and clusters",
+    "certainty": "How sure they are",
+    "labels": "Labels",
     "modalities": "Modalities",
     "genes": "Genes",
     "markers": "Marker genes and names",
@@ -99,6 +101,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "ht
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tutorials are committed with their output
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"

@@ -68,12 +68,15 @@ def names() -> dict[str, Any]:
     found = run(scrcl.__doc__, "scrcl", {})
     donors = simulate(200)
     donors.obs["donor"] = np.repeat(["first", "second"], 100)
+    annotated = simulate(200)
+    annotated.obs["annotation"] = annotated.obs["cell_type"].astype(str).where(np.arange(200) % 2 == 0, "Unknown")
     cells = pd.DataFrame(index=donors.obs_names)
     proteins = ad.AnnData(np.random.default_rng(0).poisson(5.0, (200, 6)).astype(np.float32), obs=cells)
     tissue = scrcl.datasets.layered_tissue(n_cells=50)
     tissue.obs["region"] = tissue.obs["slice"]
     found |= {
         "sc": sc,
+        "annotated": annotated,
         "donors": donors,
         "mdata": MuData({"rna": simulate(200), "prot": proteins}),
         "sdata": SimpleNamespace(tables={"table": tissue}),

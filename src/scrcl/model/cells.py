@@ -78,12 +78,12 @@ class CellsMixin(SCRCLBase):
         --------
         >>> adata.obsm["X_scrcl"] = model.get_latent_representation()
         >>> adata.obsm["X_scrcl"].shape
-        (600, 256)
+        (600, 356)
 
         Cells that the model has not seen:
 
         >>> model.get_latent_representation(new_adata).shape
-        (100, 256)
+        (100, 356)
         """
         self._check_if_trained(warn=False)
         check_deterministic(give_mean, return_dist, dataloader)

@@ -58,6 +58,13 @@ class CertaintyMixin(ModalitiesMixin):
             If the model is not trained.
         ValueError
             If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+
+        Examples
+        --------
+        >>> probabilities = model.get_cluster_probabilities(n_clusters=5)
+        >>> probabilities.shape
+        (600, 5)
+        >>> uncertain = adata.obs_names[probabilities.max(axis=1) < 0.9]
         """
         self._check_if_trained(warn=False)
         check_option(method, METHODS, "method")
@@ -113,6 +120,13 @@ class CertaintyMixin(ModalitiesMixin):
             If the model is not trained.
         ValueError
             If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
+
+        Examples
+        --------
+        >>> report = model.get_cell_report()
+        >>> between = report.index[report["runner_up_probability"] > 0.1]
+        >>> list(report.columns)[:3]
+        ['cluster', 'probability', 'runner_up']
         """
         self._check_if_trained(warn=False)
         view = self._view(representation, modality)

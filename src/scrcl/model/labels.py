@@ -71,6 +71,15 @@ class LabelsMixin(BatchesMixin):
             data do not fit the model.
         RuntimeError
             If the model is not trained.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_anndata(annotated, labels_key="annotation", unlabeled_category="Unknown")
+        >>> model = scrcl.SCRCL(annotated)
+        >>> model.train(max_epochs=2)
+        >>> annotated.obs["type"] = model.predict()
+        >>> model.predict(soft=True).shape[0]
+        200
         """
         annotation = self._annotation()
         check_at_least(alpha, 0.0, "alpha")
@@ -107,6 +116,14 @@ class LabelsMixin(BatchesMixin):
             As in :meth:`predict`; or ``n_clusters`` is out of range.
         RuntimeError
             If the model is not trained.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_anndata(annotated, labels_key="annotation", unlabeled_category="Unknown")
+        >>> model = scrcl.SCRCL(annotated)
+        >>> model.train(max_epochs=2)
+        >>> report = model.get_label_report()
+        >>> confusions = report.confusions
         """
         annotation = self._annotation()
         check_n_clusters(n_clusters, self._reference.n_cells)

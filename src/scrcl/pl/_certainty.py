@@ -51,6 +51,10 @@ def certainty(
         If the report is of other cells, or has other columns.
     KeyError
         If a key is missing.
+
+    Examples
+    --------
+    >>> axes = scrcl.pl.certainty(adata, model.get_cell_report())
     """
     missing = [name for name in ("cluster", "probability", "outlier_score") if name not in report]
     if missing:

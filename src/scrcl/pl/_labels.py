@@ -27,6 +27,13 @@ def confusion(model: Any, ax: Axes | None = None) -> Axes:
     ------
     ValueError
         If the model knows no labels.
+
+    Examples
+    --------
+    >>> scrcl.SCRCL.setup_anndata(annotated, labels_key="annotation", unlabeled_category="Unknown")
+    >>> model = scrcl.SCRCL(annotated)
+    >>> model.train(max_epochs=2)
+    >>> ax = scrcl.pl.confusion(model)
     """
     counts = model.get_label_report().confusions
     sizes = counts.sum(axis=1)
@@ -66,6 +73,13 @@ def confidence(model: Any, adata: AnnData | MuData | None = None, ax: Axes | Non
     ------
     ValueError
         If the model knows no labels.
+
+    Examples
+    --------
+    >>> scrcl.SCRCL.setup_anndata(annotated, labels_key="annotation", unlabeled_category="Unknown")
+    >>> model = scrcl.SCRCL(annotated)
+    >>> model.train(max_epochs=2)
+    >>> ax = scrcl.pl.confidence(model)
     """
     types, best = model.predict(adata), model.predict(adata, soft=True).max(axis=1)
     there = [name for name in types.cat.categories if (types == name).any()]
