@@ -29,7 +29,7 @@ class BatchReport:
     batches
         Data frame by batch. ``cells``; ``separation``: by the expression as measured, how much farther its cells are from
         their counterparts in other batches than from each other, of several modalities where it is most, 1 for no more, and
-        above 1.1 an effect that is corrected; ``before`` and ``after``: mixing by the expression as measured, of several
+        above 1.05 an effect that is corrected; ``before`` and ``after``: mixing by the expression as measured, of several
         modalities where it is least, and in the latent space; ``counterparts``: share of its cells that the cell graph joins
         to a cell of another batch.
     clusters

@@ -29,7 +29,7 @@ from .modality import ByBatch, Modality
 #: Fewest cells of a batch by which it can be known.
 LEAST_CELLS = 10
 #: Separation of a batch before any correction above which there is an effect to be corrected.
-APART = 1.1
+APART = 1.05
 #: Cells on which it is found, and cells of a batch of query data by which that is learnt.
 JUDGED_CELLS = 5_000
 
