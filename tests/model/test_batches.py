@@ -358,3 +358,24 @@ def test_a_real_type_of_one_technology_is_not_merged(kind):
     near = nearest_neighbors(latent, 15).indices
     assert own[near][own].mean() > 0.85
     assert agreement(adata, latent) > 0.85
+
+
+@pytest.mark.parametrize(("kind", "out_of"), [("alpha", ["human1"]), ("beta", ["mouse1", "mouse2"])])
+def test_a_real_type_of_one_species_is_not_merged(kind, out_of):
+    adata = ad.read_h5ad(real_data("baron_human_mouse.h5ad"))
+    adata = adata[(adata.obs["cell_type"] != kind) | ~adata.obs["batch"].isin(out_of)].copy()
+    model = build(adata, epochs=30, setup=SETUP, n_hidden=64, n_refined=32, n_components=50)
+    own = (adata.obs["cell_type"] == kind).to_numpy()
+    near = nearest_neighbors(model.get_latent_representation(), 15).indices
+    assert own[near][own].mean() > 0.8
+
+
+def test_donors_of_blood_are_hardly_apart():
+    """Eight donors in one pool: what tells them apart is weak, and is left as it is."""
+    adata = ad.read_h5ad(real_data("kang_ifnb.h5ad"))
+    donors = adata.obs["donor_ctrl"].astype(str).to_numpy()
+    adata = adata[(adata.obs["batch"] == "ctrl").to_numpy() & ~np.isin(donors, ["NA", "nan"])].copy()
+    adata.obs["donor"] = adata.obs["donor_ctrl"].astype(str)
+    report = build(adata, epochs=2, setup={"batch_key": "donor"}, n_components=50).get_batch_report(n_clusters=5)
+    assert report.corrected == []
+    assert (report.batches["separation"] < 1.05).all()
