@@ -102,6 +102,8 @@ def separation(points: np.ndarray, batches: np.ndarray, n_ties: int) -> np.ndarr
     own = np.log(np.maximum(own, 1e-12))
     found: list[list[float]] = [[] for _ in range(int(batches.max()) + 1)]
     for pair in _meet(points, batches, n_ties):
+        if len(pair.ties[0]) == 0:  # only where cells coincide
+            continue
         sides = zip((pair.here, pair.there), (pair.out, pair.back), pair.ties, strict=True)
         logs = []
         for cells, other, ties in sides:
