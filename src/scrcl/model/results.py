@@ -215,7 +215,7 @@ class Results:
     # -------------------------------------------------------------- certainty
 
     def certainty(self, view: View, n_clusters: int | None, seed: int) -> Certainty:
-        """How sure clusters of the consensus are."""
+        """How sure clusters of the consensus are, at the level of the agreement of the trees with it."""
         choice = (view, n_clusters, seed)
         if choice not in self.certainties:
             clustering = self.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
@@ -225,15 +225,18 @@ class Results:
             kinds = self.kinds(view)
             space = Space.fit(kinds)
             batches = None if self.reference.batches is None else self.reference.batches.codes
-            mixture = fit_mixture(space(kinds), clustering.labels, batches, seed, space.kinds)
+            with threads(self.latent(view).size):
+                mixture = fit_mixture(space(kinds), clustering.labels, batches, seed, space.kinds)
             self.certainties[choice] = Certainty.fit(space, mixture, kinds, clustering.labels, level, batches)
         return self.certainties[choice]
 
     def kinds(self, view: View, query: Query | None = None) -> list[np.ndarray]:
-        """What the mixture is over: the latent representation and, at unit length, what neighbours are found by."""
+        """What the mixture is over: what the network makes of cells and, at unit length, what neighbours are found by."""
+        network = self.encoded.latent[view]
         if query is None:
-            return [self.latent(view), normalize(self.reference.known_neighbor_features(view[1]))]
-        return [query.latent[view], normalize(self.reference.query_neighbor_features(query.features, view[1]))]
+            return [network, normalize(self.reference.known_neighbor_features(view[1]))]
+        features = self.reference.query_neighbor_features(query.features, view[1])
+        return [query.latent[view][:, : network.shape[1]], normalize(features)]
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""
