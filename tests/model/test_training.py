@@ -171,7 +171,7 @@ from scrcl.nn import batches
 from tests.model.test_batches import simulate
 
 sizes, graph_batch = [], batches.graph_batch
-batches.graph_batch = lambda features, adjacency: sizes.append(len(features)) or graph_batch(features, adjacency)
+batches.graph_batch = lambda features, *others: sizes.append(len(features)) or graph_batch(features, *others)
 adata = simulate((80, 70))
 scvi.settings.seed = 0
 scrcl.SCRCL.setup_anndata(adata, batch_key="batch")

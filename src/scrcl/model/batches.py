@@ -57,7 +57,7 @@ class BatchesMixin(SavingMixin):
         >>> model.train(max_epochs=2)
         >>> report = model.get_batch_report()
         >>> list(report.batches.columns)
-        ['cells', 'before', 'after', 'counterparts']
+        ['cells', 'separation', 'before', 'after', 'counterparts']
         """
         batches = self._known_batches()
         self._check_if_trained(warn=False)
