@@ -258,7 +258,7 @@ def work(part: str, path: Path, method: str, seed: int) -> dict[str, Any]:
     return {
         **inputs(path, method),
         "figures": PARTS[part](bare, truth, scored, method, seed),
-        "versions": {package: version(package) for package in (*PACKAGES, "harmonypy")},
+        "versions": {package: version(package) for package in PACKAGES},
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
     }
 

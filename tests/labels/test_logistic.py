@@ -33,14 +33,15 @@ def test_a_single_type_is_certain():
     np.testing.assert_array_equal(Logistic.fit(x, np.ones(len(x), int), 3)(x)[:, 1], 1)
 
 
-def test_weights_are_relative_within_a_type():
+def test_types_count_by_a_power_of_their_points():
     x, codes = points(3)
-    weights = np.where(codes == 1, 10.0, 1.0)
-    np.testing.assert_allclose(Logistic.fit(x, codes, 3, weights)(x), Logistic.fit(x, codes, 3)(x), atol=1e-6)
-    half = np.arange(len(x)) % 2 == 0
-    found = Logistic.fit(x, codes, 3, half.astype(float))(x)
-    few = Logistic.fit(x[half], codes[half], 3)
-    assert np.abs(found - few(x)).mean() < 0.05
+    sizes = np.bincount(codes)
+    for power, weight in ((1.0, np.ones(120)), (0.5, 1 / np.sqrt(sizes)[codes])):
+        weight = weight * 120 / weight.sum()
+        expected = LogisticRegression(C=STRENGTH, max_iter=1000).fit(x, codes, sample_weight=weight)
+        found = Logistic.fit(x, codes, 3, power)
+        np.testing.assert_allclose(found(x), expected.predict_proba(x), atol=0.01)
+        np.testing.assert_allclose(found.shares, sizes**power / (sizes**power).sum())
 
 
 def test_shares_of_types(monkeypatch):
@@ -54,9 +55,8 @@ def test_shares_of_types(monkeypatch):
     np.testing.assert_allclose(after.sum(1), 1)
     odds = np.log(after[:, 1] / after[:, 0]) - np.log(before[:, 1] / before[:, 0])
     np.testing.assert_allclose(odds, odds[0], atol=1e-6)  # all points alike
-    monkeypatch.setattr(logistic, "SHARE_POWER", 1.0)
     monkeypatch.setattr(logistic, "SHARE_STEPS", 300)
-    full = even.adapted(x)(x)[:, 1].mean()
+    full = even.adapted(x, 1.0)(x)[:, 1].mean()
     grid = np.linspace(0.01, 0.5, 200)
     best = grid[np.argmax([np.log(before @ [1 - share, share]).sum() for share in grid])]
     assert full == pytest.approx(best, abs=0.01)
@@ -66,3 +66,9 @@ def test_shares_of_types(monkeypatch):
 def test_a_type_that_cannot_be_has_no_share():
     x, codes = points(2)
     np.testing.assert_array_equal(Logistic.fit(x, codes * 2, 3).adapted(x)(x)[:, 1], 0)
+
+
+def test_shares_that_are_right_already_stay():
+    x, codes = points(3)
+    found = Logistic.fit(x, codes, 3, 1.0)
+    np.testing.assert_allclose(found.adapted(x, 1.0)(x), found(x), atol=0.01)

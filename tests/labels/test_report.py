@@ -15,7 +15,13 @@ def example() -> Annotation:
     probabilities = np.eye(4)[[0, 0, 1, 3, 3, 2]]
     space = Space(np.zeros(1, np.float32), np.ones((1, 1), np.float32))
     return Annotation(
-        labels, ("a", "b", "c", "new 1"), space, Logistic(np.zeros((1, 4)), np.zeros(4)), 1.0, probabilities, held_out
+        labels,
+        ("a", "b", "c", "new 1"),
+        space,
+        Logistic(np.zeros((1, 4)), np.zeros(4), np.full(4, 0.25)),
+        1.0,
+        probabilities,
+        held_out,
     )
 
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from .calibration import find_temperature, folds, tempered
 from .given import UNLABELED, Labels
-from .logistic import Logistic
+from .logistic import SHARE_POWER, Logistic
 from .novelty import find_new
 
 #: Parts of the labelled cells that are held out in turn.
 N_FOLDS = 5
-#: Probability below which a label is not learnt from, by the labels of the others.
-CONTRADICTED = 0.05
+#: How many times as probable as its label another type must be for the label not to be learnt from, by the labels of the others.
+CONTRADICTED = 10.0
 #: Principal components of the points that are read.
 N_COMPONENTS = 50
 
@@ -109,8 +109,9 @@ def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
     sizes = np.bincount(np.where(labels.labelled, codes, probabilities.argmax(1)), minlength=len(names))
     weights = sizes[codes[rows]] / np.bincount(codes[rows], minlength=len(names))[codes[rows]]
     temperature = find_temperature(held_out[rows], codes[rows], weights)
+    # Judged before calibration, by which wrong labels make all probabilities even.
+    contradicted = rows[held_out[rows].max(1) > CONTRADICTED * held_out[rows, codes[rows]]]
     held_out[rows] = tempered(held_out[rows], temperature)
-    contradicted = rows[held_out[rows, codes[rows]] < CONTRADICTED]
     trusted = known.copy()
     trusted[contradicted] = UNLABELED
     lost = np.isin(known, np.setdiff1d(known, trusted))  # a type of which no label is trusted stays
@@ -122,7 +123,10 @@ def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
 def _learn(points: np.ndarray, codes: np.ndarray, n_types: int) -> tuple[Logistic, np.ndarray]:
     """A classifier learnt from the points of known types, and the probabilities ``(n, n_types)`` of all."""
     known = codes != UNLABELED
-    classifier = Logistic.fit(points[known], codes[known], n_types).adapted(points)
+    # A few labels of each type tell nothing of how frequent it is; those of all cells do.
+    share = known.mean()
+    classifier = Logistic.fit(points[known], codes[known], n_types, share)
+    classifier = classifier.adapted(points, SHARE_POWER + (1 - SHARE_POWER) * share)
     return classifier, classifier(points)
 
 
