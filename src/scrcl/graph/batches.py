@@ -112,7 +112,7 @@ def separation(points: np.ndarray, batches: np.ndarray, n_ties: int) -> np.ndarr
             logs.append(np.median(across - own[cells[tied]]))
         for number in pair.batches:
             found[number].append(float(np.mean(logs)))
-    return np.exp([np.mean(each) if each else 0.0 for each in found])
+    return np.exp([float(np.mean(each)) if each else 0.0 for each in found])
 
 
 def _leading(neighbors: Neighbors, number: int) -> sp.csr_array:
