@@ -134,7 +134,7 @@ def test_counts_speak_for_doublets():
     certainty = Certainty.fit(space, mixture, kinds, labels, 0.9)
     without = certainty.doublet_scores(kinds)
     found = certainty.doublet_scores(kinds, log_counts=np.full(180, 0.5))
-    np.testing.assert_allclose(found, (without + 1) / np.sqrt(2), rtol=1e-4)
+    np.testing.assert_allclose(found, (without + 1) / np.sqrt(2), atol=1e-5)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])

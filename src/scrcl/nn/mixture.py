@@ -1,8 +1,6 @@
 """The Bayesian mixture of :mod:`scrcl.cluster.mixture` in Pyro, and the posterior of its parameters."""
 
-import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +10,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal, init_to_value
 from pyro.nn import PyroModule
 from scvi.module.base import PyroBaseModuleClass
-from scvi.train import LowLevelPyroTrainingPlan, Trainer
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+from scvi.train import LowLevelPyroTrainingPlan
 
 from scrcl.cluster.mixture import Mixture, divide
 
@@ -155,7 +152,7 @@ class MixtureModule(PyroBaseModuleClass):
         return self._guide
 
     @staticmethod
-    def _get_fn_args_from_batch(tensor_dict: tuple[torch.Tensor, ...]) -> tuple[Iterable, dict]:
+    def _get_fn_args_from_batch(tensor_dict: Sequence[torch.Tensor]) -> tuple[Iterable, dict]:
         return tensor_dict, {}
 
     def posterior(self, clusters: np.ndarray) -> Mixture:
@@ -212,23 +209,19 @@ def fit_mixture(
     means, clusters = divide(points, labels, seed)
     start = find_start(points, labels, means, clusters, kinds)
     tensors = (torch.tensor(points, dtype=torch.float32), torch.tensor(labels), torch.tensor(batches))
-    with torch.random.fork_rng(devices=[]), pyro.settings.context(module_local_params=True), _quiet():
+    with torch.random.fork_rng(devices=[]), pyro.settings.context(module_local_params=True):
         torch.manual_seed(seed)
         module = MixtureModule(start, n, int(batches.max()) + 1)
         module.guide(*(tensor[:2] for tensor in tensors))  # makes its parameters
-        order = SequentialSampler(points) if n <= CELLS_EACH_STEP else RandomSampler(points)
-        steps = BatchSampler(order, min(n, CELLS_EACH_STEP), drop_last=False)
-        loader = DataLoader(TensorDataset(*tensors), sampler=steps, batch_size=None)
+        # The plan of scvi-tools without its trainer, which takes longer to start than this takes.
         plan = LowLevelPyroTrainingPlan(module, optim_kwargs={"lr": LEARNING_RATE})
-        Trainer(
-            max_epochs=-(-N_STEPS // len(loader)),
-            accelerator="cpu",
-            devices=1,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            logger=False,
-        ).fit(plan, loader)
+        optimizer = plan.configure_optimizers()
+        n_epochs = -(-N_STEPS // -(-n // CELLS_EACH_STEP))
+        for _ in range(n_epochs):
+            for rows in torch.randperm(n).split(CELLS_EACH_STEP):
+                optimizer.zero_grad()
+                plan.training_step([tensor[rows] for tensor in tensors], 0)["loss"].backward()
+                optimizer.step()
         return module.posterior(clusters)
 
 
@@ -248,15 +241,3 @@ def _by_kind(offsets: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     """Root mean square of offsets ``(n, p)`` over points and the dimensions of each kind."""
     squares = np.bincount(kinds, (offsets**2).mean(0)) / np.bincount(kinds)
     return np.maximum(np.sqrt(squares), 1e-4)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No word of Lightning about devices."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
