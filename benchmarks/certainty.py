@@ -35,13 +35,14 @@ from report import HALF_OF
 from runs import run_to_file
 from sklearn.metrics import roc_auc_score
 
+from scrcl.model.certainty import CertaintyMethod
 from scrcl.pl._certainty import is_majority
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
 N_BINS = 10
-METHODS = ("trees", "mixture")
+METHODS: tuple[CertaintyMethod, ...] = ("trees", "mixture")
 KINDS = ("cells", "doublets", "left0", "left1")
 DOUBLETS = 0.05
 PACKAGES = ("scrcl", "scvi-tools", "pyro-ppl", "torch", "scikit-learn", "numpy")
@@ -77,7 +78,7 @@ def cells(path: Path, seed: int) -> dict[str, Any]:
     start = time.perf_counter()
     model = fit(adata, seed)
     found: dict[str, Any] = {"training": time.perf_counter() - start, "wrong": {}}
-    labels = pd.Series(np.where(np.isin(types, classes), types, None))
+    labels = pd.Series(types).where(np.isin(types, classes))
     for regime, n_clusters in (("given", len(classes)), ("found", None)):
         clusters = model.get_clusters(n_clusters=n_clusters, seed=seed)
         right = is_majority(clusters.to_numpy(), labels)
@@ -205,9 +206,11 @@ def report(names: list[str], seeds: int) -> str:
     table, bins = collect(names, seeds)
     others = collect_others(names, seeds)
     halves = means_by_half(others.T).T
-    halves["lowest"] = others.min(1)
-    halves = halves.unstack().swaplevel(axis=1).sort_index(axis=1, level=0, ascending=False, sort_remaining=False)
-    halves.columns = [f"{half}, {regime}" for regime, half in halves.columns]
+    halves["lowest"] = others.min(axis=1)
+    by_regime: Any = halves.unstack()
+    by_regime = by_regime.swaplevel(axis=1).sort_index(axis=1, level=0, ascending=False, sort_remaining=False)
+    by_regime.columns = [f"{half}, {regime}" for regime, half in by_regime.columns]
+    halves = by_regime
     halves = halves.sort_values("**all**, given", ascending=False)
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores, one thread"

@@ -45,5 +45,6 @@ def test_only_rna_knows_the_counts_of_a_cell():
     some, totals = np.array([2, 7, 20]), counts.sum(1)
     data = source(counts, "rna")
     found = KINDS["rna"].fit(data, 20, 5).log_counts(data, some)
+    assert found is not None
     np.testing.assert_allclose(found, np.log(totals[some] / np.median(totals)), rtol=1e-6)
     assert KINDS["atac"].fit(source(counts, "atac"), 20, 5).log_counts(source(counts, "atac")) is None

@@ -79,10 +79,17 @@ def _map(ax: Axes, points: np.ndarray, report: pd.DataFrame) -> None:
     order = np.argsort(-report["probability"].to_numpy(), kind="stable")
     size = float(np.clip(12_000 / len(points), 2, 25))
     drawn = ax.scatter(
-        *points[order].T, c=report["probability"].to_numpy()[order], s=size, vmin=0, vmax=1, cmap="RdYlBu", lw=0
+        points[order, 0],
+        points[order, 1],
+        c=report["probability"].to_numpy()[order],
+        s=size,
+        vmin=0,
+        vmax=1,
+        cmap="RdYlBu",
+        lw=0,
     )
     outlying = points[report["outlier_score"].to_numpy() >= OUTLYING]
-    ax.scatter(*outlying.T, s=3 * size, facecolors="none", edgecolors="black", lw=0.6)
+    ax.scatter(outlying[:, 0], outlying[:, 1], s=3 * size, facecolors="none", edgecolors="black", lw=0.6)
     ax.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{len(outlying):,} cells far from all clusters")
     ax.figure.colorbar(drawn, ax=ax, label="probability of the cluster", shrink=0.7)
 
@@ -92,10 +99,11 @@ def _counts(ax: Axes, report: pd.DataFrame) -> None:
     level = pd.cut(report["probability"], BOUNDS, include_lowest=True)
     table = pd.crosstab(report["cluster"], level, dropna=False, normalize="index")
     left = np.zeros(len(table))
-    for bounds, color in zip(table.columns, COLORS, strict=True):
+    for number, color in enumerate(COLORS):
+        bounds, share = level.cat.categories[number], table.iloc[:, number].to_numpy()
         low, high = max(bounds.left, 0), bounds.right
-        ax.barh(table.index.astype(str), table[bounds], left=left, color=color, label=f"{low:.1f} to {high:.1f}")
-        left += table[bounds].to_numpy()
+        ax.barh(table.index.astype(str), share, left=left, color=color, label=f"{low:.1f} to {high:.1f}")
+        left += share
     ax.invert_yaxis()
     ax.set(xlabel="share of cells", ylabel="cluster", xlim=(0, 1))
     ax.legend(title="probability", frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize=8)
