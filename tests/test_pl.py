@@ -370,7 +370,7 @@ class TestLabels:
         ax = scrcl.pl.confusion(labelled)
         counts = labelled.get_label_report().confusions
         shares = counts.to_numpy() / counts.to_numpy().sum(1, keepdims=True)
-        np.testing.assert_allclose(ax.images[0].get_array(), shares)
+        np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), shares)
         assert [label.get_text() for label in ax.get_xticklabels()] == list(counts.columns)
         assert [label.get_text().split(" (")[0] for label in ax.get_yticklabels()] == list(counts.index)
         plt.close("all")
@@ -380,7 +380,7 @@ class TestLabels:
         types, best = labelled.predict(), labelled.predict(soft=True).max(axis=1)
         there = [name for name in types.cat.categories if (types == name).any()]
         medians = [best[types == name].median() for name in there]
-        np.testing.assert_allclose(ax.lines[0].get_xdata(), medians, rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(ax.lines[0].get_xdata()), medians, rtol=1e-6)
         labels = [f"{name} ({(types == name).sum()})" for name in there]
         assert [label.get_text() for label in ax.get_yticklabels()] == labels
         query = simulate(30, n_types=3, seed=4)
