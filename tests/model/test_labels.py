@@ -225,8 +225,8 @@ class TestWhatIsLabelled:
             scrcl.SCRCL.setup_anndata(data, **SETUP)
             model = scrcl.SCRCL(data, n_hidden=16, n_refined=8, n_components=10)
             model.train(10, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"labels_weight": weight})
-            views = torch.from_numpy(model.get_latent_representation()[:, :32]).split(16, 1)
-            return label_loss(views[0], views[1], torch.from_numpy(truth)).item()
+            latent = torch.from_numpy(model.get_latent_representation())
+            return label_loss(latent[:, :16], latent[:, 16:32], torch.from_numpy(truth)).item()
 
         assert contrast(100.0) < 0.7 * contrast(0.0)
 

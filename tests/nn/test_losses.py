@@ -235,30 +235,29 @@ def test_contrast_of_labels(kinds, rows, monkeypatch):
     """With cells without a label, numbers without a cell, and labels of one cell."""
     monkeypatch.setattr(losses, "BLOCK_ROWS", rows)
     rng = np.random.default_rng(6)
-    views = [F.normalize(torch.from_numpy(rng.normal(size=(17, 5)))).requires_grad_() for _ in range(2)]
+    one, two = (F.normalize(torch.from_numpy(rng.normal(size=(17, 5)))).requires_grad_() for _ in range(2))
     labels = torch.from_numpy(rng.choice([-1, *kinds], 17))
     labels[labels == kinds[-1]] = -1
     labels[3] = kinds[-1]
-    found = label_loss(views[0], views[1], labels)
-    expected = dense_label(views[0], views[1], labels)
+    found, expected = label_loss(one, two, labels), dense_label(one, two, labels)
     torch.testing.assert_close(found, expected)
-    for a, b in zip(torch.autograd.grad(found, views), torch.autograd.grad(expected, views), strict=True):
+    for a, b in zip(torch.autograd.grad(found, (one, two)), torch.autograd.grad(expected, (one, two)), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_a_large_label_counts_no_more_than_a_small_one():
     rng = np.random.default_rng(7)
-    views = [F.normalize(torch.from_numpy(rng.normal(size=(9, 5)))) for _ in range(2)]
+    one, two = (F.normalize(torch.from_numpy(rng.normal(size=(9, 5)))) for _ in range(2))
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, -1, -1])
     again = torch.cat([torch.arange(9), torch.arange(3), torch.arange(3)])  # three times the cells of the first label
-    expected = label_loss(views[0], views[1], labels)
-    torch.testing.assert_close(label_loss(views[0][again], views[1][again], labels[again]), expected)
+    expected = label_loss(one, two, labels)
+    torch.testing.assert_close(label_loss(one[again], two[again], labels[again]), expected)
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1], [0, 0, -1], [2, 2, 2], [0, 1, 2]])
 def test_nothing_to_contrast(labels):
     rng = np.random.default_rng(8)
-    views = [torch.from_numpy(rng.normal(size=(3, 5))).requires_grad_() for _ in range(2)]
-    loss = label_loss(views[0], views[1], torch.tensor(labels))
+    one, two = (torch.from_numpy(rng.normal(size=(3, 5))).requires_grad_() for _ in range(2))
+    loss = label_loss(one, two, torch.tensor(labels))
     assert loss.item() == 0
-    assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, views))
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, (one, two)))
