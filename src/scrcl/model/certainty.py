@@ -7,6 +7,7 @@ import pandas as pd
 
 from scrcl.cluster.mixture import Certainty
 from scrcl.nn.inference import Representation, View
+from scrcl.reference.modality import log_counts
 from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
 
 from .base import Data, Indices, cell_names
@@ -152,7 +153,7 @@ class CertaintyMixin(ModalitiesMixin):
         }
         if self._reference.tissue is None:
             rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
-            counts = self._reference.log_counts(self._sources(data), rows)
+            counts = log_counts(self._reference.modalities, self._sources(data), rows)
             report["doublet_score"] = certainty.doublet_scores(asked[0], asked[2], counts)
         return pd.DataFrame(report, index=cell_names(data, indices))
 

@@ -1,6 +1,6 @@
 """What every kind of modality is, and how cells of several batches are read in one pass."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
@@ -136,3 +136,18 @@ class Modality:
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
         return cls(**{**state, "names": pd.Index(state["names"])})
+
+
+def log_counts(
+    modalities: Mapping[str, Modality], sources: Mapping[str, Source], rows: np.ndarray
+) -> np.ndarray | None:
+    """Logarithm ``(m,)`` of the counts of cells, in any order, relative to the median cell of the fit.
+
+    Of the first modality that knows it; ``None`` if none does.
+    """
+    wanted, place = np.unique(rows, return_inverse=True)
+    for name, modality in modalities.items():
+        found = modality.log_counts(sources[name], wanted) if len(rows) else None
+        if found is not None:
+            return found[place]
+    return None

@@ -143,18 +143,6 @@ class Reference:
             ]
         return side_by_side(found)[place]
 
-    def log_counts(self, sources: Mapping[str, Source], rows: np.ndarray) -> np.ndarray | None:
-        """Logarithm ``(m,)`` of the counts of cells, in any order, relative to the median cell of the reference.
-
-        Of the first modality that knows it; ``None`` if none does.
-        """
-        wanted, place = np.unique(rows, return_inverse=True)
-        for name, modality in self.modalities.items():
-            found = modality.log_counts(sources[name], wanted) if len(rows) else None
-            if found is not None:
-                return found[place]
-        return None
-
     def uncorrected(self, sources: Mapping[str, Source], rows: np.ndarray) -> np.ndarray:
         """That by which neighbours would be found without any correction of batches, ``(m, s)``, of cells, increasing."""
         parts = [
