@@ -42,7 +42,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 N_BINS = 10
-METHODS: tuple[CertaintyMethod, ...] = ("trees", "mixture")
+METHODS: tuple[CertaintyMethod, ...] = ("consensus", "mixture")
 KINDS = ("cells", "doublets", "left0", "left1")
 DOUBLETS = 0.05
 PACKAGES = ("scrcl", "scvi-tools", "pyro-ppl", "torch", "scikit-learn", "numpy")
@@ -105,9 +105,13 @@ def doublets(path: Path, seed: int) -> dict[str, Any]:
     made = np.arange(together.n_obs) >= adata.n_obs
     model = fit(together, seed)
     report = model.get_cell_report(n_clusters=len(classes), seed=seed)
-    trees = model.get_cluster_probabilities(n_clusters=len(classes), seed=seed, method="trees").to_numpy()
-    own = trees[np.arange(len(trees)), report["cluster"].cat.codes]
-    scores = {"doublet score": report["doublet_score"], "probability": -report["probability"], "trees": -pd.Series(own)}
+    table = model.get_cluster_probabilities(n_clusters=len(classes), seed=seed, method="consensus").to_numpy()
+    own = table[np.arange(len(table)), report["cluster"].cat.codes]
+    scores = {
+        "doublet score": report["doublet_score"],
+        "probability": -report["probability"],
+        "consensus": -pd.Series(own),
+    }
     return {name: auroc(made, score.to_numpy()) for name, score in scores.items()}
 
 
@@ -178,7 +182,9 @@ def collect_others(names: list[str], seeds: int) -> pd.DataFrame:
             found = json.loads(file.read_text()) if file.exists() else {}
             for regime in ("given", "found"):
                 ways = found.get(f"{regime} others", {}) | {
-                    {"mixture": "**the mixture**", "trees": "trees"}[method]: found[f"{regime} {method}"]["AUROC"]
+                    {"mixture": "**the mixture**", "consensus": "consensus"}[method]: found[f"{regime} {method}"][
+                        "AUROC"
+                    ]
                     for method in METHODS
                     if found
                 }

@@ -33,7 +33,7 @@ def test_probabilities(model):
     assert (found.dtypes == np.float32).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     assert (found.idxmax(axis=1) == clusters.astype(str)).mean() > 0.95
-    assert not found.equals(model.get_cluster_probabilities(n_clusters=3, method="trees"))
+    assert not found.equals(model.get_cluster_probabilities(n_clusters=3, method="consensus"))
 
 
 def test_report(model):

@@ -15,7 +15,7 @@ from .cells import named
 from .modalities import ModalitiesMixin
 from .results import Query
 
-CertaintyMethod = Literal["trees", "mixture"]
+CertaintyMethod = Literal["consensus", "mixture"]
 METHODS = get_args(CertaintyMethod)
 
 
@@ -30,7 +30,7 @@ class CertaintyMixin(ModalitiesMixin):
         representation: Representation = "aligned",
         seed: int = 0,
         modality: str | None = None,
-        method: CertaintyMethod = "trees",
+        method: CertaintyMethod = "consensus",
     ) -> pd.DataFrame:
         """Return how certainly cells belong to each cluster of the consensus.
 
@@ -42,7 +42,7 @@ class CertaintyMixin(ModalitiesMixin):
         n_clusters, representation, seed, modality
             As in :meth:`get_clusters`.
         method
-            ``"trees"``: as often as the clusterings that the consensus reconciles put the cell together with the cells
+            ``"consensus"``: as often as the clusterings that the consensus reconciles put the cell together with the cells
             of a cluster, relative to all clusters; a new cell has the mean of its neighbours. ``"mixture"``: by a
             Bayesian mixture of heavy-tailed components that are tied to the clusters, see :meth:`get_cell_report`. With
             both, a cell between two types has shares in both, and may have the larger one in the other than it was
