@@ -48,7 +48,7 @@ def test_corrected_by_harmony(adata):
     sc.pp.pca(adata, n_comps=10)
     adata.obsm["X_harmony"] = harmonypy.run_harmony(adata.obsm["X_pca"], adata.obs, "batch").Z_corr
     model = build(adata, setup={"features_key": "X_harmony"})
-    assert model.get_latent_representation().shape == (150, 32)
+    assert model.get_latent_representation().shape == (150, 32 + 10)
 
 
 def test_model_hub(tmp_path):
