@@ -77,6 +77,7 @@ def test_counts_in_any_order(reference, names):
     totals = simulate(120, 60, seed=0).X.toarray().sum(1)
     rows = np.array([7, 3, 100])
     found = log_counts(reference.modalities, {name: sources[name] for name in names}, rows)
+    assert found is not None
     np.testing.assert_allclose(found, np.log(totals[rows] / np.median(totals)), rtol=1e-6)
     assert log_counts(reference.modalities, sources, rows[:0]) is None
 
