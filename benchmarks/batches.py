@@ -34,7 +34,7 @@ import pandas as pd
 from methods import Found, Method, cluster_space, standard_genes, trained
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import row
-from runs import run_to_file
+from runs import read_if_current, run_to_file
 from scores import score_clusters
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -190,9 +190,7 @@ def result_file(name: str, method: str, seed: int) -> Path:
 
 
 def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
-    file = result_file(path.stem, method, seed)
-    result = json.loads(file.read_text()) if file.exists() else {}
-    return result if inputs(path, method).items() <= result.items() else None
+    return read_if_current(result_file(path.stem, method, seed), inputs(path, method))
 
 
 def tables(runs: pd.DataFrame) -> list[str]:

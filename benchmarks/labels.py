@@ -38,7 +38,7 @@ from batches import components
 from methods import standard_genes
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, UNSCORED, digest
 from report import HALVES, row
-from runs import run_to_file
+from runs import read_if_current, run_to_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -272,9 +272,7 @@ def result_file(part: str, path: Path, method: str, seed: int) -> Path:
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
-    file = result_file(*run)
-    result = json.loads(file.read_text()) if file.exists() else {}
-    return result if inputs(run[1], run[2]).items() <= result.items() else None
+    return read_if_current(result_file(*run), inputs(run[1], run[2]))
 
 
 def tables(part: str, frame: pd.DataFrame) -> list[str]:

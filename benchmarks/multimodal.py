@@ -30,7 +30,7 @@ import pandas as pd
 from mudata import MuData, read_h5mu
 from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import row
-from runs import run_to_file
+from runs import read_if_current, run_to_file
 from scores import score_clusters
 
 KINDS = {"rna": "rna", "gex": "rna", "prot": "protein", "protein": "protein", "adt": "protein"}
@@ -249,9 +249,7 @@ def result_file(path: Path, method: str, seed: int) -> Path:
 
 
 def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
-    file = result_file(path, method, seed)
-    result = json.loads(file.read_text()) if file.exists() else {}
-    return result if inputs(path, method).items() <= result.items() else None
+    return read_if_current(result_file(path, method, seed), inputs(path, method))
 
 
 def write_report(results: dict[Path, pd.DataFrame], any_result: dict[str, Any], seeds: int) -> None:

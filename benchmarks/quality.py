@@ -33,7 +33,7 @@ import anndata as ad
 import numpy as np
 from methods import ABLATIONS, METHODS
 from report import HALF_OF, write_report
-from runs import run_to_file
+from runs import read_if_current, run_to_file
 from scores import score_clusters, score_embedding
 
 ROOT = Path(__file__).parents[1]
@@ -104,9 +104,7 @@ def result_file(name: str, method: str, seed: int) -> Path:
 
 def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
     """A result that is there and of these data and this source."""
-    file = result_file(path.stem, method, seed)
-    result = json.loads(file.read_text()) if file.exists() else {}
-    return result if inputs(path, method).items() <= result.items() else None
+    return read_if_current(result_file(path.stem, method, seed), inputs(path, method))
 
 
 def run_all(paths: list[Path], methods: list[str], seeds: int) -> None:

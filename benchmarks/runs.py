@@ -1,9 +1,11 @@
 """How the benchmarks run one method on one set: a process of one thread whose result becomes a file."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -18,3 +20,9 @@ def run_to_file(file: Path, arguments: list[str]) -> None:
     unfinished = file.with_suffix(".unfinished")
     unfinished.write_text(done.stdout.splitlines()[-1] + "\n")
     unfinished.rename(file)
+
+
+def read_if_current(file: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The result that a file holds, if it is there and depends on these inputs."""
+    result = json.loads(file.read_text()) if file.exists() else {}
+    return result if inputs.items() <= result.items() else None

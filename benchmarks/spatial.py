@@ -37,7 +37,7 @@ import scipy.sparse as sp
 from methods import standard_genes, trained
 from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import row
-from runs import run_to_file
+from runs import read_if_current, run_to_file
 from scipy.sparse.linalg import splu
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
@@ -227,9 +227,7 @@ def result_file(name: str, method: str, seed: int) -> Path:
 
 def read_result(path: Path, method: str, seed: int, not_scored: list[str]) -> dict[str, Any] | None:
     """A result that is there and of these data and this source."""
-    file = result_file(path.stem, method, seed)
-    result = json.loads(file.read_text()) if file.exists() else {}
-    return result if inputs(path, method, not_scored).items() <= result.items() else None
+    return read_if_current(result_file(path.stem, method, seed), inputs(path, method, not_scored))
 
 
 def table(runs: pd.DataFrame, digits: int = 3) -> list[str]:

@@ -161,18 +161,18 @@ class Ensemble:
 
     def agreement(self, n_clusters: int) -> float:
         """Mean adjusted Rand index between trees of different divisions, two at a time, cut into ``n_clusters``."""
-        half = len(self.trees) // 2
-        tables = []
-        for first, second, table in zip(self.trees[:half], self.trees[-half:], self._shared, strict=True):
-            tables.append(indicator(first.joined(n_clusters)).T @ table @ indicator(second.joined(n_clusters)))
-        return float(np.mean([adjusted_rand(table[None])[0] for table in tables]))
+        found = [
+            adjusted_rand((indicator(a.joined(n_clusters)).T @ shared @ indicator(b.joined(n_clusters)))[None])
+            for a, b, shared in self._pairs
+        ]
+        return float(np.mean(found))
 
     @cached_property
-    def _shared(self) -> list[np.ndarray]:
-        """How many cells two micro-clusters share, for each pair of trees that is compared."""
+    def _pairs(self) -> list[tuple[Tree, Tree, np.ndarray]]:
+        """The trees that are compared, and how many cells each two of their micro-clusters share."""
         half = len(self.trees) // 2
         pairs = zip(self.trees[:half], self.trees[-half:], strict=True)
-        return [(indicator(first.labels).T @ indicator(second.labels)).toarray() for first, second in pairs]
+        return [(a, b, (indicator(a.labels).T @ indicator(b.labels)).toarray()) for a, b in pairs]
 
     def distance(self, n_clusters: int) -> float:
         """Mean distance of the next two of ``n_clusters`` clusters of a tree to be joined; NaN for a single one."""

@@ -6,16 +6,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import pandas as pd
 
-from scrcl.cluster.leiden import RESOLUTION
 from scrcl.graph.batches import sample_of_each
 from scrcl.reference.batch_report import BatchReport, report_batches
 from scrcl.reference.batches import JUDGED_CELLS, Batches
-from scrcl.utils.checks import check_at_least, check_n_clusters
 
 from .base import Data, check_type
-from .cells import named
 from .saving import SavingMixin
 
 
@@ -62,10 +58,7 @@ class BatchesMixin(SavingMixin):
         batches = self._known_batches()
         self._check_if_trained(warn=False)
         reference, latent = self._reference, self._results.latent(("aligned", None))
-        check_n_clusters(n_clusters, reference.n_cells)
-        check_at_least(seed, 0, "seed")
-        found = self._results.clustering(("aligned", None), n_clusters, "consensus", RESOLUTION, seed)
-        clusters = pd.Series(named(found.labels, found.n_clusters))
+        clusters = self._reported_clusters(n_clusters, seed)
         return report_batches(batches, reference.adjacency, latent, clusters, reference.n_neighbors)
 
     def get_batch_spaces(self) -> BatchSpaces:

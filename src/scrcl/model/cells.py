@@ -310,6 +310,13 @@ class CellsMixin(SCRCLBase):
         check_at_least(seed, 0, "seed")
         return self._results.n_clusters(view, seed)
 
+    def _reported_clusters(self, n_clusters: int | None, seed: int) -> pd.Series:
+        """The consensus of the cells of the reference, by name, once the arguments are known to be right."""
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        found = self._results.clustering(("aligned", None), n_clusters, "consensus", RESOLUTION, seed)
+        return pd.Series(named(found.labels, found.n_clusters))
+
     def _consensus(self, query: Query, view: View, n_clusters: int | None, seed: int) -> tuple[Clustering, np.ndarray]:
         """The consensus, and the probabilities ``(m, k)`` of cells."""
         found = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)

@@ -5,6 +5,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from scrcl.cluster.clustering import Clustering
+from scrcl.cluster.leiden import RESOLUTION
 from scrcl.cluster.mixture import Certainty
 from scrcl.nn.inference import Representation, View
 from scrcl.reference.modality import log_counts
@@ -69,16 +71,11 @@ class CertaintyMixin(ModalitiesMixin):
         """
         self._check_if_trained(warn=False)
         check_option(method, METHODS, "method")
-        view = self._view(representation, modality)
-        check_n_clusters(n_clusters, self._reference.n_cells)
-        check_at_least(seed, 0, "seed")
-        data = self._data(adata)
-        query = self._query(data, indices)
+        view, data, query = self._placed(adata, indices, n_clusters, representation, seed, modality)
         clustering, probabilities = self._consensus(query, view, n_clusters, seed)
         if method == "mixture":
-            labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
             certainty = self._results.certainty(view, n_clusters, seed)
-            probabilities = certainty.probabilities(*self._asked(query, view, labels, data, indices))
+            probabilities = certainty.probabilities(*self._asked(query, view, clustering, data, indices))
         columns = [str(number) for number in range(clustering.n_clusters)]
         return pd.DataFrame(probabilities, index=cell_names(data, indices), columns=columns)
 
@@ -130,15 +127,11 @@ class CertaintyMixin(ModalitiesMixin):
         ['cluster', 'probability', 'runner_up']
         """
         self._check_if_trained(warn=False)
-        view = self._view(representation, modality)
-        check_n_clusters(n_clusters, self._reference.n_cells)
-        check_at_least(seed, 0, "seed")
-        data = self._data(adata)
-        query = self._query(data, indices)
-        clustering, _ = self._consensus(query, view, n_clusters, seed)
+        view, data, query = self._placed(adata, indices, n_clusters, representation, seed, modality)
+        clustering = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
         certainty = self._results.certainty(view, n_clusters, seed)
-        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
-        asked = self._asked(query, view, labels, data, indices)
+        asked = self._asked(query, view, clustering, data, indices)
+        labels = asked[1]
         probabilities = certainty.probabilities(*asked)
         own = np.arange(len(labels)), labels
         others = probabilities.copy()
@@ -157,10 +150,27 @@ class CertaintyMixin(ModalitiesMixin):
             report["doublet_score"] = certainty.doublet_scores(asked[0], asked[2], counts)
         return pd.DataFrame(report, index=cell_names(data, indices))
 
+    def _placed(
+        self,
+        adata: Data | None,
+        indices: Indices,
+        n_clusters: int | None,
+        representation: Representation,
+        seed: int,
+        modality: str | None,
+    ) -> tuple[View, Any, Query]:
+        """The view, the data and the cells that were asked for, once the arguments are known to be right."""
+        view = self._view(representation, modality)
+        check_n_clusters(n_clusters, self._reference.n_cells)
+        check_at_least(seed, 0, "seed")
+        data = self._data(adata)
+        return view, data, self._query(data, indices)
+
     def _asked(
-        self, query: Query, view: View, labels: np.ndarray, data: Any, indices: Indices
+        self, query: Query, view: View, clustering: Clustering, data: Any, indices: Indices
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
-        """What a mixture is asked of cells that were put in clusters: their points, these clusters, and their batches."""
+        """What a mixture is asked of cells: their points, the clusters they were put in, and their batches."""
+        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
         results, new = self._results, query.known < 0
         kinds = [known[query.known] for known in results.kinds(view)]
         if new.any():

@@ -5,16 +5,14 @@ from typing import Literal, overload
 import numpy as np
 import pandas as pd
 
-from scrcl.cluster.leiden import RESOLUTION
 from scrcl.labels.annotation import Annotation
 from scrcl.labels.given import UNASSIGNED
 from scrcl.labels.report import LabelReport, report_labels
 from scrcl.utils import keys
-from scrcl.utils.checks import check_at_least, check_n_clusters
+from scrcl.utils.checks import check_at_least
 
 from .base import Data, Indices, cell_names
 from .batches import BatchesMixin
-from .cells import named
 
 
 class LabelsMixin(BatchesMixin):
@@ -126,12 +124,9 @@ class LabelsMixin(BatchesMixin):
         >>> confusions = report.confusions
         """
         annotation = self._annotation()
-        check_n_clusters(n_clusters, self._reference.n_cells)
-        check_at_least(seed, 0, "seed")
         data = self._data(None)
         known = self._query(data, None).known
-        found = self._results.clustering(("aligned", None), n_clusters, "consensus", RESOLUTION, seed)
-        clusters = pd.Series(named(found.labels, found.n_clusters))
+        clusters = self._reported_clusters(n_clusters, seed)
         return report_labels(annotation, clusters, known[known >= 0], data.obs_names[known >= 0])
 
     def _pvalues(self, features: np.ndarray) -> np.ndarray:

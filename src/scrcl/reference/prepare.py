@@ -120,13 +120,14 @@ def prepare(
     shares = [1.0] if agreement is None else agreement.weights.mean(0, dtype=np.float64).tolist()
     _warn_if_contradicting(list(modalities), agreement, shares)
 
+    corrected = batches is not None and batches.corrected
     neighbors, adjacency = None, spatial
     if adjacency is None or options.spatial.joined:
         if graph is not None:
             similar = symmetric_adjacency(graph)
         else:
             points = near[0] if agreement is None else join(near, agreement.weights)
-            if batches is not None and batches.corrected:
+            if batches is not None and corrected:
                 similar = balanced_graph(points, batches.codes, options.n_neighbors)
             else:
                 neighbors = nearest_neighbors(points, options.n_neighbors)
@@ -149,7 +150,7 @@ def prepare(
         tissue=tissue,
         batches=batches,
         # Features are corrected in part only, the views of the network by their graph.
-        feature_share=0.0 if batches is not None and batches.corrected else FEATURE_SHARE,
+        feature_share=0.0 if corrected else FEATURE_SHARE,
         labels=labels,
     )
     return Preparation(reference, neighbors, network)

@@ -174,11 +174,16 @@ class Reference:
         return self._joined(self._by_modality, self.weights)
 
     @property
+    def corrected(self) -> bool:
+        """Whether there are batches and an effect of theirs is corrected."""
+        return self.batches is not None and self.batches.corrected
+
+    @property
     def places(self) -> np.ndarray:
         """Points ``(n, d_s)`` of cells by which neighbourhoods are formed: those of counterparts lie together."""
         if self.tissue is not None:
             return self.tissue.slices.disjoint_coordinates
-        return self.neighbor_features if self.batches is None or not self.batches.corrected else self.smoothed()
+        return self.smoothed() if self.corrected else self.neighbor_features
 
     def smoothed(self, modality: int | None = None) -> np.ndarray:
         """What neighbours are found by, averaged over the cell graph, in all modalities or in that with this number.
@@ -187,8 +192,7 @@ class Reference:
         """
         if self.tissue is not None:
             return self._weighed_features if modality is None else self._parts(self.features)[modality]
-        own = self.neighbor_features if modality is None else self._by_modality[modality]
-        return self._smooth(own)
+        return self._smooth(self.known_neighbor_features(modality))
 
     def linkage_features(self, modality: int | None = None) -> list[np.ndarray]:
         """Features ``(n, d_i)`` by which micro-clusters are joined; of all modalities, these by their weights."""
@@ -205,7 +209,7 @@ class Reference:
     def _linkage_of(self, modality: str, features: np.ndarray) -> list[np.ndarray]:
         """The same of one modality with features ``(n, d_m)``, over the graph where this is what batches meet in."""
         found = self.modalities[modality].linkage_features(features)
-        return found if self.batches is None or not self.batches.corrected else [self._smooth(each) for each in found]
+        return [self._smooth(each) for each in found] if self.corrected else found
 
     def latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None = None) -> np.ndarray:
         """What cells with features ``(m, d)`` have of these in the latent representation, ``(m, s)``, float32.
