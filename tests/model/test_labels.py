@@ -311,7 +311,7 @@ def wrong() -> tuple[ad.AnnData, np.ndarray]:
     rng = np.random.default_rng(1)
     flipped = np.zeros(300, dtype=bool)
     flipped[rng.permutation(300)[:30]] = True
-    labels = data.obs["annotation"].astype(int).to_numpy()
+    labels = data.obs["annotation"].astype(int).to_numpy(copy=True)
     labels[flipped] = (labels[flipped] + rng.integers(1, 4, 30)) % 4
     data.obs["annotation"] = labels.astype(str)
     return data, flipped

@@ -341,6 +341,6 @@ def read_labels(data: AnnData | MuData, key: str, unlabeled_category: Any) -> np
     names = values.astype(str).to_numpy(object, copy=True)
     unlabelled = values.isna().to_numpy()
     if unlabeled_category is not None:
-        unlabelled |= (values == unlabeled_category).to_numpy() | (names == str(unlabeled_category))
+        unlabelled = unlabelled | (values == unlabeled_category).to_numpy() | (names == str(unlabeled_category))
     names[unlabelled] = None
     return names

@@ -49,8 +49,10 @@ def report_labels(annotation: Annotation, clusters: pd.Series, rows: np.ndarray,
     held_out = annotation.held_out[rows]
     judged = ~np.isnan(held_out[:, 0])
     predicted = np.where(judged, types[np.nan_to_num(held_out).argmax(1)], None)
+    probability = held_out[np.arange(len(own)), own]
+    # As objects, so that what is missing is None under any version of pandas.
     cells = pd.DataFrame(
-        {"label": types[own], "predicted": predicted, "probability": held_out[np.arange(len(own)), own]}, index=names
+        {"label": types[own], "predicted": pd.Series(predicted, names, object), "probability": probability}, names
     )
     confusions = pd.crosstab(cells["label"][judged], cells["predicted"][judged])
     there = [name for name in annotation.names if name in confusions.columns or name in annotation.labels.names]
@@ -72,15 +74,16 @@ def _by_cluster(annotation: Annotation, clusters: pd.Series) -> pd.DataFrame:
     number, types = of_labels.sum(1), np.array(annotation.names, dtype=object)
     with np.errstate(invalid="ignore"):
         agreement = of_labels.max(1) / number
+    index, label = pd.Index(kinds, name="cluster"), np.where(number > 0, types[of_labels.argmax(1)], None)
     return pd.DataFrame(
         {
             "cells": of_predicted.sum(1),
             "labelled": number,
-            "label": np.where(number > 0, types[of_labels.argmax(1)], None),
+            "label": pd.Series(label, index, object),
             "agreement": agreement,
             "predicted": types[of_predicted.argmax(1)],
         },
-        index=pd.Index(kinds, name="cluster"),
+        index=index,
     )
 
 
