@@ -93,10 +93,13 @@ def several(points: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def finer_trees(model: scrcl.SCRCL, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Of cells that the trees do not hold, as there are too many, the value of the nearest one that they do."""
     number = int(labels.max()) + 1
-    trees = model._results._ensemble(VIEW, seed, number).trees
-    finer = int(np.ceil(1.5 * number))
-    return np.mean([together(tree.cut(finer), labels)[1] for tree in trees], axis=0)
+    ensemble = model._results._ensemble(VIEW, seed, number)
+    finer, drawn = int(np.ceil(1.5 * number)), labels[ensemble.cells]
+    found = np.mean([together(tree.cut(finer), drawn)[1] for tree in ensemble.trees], axis=0)
+    nearest = NearestNeighbors(n_neighbors=1).fit(ensemble.points[ensemble.cells])
+    return found[nearest.kneighbors(ensemble.points)[1][:, 0]]
 
 
 def kept_when_thinned(model: scrcl.SCRCL, adata: ad.AnnData, labels: np.ndarray, seed: int) -> np.ndarray:

@@ -40,22 +40,25 @@ class TestResults:
         found = model.get_clusters(everything[200:], n_clusters=3, method=method)
         assert adjusted_rand_score(everything.obs["cell_type"][200:], found) > 0.9
 
-    def test_cluster_probabilities(self, trained):
+    @pytest.mark.parametrize("method", ["mixture", "consensus"])
+    def test_cluster_probabilities(self, trained, method):
         adata = trained.adata
-        found = trained.get_cluster_probabilities(n_clusters=3)
+        found = trained.get_cluster_probabilities(n_clusters=3, method=method)
         clusters = trained.get_clusters(n_clusters=3)
         assert found.index.equals(adata.obs_names)
         assert list(found.columns) == list(clusters.cat.categories)
         assert (found.dtypes == np.float32).all()
         np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
         assert (found.idxmax(axis=1) == clusters.astype(str)).mean() > 0.95
-        some = trained.get_cluster_probabilities(adata[[7, 3]].copy(), n_clusters=3)
+        some = trained.get_cluster_probabilities(adata[[7, 3]].copy(), n_clusters=3, method=method)
         pd.testing.assert_frame_equal(some, found.iloc[[7, 3]])
-        pd.testing.assert_frame_equal(trained.get_cluster_probabilities(indices=[7, 3], n_clusters=3), some)
+        pd.testing.assert_frame_equal(
+            trained.get_cluster_probabilities(indices=[7, 3], n_clusters=3, method=method), some
+        )
         new = simulate(20, seed=5)
-        placed = trained.get_cluster_probabilities(new, n_clusters=3)
+        placed = trained.get_cluster_probabilities(new, n_clusters=3, method=method)
         np.testing.assert_allclose(placed.sum(axis=1), 1, rtol=1e-5)
-        alone = trained.get_cluster_probabilities(new[[4]].copy(), n_clusters=3)
+        alone = trained.get_cluster_probabilities(new[[4]].copy(), n_clusters=3, method=method)
         np.testing.assert_allclose(alone, placed.iloc[[4]], rtol=1e-5)
         with pytest.raises(ValueError, match="n_clusters"):
             trained.get_cluster_probabilities(n_clusters=1)

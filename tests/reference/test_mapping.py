@@ -54,7 +54,7 @@ class TestMappingQuality:
         model, known, _ = without_one_type
         quality = model.get_mapping_quality(known, n_clusters=3)
         np.testing.assert_array_equal(quality["cluster"], model.get_clusters(known, n_clusters=3))
-        probabilities = model.get_cluster_probabilities(known, n_clusters=3)
+        probabilities = model.get_cluster_probabilities(known, n_clusters=3, method="consensus")
         expected = [probabilities.loc[cell, cluster] for cell, cluster in quality["cluster"].items()]
         np.testing.assert_allclose(quality["confidence"], expected)
         assert quality.index.equals(known.obs_names)

@@ -217,7 +217,8 @@ class CellsMixin(SCRCLBase):
 
         - ``known``: whether the model was built on this cell
         - ``cluster``: as :meth:`get_clusters` returns it
-        - ``confidence``: probability of that cluster, see :meth:`get_cluster_probabilities`
+        - ``confidence``: how far the clusterings that the consensus reconciles agree on that cluster, as
+          ``get_cluster_probabilities(method="consensus")`` has it
         - ``distance``: mean distance from the nearest cells of the model
         - ``excess``: by how many standard deviations the distance is above the mean of the cells of the model with
           as much signal

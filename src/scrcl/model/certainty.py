@@ -32,7 +32,7 @@ class CertaintyMixin(ModalitiesMixin):
         representation: Representation = "aligned",
         seed: int = 0,
         modality: str | None = None,
-        method: CertaintyMethod = "consensus",
+        method: CertaintyMethod = "mixture",
     ) -> pd.DataFrame:
         """Return how certainly cells belong to each cluster of the consensus.
 
@@ -44,11 +44,12 @@ class CertaintyMixin(ModalitiesMixin):
         n_clusters, representation, seed, modality
             As in :meth:`get_clusters`.
         method
-            ``"consensus"``: as often as the clusterings that the consensus reconciles put the cell together with the cells
-            of a cluster, relative to all clusters; a new cell has the mean of its neighbours. ``"mixture"``: by a
-            Bayesian mixture of heavy-tailed components that are tied to the clusters, see :meth:`get_cell_report`. With
-            both, a cell between two types has shares in both, and may have the larger one in the other than it was
-            put in.
+            ``"mixture"``: by a Bayesian mixture of heavy-tailed components that are tied to the clusters, see
+            :meth:`get_cell_report`. It is learned at the first call, in seconds. ``"consensus"``: as often as the
+            clusterings that the consensus reconciles put the cell together with the cells of a cluster, relative to all
+            clusters; a new cell has the mean of its neighbours. This tells how far the clusters depend on the way of
+            clustering, and hardly which cells are in a wrong one. With both, a cell between two types has shares in
+            both, and may have the larger one in the other than it was put in.
 
         Returns
         -------
@@ -104,7 +105,7 @@ class CertaintyMixin(ModalitiesMixin):
         Data frame indexed by the names of the cells, with float32 numbers:
 
         - ``cluster``: as :meth:`get_clusters` returns it
-        - ``probability``: probability of that cluster, as ``get_cluster_probabilities(method="mixture")`` has it
+        - ``probability``: probability of that cluster, as :meth:`get_cluster_probabilities` has it
         - ``runner_up``: the most probable of the other clusters
         - ``runner_up_probability``: its probability
         - ``outlier_score``: how far the cell is from all clusters, in standard deviations above the median of the cells of
