@@ -105,7 +105,26 @@ def test_few_labelled_by_hand():
     labelled = np.zeros(88, dtype=bool)
     labelled[[25, *range(40, 49)]] = True
     rate = np.where(groups == 4, 0.1, 0.5)
-    found = _few_labelled(groups, labelled, rate, np.full(88, 0.6))
+    found = _few_labelled(groups, labelled, rate, np.full(88, 0.6), np.ones(88, bool))
     np.testing.assert_array_equal(found, np.repeat([0, 1, -1, -1, -1], [20, 20, 20, 8, 20]))
-    apart = _few_labelled(groups, labelled, rate, np.full(88, 0.95))
+    apart = _few_labelled(groups, labelled, rate, np.full(88, 0.95), np.ones(88, bool))
     np.testing.assert_array_equal(apart, np.repeat([0, 1, -1, -1, 2], [20, 20, 20, 8, 20]))
+
+
+def test_a_batch_without_labels_is_evidence_only_apart():
+    """Of 20 cells at a rate of one half none is labelled, as all are of a batch without labels."""
+    groups, unlabelled, rate = np.zeros(20, dtype=int), np.zeros(20, dtype=bool), np.full(20, 0.5)
+    assert (_few_labelled(groups, unlabelled, rate, np.full(20, 0.6), np.zeros(20, bool)) == -1).all()
+    assert (_few_labelled(groups, unlabelled, rate, np.full(20, 0.95), np.zeros(20, bool)) == 0).all()
+    assert (
+        _few_labelled(groups, unlabelled, rate, np.full(20, 0.6), np.arange(20) < 10) == 0
+    ).all()  # five are expected
+
+
+def test_what_is_far_in_a_batch_without_labels():
+    """A type of the second batch that lies apart is new there; cells that its effect draws away from the labels are not."""
+    points, kind = blobs([150, 150, 60])
+    batch = np.where(kind == 2, 1, np.arange(360) % 2)
+    codes = np.where(batch == 0, kind, -1)
+    found = find_new(points, codes, np.minimum(kind, 1), 0, batch)
+    np.testing.assert_array_equal(found == 0, kind == 2)

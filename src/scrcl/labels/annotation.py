@@ -82,7 +82,7 @@ class Annotation:
         return tempered(self.classifier(self.space(points)), self.temperature)
 
 
-def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
+def annotate(points: np.ndarray, labels: Labels, seed: int = 0, batches: np.ndarray | None = None) -> Annotation:
     """Learn types from labels, and find types that no label names.
 
     Parameters
@@ -93,12 +93,14 @@ def annotate(points: np.ndarray, labels: Labels, seed: int = 0) -> Annotation:
         Labels of some of them.
     seed
         Seed of the folds and of the division of what is new into types.
+    batches
+        ``(n,)`` number of the batch of each cell; all of one by default.
     """
     space = Space.fit(points)
     reduced = space(points)
     codes, n_given = labels.codes, len(labels.names)
     classifier, probabilities = _learn(reduced, codes, n_given)
-    new = find_new(reduced, codes, probabilities.argmax(1), seed)
+    new = find_new(reduced, codes, probabilities.argmax(1), seed, batches)
     names = (*labels.names, *_new_names(int(new.max()) + 1, labels.names))
     known = np.where(new < 0, codes, n_given + new)
     if (new >= 0).any():

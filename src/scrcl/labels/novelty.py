@@ -48,13 +48,18 @@ def upper_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> flo
     return float(values[order][exceeded.argmax()]) if exceeded.any() else np.inf
 
 
-def find_new(points: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
+def find_new(
+    points: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed: int, batches: np.ndarray | None = None
+) -> np.ndarray:
     """Find types among cells without a label that are far from all labelled ones.
 
     A cell is far if it is farther from its nearest labelled cells than all but ``FAR`` of the labelled cells are from
     theirs. Labelled cells stand for all cells of their type, so each counts as many of these as there are to one. Far cells that lie
     together are of a new type if there are fewer labelled ones among them than chance would have it, were they of the types
     that they seem to be. Where they also lie apart from all others, less evidence is asked for.
+
+    In a batch without any label, cells are unlabelled whatever they are, and what is left of a batch effect draws them
+    away from labelled ones. So these are evidence only where they lie apart.
 
     Parameters
     ----------
@@ -66,6 +71,8 @@ def find_new(points: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed:
         ``(n,)`` the label that each cell is most likely to have.
     seed
         Seed of the division into types.
+    batches
+        ``(n,)`` number of the batch of each; all of one by default.
 
     Returns
     -------
@@ -87,12 +94,15 @@ def find_new(points: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed:
     if len(together) < LEAST_CELLS:
         return groups
     found = leiden(points[together], RESOLUTION, seed).labels
-    groups[together] = _few_labelled(found, labelled[together], rate[together], around[together])
+    tells = np.ones(len(codes), dtype=bool) if batches is None else np.isin(batches, batches[labelled])
+    groups[together] = _few_labelled(found, labelled[together], rate[together], around[together], tells[together])
     groups[labelled] = -1
     return groups
 
 
-def _few_labelled(groups: np.ndarray, labelled: np.ndarray, rate: np.ndarray, around: np.ndarray) -> np.ndarray:
+def _few_labelled(
+    groups: np.ndarray, labelled: np.ndarray, rate: np.ndarray, around: np.ndarray, tells: np.ndarray
+) -> np.ndarray:
     """Groups ``(m,)`` that have fewer labelled cells than is likely, numbered anew; -1 for cells of the others.
 
     Parameters
@@ -101,8 +111,12 @@ def _few_labelled(groups: np.ndarray, labelled: np.ndarray, rate: np.ndarray, ar
         ``(m,)`` group of each cell, and whether it is labelled.
     rate, around
         ``(m,)`` how likely it is labelled, and the share of its neighbours that are far.
+    tells
+        ``(m,)`` whether it is of a batch with labels.
     """
-    sizes, expected, found = np.bincount(groups), np.bincount(groups, rate), np.bincount(groups, labelled)
-    chance = np.where(np.bincount(groups, around) / sizes >= APART, CHANCE_APART, CHANCE)
-    kept = (sizes - found >= LEAST_CELLS) & (poisson.cdf(found, expected) <= chance)
+    sizes, found = np.bincount(groups), np.bincount(groups, labelled)
+    apart = np.bincount(groups, around) / sizes >= APART
+    expected = np.where(apart, np.bincount(groups, rate), np.bincount(groups, rate * tells))
+    unlikely = poisson.cdf(found, expected) <= np.where(apart, CHANCE_APART, CHANCE)
+    kept = (sizes - found >= LEAST_CELLS) & unlikely
     return np.where(kept, np.cumsum(kept) - 1, -1)[groups]

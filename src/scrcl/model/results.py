@@ -169,7 +169,9 @@ class Results:
         assert reference.labels is not None
         begin("labels")
         smoothed = reference.features if reference.tissue is not None else reference.smoothed()
-        return annotate(np.concatenate([self.latent(("aligned", None)), smoothed], 1), reference.labels)
+        points = np.concatenate([self.latent(("aligned", None)), smoothed], 1)
+        batches = None if reference.batches is None else reference.batches.codes
+        return annotate(points, reference.labels, batches=batches)
 
     def query_points(self, query: Query) -> np.ndarray:
         """That by which types of new cells are told ``(m', d)``: their latent representation and their smoothed features."""
