@@ -1,7 +1,10 @@
 import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
+from sklearn.metrics import roc_auc_score
 
 import scrcl
 
@@ -47,7 +50,7 @@ def test_report(model):
         others = probabilities.loc[cell].drop(own)
         assert report.at[cell, "runner_up"] == others.idxmax()
         assert report.at[cell, "runner_up_probability"] == others.max()
-    assert abs(report["outlier_score"].median()) < 1e-3
+    assert abs(report["outlier_score"].median()) < 0.5
 
 
 def test_new_cells_one_by_one(model):
@@ -74,6 +77,58 @@ def test_doublets_are_told_from_cells(model):
     for column, sign, least in (("probability", -1, 0.75), ("doublet_score", 1, 0.95)):
         of_doublets, of_singles = (sign * report[column].to_numpy() for report in reports)
         assert (of_doublets[:, None] > of_singles).mean() > least
+
+
+def test_a_type_that_was_left_out_is_outlying():
+    cells = simulate(400, n_types=4)
+    new = (cells.obs["cell_type"] == "3").to_numpy()
+    model = build(cells[~new].copy()[:200], epochs=40)
+    report = model.get_cell_report(cells, n_clusters=3)
+    query = ~cells.obs_names.isin(model.adata.obs_names)
+    assert roc_auc_score(new[query], report["outlier_score"][query]) > 0.95
+
+
+def test_outlier_score_adds_two_distances(model):
+    report, quality = model.get_cell_report(n_clusters=3), model.get_mapping_quality(n_clusters=3)
+    view, data, query = model._placed(None, None, 3, "aligned", 0, None)
+    clustering = model._results.clustering(view, 3, "consensus", 1.0, 0)
+    far = model._results.certainty(view, 3, 0).outlier_scores(*model._asked(query, view, clustering, data, None))
+    np.testing.assert_allclose(report["outlier_score"], (far + quality["excess"]) / 2**0.5, rtol=1e-5, atol=1e-6)
+
+
+def test_in_space():
+    tissue = scrcl.datasets.layered_tissue(n_cells=240, n_slices=2)
+    model = build(tissue.copy(), epochs=20, setup={"spatial_key": "spatial", "sample_key": "slice"})
+    report = model.get_cell_report(n_clusters=5)
+    assert "doublet_score" not in report
+    found = model.get_cluster_probabilities(n_clusters=5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    right = report["cluster"].to_numpy(str) == found.idxmax(axis=1).to_numpy(str)
+    assert right.mean() > 0.8
+    again = model.get_cell_report(tissue.copy(), n_clusters=5)
+    pd.testing.assert_frame_equal(again, report)
+    new = scrcl.datasets.layered_tissue(n_cells=120, n_slices=1, seed=1)
+    new.obs_names = [f"new{number}" for number in range(120)]
+    assert model.get_cell_report(new, n_clusters=5)["probability"].between(0, 1).all()
+
+
+def test_several_modalities():
+    rna, other = simulate(200, 90), simulate(200, 20)
+    mdata = mudata.MuData({"rna": rna, "prot": other})
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna", "prot": "protein"})
+    model = scrcl.SCRCL(mdata, n_hidden=16, n_refined=8, n_components=10)
+    model.train(20, accelerator="cpu", enable_progress_bar=False)
+    report = model.get_cell_report(n_clusters=3)
+    assert list(report.columns) == COLUMNS
+    query = mudata.MuData({name: part[:40].copy() for name, part in (("rna", rna), ("prot", other))})
+    for part in query.mod.values():
+        part.obs_names = [f"new{number}" for number in range(40)]
+    query = mudata.MuData(query.mod)
+    together = model.get_cell_report(query, n_clusters=3)
+    alone = model.get_cell_report(query[[4]].copy(), n_clusters=3)
+    pd.testing.assert_frame_equal(alone, together.iloc[[4]], rtol=1e-4, check_categorical=False)
+    assert (together["cluster"].to_numpy(str) == report["cluster"][:40].to_numpy(str)).mean() > 0.9
 
 
 def test_mean_probability_is_the_agreement_of_the_trees(model):

@@ -250,14 +250,10 @@ class CellsMixin(SCRCLBase):
         check_at_least(alpha, 0.0, "alpha")
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(seed, 0, "seed")
-        data, reference, view = self._data(adata), self._reference, self._view("aligned", None)
+        data, view = self._data(adata), self._view("aligned", None)
         query = self._query(data, indices)
-        distance = query.take(
-            reference.distances, lambda: reference.query_neighbors(query.features)[0].distances.mean(1)
-        )
-        signal = query.take(reference.signal(reference.features), lambda: reference.signal(query.features))
-        excess = reference.distance_scale(signal, distance)
-        pvalue = reference.distance_scale.pvalues(excess)
+        distance, excess = self._results.distances(query)
+        pvalue = self._reference.distance_scale.pvalues(excess)
         clustering, probabilities = self._consensus(query, view, n_clusters, seed)
         labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
         return pd.DataFrame(

@@ -108,8 +108,8 @@ class CertaintyMixin(ModalitiesMixin):
         - ``probability``: probability of that cluster, as :meth:`get_cluster_probabilities` has it
         - ``runner_up``: the most probable of the other clusters
         - ``runner_up_probability``: its probability
-        - ``outlier_score``: how far the cell is from all clusters, in standard deviations above the median of the cells of
-          the model
+        - ``outlier_score``: how far the cell is from all clusters and from its neighbours, in standard deviations of the cells
+          of the model; in space, from all clusters
         - ``doublet_score``: how much the cell looks like two of different clusters at once, and has as many counts, in the
           same units; not in space, where a spot holds several cells
 
@@ -146,6 +146,8 @@ class CertaintyMixin(ModalitiesMixin):
             "outlier_score": certainty.outlier_scores(*asked),
         }
         if self._reference.tissue is None:
+            far = report["outlier_score"] + self._results.distances(query)[1]
+            report["outlier_score"] = (far / np.sqrt(2)).astype(np.float32)
             rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
             counts = log_counts(self._reference.modalities, self._sources(data), rows)
             report["doublet_score"] = certainty.doublet_scores(asked[0], asked[2], counts)

@@ -90,7 +90,8 @@ class LabelsMixin(BatchesMixin):
         codes = probabilities.argmax(1)
         new = query.known < 0
         if alpha > 0 and new.any() and self._reference.tissue is None:
-            codes[new] = np.where(self._pvalues(query.features) <= alpha, len(annotation.names), codes[new])
+            pvalues = self._reference.distance_scale.pvalues(results.distances(query)[1])
+            codes[new & (pvalues <= alpha)] = len(annotation.names)
         categories = pd.Index([*annotation.names, UNASSIGNED])
         return pd.Series(pd.Categorical.from_codes(codes, categories), index=index, name=keys.TYPES_KEY)
 
@@ -128,12 +129,6 @@ class LabelsMixin(BatchesMixin):
         known = self._query(data, None).known
         clusters = self._reported_clusters(n_clusters, seed)
         return report_labels(annotation, clusters, known[known >= 0], data.obs_names[known >= 0])
-
-    def _pvalues(self, features: np.ndarray) -> np.ndarray:
-        """How unusual it is that new cells ``(m, d)`` are as far as they are from those of the model, ``(m,)``."""
-        reference = self._reference
-        distances = reference.query_neighbors(features)[0].distances.mean(1)
-        return reference.distance_scale.pvalues(reference.distance_scale(reference.signal(features), distances))
 
     def _annotation(self) -> Annotation:
         """What was learnt from labels, refused where there are none."""

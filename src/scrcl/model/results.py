@@ -160,6 +160,21 @@ class Results:
         completed = {view: self._complete(view, values[placed], found, weights) for view, values in latent.items()}
         return Query(known, found, completed)
 
+    # -------------------------------------------------------------- distances
+
+    def distances(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
+        """How far cells are from their nearest ones of the reference, ``(m,)``; not in space.
+
+        The mean distance, and by how many standard deviations it is above the mean of the cells of the reference with as
+        much signal.
+        """
+        reference = self.reference
+        distances = query.take(
+            reference.distances, lambda: reference.query_neighbors(query.features)[0].distances.mean(1)
+        )
+        signal = query.take(reference.signal(reference.features), lambda: reference.signal(query.features))
+        return distances, reference.distance_scale(signal, distances)
+
     # ------------------------------------------------------------------ types
 
     @cached_property
