@@ -179,21 +179,16 @@ def collect(names: list[str], seeds: int) -> tuple[pd.DataFrame, dict[str, np.nd
 
 def collect_others(names: list[str]) -> pd.DataFrame:
     """AUROC of the other ways, by set; the number of clusters given, and found; the first seed."""
-    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    names_of = {"mixture": "**the mixture**", "consensus": "consensus"}
     for name in names:
-        for file in [result_file(name, "cells", 0)]:
-            found = json.loads(file.read_text()) if file.exists() else {}
-            for regime in ("given", "found"):
-                ways = found.get(f"{regime} others", {}) | {
-                    {"mixture": "**the mixture**", "consensus": "consensus"}[method]: found[f"{regime} {method}"][
-                        "AUROC"
-                    ]
-                    for method in METHODS
-                    if found
-                }
-                for way, value in ways.items():
-                    values.setdefault((way, regime), {}).setdefault(name, []).append(value)
-    return pd.DataFrame({key: {name: np.mean(v) for name, v in own.items()} for key, own in values.items()}).T
+        file = result_file(name, "cells", 0)
+        found = json.loads(file.read_text()) if file.exists() else {}
+        for regime in ("given", "found") if found else ():
+            ours = {shown: found[f"{regime} {method}"]["AUROC"] for method, shown in names_of.items()}
+            for way, value in (found[f"{regime} others"] | ours).items():
+                values.setdefault((way, regime), {})[name] = value
+    return pd.DataFrame(values).T
 
 
 def means_by_half(table: pd.DataFrame) -> pd.DataFrame:
