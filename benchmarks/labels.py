@@ -56,7 +56,7 @@ SETS = {
     "transfer": [name for names in BATCH_HALVES.values() for name in names],
 }
 FIGURES = {
-    "few": ["accuracy", "F1", "calibration error", "called new", "seconds"],
+    "few": ["accuracy", "F1", "calibration error", "called new"],
     "new": ["found", "called new"],
     "wrong": ["AUROC", "accuracy", "accuracy, correct labels"],
     "transfer": ["accuracy", "F1", "unassigned"],
@@ -276,39 +276,37 @@ def read_result(run: Run) -> dict[str, Any] | None:
 
 
 def tables(part: str, frame: pd.DataFrame) -> list[str]:
-    """Means over the sets of each half and over all, and by set."""
+    """Means over the sets, and over those of each half, of each method; and the first figure by set."""
     halves = BATCH_HALVES if part == "transfer" else HALVES
     figures = [name for name in FIGURES[part] if name in frame]
     frame = frame.assign(method=frame["method"] + frame.get("cells", pd.Series("", frame.index)).fillna("").map(_of))
     titles = {"few": "Few labels", "new": "A type without a label", "wrong": "Wrong labels", "transfer": "Transfer"}
-    lines = [f"## {titles[part]}", ""]
+    lines = [f"### {titles[part]}", "", "Mean over the sets (half A / half B).", ""]
     for each in sorted(frame["each"].unique(), key=EACH.index) if part == "few" else [None]:
         own = frame if each is None else frame[frame["each"] == each]
         if each is not None:
-            lines += [
-                f"### {f'{each:g} labelled cells of each type' if each else 'Four fifths of all cells labelled'}",
-                "",
-            ]
+            few_cells = f"{each:g} labelled {'cell' if each == 1 else 'cells'} of each type"
+            lines += [f"{few_cells if each else 'Four fifths of all cells labelled'}:", ""]
         by_set = own.groupby(["method", "set"], sort=False)[figures].mean()
-        columns = [f"{figure}, {half}" for figure in figures for half in (*halves, "all")]
-        lines += [row(["method", "sets", *columns]), row(["---"] * (len(columns) + 2))]
-        for method in dict.fromkeys(own["method"]):
+        methods = list(dict.fromkeys(own["method"]))
+        lines += [row(["method", "sets", *figures]), row(["---"] * (len(figures) + 2))]
+        for method in methods:
             of_method = by_set.loc[method]
-            cells = []
-            for figure in figures:
-                for members in (*halves.values(), of_method.index):
-                    there = of_method.index.intersection(pd.Index(members))
-                    mean = of_method.loc[there, figure].mean()
-                    cells.append("" if np.isnan(mean) else f"{mean:.1f}" if figure == "seconds" else f"{mean:.3f}")
+            cells = [_mean_and_halves(of_method[figure], halves) for figure in figures]
             lines.append(row([method, str(len(of_method)), *cells]))
-        lines += ["", "By set, " + figures[0] + ":", ""]
-        names = list(dict.fromkeys(own["set"]))
-        lines += [row(["method", *names]), row(["---"] * (len(names) + 1))]
-        for method in dict.fromkeys(own["method"]):
-            values = by_set.loc[method][figures[0]].reindex(names)
-            lines.append(row([method, *("" if np.isnan(value) else f"{value:.3f}" for value in values)]))
+        values = by_set[figures[0]].unstack("method")[methods]
+        lines += ["", f"By set, {figures[0]}:", "", row(["set", *methods]), row(["---"] * (len(methods) + 1))]
+        for name in dict.fromkeys(own["set"]):
+            lines.append(row([name, *("" if np.isnan(value) else f"{value:.3f}" for value in values.loc[name])]))
         lines.append("")
     return lines
+
+
+def _mean_and_halves(values: pd.Series, halves: dict[str, Any]) -> str:
+    if values.isna().all():
+        return ""
+    parts = [values.reindex(values.index.intersection(pd.Index(members))).mean() for members in halves.values()]
+    return f"{values.mean():.3f} ({' / '.join(f'{part:.3f}' for part in parts)})"
 
 
 def _of(cells: str) -> str:
