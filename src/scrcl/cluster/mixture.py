@@ -13,6 +13,8 @@ from scipy.special import expit, gammaln, logsumexp, softmax
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from scrcl.utils.sizes import SAMPLE_CELLS
+
 #: Principal components at most, of the latent representation and of the features.
 N_COMPONENTS = 20, 50
 #: Components of a cluster at most, and the cells that each needs.
@@ -224,7 +226,14 @@ class Certainty:
         level: float,
         batches: np.ndarray | None = None,
     ) -> Self:
-        """Learn what is usual for points ``(n, d_i)`` of two kinds with clusters ``(n,)``, to a mean probability."""
+        """Learn what is usual for points ``(n, d_i)`` of two kinds with clusters ``(n,)``, to a mean probability.
+
+        Of more than ``SAMPLE_CELLS`` points, from so many drawn at random.
+        """
+        if len(labels) > SAMPLE_CELLS:
+            rows = np.sort(np.random.default_rng(0).choice(len(labels), SAMPLE_CELLS, replace=False))
+            kinds, labels = [points[rows] for points in kinds], labels[rows]
+            batches = None if batches is None else batches[rows]
         raw = cls(space, mixture, np.zeros(4), np.ones(4), 0.0)
         evidence = np.stack([*raw._evidence(kinds, labels, batches)[0], raw._single(kinds, batches)])
         evidence = np.where(np.isfinite(evidence), evidence, 0)  # a single cluster has no odds and no pairs
