@@ -219,9 +219,20 @@ def report(names: list[str], seeds: int) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores, one thread"
     draw(bins, RESULTS / "certainty.png")
-    lines = markdown(pd.concat([table, means_by_half(table)]), "set")
-    lines += ["", "AUROC for wrong cells of other ways, by half, the first seed:", "", *markdown(halves, "by"), ""]
-    return "\n".join([*lines, f"{seeds} seeds, {machine}."]) + "\n"
+    table = pd.concat([table, means_by_half(table)])
+    wrong = [column for column in map(str, table.columns) if column.startswith(("wrong", "AUROC", "ECE"))]
+    lines = ["Cells in a wrong cluster; `wrong` is the share of them with the number of clusters given.", ""]
+    lines += [*markdown(table[wrong], "set"), "", "Doublets and types left out, AUROC; and seconds.", ""]
+    lines += markdown(table.drop(columns=wrong), "set")
+    lines += ["", "AUROC for wrong cells of other ways, by half, the first seed.", "", *markdown(halves, "by"), ""]
+    counted = {kind: seeds_of(names, kind) for kind in KINDS}
+    of_kinds = ", ".join(f"{kind}: {number}" for kind, number in counted.items())
+    return "\n".join([*lines, f"Seeds of all sets: {of_kinds}. {machine}."]) + "\n"
+
+
+def seeds_of(names: list[str], kind: str) -> int:
+    """How many seeds were run of all sets."""
+    return min(len(list(result_file(name, kind, 0).parent.glob("*.json"))) for name in names)
 
 
 def draw(bins: dict[str, np.ndarray], path: Path) -> None:
