@@ -3,6 +3,7 @@
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
+from scipy.special import logsumexp
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -76,7 +77,7 @@ def purity(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def together(groups: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each cell, the share of its group that is in its cluster, and of its cluster that is in its group."""
     groups = np.unique(groups, return_inverse=True)[1]
-    table = np.zeros((groups.max() + 1, labels.max() + 1))
+    table = np.zeros((len(np.unique(groups)), labels.max() + 1))
     np.add.at(table, (groups, labels), 1)
     both = table[groups, labels]
     return both / table.sum(1)[groups], both / table.sum(0)[labels]
@@ -132,8 +133,8 @@ def student(points: np.ndarray, parts: np.ndarray, labels: np.ndarray | None = N
     scales = np.full_like(means, (points - means[parts]).std())
     density = log_student_t(points, means, scales, 4.0) + np.log(np.bincount(parts) / len(parts))
     cluster_of = np.array([labels[parts == part][0] for part in range(len(means))])
-    by_cluster = [np.logaddexp.reduce(density[:, cluster_of == k], axis=1) for k in range(labels.max() + 1)]
+    by_cluster = [logsumexp(density[:, cluster_of == k], axis=1) for k in range(labels.max() + 1)]
     values = np.stack(by_cluster, axis=1)
     rows, others = np.arange(len(labels)), values.copy()
     others[rows, labels] = -np.inf
-    return values[rows, labels] - np.logaddexp.reduce(others, axis=1), values[rows, labels]
+    return values[rows, labels] - logsumexp(others, axis=1), values[rows, labels]

@@ -131,7 +131,7 @@ METHODS: dict[str, Method] = {
 
 def transfer(embedding: np.ndarray, truth: np.ndarray, batches: np.ndarray) -> dict[str, float]:
     names, sizes = np.unique(batches, return_counts=True)
-    source = batches == names[sizes.argmax()]
+    source = batches == names[np.argmax(sizes)]
     target = ~source & np.isin(truth, truth[source])
     knn = KNeighborsClassifier(NEIGHBORS).fit(embedding[source], truth[source])
     predicted = knn.predict(embedding[target])

@@ -214,7 +214,7 @@ def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str,
 def transfer(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
     batches = adata.obs["batch"].to_numpy(dtype=str)
     names, sizes = np.unique(batches, return_counts=True)
-    source = batches == names[sizes.argmax()]
+    source = batches == names[np.argmax(sizes)]
     target = scored & ~source & np.isin(truth, truth[source & scored])
     labels = np.where(source & scored, truth, UNLABELED).astype(object)
     if method in SPACES:

@@ -48,7 +48,7 @@ def test_clusters_of_a_single_cell_are_none():
     for least in (1, module.LEAST_CELLS, 10):
         sizes = np.bincount(ensemble.cut(4, least)[0].labels)
         assert len(sizes) == 4
-        assert sizes.min() == 1 if least == 1 else sizes.min() >= least
+        assert np.min(sizes) == 1 if least == 1 else np.min(sizes) >= least
 
 
 class TestCut:

@@ -121,8 +121,8 @@ def _reliability(ax: Axes, probability: np.ndarray, right: np.ndarray) -> None:
     )
     ax.plot([0, 1], [0, 1], color="0.7", ls="--", lw=1)
     ax.plot(mean, share, color=COLORS[-1], lw=1.2)
-    ax.scatter(mean, share, s=10 + 190 * counts[filled] / counts.max(), color=COLORS[-1])
-    error = float((counts[filled] * np.abs(mean - share)).sum() / counts.sum())
+    ax.scatter(mean, share, s=10 + 190 * counts[filled] / np.max(counts), color=COLORS[-1])
+    error = float(np.average(np.abs(mean - share), weights=counts[filled]))
     ax.set(
         xlabel="probability of the cluster",
         ylabel="share of its most frequent type",
@@ -142,5 +142,5 @@ def is_majority(clusters: np.ndarray, labels: pd.Series) -> np.ndarray:
         members = (clusters == cluster) & known
         if members.any():
             names, sizes = np.unique(types[members].astype(str), return_counts=True)
-            found[members] = types[members].astype(str) == names[sizes.argmax()]
+            found[members] = types[members].astype(str) == names[np.argmax(sizes)]
     return found
