@@ -195,7 +195,7 @@ def test_certainty_survives_a_dictionary():
 def test_what_is_usual_is_told_by_a_sample(monkeypatch):
     kinds, labels, mixture, space = toy()
     certainty = Certainty.fit(space, mixture, kinds, labels, 0.9)
-    monkeypatch.setattr("scrcl.cluster.mixture.SAMPLE_CELLS", 120)
+    monkeypatch.setattr("scrcl.utils.sizes.SAMPLE_CELLS", 120)
     sampled = Certainty.fit(space, mixture, kinds, labels, 0.9)
     assert not np.array_equal(sampled.centers, certainty.centers)
     differences = np.abs(sampled.probabilities(kinds, labels) - certainty.probabilities(kinds, labels))

@@ -179,7 +179,7 @@ def test_components_of_a_sample_are_those_of_all(monkeypatch):
     """Where components are found on some cells, the clusters stay the same."""
     adata = simulate(400)
     expected = build(adata.copy(), epochs=20).get_clusters(n_clusters=3)
-    monkeypatch.setattr(features, "SAMPLE_CELLS", 200)
+    monkeypatch.setattr("scrcl.utils.sizes.SAMPLE_CELLS", 200)
     found = build(adata, epochs=20).get_clusters(n_clusters=3)
     from sklearn.metrics import adjusted_rand_score
 

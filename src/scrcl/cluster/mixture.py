@@ -13,7 +13,7 @@ from scipy.special import expit, gammaln, logsumexp, softmax
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from scrcl.utils.sizes import SAMPLE_CELLS
+from scrcl.utils.sizes import sample_cells
 
 #: Principal components at most, of the latent representation and of the features.
 N_COMPONENTS = 20, 50
@@ -228,12 +228,11 @@ class Certainty:
     ) -> Self:
         """Learn what is usual for points ``(n, d_i)`` of two kinds with clusters ``(n,)``, to a mean probability.
 
-        Of more than ``SAMPLE_CELLS`` points, from so many drawn at random.
+        Of many points, from a sample.
         """
-        if len(labels) > SAMPLE_CELLS:
-            rows = np.sort(np.random.default_rng(0).choice(len(labels), SAMPLE_CELLS, replace=False))
-            kinds, labels = [points[rows] for points in kinds], labels[rows]
-            batches = None if batches is None else batches[rows]
+        rows = sample_cells(len(labels))
+        kinds, labels = [points[rows] for points in kinds], labels[rows]
+        batches = None if batches is None else batches[rows]
         raw = cls(space, mixture, np.zeros(4), np.ones(4), 0.0)
         evidence = np.stack([*raw._evidence(kinds, labels, batches)[0], raw._single(kinds, batches)])
         evidence = np.where(np.isfinite(evidence), evidence, 0)  # a single cluster has no odds and no pairs

@@ -172,7 +172,7 @@ class Results:
         distances = query.take(
             reference.distances, lambda: reference.query_neighbors(query.features)[0].distances.mean(1)
         )
-        signal = query.take(reference.signal(reference.features), lambda: reference.signal(query.features))
+        signal = reference.signal(query.take(reference.features, lambda: query.features))
         return distances, reference.distance_scale(signal, distances)
 
     # ------------------------------------------------------------------ types
@@ -185,8 +185,7 @@ class Results:
         begin("labels")
         smoothed = reference.features if reference.tissue is not None else reference.smoothed()
         points = np.concatenate([self.latent(("aligned", None)), smoothed], 1)
-        batches = None if reference.batches is None else reference.batches.codes
-        return annotate(points, reference.labels, batches=batches)
+        return annotate(points, reference.labels, batches=reference.batch_codes)
 
     def query_points(self, query: Query) -> np.ndarray:
         """That by which types of new cells are told ``(m', d)``: their latent representation and their smoothed features."""
@@ -241,7 +240,7 @@ class Results:
             begin("certainty")
             kinds = self.kinds(view)
             space = Space.fit(kinds)
-            batches = None if self.reference.batches is None else self.reference.batches.codes
+            batches = self.reference.batch_codes
             with threads(self.latent(view).size):
                 mixture = fit_mixture(space(kinds), clustering.labels, batches, seed, space.kinds)
             self.certainties[choice] = Certainty.fit(space, mixture, kinds, clustering.labels, level, batches)

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from statsmodels.nonparametric.smoothers_lowess import lowess
 
 from scrcl.data.counts import Counts
-from scrcl.utils.sizes import DENSE_ENTRIES, SAMPLE_CELLS
+from scrcl.utils.sizes import DENSE_ENTRIES
 
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
 THETA = 100.0
@@ -27,13 +27,6 @@ LINKAGE = (LOG, PEARSON, STANDARDIZED)
 MIN_TREND_POINTS = 30
 #: Cells that what is known of all cells counts as, beside those of a batch.
 PRIOR_CELLS = 10
-
-
-def sample_cells(n: int) -> np.ndarray:
-    """The cells on which components are found, increasing: all, or as many as suffice."""
-    if n <= SAMPLE_CELLS:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(0).choice(n, SAMPLE_CELLS, replace=False))
 
 
 def _blocks(counts: sp.csr_array, dtype: type) -> Iterator[tuple[slice, np.ndarray]]:

@@ -12,7 +12,7 @@ from scrcl.data.sources import EMBEDDING, Source
 from scrcl.genes.associations import log_expression
 from scrcl.graph.batches import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
-from scrcl.utils.sizes import SAMPLE_CELLS
+from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
 
 from .features import (
     LOG,
@@ -23,7 +23,6 @@ from .features import (
     Projection,
     center_and_scale,
     principal_components,
-    sample_cells,
     variable_genes,
 )
 from .modality import ByBatch, Modality

@@ -22,10 +22,10 @@ from scrcl.graph.spatial import SpatialOptions
 from scrcl.labels.given import Labels
 from scrcl.utils.memory import warn_of_model
 from scrcl.utils.progress import begin
+from scrcl.utils.sizes import sample_cells
 
 from .agreement import Agreement, join, own_structure
 from .batches import Batches
-from .features import sample_cells
 from .modalities import KINDS, fit_modality
 from .modality import Modality
 from .reference import (

@@ -174,6 +174,11 @@ class Reference:
         return self._joined(self._by_modality, self.weights)
 
     @property
+    def batch_codes(self) -> np.ndarray | None:
+        """Number ``(n,)`` of the batch of each cell; ``None`` without batches."""
+        return None if self.batches is None else self.batches.codes
+
+    @property
     def corrected(self) -> bool:
         """Whether there are batches and an effect of theirs is corrected."""
         return self.batches is not None and self.batches.corrected

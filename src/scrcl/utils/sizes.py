@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import numpy as np
+
 #: Cells that stand for all where a sample suffices, and up to which training is on the whole graph.
 SAMPLE_CELLS: Final = 20_000
 #: Cells read from counts at once, if they then have no more entries than `BLOCK_ENTRIES`.
@@ -10,3 +12,10 @@ BLOCK_CELLS: Final = 4096
 BLOCK_ENTRIES: Final = 20_000_000
 #: Entries of a block of counts that is normalised, several copies of which are dense.
 DENSE_ENTRIES: Final = 8_000_000
+
+
+def sample_cells(n: int) -> np.ndarray:
+    """The cells that stand for all ``n``, increasing: all, or ``SAMPLE_CELLS`` drawn at random, always the same."""
+    if n <= SAMPLE_CELLS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, SAMPLE_CELLS, replace=False))
