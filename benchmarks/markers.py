@@ -89,7 +89,10 @@ def cell_scores(model: Any, adata: ad.AnnData) -> dict[str, np.ndarray]:
     plain.train(1, plan_kwargs={"lr": 0.0, "weight_decay": 0.0}, enable_progress_bar=False)
     return {
         "SCRCL": by_position(refined),
-        "published map, H W + b": to_genes,
+        "H W + b, the nearest": model.get_cell_gene_associations(
+            genes=list(reference.genes), method="network"
+        ).to_numpy(),
+        "H W + b, as trained": to_genes,
         "refined cell · gene embedding": both
         @ (embedding / np.linalg.norm(embedding, axis=1, keepdims=True).clip(1e-9)).T,
         "aligned in place of refined": by_position(model.get_latent_representation()),

@@ -49,6 +49,58 @@ def test_log_expression_and_spread(data):
     np.testing.assert_allclose(spread(expression), expression.toarray().std(0))
 
 
+class TestNearest:
+    """The nearest of all maps that refine cells in the same way."""
+
+    @pytest.fixture
+    def parts(self, data):
+        hidden, expression, *_ = data
+        rng = np.random.default_rng(1)
+        hidden, embedding = hidden.astype(np.float64) + 2, np.abs(rng.normal(size=(14, 3)))
+        weight, bias = rng.normal(size=(5, 14)), rng.normal(size=14)
+        found = GeneMap.nearest(hidden, expression, weight @ embedding, bias @ embedding, embedding)
+        return hidden, expression, weight, bias, embedding, found
+
+    def test_refined_positions_are_the_same(self, parts):
+        """With an embedding in other coordinates and another bias, which a dense solution finds."""
+        hidden, _, weight, bias, embedding, found = parts
+        before = (hidden @ weight + bias) @ embedding
+        change = np.linalg.lstsq(weight @ embedding, found.loadings @ embedding, rcond=None)[0]
+        offset = ((found.center @ weight + bias) @ embedding) @ change @ np.linalg.pinv(embedding)
+        after = (found(hidden) + offset) @ (embedding @ np.linalg.inv(change))
+        np.testing.assert_allclose(after, before, atol=1e-8)
+
+    def test_none_is_nearer(self, parts):
+        """Of maps changed where the embedding does not look, and of embeddings in other coordinates."""
+        hidden, expression, weight, bias, embedding, found = parts
+        values, inverse = standardized(expression), np.linalg.pinv(embedding)
+        regression = GeneMap.fit(hidden, expression).loadings
+        refined = (hidden @ weight + bias) @ embedding
+
+        def error(change, unseen):
+            fitted = (hidden - found.center) @ (regression - regression @ embedding @ inverse + unseen)
+            return ((fitted + refined @ change @ inverse - values) ** 2).sum()
+
+        best = np.linalg.lstsq(refined, (hidden - found.center) @ regression @ embedding, rcond=None)[0]
+        least = error(best, 0.0)
+        offset = refined.mean(0) @ best @ inverse
+        np.testing.assert_allclose(((found(hidden) + offset - values) ** 2).sum(), least)
+        rng = np.random.default_rng(2)
+        for _ in range(50):
+            unseen = rng.normal(size=(5, 14)) * 0.1
+            unseen -= unseen @ embedding @ inverse
+            assert error(best + rng.normal(size=(3, 3)) * 0.1, 0.0) > least
+            assert error(best, unseen) > least
+
+    def test_a_network_that_predicts_expression_is_left_as_it_is(self, data):
+        hidden, expression, *_ = data
+        embedding = np.abs(np.random.default_rng(1).normal(size=(14, 3)))
+        regression = GeneMap.fit(hidden, expression)
+        weight, bias = regression.loadings, -regression.center @ regression.loadings
+        found = GeneMap.nearest(hidden, expression, weight @ embedding, bias @ embedding, embedding)
+        np.testing.assert_allclose(found.loadings, regression.loadings, atol=1e-8)
+
+
 def test_gene_map_against_scikit_learn(data):
     positions, expression, *_ = data
     gene_map = GeneMap.fit(positions, expression)

@@ -79,6 +79,40 @@ class TestAssociations:
             best = means.columns[np.argsort(-means.loc[str(kind)].to_numpy())[:10]]
             assert set(best) <= marked(kind)
 
+    def test_what_the_network_has_learnt_are_marker_genes_too(self, model):
+        learnt = model.get_cell_gene_associations(groupby="cell_type", method="network")
+        for kind in range(3):
+            best = learnt.columns[np.argsort(-learnt.loc[str(kind)].to_numpy())[:10]]
+            assert len(set(best) & marked(kind)) >= 9
+
+    def test_the_map_of_the_network_reads_its_hidden_units(self, model):
+        """Those of the network itself, the mean of both branches; also of new cells, alone and together."""
+        import torch
+
+        from scrcl.graph.adjacency import normalized_adjacency
+        from scrcl.nn.sparse import to_torch
+
+        reference = model._reference
+        with torch.inference_mode():
+            propagation = to_torch(normalized_adjacency(reference.adjacency))
+            views = model.module.inference(torch.from_numpy(reference.features), propagation)
+        hidden = (views["hidden_1"] + views["hidden_2"]).numpy() / 2
+        every = list(reference.genes)
+        found = model.get_cell_gene_associations(genes=every, method="network")
+        gene_map = model._fitted_gene_map("network")
+        np.testing.assert_allclose(found, (hidden - hidden.mean(0)) @ gene_map.loadings, atol=1e-4)
+        new = simulate(30, seed=5)
+        together = model.get_cell_gene_associations(new, genes=every, method="network")
+        alone = model.get_cell_gene_associations(new[[7]].copy(), genes=every, method="network")
+        np.testing.assert_allclose(alone, together.iloc[[7]], atol=1e-4)
+
+    def test_the_map_of_the_network_is_saved(self, model, tmp_path):
+        model.save(tmp_path / "model")
+        again = scrcl.SCRCL.load(tmp_path / "model", adata=False)
+        cells = model.adata[:20].copy()
+        expected = model.get_cell_gene_associations(indices=np.arange(20), method="network")
+        np.testing.assert_allclose(again.get_cell_gene_associations(cells, method="network"), expected, atol=1e-4)
+
     def test_order_and_subset_of_cells(self, model):
         genes = ["gene3", "gene50"]
         expected = model.get_cell_gene_associations(genes=genes)
@@ -163,11 +197,12 @@ class TestBadInput:
             (lambda m: m.get_cluster_names({"a": "gene1"}), ValueError, "must be a dictionary of lists"),
             (lambda m: m.get_cluster_names({"a": ["gene1"]}, min_support=2), ValueError, "min_support must be a fraction"),
             (lambda m: m.get_cluster_names({"a": ["gene1"]}, groupby="x"), KeyError, "groupby='x'"),
+            (lambda m: m.get_cell_gene_associations(method="map"), ValueError, "method must be one of"),
             (lambda m: m.get_gene_modules(n_modules=0), ValueError, "n_modules"),
             (lambda m: m.get_gene_modules(n_modules=1000), ValueError, "n_modules=1000 is more than"),
             (lambda m: m.get_gene_modules(resolution=-1), ValueError, "resolution"),
         ],
-        ids=range(23),
+        ids=range(24),
     )  # fmt: skip
     def test_message(self, model, call, error, message):
         with pytest.raises(error, match=message):

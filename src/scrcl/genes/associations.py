@@ -2,10 +2,11 @@ r"""Associations between cells and genes, over plain arrays.
 
 The loss reads the map :math:`H W + b` of cells to genes only through its product with the gene embedding
 :math:`\Gamma`, so it determines the refined positions :math:`Z_v` of the cells and leaves open where a gene lies among
-them. The position of a gene is therefore read off the cells that express it: the regression of its expression on
-:math:`[Z_1, Z_2]`. The association of a cell with a gene is what this regression says of the cell.
+them. The position of a gene is therefore read off the cells that express it. Either expression is regressed on
+:math:`[Z_1, Z_2]` (:meth:`GeneMap.fit`), or of all maps that give the same refined positions the one nearest to the
+expression is taken (:meth:`GeneMap.nearest`). The association of a cell with a gene is what this says of the cell.
 
-Notation: ``n`` cells, ``G`` genes, ``p = 2 c`` refined coordinates, ``K`` groups of cells.
+Notation: ``n`` cells, ``G`` genes, ``h`` hidden units, ``c`` refined dimensions, ``p`` coordinates, ``K`` groups of cells.
 """
 
 from collections.abc import Iterator
@@ -51,12 +52,12 @@ def _solver(centred: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GeneMap:
-    """Where the genes lie among the cells: the regression of expression on refined positions.
+    """Where the genes lie among the cells.
 
     Attributes
     ----------
     center
-        ``(p,)`` mean refined position of the cells it was fitted on.
+        ``(p,)`` mean position of the cells it was fitted on.
     loadings
         ``(p, G)`` coefficients of the standardised log-normalised expression of each gene.
     """
@@ -72,6 +73,36 @@ class GeneMap:
         centred = positions - center
         # The positions are centred, so that centring the expression too would change nothing.
         return cls(center, _solver(centred) @ _divide((expression.T @ centred).T, spread(expression)))
+
+    @classmethod
+    def nearest(
+        cls, hidden: np.ndarray, expression: sp.csr_array, weight: np.ndarray, bias: np.ndarray, embedding: np.ndarray
+    ) -> "GeneMap":
+        r"""Of all maps that refine cells as the network does, the one nearest to the expression.
+
+        The refined position of a cell is the direction of :math:`(H W + b)\, \Gamma`. For every invertible :math:`M`, all
+        :math:`W'` with :math:`W' \Gamma M^{-1} = W \Gamma`, and :math:`b'` likewise, give the same with the embedding
+        :math:`\Gamma M^{-1}`. With the regression :math:`W_0` of the expression on the hidden units, the least sum of squares
+        among these has :math:`W' = W_0 + (W \Gamma M - W_0 \Gamma)\, \Gamma^+`, where :math:`M` is the regression of
+        :math:`H W_0 \Gamma` on :math:`H W \Gamma + b \Gamma`. Associations are relative to their mean over the cells.
+
+        Parameters
+        ----------
+        hidden
+            ``(n, h)`` hidden units of the cells.
+        expression
+            ``(n, G)`` log-normalised expression.
+        weight, bias, embedding
+            The map of the network after the genes, :math:`W \Gamma` of shape ``(h, c)`` and :math:`b \Gamma` of shape
+            ``(c,)``, and :math:`\Gamma` of shape ``(G, c)``.
+        """
+        regression = cls.fit(hidden, expression)
+        center, loadings = regression.center, regression.loadings
+        centred = hidden - center
+        refined = centred @ weight + (center @ weight + bias)
+        wanted = loadings @ embedding.astype(np.float64)
+        change = np.linalg.lstsq(refined, centred @ wanted, rcond=None)[0]
+        return cls(center, loadings + (weight @ change - wanted) @ np.linalg.pinv(embedding.astype(np.float64)))
 
     def __call__(self, positions: np.ndarray, columns: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Associations ``(n, G)``, or of some genes, of cells at positions ``(n, p)``."""

@@ -15,11 +15,12 @@ from sklearn.preprocessing import normalize
 
 from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.genes.associations import GeneMap, Groups
-from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_key
+from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_key, check_option
 from scrcl.utils.memory import warn_if_short
 
 from .base import Data, Indices
 from .certainty import CertaintyMixin
+from .results import ASSOCIATION_METHODS, AssociationMethod
 
 #: Resolution of Leiden at which gene modules are found.
 MODULE_RESOLUTION = 1.0
@@ -122,6 +123,7 @@ class GenesMixin(CertaintyMixin):
         n_top: int = 50,
         modality: str | None = None,
         sparse: bool = False,
+        method: AssociationMethod = "regression",
     ) -> pd.DataFrame:
         r"""Return how strongly cells, or groups of cells, are associated with genes.
 
@@ -130,6 +132,9 @@ class GenesMixin(CertaintyMixin):
         :math:`\beta_g` is the position of the gene among them: the regression of its standardised log-normalised
         expression on the refined views of the cells that the model was built on. So it is how far the expression of the
         gene lies above its mean in cells that the refinement places where it places this one, in standard deviations.
+        With ``method="network"`` it is what the network itself says: the map :math:`H W + b` by which the refinement takes
+        cells to genes, relative to its mean over the cells of the model. The loss determines it up to maps that give the same
+        refined views, of which the one nearest to the expression is taken.
 
         Parameters
         ----------
@@ -148,6 +153,8 @@ class GenesMixin(CertaintyMixin):
             Return sparse columns where only the ``n_top`` associations of each cell are kept, so that the result stays
             small for any number of cells. AnnData cannot write such a frame; it can write the sparse matrix
             ``scipy.sparse.csr_matrix(frame.sparse.to_coo())``.
+        method
+            ``"regression"`` on the refined views, which markers and their p-values rest on, or ``"network"``.
 
         Returns
         -------
@@ -160,7 +167,7 @@ class GenesMixin(CertaintyMixin):
         KeyError
             If a gene or ``groupby`` is not there.
         ValueError
-            If the data do not fit the model, or ``n_top`` is out of range.
+            If the data do not fit the model, or an argument is out of range.
 
         Examples
         --------
@@ -171,9 +178,14 @@ class GenesMixin(CertaintyMixin):
 
         >>> by_cluster = model.get_cell_gene_associations(groupby="scrcl")
         >>> adata.obsm["associations"] = model.get_cell_gene_associations()
+
+        As the network has learnt them:
+
+        >>> learnt = model.get_cell_gene_associations(groupby="scrcl", method="network")
         """
         self._check_refinement()
         check_at_least(n_top, 1, "n_top")
+        check_option(method, ASSOCIATION_METHODS, "method")
         adata = self._data(adata)
         rows = np.arange(adata.n_obs) if indices is None else as_rows(indices, adata.n_obs)
         names, every, variables = self._variables(modality)
@@ -185,13 +197,13 @@ class GenesMixin(CertaintyMixin):
                 "Pass `sparse=True`, or name `genes` or `groupby`.",
             )
         division = None if groupby is None else read_groups(adata, rows, groupby, least=1)
-        gene_map = self._fitted_gene_map().select(variables)
+        gene_map = self._fitted_gene_map(method).select(variables)
         if division is not None:
             inside, groups, group_names = division
-            positions = groups.means(self._positions(adata, rows[inside]))
+            positions = groups.means(self._positions(adata, rows[inside], method))
             index = pd.Index(group_names, name=groupby)
         else:
-            positions, index = self._positions(adata, rows), adata.obs_names[rows]
+            positions, index = self._positions(adata, rows, method), adata.obs_names[rows]
             if columns is None:
                 top = gene_map.top(positions, n_top)
                 if not sparse:
@@ -204,11 +216,11 @@ class GenesMixin(CertaintyMixin):
 
     # ---------------------------------------------------------------- wiring
 
-    def _fitted_gene_map(self) -> GeneMap:
+    def _fitted_gene_map(self, method: AssociationMethod = "regression") -> GeneMap:
         """The map of the genes among the cells that the model was built on."""
         self._check_refinement()
         results = self._results
-        if results.gene_map is None:
+        if method not in results.gene_maps:
             data = self.adata
             known = np.empty(0, dtype=np.int64) if data is None else self._query(data, None).known
             rows = np.flatnonzero(known >= 0)
@@ -217,11 +229,18 @@ class GenesMixin(CertaintyMixin):
                     "The genes are placed among the cells that the model was built on, whose counts are not saved with "
                     "it. Load it with these cells: `SCRCL.load(dir_path, adata=training_data)`."
                 )
+            expression = self._expression(data, rows)
             positions = results.latent(self._view("refined", None))[known[rows]]
-            results.gene_map = GeneMap.fit(positions, self._expression(data, rows))
-        return results.gene_map
+            results.gene_maps = {
+                "regression": GeneMap.fit(positions, expression),
+                "network": results.nearest_map(known[rows], expression),
+            }
+        return results.gene_maps[method]
 
-    def _positions(self, data: Any, rows: np.ndarray) -> np.ndarray:
+    def _positions(self, data: Any, rows: np.ndarray, method: AssociationMethod = "regression") -> np.ndarray:
+        """Where cells are among the genes, ``(m, p)``: what is regressed on, or what the map of the network reads."""
+        if method == "network":
+            return self._results.hidden(self._query(data, rows))
         return self._latent(data, rows, self._view("refined", None))
 
     def _variables(self, modality: str | None, counted: bool = False) -> tuple[pd.Index, pd.Index, Any]:

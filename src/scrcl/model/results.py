@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from sklearn.preprocessing import normalize
 
 from scrcl.cluster.clustering import Clustering
@@ -20,7 +21,7 @@ from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
 from scrcl.graph.slices import Slices
 from scrcl.labels.annotation import Annotation, annotate
-from scrcl.nn.inference import Encoded, View, encode, encode_new
+from scrcl.nn.inference import LENGTHS, Encoded, View, encode, encode_new, hidden_units
 from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
@@ -29,6 +30,8 @@ from scrcl.utils.threads import threads
 
 Method = Literal["consensus", "kmeans", "leiden"]
 METHODS = get_args(Method)
+AssociationMethod = Literal["regression", "network"]
+ASSOCIATION_METHODS = get_args(AssociationMethod)
 
 #: View, number of clusters and seed.
 Certain: TypeAlias = tuple[View, int | None, int]
@@ -74,8 +77,8 @@ class Results:
     def __init__(self, module: SCRCLModule, reference: Reference) -> None:
         self.module, self.reference = module, reference
         self.weights = weights_version(module)
-        #: Where the genes lie among the cells; needs counts, so that it is put here by the model.
-        self.gene_map: GeneMap | None = None
+        #: Where the genes lie among the cells, by method; needs counts, so that it is put here by the model.
+        self.gene_maps: dict[AssociationMethod, GeneMap] = {}
         self._latent: dict[View, np.ndarray] = {}
         #: How sure clusters of the consensus are, by view, their number and seed.
         self.certainties: dict[Certain, Certainty] = {}
@@ -100,9 +103,30 @@ class Results:
 
     def _complete(self, view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """A representation ``(m, ·)``: what the network makes of cells, and their own features ``(m, d)``."""
-        if self.reference.feature_share == 0:
+        if self.reference.feature_share == 0 or view == LENGTHS:
             return latent
         return np.concatenate([latent, self.reference.latent_features(features, weights, view[1])], 1)
+
+    def hidden(self, query: Query) -> np.ndarray:
+        """What the map of the network to the genes reads of cells, ``(m, h)``: their hidden units, the mean over branches."""
+        return query.take(self._hidden, lambda: self._hidden_of(query.latent))
+
+    @cached_property
+    def _hidden(self) -> np.ndarray:
+        return self._hidden_of(self.encoded.latent)
+
+    def _hidden_of(self, latent: dict[View, np.ndarray]) -> np.ndarray:
+        width = 2 * self.module.to_genes.in_features  # what follows are features, which the map does not read
+        views = {view: values if view == LENGTHS else values[:, :width] for view, values in latent.items()}
+        return hidden_units(views, self.reference.shares)
+
+    @torch.inference_mode()
+    def nearest_map(self, rows: np.ndarray, expression: sp.csr_array) -> GeneMap:
+        """The map of the network to the genes as :meth:`GeneMap.nearest` finds it, from the expression ``(m, G)`` of cells."""
+        embedding = self.module.gene_encoder(self.module.gene_profiles)
+        to_genes = self.module.to_genes
+        parts = (to_genes.weight.T @ embedding, to_genes.bias @ embedding, embedding)
+        return GeneMap.nearest(self._hidden[rows], expression, *(part.cpu().numpy() for part in parts))
 
     def query(self, features: np.ndarray) -> Query:
         """Find cells ``(m, d)`` among those of the reference, and place those that are new."""

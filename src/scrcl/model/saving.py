@@ -99,7 +99,7 @@ class SavingMixin(MarkersMixin):
     def _content(self) -> dict[str, Any]:
         """All that is saved: what scvi-tools saves, in its form, but plain."""
         attributes = {name: value for name, value in self._get_user_attributes() if name.endswith("_")}
-        attributes["gene_map_"] = self._gene_map_to_save()
+        attributes["gene_maps_"] = self._gene_maps_to_save()
         attributes["certainties_"] = self._certainties_to_save()
         if attributes["history_"] is not None:
             attributes["history_"] = {name: _plain_table(table) for name, table in attributes["history_"].items()}
@@ -110,15 +110,15 @@ class SavingMixin(MarkersMixin):
             VERSIONS: _versions(),
         }
 
-    def _gene_map_to_save(self) -> dict[str, np.ndarray] | None:
-        """Where the genes lie among the cells, which needs the counts of all cells; ``None`` where these are not at hand."""
+    def _gene_maps_to_save(self) -> dict[str, dict[str, np.ndarray]]:
+        """Where the genes lie among the cells, which needs the counts of all cells; nothing where these are not at hand."""
         if not self.is_trained_ or self.refinement_trained_ is False:
-            return None
+            return {}
         try:
-            return self._fitted_gene_map().to_dict()
+            self._fitted_gene_map("network")
         except (ValueError, KeyError) as error:
             logger.info(f"The model is saved without the map of its genes: {error}")
-            return None
+        return {method: found.to_dict() for method, found in self._results.gene_maps.items()}
 
     @classmethod
     def load(
@@ -191,7 +191,9 @@ class SavingMixin(MarkersMixin):
         if data is not None:
             setup = cls.setup_mudata if several else cls.setup_anndata
             setup(data, source_registry=registry, **registry["setup_args"])
-        gene_map, certainties = attributes.pop("gene_map_", None), attributes.pop("certainties_", [])
+        gene_maps, certainties = attributes.pop("gene_maps_", {}), attributes.pop("certainties_", [])
+        if earlier := attributes.pop("gene_map_", None):  # until 0.1 there was one
+            gene_maps["regression"] = earlier
         try:
             model = cls(data, registry=registry, **init["non_kwargs"])
             for name, value in attributes.items():
@@ -203,8 +205,7 @@ class SavingMixin(MarkersMixin):
         model.module.eval()
         if data is not None:
             model._validate_anndata(data)
-        if gene_map is not None:
-            model._results.gene_map = GeneMap(**gene_map)
+        model._results.gene_maps = {method: GeneMap(**state) for method, state in gene_maps.items()}
         model._take_certainties(certainties)
         return model
 

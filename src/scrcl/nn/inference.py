@@ -1,6 +1,6 @@
 """Exact inference over graphs of any size: layer by layer, in chunks of cells."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,8 +21,10 @@ CHUNK_CELLS = 16_384
 
 Representation = Literal["aligned", "refined"]
 REPRESENTATIONS = get_args(Representation)
-#: A representation by all modalities, or by the one with this number.
-View = tuple[Representation, int | None]
+#: A representation by all modalities, or by the one with this number; and the lengths of the hidden units, ``(n, 2 M)``,
+#: which the aligned representation is without.
+View = tuple[Representation | Literal["lengths"], int | None]
+LENGTHS: View = ("lengths", None)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,16 @@ def encode_new(
         return _join(map(chunk, _chunks(len(features))), len(features))
 
 
+def hidden_units(latent: dict[View, np.ndarray], shares: Sequence[float]) -> np.ndarray:
+    """The mean ``(n, h)`` of the hidden units of both branches, of several modalities weighted by their shares."""
+    by_branch = latent[LENGTHS].reshape(-1, 2, len(shares))
+    total: np.ndarray | float = 0.0
+    for number, share in enumerate(shares):
+        views = np.stack(np.split(latent["aligned", number if len(shares) > 1 else None], 2, 1), 1)
+        total = total + share / 2 * (by_branch[:, :, number, None] * views).sum(1)
+    return np.asarray(total)
+
+
 def _chunks(n: int) -> Iterator[slice]:
     starts = range(0, n, CHUNK_CELLS)
     return track((slice(start, min(start + CHUNK_CELLS, n)) for start in starts), len(starts))
@@ -118,7 +130,8 @@ def _represent(
         "aligned": (views["embedding_1"], views["embedding_2"]),
         "refined": (refined["refined_1"], refined["refined_2"]),
     }
-    latent: dict[View, np.ndarray] = {}
+    lengths = [part.norm(dim=1) for name in ("hidden_1", "hidden_2") for part in module.by_modality(views[name])]
+    latent: dict[View, np.ndarray] = {LENGTHS: torch.stack(lengths, 1).cpu().numpy()}
     for name, pair in pairs.items():
         by_modality = [module.by_modality(view) for view in pair]
         if module.n_modalities > 1:
