@@ -31,22 +31,19 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from methods import Found, Method, cluster_space, standard_genes, trained
+from methods import PEERS, Found, Method, cluster_space, concord_embedding, standard_genes, trained
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import row
 from runs import read_if_current, run_to_file
 from scores import score_clusters
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import normalize
 
 HALVES = {
     "A": ["cellbench_5cl_2tech", "cellbench_3cl_2batches", "cellhash_4lines"],
     "B": ["baron_human_mouse", "kang_ifnb", "cellbench_3cl_3tech"],
 }
 NEIGHBORS = 15
-#: Packages of the peers beside those of all benchmarks.
-PEERS = {"PCA + Harmony": ["harmonypy"], "CONCORD": ["concord-sc"]}
 #: What is reported of a run, in this order.
 FIGURES = {
     "given": "ARI, K given",
@@ -97,18 +94,7 @@ def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
 
 
 def run_concord(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
-    """CONCORD by its own recipe; its embedding is meant to be read by angles, so at unit length."""
-    import concord
-    import scanpy as sc
-
-    genes = concord.ul.select_features(adata, n_top_features=min(2_000, adata.n_vars), flavor="seurat_v3")
-    sc.pp.normalize_total(adata)
-    sc.pp.log1p(adata)
-    model = concord.Concord(
-        adata, input_feature=genes, domain_key="batch", seed=seed, save_dir=None, preload_dense=True
-    )
-    model.fit_transform(output_key="concord")
-    return cluster(normalize(adata.obsm["concord"]), n_clusters, seed)
+    return cluster(concord_embedding(adata, seed, "batch"), n_clusters, seed)
 
 
 def run_scrcl(adata: ad.AnnData, n_clusters: int, seed: int, batch_key: str | None = None) -> Found:

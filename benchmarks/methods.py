@@ -173,10 +173,42 @@ def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     return cluster_space(model.get_latent_representation(), n_clusters, seed)
 
 
+def concord_embedding(adata: ad.AnnData, seed: int, batch_key: str | None = None) -> np.ndarray:
+    """CONCORD by its own recipe; its embedding is meant to be read by angles, so at unit length."""
+    import concord
+    import scanpy as sc
+    from sklearn.preprocessing import normalize
+
+    genes = concord.ul.select_features(adata, n_top_features=min(2_000, adata.n_vars), flavor="seurat_v3")
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    model = concord.Concord(
+        adata, input_feature=genes, domain_key=batch_key, seed=seed, save_dir=None, preload_dense=True
+    )
+    model.fit_transform(output_key="concord")
+    return normalize(adata.obsm["concord"])
+
+
+def run_concord(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    return cluster_space(concord_embedding(adata, seed), n_clusters, seed)
+
+
+def run_smoothed(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+    """The features by which neighbours are found, averaged over the cell graph; no network. Reads what is private to the model."""
+    import scrcl
+
+    scrcl.SCRCL.setup_anndata(adata)
+    return cluster_space(scrcl.SCRCL(adata)._reference.smoothed(), n_clusters, seed)
+
+
 def without(weight: str) -> Method:
     return partial(run_scrcl, train={"plan_kwargs": {f"{weight}_weight": 0.0}})
 
 
+#: Packages of peers, which need an environment of their own, beside those of all benchmarks.
+PEERS = {"PCA + Harmony": ["harmonypy"], "CONCORD": ["concord-sc"]}
+#: What the network reads, by the ways in which embeddings are read.
+SMOOTHED = "smoothed features"
 #: The spaces of the consensus.
 SPACES = ("latent representation", "smoothed features")
 #: The method whose ways are several ablations of the readout of one trained model.
@@ -198,6 +230,8 @@ METHODS: dict[str, Method] = {
     "SCRCL": run_scrcl,
     "PCA": run_pca,
     "scVI": run_scvi,
+    "CONCORD": run_concord,
+    SMOOTHED: run_smoothed,
     "paper protocol": run_paper_protocol,
     **ABLATIONS,
 }

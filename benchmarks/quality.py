@@ -3,6 +3,7 @@
     python benchmarks/quality.py --sets baron_mouse --seeds 5
     python benchmarks/quality.py                     all sets of both halves, or of another folder
     python benchmarks/quality.py --report            only the tables and the figure, from what was run before
+    python benchmarks/quality.py --methods CONCORD   in an environment of its own, with `concord-sc`
 
 A set is an .h5ad file of counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data` beside the
 repository; by default the sets of both halves that are there. Labels score, and give K to the methods of the regime "K given"; nothing else. Classes with fewer than 10
@@ -31,7 +32,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-from methods import ABLATIONS, METHODS
+from methods import ABLATIONS, METHODS, PEERS
 from report import HALF_OF, write_report
 from runs import read_if_current, run_to_file
 from scores import score_clusters, score_embedding
@@ -42,7 +43,7 @@ SMALLEST_CLASS = 10
 #: Classes that are none.
 UNSCORED = ("undetermined", "unknown", "mixed")
 #: Methods whose results do not depend on the source of SCRCL.
-RIVALS = ("PCA", "scVI")
+RIVALS = ("PCA", "scVI", "CONCORD")
 PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "igraph", "numpy", "scib-metrics")
 
 
@@ -93,7 +94,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
         "scores": {way: score_clusters(truth[scored], labels[scored]) for way, labels in clusters.items()},
         "embedding": {} if method in ABLATIONS else score_embedding(truth[scored], embedding[scored]),
         "labels": {way: np.unique(labels, return_inverse=True)[1].tolist() for way, labels in clusters.items()},
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in (*PACKAGES, *PEERS.get(method, []))},
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
