@@ -161,11 +161,11 @@ class Ensemble:
 
     def agreement(self, n_clusters: int) -> float:
         """Mean adjusted Rand index between trees of different divisions, two at a time, cut into ``n_clusters``."""
-        found = [
-            adjusted_rand((indicator(a.joined(n_clusters)).T @ shared @ indicator(b.joined(n_clusters)))[None])
-            for a, b, shared in self._pairs
+        clusters = np.eye(n_clusters)
+        tables = [
+            clusters[a.joined(n_clusters)].T @ shared @ clusters[b.joined(n_clusters)] for a, b, shared in self._pairs
         ]
-        return float(np.mean(found))
+        return float(adjusted_rand(np.stack(tables)).mean())
 
     @cached_property
     def _pairs(self) -> list[tuple[Tree, Tree, np.ndarray]]:

@@ -7,6 +7,7 @@ together, with hardly any regard to their size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,6 +28,10 @@ SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
 SIZE_POWER, DOMAIN_SIZE_POWER = 0.05, 0.15
 #: Least similarity within a cluster by which noise is corrected.
 LEAST_COHESION = 0.02
+
+#: Rows of a matrix between clusters.
+Rows: TypeAlias = int | slice
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -126,49 +131,51 @@ def agglomerate(profiles: np.ndarray, labels: np.ndarray, euclidean: bool = Fals
     euclidean
         Whether :math:`d_{ab}` is the squared distance of the two means instead.
     """
+    distance_of, power = (squared_distance, DOMAIN_SIZE_POWER) if euclidean else (joining_distance, SIZE_POWER)
     members = indicator(labels)
     sizes = members.sum(axis=0)
     sums = members.T @ profiles.astype(np.float64)
     cosines = sums @ sums.T  # summed over all pairs of cells of two clusters
-    groups = [[number] for number in range(len(sizes))]
-    together = np.diag(np.full(len(sizes), len(sizes)))
-    distances = np.zeros(len(sizes) + 1)
-    smallest_size = max(SMALLEST_CELLS, SMALLEST_SHARE * len(labels))
-    while len(groups) > 1:
-        distance = squared_distance(cosines, sizes) if euclidean else joining_distance(cosines, sizes)
-        if sizes.min() < smallest_size:
-            a = int(sizes.argmin())
-            similarity = -distance[a] if euclidean else cosines[a] / sizes
-            similarity[a] = -np.inf
-            b = int(similarity.argmax())
+    n, m = len(labels), len(sizes)
+    group, left = np.arange(m), np.ones(m, dtype=bool)
+    together, distances = np.diag(np.full(m, m)), np.zeros(m + 1)
+    distance = distance_of(cosines, sizes)
+    cost = distance * _size_factor(sizes, power, n)
+    np.fill_diagonal(cost, np.inf)
+    for number in range(m, 1, -1):
+        smallest = int(np.where(left, sizes, np.inf).argmin())
+        if sizes[smallest] < max(SMALLEST_CELLS, SMALLEST_SHARE * n):
+            similarity = np.where(left, -distance[smallest] if euclidean else cosines[smallest] / sizes, -np.inf)
+            similarity[smallest] = -np.inf
+            a, b = sorted((smallest, int(similarity.argmax())))
         else:
-            cost = distance * _size_factor(sizes, DOMAIN_SIZE_POWER if euclidean else SIZE_POWER)
-            np.fill_diagonal(cost, np.inf)
-            a, b = (int(i) for i in np.unravel_index(cost.argmin(), cost.shape))
-            distances[len(groups)] = distance[a, b]
-        a, b = min(a, b), max(a, b)
-        together[np.ix_(groups[a], groups[b])] = together[np.ix_(groups[b], groups[a])] = len(groups) - 1
-        groups[a] += groups.pop(b)
+            a, b = divmod(int(cost.argmin()), m)
+            distances[number] = distance[a, b]
+        joined = np.outer(group == a, group == b)
+        together[joined | joined.T] = number - 1
+        group[group == b], left[b] = a, False
         cosines[a] += cosines[b]
         cosines[:, a] += cosines[:, b]
         sizes[a] += sizes[b]
-        cosines, sizes = np.delete(np.delete(cosines, b, 0), b, 1), np.delete(sizes, b)
+        distance[a] = distance[:, a] = distance_of(cosines, sizes, a)
+        cost[a] = cost[:, a] = np.where(left, distance[a] * _size_factor(sizes, power, n, a), np.inf)
+        cost[a, a] = cost[b] = cost[:, b] = np.inf
     return Tree(labels, together, distances)
 
 
-def joining_distance(cosines: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Distance ``(k, k)`` between clusters, from cosines summed over pairs of cells and from sizes."""
+def joining_distance(cosines: np.ndarray, sizes: np.ndarray, rows: Rows = ALL) -> np.ndarray:
+    """Distance ``(k, k)`` between clusters, or some rows, from cosines summed over pairs of cells and from sizes."""
     pairs = np.maximum(sizes * (sizes - 1), 1)
     cohesion = np.maximum((np.diag(cosines) - sizes) / pairs, LEAST_COHESION)
-    between = cosines / np.outer(sizes, sizes)
-    return np.maximum(1 - between / np.sqrt(np.outer(cohesion, cohesion)), 1e-6)
+    between = cosines[rows] / np.multiply.outer(sizes[rows], sizes)
+    return np.maximum(1 - between / np.sqrt(np.multiply.outer(cohesion[rows], cohesion)), 1e-6)
 
 
-def squared_distance(products: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Squared distance ``(k, k)`` between the means of clusters, from dot products summed over pairs of cells."""
-    between = products / np.outer(sizes, sizes)
-    own = np.diag(between)
-    return np.maximum(own[:, None] + own - 2 * between, 1e-12)
+def squared_distance(products: np.ndarray, sizes: np.ndarray, rows: Rows = ALL) -> np.ndarray:
+    """Squared distance ``(k, k)`` between the means of clusters, or some rows, from dot products summed over pairs of cells."""
+    own = np.diag(products) / sizes**2
+    between = products[rows] / np.multiply.outer(sizes[rows], sizes)
+    return np.maximum(np.add.outer(own[rows], own) - 2 * between, 1e-12)
 
 
 def _scale(space: np.ndarray) -> np.ndarray:
@@ -178,9 +185,9 @@ def _scale(space: np.ndarray) -> np.ndarray:
     return centered / np.sqrt(variance) if variance > 0 else centered
 
 
-def _size_factor(sizes: np.ndarray, power: float) -> np.ndarray:
-    """By what the distance is multiplied, so that of two equal ones the smaller clusters are joined."""
-    harmonic = 2 * np.outer(sizes, sizes) / np.add.outer(sizes, sizes) / sizes.sum()
+def _size_factor(sizes: np.ndarray, power: float, n_cells: int, rows: Rows = ALL) -> np.ndarray:
+    """By what the distance is multiplied, or some rows, so that of two equal ones the smaller clusters are joined."""
+    harmonic = 2 * np.multiply.outer(sizes[rows], sizes) / np.add.outer(sizes[rows], sizes) / n_cells
     return harmonic**power
 
 
