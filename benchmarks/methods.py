@@ -79,7 +79,7 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
 
     clusters = {f"given, {name} only": cut([space], features) for name, space in zip(SPACES, spaces, strict=True)}
     whole = Ensemble.build(latent, spaces, features, seed)
-    kinds = {"trees": replace(whole, spaces=[], linkages=[]), "no trees": replace(whole, trees=[])}
+    kinds = {"trees": replace(whole, spaces=[]), "no trees": replace(whole, trees=[])}
     clusters |= {f"given, {name}": kind.cut(n_clusters)[0].labels for name, kind in kinds.items()}
     refined = {"n_clusters": n_clusters, "representation": "refined", "seed": seed}
     clusters["given, refined"] = model.get_clusters(**refined).to_numpy(str)

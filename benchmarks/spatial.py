@@ -79,7 +79,7 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     latent, spaces = results.latent(view), results._spaces(view)
     names = ("latent representation", "smoothed features")
     whole = Ensemble.build(latent, spaces, spaces[-1:], seed, euclidean=True)
-    kinds = {"trees": replace(whole, spaces=[], linkages=[]), "no trees": replace(whole, trees=[])} | {
+    kinds = {"trees": replace(whole, spaces=[]), "no trees": replace(whole, trees=[])} | {
         f"{name} only": Ensemble.build(latent, [space], spaces[-1:], seed, euclidean=True)
         for name, space in zip(names, spaces, strict=True)
     }

@@ -90,7 +90,7 @@ def flat_tree(labels: list[int]) -> Tree:
 def test_reconciliation_by_hand():
     """Two of three trees put the first three cells together; the other puts the third with the last two."""
     trees = [flat_tree([0, 0, 0, 1, 1, 1]), flat_tree([1, 1, 1, 0, 0, 0]), flat_tree([0, 0, 1, 0, 1, 1])]
-    ensemble = Ensemble(np.zeros((6, 1)), np.arange(6), trees, [], [], 0)
+    ensemble = Ensemble(np.zeros((6, 1)), np.arange(6), trees, [], 0)
     found, agreement = ensemble.cut(2)
     assert adjusted_rand_score([0, 0, 0, 1, 1, 1], found.labels) == 1
     # The third cell: with itself in all, with the first two in two of three; with the last two in one of three.
@@ -113,7 +113,7 @@ def test_both_kinds_of_clusterings_count_half():
 
 def test_agreement_between_trees_by_hand():
     trees = [flat_tree(labels) for labels in ([0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 0, 1])]
-    ensemble = Ensemble(np.zeros((4, 1)), np.arange(4), trees, [], [], 0)
+    ensemble = Ensemble(np.zeros((4, 1)), np.arange(4), trees, [], 0)
     expected = [adjusted_rand_score(trees[i].labels, trees[i + 2].labels) for i in range(2)]
     assert ensemble.agreement(2) == pytest.approx(np.mean(expected))
     assert ensemble.agreement(1) == 1

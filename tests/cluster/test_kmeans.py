@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from scrcl.cluster.kmeans import fit_kmeans, kmeans
+from scrcl.cluster.kmeans import fit_kmeans, kmeans, repeat_kmeans
 
 
 def test_kmeans_reaches_the_inertia_of_scikit_learn():
@@ -23,3 +23,22 @@ def test_of_many_points_centres_are_found_on_some():
     drawn = points[np.random.default_rng(1).choice(400, 60, replace=False)]
     expected = KMeans(3, n_init=2, random_state=1).fit(drawn).cluster_centers_
     np.testing.assert_allclose(centers, expected, rtol=1e-5)
+
+
+def test_starts_from_shared_distances_are_as_good_as_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    points = (rng.normal(size=(30, 20))[rng.integers(30, size=600)] * 3 + rng.normal(size=(600, 20))).astype(np.float32)
+
+    def inertia(labels: np.ndarray) -> float:
+        return sum(((points[labels == own] - points[labels == own].mean(0)) ** 2).sum() for own in np.unique(labels))
+
+    ours = [inertia(labels) for labels in repeat_kmeans(points, 30, range(10))]
+    theirs = [inertia(KMeans(30, n_init=1, random_state=seed).fit_predict(points)) for seed in range(10)]
+    assert len(set(ours)) > 1
+    assert np.mean(ours) < 1.03 * np.mean(theirs)
+
+
+def test_starts_where_points_are_the_same(recwarn):
+    points = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
+    for labels in repeat_kmeans(points, 5, range(3)):
+        assert len(np.unique(labels[::10])) == 3

@@ -55,8 +55,6 @@ class Ensemble:
         Trees of micro-clusters of the ``m`` cells.
     spaces
         ``(m, p)`` principal components of each space.
-    linkages
-        Linkages ``(m - 1, 4)`` in the form of SciPy, of each space by each of ``LINKAGES``.
     seed
         Seed of k-means and of the mixtures.
     """
@@ -65,7 +63,6 @@ class Ensemble:
     cells: np.ndarray
     trees: list[Tree]
     spaces: list[np.ndarray]
-    linkages: list[np.ndarray]
     seed: int
 
     @classmethod
@@ -100,8 +97,12 @@ class Ensemble:
         drawn = [space[cells] for space in spaces]
         trees = grow(drawn, [own[cells] for own in features], seed, n_clusters, euclidean)
         reduced = [_components(space) for space in drawn]
-        linkages = [scipy.cluster.hierarchy.linkage(space, name) for space in reduced for name in LINKAGES]
-        return cls(points, cells, trees, reduced, linkages, seed)
+        return cls(points, cells, trees, reduced, seed)
+
+    @cached_property
+    def linkages(self) -> list[np.ndarray]:
+        """Linkages ``(m - 1, 4)`` in the form of SciPy, of each space by each of ``LINKAGES``."""
+        return [scipy.cluster.hierarchy.linkage(space, name) for space in self.spaces for name in LINKAGES]
 
     def members(self, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
         """The clusterings that are reconciled, ``(m, n_members)``, and how much each counts, ``(n_members,)``.

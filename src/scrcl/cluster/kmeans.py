@@ -1,7 +1,10 @@
 """k-means."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.metrics import euclidean_distances
 
 from scrcl.utils.sizes import SAMPLE_CELLS
 
@@ -30,3 +33,29 @@ def fit_kmeans(
     if len(points) <= n_sampled:
         return fit.fit_predict(points), fit.cluster_centers_
     return fit.fit(draw(points, n_sampled, seed)).predict(points), fit.cluster_centers_
+
+
+def repeat_kmeans(points: np.ndarray, n_clusters: int, seeds: Iterable[int]) -> Iterator[np.ndarray]:
+    """Labels ``(n,)`` of points ``(n, d)`` from one k-means++ start for each seed.
+
+    All starts share the distances of all points, ``(n, n)``, so that there must not be too many of these: with as many
+    clusters as are sought here, finding distances anew takes most of the time.
+    """
+    distances = euclidean_distances(points, squared=True)
+    for seed in seeds:
+        start = points[_choose_centers(distances, n_clusters, np.random.default_rng(seed))]
+        yield KMeans(n_clusters, init=start, n_init=1).fit_predict(points)
+
+
+def _choose_centers(distances: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
+    """Points that k-means++ starts from, given squared distances ``(n, n)``; of some candidates the best, as in scikit-learn."""
+    chosen = [int(rng.integers(len(distances)))]
+    nearest = distances[chosen[0]]
+    for _ in range(number - 1):
+        sums = np.cumsum(nearest, dtype=np.float64)
+        candidates = np.searchsorted(sums, rng.random(2 + int(np.log(number))) * sums[-1])
+        remaining = np.minimum(nearest, distances[candidates])
+        best = int(remaining.sum(1).argmin())
+        nearest = remaining[best]
+        chosen.append(int(candidates[best]))
+    return chosen

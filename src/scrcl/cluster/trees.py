@@ -7,6 +7,7 @@ together, with hardly any regard to their size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.preprocessing import normalize
 
 from scrcl.utils.progress import track
 
-from .kmeans import fit_kmeans
+from .kmeans import repeat_kmeans
 
 #: Micro-clusters, if there are enough cells, and least number of cells to each.
 N_MICRO, CELLS_PER_MICRO = 60, 8
@@ -87,14 +88,17 @@ def grow(
         tells how much a cell differs from the mean.
     """
     n = len(representations[0])
-    divisions = [points for points in representations for _ in range(max(1, N_REPEATS // len(representations)))]
-    seeds = np.random.default_rng(seed).integers(2**31, size=len(divisions))
+    each = max(1, N_REPEATS // len(representations))
+    seeds = np.random.default_rng(seed).integers(2**31, size=(len(representations), each))
     number = max(1, n_clusters, min(max(N_MICRO, 2 * n_clusters), n // CELLS_PER_MICRO))
     profiles = [_scale(space) if euclidean else normalize(space) for space in features]
+    divisions = chain.from_iterable(
+        repeat_kmeans(points, min(n, number), own) for points, own in zip(representations, seeds, strict=True)
+    )
     trees = []
-    for points, own_seed in track(list(zip(divisions, seeds, strict=True)), len(divisions)):
-        micro = np.unique(fit_kmeans(points, min(n, number), 1, int(own_seed))[0], return_inverse=True)[1]
-        trees += [agglomerate(profile, micro.astype(np.int32), euclidean) for profile in profiles]
+    for division in track(divisions, seeds.size):
+        micro = np.unique(division, return_inverse=True)[1].astype(np.int32)
+        trees += [agglomerate(profile, micro, euclidean) for profile in profiles]
     return trees
 
 
