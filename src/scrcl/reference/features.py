@@ -277,7 +277,7 @@ class CountFeatures(Normalizer):
         Most counts are zero, and what a zero is normalised to depends on the total of its cell and the gene only. So a
         cell is where one of its total without counts would be, and the counts above zero move it from there.
         """
-        features = self._at_zero(totals).astype(np.float32)
+        features = self._at_zero(totals)
         for rows in entry_slices(counts.indptr):
             part = counts[rows]
             for name, values in self.above_zero(part, totals[rows]).items():
@@ -286,7 +286,7 @@ class CountFeatures(Normalizer):
                     loadings = torch.from_numpy((projection.loadings * projection.scale).astype(np.float32))
                     moved = to_torch(sp.csr_array((values, part.indices, part.indptr), part.shape)) @ loadings
                     features[rows, self.parts[name]] += moved.numpy()
-        return features
+        return features.astype(np.float32)
 
     def _at_zero(self, totals: np.ndarray) -> np.ndarray:
         """Features ``(n, d)`` of cells with totals ``(n,)`` of which none is of the genes kept."""
