@@ -60,7 +60,7 @@ def test_interpolation_of_residuals_is_as_exact_as_float32():
         pearson = np.sqrt(mean) / np.sqrt(1 + mean / 100)
         return np.concatenate([pearson, np.log(1 + pearson)], 1)
 
-    totals = np.concatenate([[1.0, np.e], np.random.default_rng(0).uniform(1, 1e6, 500)])
+    totals = np.concatenate([[1.0, float(np.exp(1))], np.random.default_rng(0).uniform(1, 1e6, 500)])
     found = interpolate(residuals, totals)
     np.testing.assert_allclose(found, residuals(totals), rtol=6e-8)
     np.testing.assert_allclose(interpolate(residuals, totals[7:8]), found[7:8], rtol=1e-14)
