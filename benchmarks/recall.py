@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 
 import scrcl
-from scrcl.graph.neighbors import DESCENT_NEIGHBORS, EXACT_TARGETS, nearest_neighbors
+from scrcl.graph.neighbors import EXACT_TARGETS, LISTED_TARGETS, nearest_neighbors
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -29,7 +29,7 @@ def main(path: Path, queries: int, k: int) -> str:
     exact = np.argpartition(-similarity, k, axis=1)[:, :k]
     shares = [len(np.intersect1d(a, b)) / k for a, b in zip(found.indices[chosen], exact, strict=True)]
     return (
-        f"Of {len(points):,} cells (approximate beyond {EXACT_TARGETS:,}, {DESCENT_NEIGHBORS} neighbours kept), {queries:,} asked: "
+        f"Of {len(points):,} cells (in lists beyond {EXACT_TARGETS:,}, by descent beyond {LISTED_TARGETS:,}), {queries:,} asked: "
         f"{np.mean(shares):.4f} of the {k} nearest are found, {np.quantile(shares, 0.05):.2f} for the worst 5 %; "
         f"{seconds:.0f} s.\n"
     )

@@ -22,6 +22,8 @@ N_GENES = 5_000
 SMALLEST_CLASS = 10
 #: Cells written at once.
 BLOCK = 20_000
+#: How arrays are stored: of five million cells, the 30 GB that they would be otherwise are written twice, with the results.
+STORED = {"compression": "lzf", "shuffle": True}
 
 
 def sources(data: Path) -> tuple[sp.csr_array, np.ndarray]:
@@ -53,6 +55,7 @@ def draw(counts: sp.csr_array, types: np.ndarray, n: int, seed: int) -> tuple[sp
     mean = sp.csr_matrix(counts[first] + counts[second])
     mean.data = rng.poisson(mean.data / 2).astype(np.float32)
     mean.eliminate_zeros()
+    mean.sort_indices()  # as files of counts usually are
     empty = np.flatnonzero(mean.getnnz(1) == 0)
     if len(empty):
         mean = mean.tolil()
@@ -71,7 +74,9 @@ def write(path: Path, data: Path, n: int, seed: int) -> None:
             if number:
                 sparse_dataset(file["X"]).append(block)
             else:
-                write_elem(file, "X", block)
+                # The entries of millions of cells are more than 32-bit numbers count.
+                block.indptr = block.indptr.astype(np.int64)
+                write_elem(file, "X", block, dataset_kwargs=STORED)
         obs = pd.DataFrame({"cell_type": pd.Categorical(np.concatenate(labels))}, index=[f"cell{i}" for i in range(n)])
         write_elem(file, "obs", obs)
         write_elem(file, "var", pd.DataFrame(index=[f"rank{i}" for i in range(N_GENES)]))

@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py --folder /data/cells                 1k to 1M cells; makes the files first
     python benchmarks/scale.py --folder /data/cells --sizes 1000 10000
+    python benchmarks/scale.py --folder /data/cells --sizes 5000000 --methods SCRCL
     python benchmarks/scale.py --report                             only the table, from what was run before
 
 The cells are those of `benchmarks/resample.py`: drawn from real labelled sets with count noise. Each run is a process of its
@@ -159,7 +160,7 @@ def measure(method: str, size: int, folder: Path, threads: int) -> None:
 def exponents(sizes: list[int], values: list[float]) -> str:
     """Cells of the table with the slope of the logarithms over all sizes, and without the smallest, where constants rule."""
     found = []
-    for least in (min(SIZES), sorted(SIZES)[1]):
+    for least in SIZES[:2]:
         kept = [(size, value) for size, value in zip(sizes, values, strict=True) if size >= least and value > 0]
         if len(kept) > 1:
             x, y = np.log(kept).T
@@ -170,19 +171,19 @@ def exponents(sizes: list[int], values: list[float]) -> str:
 
 
 def report(threads: int) -> str:
-    runs = {
-        (method, size): json.loads(path.read_text())
-        for method in METHODS
-        for size in SIZES
-        if (path := RESULTS / "scale" / f"{method}-{size}.json").exists()
-    }
+    """The table of all that was run, of each method the sizes that it has."""
+    runs = {}
+    for path in (RESULTS / "scale").glob("*-*.json"):
+        method, size = path.stem.split("-")
+        runs[method, int(size)] = json.loads(path.read_text())
+    every = sorted({size for _, size in runs})
     lines = [
         "Seconds of each phase and peak memory, with exponents fitted to all sizes and to those from 10,000 cells on. Machines are "
         "noisy, so compare ratios.",
     ]
     totals: dict[tuple[str, int], float] = {}
     for method in METHODS:
-        sizes = [size for size in SIZES if (method, size) in runs]
+        sizes = [size for size in every if (method, size) in runs]
         if not sizes:
             continue
         phases = list(dict.fromkeys(name for size in sizes for name in runs[method, size]["seconds"]))
@@ -206,7 +207,7 @@ def report(threads: int) -> str:
                 values = [runs[method, size][name] for size in sizes]
                 shown = [str(value) if name == "clusters" else f"{value:.3f}" for value in values]
                 lines.append(f"| {name} | {' | '.join(shown)} | | |")
-    both = [size for size in SIZES if all((method, size) in totals for method in METHODS)]
+    both = [size for size in every if all((method, size) in totals for method in METHODS)]
     if both:
         lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]
         for rival in METHODS[1:]:

@@ -24,14 +24,14 @@ def small_blocks(monkeypatch):
 
 
 class Disk:
-    """A matrix that gives slices of rows, and remembers how many rows it gave at once."""
+    """A matrix that gives rows, by slices or numbers, and remembers how many it gave at once."""
 
     def __init__(self, matrix):
         self._matrix, self.most = matrix, 0
         self.shape, self.dtype = matrix.shape, matrix.dtype
 
     def __getitem__(self, rows):
-        assert isinstance(rows, slice)
+        assert isinstance(rows, slice | np.ndarray)
         found = self._matrix[rows]
         self.most = max(self.most, found.shape[0])
         return found
@@ -113,6 +113,17 @@ def test_only_blocks_with_cells_asked_for_are_read():
     np.testing.assert_array_equal(read.toarray(), simulate().X[rows].toarray())
     seen = [rows[place].tolist() for place, _ in Counts.of(disk, "counts").blocks(rows)]
     assert seen == [[1, 2], [40], [149]]
+
+
+def test_of_a_large_block_few_cells_are_read_alone(monkeypatch):
+    monkeypatch.setattr("scrcl.data.counts.BLOCK_CELLS", 400)
+    matrix = sp.csr_matrix(np.arange(1, 801, dtype=np.float32).reshape(400, 2))
+    disk, rows = Disk(matrix), np.array([3, 200, 399])
+    np.testing.assert_array_equal(Counts.of(disk, "counts").read(rows).toarray(), matrix[rows].toarray())
+    assert disk.most == 3
+    many = np.arange(0, 400, 4)
+    np.testing.assert_array_equal(Counts.of(disk, "counts").read(many).toarray(), matrix[many].toarray())
+    assert disk.most == 400
 
 
 def test_counts_by_genes_in_a_file_are_refused(tmp_path):

@@ -43,9 +43,11 @@ def points():
 
 
 class TestApproximateNeighbors:
-    @pytest.fixture(autouse=True)
-    def approximate(self, monkeypatch):
+    @pytest.fixture(autouse=True, params=["lists", "descent"])
+    def approximate(self, request, monkeypatch):
         monkeypatch.setattr(neighbors, "EXACT_TARGETS", 1000)
+        if request.param == "descent":
+            monkeypatch.setattr(neighbors, "LISTED_TARGETS", 1000)
 
     @staticmethod
     def exact(points, queries, k, skip):
@@ -76,6 +78,26 @@ class TestApproximateNeighbors:
         assert not (found.indices == np.arange(1500)[:, None]).any()
         assert (found.distances == 0).mean() > 0.95
 
-    def test_too_many_neighbors(self, points):
+    def test_distances_are_those_of_the_points_found(self, points):
+        found = neighbors.nearest_neighbors(points + 100, 15)
+        expected = np.linalg.norm(points[found.indices].astype(np.float64) - points[:, None], axis=2)
+        np.testing.assert_allclose(found.distances, expected, rtol=1e-3)
+
+    def test_too_many_neighbors(self, points, monkeypatch):
+        monkeypatch.setattr(neighbors, "LISTED_TARGETS", 1000)
         with pytest.raises(ValueError, match="n_neighbors=40 is too many.*at most 29"):
             neighbors.nearest_neighbors(points, 40)
+
+
+def test_lists_find_what_is_nearest_among_all_when_all_are_searched(points, monkeypatch):
+    monkeypatch.setattr(neighbors, "SEARCHED_SHARE", 1.0)
+    distances, indices = neighbors.search_lists(points, 7)
+    exact = nearest_neighbors(points, 7)
+    np.testing.assert_array_equal(indices, exact.indices)
+    np.testing.assert_allclose(distances, exact.distances, rtol=1e-5)
+
+
+def test_lists_of_points_that_coincide():
+    distances, indices = neighbors.search_lists(np.zeros((600, 3)), 5)
+    assert (distances == 0).all()
+    assert not (indices == np.arange(600)[:, None]).any()

@@ -5,7 +5,8 @@ from sklearn.decomposition import PCA
 
 from scrcl.data.counts import Counts
 from scrcl.reference import features
-from scrcl.reference.features import CountFeatures, Moments, log_normalize, pearson_residuals, variable_genes
+from scrcl.reference.features import CountFeatures, Moments, variable_genes
+from scrcl.reference.normalizations import log_normalize, pearson_residuals
 
 from ..conftest import build, real_data, simulate
 

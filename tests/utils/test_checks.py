@@ -3,8 +3,18 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
-from scrcl.utils.checks import as_features, as_rows, check_at_least, check_genes, check_groups, match_genes
+from scrcl.utils.checks import (
+    PIECE,
+    as_counts,
+    as_features,
+    as_rows,
+    check_at_least,
+    check_genes,
+    check_groups,
+    match_genes,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +90,43 @@ def test_given_features_keep_their_values():
     np.testing.assert_array_equal(found, values)
     with pytest.raises(ValueError, match="two-dimensional"):
         as_features(values[0], "X")
+
+
+class TestCounts:
+    """What is taken for counts, and in which form."""
+
+    @pytest.mark.parametrize(
+        ("data", "dtype"), [([2, 1, 3], np.float32), ([2, 1, 3], np.int64), ([2, 0, 3], float), ([1, 1, 1], bool)]
+    )
+    def test_unsorted_rows_with_duplicates_and_zeros(self, data, dtype):
+        matrix = sp.csr_matrix((np.array(data, dtype=dtype), [2, 0, 2], [0, 3, 3]), shape=(2, 4))
+        before = [array.copy() for array in (matrix.data, matrix.indices, matrix.indptr)]
+        expected = np.zeros((2, 4))
+        np.add.at(expected, (0, [2, 0, 2]), np.array(data, dtype=float))
+        counts = as_counts(matrix, "X")
+        assert counts.dtype == np.float32
+        assert counts.has_canonical_format
+        assert (counts.data > 0).all()
+        np.testing.assert_array_equal(counts.toarray(), expected)
+        for array, original in zip((matrix.data, matrix.indices, matrix.indptr), before, strict=True):
+            np.testing.assert_array_equal(array, original)
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (0.5, r"1 values that are not whole numbers \(e\.g\. 0\.5\)"),
+            (-1, "negative values"),
+            (np.nan, "1 NaN"),
+            (np.inf, "1 infinite"),
+            (-np.inf, "1 infinite"),
+            (2.0**40, "too large"),
+        ],
+    )
+    def test_values_that_are_no_counts_at_any_place(self, value, message):
+        values = np.ones((1, 2 * PIECE + 3))
+        values[0, -1] = value
+        with pytest.raises(ValueError, match=message):
+            as_counts(values, "X")
+
+    def test_no_values(self):
+        assert as_counts(np.zeros((3, 2)), "X").nnz == 0

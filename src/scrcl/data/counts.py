@@ -12,6 +12,9 @@ from scrcl.utils.checks import as_counts, check_cells_have_counts
 from scrcl.utils.progress import track
 from scrcl.utils.sizes import BLOCK_CELLS, BLOCK_ENTRIES
 
+#: Where not even one in so many cells of a block is wanted, they are read one by one, which takes so many times as long.
+FEW_CELLS = 16
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -99,12 +102,13 @@ class Counts:
         starts = every if rows is None else (np.unique(rows // step) * step).tolist()
         for start in track(starts, len(starts)):
             stop = min(start + step, self.n_cells)
-            block = self._read(slice(start, stop))
             if rows is None:
-                yield slice(start, stop), block
-            else:
-                first, last = np.searchsorted(rows, [start, stop])
-                yield slice(first, last), block[rows[first:last] - start]
+                yield slice(start, stop), self._read(slice(start, stop))
+                continue
+            first, last = np.searchsorted(rows, [start, stop])
+            wanted = rows[first:last]
+            few = len(wanted) * FEW_CELLS < stop - start
+            yield slice(first, last), self._read(wanted) if few else self._read(slice(start, stop))[wanted - start]
 
     def read(self, rows: np.ndarray | None = None) -> sp.csr_array:
         """Counts of cells, increasing, in one matrix; all by default."""
@@ -129,14 +133,15 @@ class Counts:
             totals = [self._read(slice(0, min(BLOCK_CELLS, self.n_cells))).sum(axis=1)]
         check_cells_have_counts(np.concatenate(totals), self.where)
 
-    def _read(self, rows: slice) -> sp.csr_array:
+    def _read(self, rows: slice | np.ndarray) -> sp.csr_array:
         try:
             block = self.matrix[rows]
             if hasattr(block, "compute"):
                 block = block.compute()
         except (OSError, RuntimeError, KeyError) as error:
+            start = rows.start if isinstance(rows, slice) else rows[0]
             raise ValueError(
-                f"{self.where} cannot be read from cell {rows.start:,} on: {error}. The file is damaged or gone; restore it."
+                f"{self.where} cannot be read from cell {start:,} on: {error}. The file is damaged or gone; restore it."
             ) from error
         counts = as_counts(block, self.where)
         return counts if self.columns is None else counts[:, self.columns]

@@ -1,4 +1,4 @@
-"""Nearest neighbours of points, exact or by descent."""
+"""Nearest neighbours of points, exact, among lists, or by descent."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,10 +6,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 
-#: Targets up to which neighbours are searched for exactly. Compiling the approximate search takes longer than that.
+#: Targets up to which neighbours are searched for exactly.
 EXACT_TARGETS = 50_000
+#: Targets up to which neighbours are searched for in lists. Compiling nearest-neighbour descent takes longer than that.
+LISTED_TARGETS = 200_000
+#: Lists that targets are divided into, and the share of all targets that those of a list are compared with.
+N_LISTS, SEARCHED_SHARE = 256, 0.125
+#: Targets that lists are found on, and those whose neighbours are searched for at once, so that similarities stay in the cache.
+LISTING_TARGETS, CHUNK = 20_000, 128
 #: Neighbours that nearest-neighbour descent keeps of each target; more than are asked for, so that these are found.
 DESCENT_NEIGHBORS = 30
 #: How much farther than the farthest neighbour found so far a query looks.
@@ -44,8 +52,9 @@ class Neighbors:
 class NeighborSearch:
     """Search for nearest neighbours by Euclidean distance among targets that stay the same.
 
-    Exact among up to ``EXACT_TARGETS`` targets. Among more, nearest-neighbour descent (Dong et al., WWW 2011), which finds
-    nearly all and the same at each run. What is found for a point never depends on the other points.
+    Exact among up to ``EXACT_TARGETS`` targets. Of up to ``LISTED_TARGETS`` targets, those of each other are searched for in
+    an inverted file; among more, by nearest-neighbour descent (Dong et al., WWW 2011). Both find nearly all and the same at
+    each run. What is found for a point never depends on the other points.
 
     Parameters
     ----------
@@ -72,13 +81,15 @@ class NeighborSearch:
         """The nearest neighbours of each target among the others."""
         if self._exact is not None:
             return self._neighbors(*self._exact.kneighbors(n_neighbors=n_neighbors))
+        if len(self._targets) <= LISTED_TARGETS:
+            return self._neighbors(*search_lists(self._targets, n_neighbors))
         if n_neighbors >= DESCENT_NEIGHBORS:
             raise ValueError(
-                f"n_neighbors={n_neighbors} is too many for the approximate search that more than {EXACT_TARGETS:,} cells "
+                f"n_neighbors={n_neighbors} is too many for the approximate search that more than {LISTED_TARGETS:,} cells "
                 f"need. Take at most {DESCENT_NEIGHBORS - 1}."
             )
         indices, distances = self._index.neighbor_graph
-        others = without_itself(indices)
+        others = without_itself(indices, np.arange(len(indices)))
         kept = [found[others].reshape(len(found), -1)[:, :n_neighbors] for found in (distances, indices)]
         return self._neighbors(*kept)
 
@@ -97,13 +108,47 @@ class NeighborSearch:
         return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(self._targets))
 
 
-def without_itself(indices: np.ndarray) -> np.ndarray:
-    """Which of its ``k`` nearest points ``(n, k)``, itself among them, are another: all but one, ``(n, k)``.
+def search_lists(points: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and rows ``(n, k)`` of the nearest other points in the lists that are nearest to that of each point.
+
+    An inverted file: points are divided into ``N_LISTS`` lists by k-means, and those of a list are compared with those of the
+    lists nearest to it by their centres that hold ``SEARCHED_SHARE`` of all points.
+    """
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    some = np.sort(np.random.default_rng(0).permutation(len(points))[:LISTING_TARGETS])
+    lists = MiniBatchKMeans(N_LISTS, n_init=1, batch_size=2048, max_iter=20, random_state=0).fit(points[some])
+    labels = lists.predict(points)
+    sizes = np.bincount(labels, minlength=N_LISTS)
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+    # Of two points, -d^2 / 2 + |a|^2 / 2 is one product, by which those nearest to a are the same.
+    half = (points**2).sum(1, keepdims=True) / 2
+    queries = torch.from_numpy(np.concatenate([points, np.ones_like(half)], 1))
+    targets = torch.from_numpy(np.concatenate([points, -half], 1))
+    distances = np.empty((len(points), n_neighbors), dtype=np.float32)
+    indices = np.empty((len(points), n_neighbors), dtype=np.int64)
+    centers = lists.cluster_centers_
+    for own, center in zip(members, centers, strict=True):
+        near = np.argsort(((centers - center) ** 2).sum(1), kind="stable")
+        n_searched = int(np.searchsorted(np.cumsum(sizes[near]), SEARCHED_SHARE * len(points))) + 1
+        candidates = np.concatenate([members[number] for number in near[:n_searched]])
+        similar = targets[torch.from_numpy(candidates)].T.contiguous()
+        for rows in np.split(own, range(CHUNK, len(own), CHUNK)):
+            found = candidates[(queries[torch.from_numpy(rows)] @ similar).topk(n_neighbors + 1).indices.numpy()]
+            others = without_itself(found, rows)
+            found = found[others].reshape(len(rows), n_neighbors)
+            apart = np.linalg.norm(points[found] - points[rows][:, None], axis=2)  # without the rounding of products
+            order = np.argsort(apart, axis=1, kind="stable")
+            indices[rows], distances[rows] = (np.take_along_axis(each, order, 1) for each in (found, apart))
+    return distances, indices
+
+
+def without_itself(indices: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Which of the ``k`` nearest points ``(n, k)`` of points ``(n,)``, each among its own, are another: all but one.
 
     Where points coincide, a point is not always the first of its own neighbours; where many do, it is none of them, and
     the last one goes.
     """
-    others = indices != np.arange(len(indices))[:, None]
+    others = indices != own[:, None]
     others[others.all(1), -1] = False
     return others
 

@@ -134,7 +134,7 @@ def nearest_in_space(points: np.ndarray, n_neighbors: int) -> np.ndarray:
     """The ``(n, k)`` nearest of points ``(n, 2)``, none being its own neighbour even where several are at one position."""
     n = len(points)
     found = cKDTree(points).query(points, n_neighbors + 1)[1].reshape(n, -1)
-    return found[without_itself(found)].reshape(n, n_neighbors)
+    return found[without_itself(found, np.arange(n))].reshape(n, n_neighbors)
 
 
 def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray:

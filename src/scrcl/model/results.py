@@ -98,7 +98,10 @@ class Results:
         """A representation ``(n, ·)`` of the cells of the reference."""
         if view not in self._latent:
             reference = self.reference
-            self._latent[view] = self._complete(view, self.encoded.latent[view], reference.features, reference.weights)
+            network = self.encoded.latent[view]
+            self._latent[view] = self._complete(view, network, reference.features, reference.weights)
+            # What it was made of is its first columns, and need not be in memory twice.
+            self.encoded.latent[view] = self._latent[view][:, : network.shape[1]]
         return self._latent[view]
 
     def _complete(self, view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -274,7 +277,7 @@ class Results:
         """What the mixture is over: what the network makes of cells and, at unit length, what neighbours are found by."""
         network = self.encoded.latent[view]
         if query is None:
-            return [network, normalize(self.reference.known_neighbor_features(view[1]))]
+            return [np.ascontiguousarray(network), normalize(self.reference.known_neighbor_features(view[1]))]
         features = self.reference.query_neighbor_features(query.features, view[1])
         return [query.latent[view][:, : network.shape[1]], normalize(features)]
 

@@ -49,7 +49,11 @@ def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array,
     module.eval()
     n = len(features)
     with threads(min(n, CHUNK_CELLS) * features.shape[1]):
-        hidden = np.concatenate([_convolve(module, _product(propagation[rows], features)) for rows in _chunks(n)])
+        for rows in _chunks(n):
+            found = _convolve(module, _product(propagation[rows], features))
+            if rows.start == 0:
+                hidden = np.empty((n, found.shape[1]), dtype=np.float32)
+            hidden[rows] = found
         latent = (
             _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows])
             for rows in _chunks(n)

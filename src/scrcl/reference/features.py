@@ -8,17 +8,29 @@ from typing import Any, Self
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+import torch
 from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 from statsmodels.nonparametric.smoothers_lowess import lowess
 
 from scrcl.data.counts import Counts
+from scrcl.nn.sparse import to_torch
 from scrcl.utils.sizes import DENSE_ENTRIES
 
-#: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
-THETA = 100.0
-#: The normalisations, in the order of the features: two as they are, and one of each with its genes on a par.
-LOG, PEARSON, STANDARDIZED, SIGNED_LOG = NORMALIZATIONS = ("log", "pearson", "standardized_log", "signed_log_residuals")
+from .normalizations import (
+    LOG,
+    NORMALIZATIONS,
+    PEARSON,
+    SIGNED_LOG,
+    STANDARDIZED,
+    THETA,
+    Normalizer,
+    Projection,
+    entry_slices,
+    interpolate,
+    log_normalize,
+)
+
 #: Those that neighbours are found by.
 STABILIZED = (STANDARDIZED, SIGNED_LOG)
 #: Those by which clusters are joined.
@@ -47,23 +59,6 @@ def center_and_scale(points: np.ndarray) -> tuple[np.ndarray, float]:
     """Mean ``(d,)`` of points ``(n, d)``, and the factor that gives them unit mean square norm about it."""
     center = points.mean(0)
     return center, 1 / float(np.sqrt(((points - center) ** 2).sum(1).mean()))
-
-
-def log_normalize(block: np.ndarray, totals: np.ndarray, target: float) -> np.ndarray:
-    """``log1p`` of counts ``(n, G)`` scaled to ``target`` counts a cell."""
-    return np.log1p(block * (target / totals)[:, None].astype(block.dtype))
-
-
-def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarray, clip: float) -> np.ndarray:
-    r"""Analytic Pearson residuals of counts ``(n, G)``, clipped to ``[-clip, clip]``.
-
-    :math:`(x - \mu) / \sqrt{\mu + \mu^2 / \theta}` with :math:`\mu` the cell's total times the gene's fraction
-    (Lause, Berens & Kobak, Genome Biology 2021). Genes without counts give zeros.
-    """
-    mean = (totals[:, None] * fractions).astype(block.dtype)
-    spread = np.sqrt(mean + mean**2 / THETA)
-    residuals = np.divide(block - mean, spread, out=np.zeros_like(mean), where=spread > 0)
-    return np.clip(residuals, -clip, clip, out=residuals)
 
 
 @dataclass(frozen=True)
@@ -191,34 +186,7 @@ def _trend(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Projection:
-    """Centred principal components of a normalisation, scaled so that cells have unit mean norm.
-
-    Attributes
-    ----------
-    mean
-        ``(G,)`` mean of the normalised values.
-    loadings
-        ``(G, d)`` orthonormal loadings, leading component first.
-    singular_values
-        ``(d,)`` singular values of the centred matrix divided by ``sqrt(n)``.
-    scale
-        Factor applied to the scores.
-    """
-
-    mean: np.ndarray
-    loadings: np.ndarray
-    singular_values: np.ndarray
-    scale: float
-
-    def __call__(self, block: np.ndarray) -> np.ndarray:
-        """Project normalised values ``(n, G)`` to features ``(n, d)``."""
-        mean, loadings = self.mean.astype(block.dtype), self.loadings.astype(block.dtype)
-        return (block - mean) @ loadings * self.scale
-
-
-@dataclass(frozen=True)
-class CountFeatures:
+class CountFeatures(Normalizer):
     """Cell features from counts: principal components of several normalisations, side by side.
 
     Each normalisation sees something else in the same counts. In log-normalised counts and in analytic Pearson
@@ -229,22 +197,12 @@ class CountFeatures:
 
     Attributes
     ----------
-    target
-        Counts a cell to which the log-normalised counts are scaled.
-    fractions
-        ``(G,)`` fraction of all counts that each gene has.
-    deviations
-        ``(G,)`` standard deviation of the fitted logarithms of each gene.
-    clip
-        Largest Pearson residual.
+    target, fractions, deviations, clip
+        As of :class:`~scrcl.reference.normalizations.Normalizer`.
     projections
         The projection of each normalisation by its name, in the order of the features.
     """
 
-    target: float
-    fractions: np.ndarray
-    deviations: np.ndarray
-    clip: float
     projections: dict[str, Projection]
 
     @classmethod
@@ -313,31 +271,32 @@ class CountFeatures:
         """The same for the cells of a batch."""
         return replace(self, fractions=adaptation["fractions"], deviations=adaptation["deviations"])
 
-    @staticmethod
-    def fit_logarithms(log: np.ndarray) -> np.ndarray:
-        """Logarithms ``(n, G)`` relative to the mean of the cell; one without counts of these genes has none to fit."""
-        return log / np.maximum(log.mean(1, keepdims=True), 1e-12)
-
-    def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
-        """Every normalisation of counts ``(n, G)`` of cells with the given totals."""
-        log = log_normalize(block, totals, self.target)
-        residuals = pearson_residuals(block, totals, self.fractions, self.clip)
-        fitted = self.fit_logarithms(log)
-        return {
-            LOG: log,
-            PEARSON: residuals,
-            STANDARDIZED: fitted / self.deviations.astype(block.dtype),
-            SIGNED_LOG: np.copysign(np.log1p(np.abs(residuals)), residuals),
-        }
-
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
-        """Project counts ``(n, G)`` to features ``(n, d)``, float32."""
-        features = np.empty((counts.shape[0], self.n_features), dtype=np.float32)
-        for rows, block in _blocks(counts, np.float32):
-            normalized = self.normalize(block, totals[rows])
-            for name, part in self.parts.items():
-                features[rows, part] = self.projections[name](normalized[name])
-        return features
+        """Project counts ``(n, G)`` to features ``(n, d)``, float32.
+
+        Most counts are zero, and what a zero is normalised to depends on the total of its cell and the gene only. So a
+        cell is where one of its total without counts would be, and the counts above zero move it from there.
+        """
+        features = self._at_zero(totals)
+        for rows in entry_slices(counts.indptr):
+            part = counts[rows]
+            for name, values in self.above_zero(part, totals[rows]).items():
+                if name in self.parts:  # a model of 0.1 had two
+                    projection = self.projections[name]
+                    loadings = torch.from_numpy((projection.loadings * projection.scale).astype(np.float32))
+                    moved = to_torch(sp.csr_array((values, part.indices, part.indptr), part.shape)) @ loadings
+                    features[rows, self.parts[name]] += moved.numpy()
+        return features.astype(np.float32)
+
+    def _at_zero(self, totals: np.ndarray) -> np.ndarray:
+        """Features ``(n, d)`` of cells with totals ``(n,)`` of which none is of the genes kept."""
+
+        def project(totals: np.ndarray) -> np.ndarray:
+            normalized = self.normalize(np.zeros((len(totals), len(self.fractions))), totals)
+            return np.concatenate([projection(normalized[name]) for name, projection in self.projections.items()], 1)
+
+        # Residuals of zeros are smooth in the total unless they are clipped, as they are only where few cells were fitted.
+        return interpolate(project, totals) if self.clip >= np.sqrt(THETA) else project(totals)
 
     def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
         """The normalisations by which clusters are joined among features ``(n, d)``, each by itself."""

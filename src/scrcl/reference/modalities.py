@@ -8,24 +8,16 @@ import scipy.sparse as sp
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
+from scrcl.data.counts import Counts
 from scrcl.data.sources import EMBEDDING, Source
 from scrcl.genes.associations import log_expression
 from scrcl.graph.batches import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
 from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
 
-from .features import (
-    LOG,
-    NORMALIZATIONS,
-    PRIOR_CELLS,
-    CountFeatures,
-    Moments,
-    Projection,
-    center_and_scale,
-    principal_components,
-    variable_genes,
-)
+from .features import PRIOR_CELLS, CountFeatures, Moments, center_and_scale, principal_components, variable_genes
 from .modality import ByBatch, Modality
+from .normalizations import LOG, NORMALIZATIONS, Projection
 
 #: Counts a cell to which the fractions of peaks are scaled before their logarithm is taken.
 PEAK_SCALE = 1e4
@@ -42,18 +34,19 @@ class Rna(Modality):
 
     @classmethod
     def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
-        """Choose ``n_variables`` genes and find their components."""
+        """Choose ``n_variables`` genes and find their components, on the cells that stand for all."""
         data = source.counts
         assert data is not None  # RNA is counted
-        codes = np.zeros(data.n_cells, dtype=np.int64) if batches is None else batches
-        moments, totals = Moments.of_each(data, codes), np.empty(data.n_cells)
+        sample = sample_cells(data.n_cells) if batches is None else sample_of_each(batches, SAMPLE_CELLS)
+        drawn, own = Counts(data.read(sample), data.where), None if batches is None else batches[sample]
+        codes = np.zeros(len(sample), dtype=np.int64) if own is None else own
+        moments, totals = Moments.of_each(drawn, codes), np.empty(len(sample))
         for number, each in enumerate(moments):
             totals[codes == number] = each.totals
         check_cells_have_counts(totals, data.where)
-        columns = variable_genes(data, moments, n_variables, batches)
-        sample = sample_cells(data.n_cells) if batches is None else sample_of_each(batches, SAMPLE_CELLS)
-        kept, own = data.select(columns).read(sample), None if batches is None else batches[sample]
-        return cls(source.names.copy(), columns, CountFeatures.fit(kept, totals[sample], n_components, own))
+        columns = variable_genes(drawn, moments, n_variables, own)
+        counts = CountFeatures.fit(drawn.select(columns).read(), totals, n_components, own)
+        return cls(source.names.copy(), columns, counts)
 
     @classmethod
     def most_features(cls, n_columns: int, n_components: int) -> int:

@@ -12,10 +12,12 @@ import scipy.sparse as sp
 MAX_MISSING_GENES = 0.1
 #: Largest value that is taken for a count.
 MAX_COUNT = 2**31
+#: Values that are checked at once.
+PIECE = 2**16
 
 
 def as_counts(matrix: Any, where: str) -> sp.csr_array:
-    """Return counts as canonical CSR float32.
+    """Return counts as canonical CSR float32, which may share its arrays with the matrix.
 
     Parameters
     ----------
@@ -38,24 +40,36 @@ def as_counts(matrix: Any, where: str) -> sp.csr_array:
         raise ValueError(f"{where} holds values of type {matrix.dtype}, not real numbers. {mend}")
     counts = sp.csr_array(matrix)
     values = counts.data
-    if not np.isfinite(values).all():
-        found = "NaN" if np.isnan(values).any() else "infinite"
+    lowest, highest = (values.min(), values.max()) if values.size else (1, 1)
+    if not np.isfinite(lowest) or not np.isfinite(highest):
+        found = "NaN" if np.isnan(lowest) else "infinite"
         raise ValueError(f"{where} holds {(~np.isfinite(values)).sum():,} {found} values. Remove them first. {mend}")
-    if (values < 0).any():
-        raise ValueError(f"{where} holds negative values (smallest {values.min():.4g}), so it is not counts. {mend}")
-    if values.size and values.max() > MAX_COUNT:
-        raise ValueError(f"{where} holds values up to {values.max():.4g}, too large to be counts. {mend}")
-    fractions = values != np.round(values)
-    if fractions.any():
+    if lowest < 0:
+        raise ValueError(f"{where} holds negative values (smallest {lowest:.4g}), so it is not counts. {mend}")
+    if highest > MAX_COUNT:
+        raise ValueError(f"{where} holds values up to {highest:.4g}, too large to be counts. {mend}")
+    if not _integral(values):
+        fractions = values != np.round(values)
         example = values[fractions.argmax()]
         raise ValueError(
             f"{where} holds {fractions.sum():,} values that are not whole numbers (e.g. {example:.4g}), so it is not "
             f"raw counts; it looks normalised. {mend}"
         )
-    counts = counts.astype(np.float32)  # a copy, so that the user's matrix stays as it is
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
+    counts = counts.astype(np.float32, copy=False)
+    if lowest == 0 or not counts.has_canonical_format:
+        # A copy, so that the user's matrix stays as it is; turned twice, it is sorted in half the time that sorting takes.
+        counts = counts.tocsc().tocsr()
+        counts.sum_duplicates()
+        counts.eliminate_zeros()
     return counts
+
+
+def _integral(values: np.ndarray) -> bool:
+    """Whether all values are whole numbers; by pieces that stay in the cache, as all counts are asked this."""
+    if values.dtype.kind != "f":
+        return True
+    pieces = (values[start : start + PIECE] for start in range(0, len(values), PIECE))
+    return all(bool((piece == np.rint(piece)).all()) for piece in pieces)
 
 
 def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
