@@ -41,3 +41,17 @@ def test_assignment_by_hand():
     # Without centres, most of the neighbours decide: there are three of cluster 0 among all four.
     by_votes = Clustering(points, np.array([0, 0, 0, 1]))
     np.testing.assert_array_equal(by_votes.assign(np.array([[4.9], [5.1], [9.0]])), [0, 0, 0])
+
+
+@pytest.mark.parametrize("n_block", [7, 1000])
+def test_points_join_with_one_search(blobs, n_block, monkeypatch):
+    """Clusters and probabilities against a search by brute force, in blocks of any size."""
+    monkeypatch.setattr("scrcl.cluster.clustering.BLOCK_POINTS", n_block)
+    points, truth = blobs
+    rng = np.random.default_rng(1)
+    found = Clustering(points, truth, probabilities=rng.dirichlet(np.ones(4), len(points)))
+    further = rng.normal(size=(30, 4)).astype(np.float32) * 5
+    nearest = np.argsort(((further[:, None] - points) ** 2).sum(2), axis=1)[:, :15]
+    labels, probabilities = found.join(further)
+    np.testing.assert_array_equal(labels, [np.bincount(own).argmax() for own in truth[nearest]])
+    np.testing.assert_allclose(probabilities, found.probabilities[nearest].mean(1))

@@ -8,6 +8,8 @@ from scrcl.graph.neighbors import nearest_neighbors
 
 #: Neighbours by which points join clusters, and of a point in the graph that Leiden divides.
 N_NEIGHBORS = 15
+#: Points that join clusters at once.
+BLOCK_POINTS = 65_536
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,30 @@ class Clustering:
         """Assign points ``(m, d)`` to the nearest centre or, without centres, to what most of their neighbours are."""
         if self.centers is not None:
             return nearest_neighbors(self.centers, 1, points).indices[:, 0]
-        votes = np.zeros((len(points), self.n_clusters))
-        np.add.at(votes, (np.arange(len(points))[:, None], self.labels[self._neighbors(points)]), 1)
-        return votes.argmax(1)
+        return self._vote(self._neighbors(points))
 
     def assign_probabilities(self, points: np.ndarray) -> np.ndarray:
         """Probabilities ``(m, k)`` of points ``(m, d)``: the mean of those of their neighbours."""
         if self.probabilities is None:
             raise ValueError("These clusters have no probabilities.")
         return self.probabilities[self._neighbors(points)].mean(1)
+
+    def join(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What :meth:`assign` and :meth:`assign_probabilities` return, without centres, from one search for neighbours."""
+        assert self.probabilities is not None  # asked for where there are some
+        labels = np.empty(len(points), dtype=np.int64)
+        probabilities = np.empty((len(points), self.n_clusters), dtype=self.probabilities.dtype)
+        for start in range(0, len(points), BLOCK_POINTS):
+            rows = slice(start, start + BLOCK_POINTS)
+            neighbors = self._neighbors(points[rows])
+            labels[rows], probabilities[rows] = self._vote(neighbors), self.probabilities[neighbors].mean(1)
+        return labels, probabilities
+
+    def _vote(self, neighbors: np.ndarray) -> np.ndarray:
+        """The cluster ``(m,)`` of most of the neighbours ``(m, k)`` of points."""
+        votes = np.zeros((len(neighbors), self.n_clusters))
+        np.add.at(votes, (np.arange(len(neighbors))[:, None], self.labels[neighbors]), 1)
+        return votes.argmax(1)
 
     def _neighbors(self, points: np.ndarray) -> np.ndarray:
         return nearest_neighbors(self.points, min(N_NEIGHBORS, len(self.points)), points).indices

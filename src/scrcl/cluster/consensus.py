@@ -149,8 +149,7 @@ class Ensemble:
         """Clusters of all cells, where those that were not drawn join as new cells would."""
         if len(self.cells) == len(self.points):
             return found
-        labels = found.assign(self.points)
-        probabilities = found.assign_probabilities(self.points)
+        labels, probabilities = found.join(self.points)
         labels[self.cells], probabilities[self.cells] = found.labels, found.probabilities
         order = np.argsort(-np.bincount(labels, minlength=found.n_clusters), kind="stable")
         return Clustering(self.points, np.argsort(order)[labels], probabilities=probabilities[:, order])
