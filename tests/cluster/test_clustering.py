@@ -49,9 +49,10 @@ def test_points_join_with_one_search(blobs, n_block, monkeypatch):
     monkeypatch.setattr("scrcl.cluster.clustering.BLOCK_POINTS", n_block)
     points, truth = blobs
     rng = np.random.default_rng(1)
-    found = Clustering(points, truth, probabilities=rng.dirichlet(np.ones(4), len(points)))
+    known = rng.dirichlet(np.ones(4), len(points))
+    found = Clustering(points, truth, probabilities=known)
     further = rng.normal(size=(30, 4)).astype(np.float32) * 5
     nearest = np.argsort(((further[:, None] - points) ** 2).sum(2), axis=1)[:, :15]
     labels, probabilities = found.join(further)
     np.testing.assert_array_equal(labels, [np.bincount(own).argmax() for own in truth[nearest]])
-    np.testing.assert_allclose(probabilities, found.probabilities[nearest].mean(1))
+    np.testing.assert_allclose(probabilities, known[nearest].mean(1))
