@@ -104,11 +104,11 @@ def test_reconciliation_by_hand():
 def test_both_kinds_of_clusterings_count_half():
     points = unbalanced()[0]
     found, weights = Ensemble.build(points, [points, points[:, :5]], [points], 0).members(4)
-    assert found.shape == (690, 16 + 8)
+    assert found.shape == (690, 32 + 8)
     assert (found.max(0) == 3).all()
-    assert weights[:16].sum() == pytest.approx(weights[16:].sum())
+    assert weights[:32].sum() == pytest.approx(weights[32:].sum())
     expected = scipy.cluster.hierarchy.linkage(points - points.mean(0), "ward")
-    assert adjusted_rand_score(scipy.cluster.hierarchy.cut_tree(expected, 4).ravel(), found[:, 16]) == 1
+    assert adjusted_rand_score(scipy.cluster.hierarchy.cut_tree(expected, 4).ravel(), found[:, 32]) == 1
 
 
 def test_agreement_between_trees_by_hand():

@@ -82,7 +82,7 @@ def test_domains_are_joined_by_distance():
 def test_trees_of_each_division_by_each_features():
     points = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
     trees = grow([points, points[:, :3]], [points, points**2, points[:, ::2]], seed=0)
-    assert len(trees) == 2 * 8 * 3
+    assert len(trees) == 2 * 16 * 3
     np.testing.assert_array_equal(trees[0].labels, trees[2].labels)
     assert (trees[0].labels != trees[3].labels).any()
     assert all(tree.labels.max() < 100 // 8 for tree in trees)

@@ -21,7 +21,7 @@ from .kmeans import repeat_kmeans
 #: Micro-clusters, if there are enough cells, and least number of cells to each.
 N_MICRO, CELLS_PER_MICRO = 60, 8
 #: Divisions into micro-clusters, shared among the representations.
-N_REPEATS = 16
+N_REPEATS = 32
 #: Cells and share of cells below which a micro-cluster joins another first.
 SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
 #: Power of the size in the cost of joining two clusters: 0 is average linkage, 1 would be like Ward's. For cosines, and
