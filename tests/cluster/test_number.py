@@ -1,4 +1,7 @@
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from scrcl.cluster.consensus import Ensemble
@@ -14,7 +17,7 @@ def blobs(n_types: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("n_types", [2, 5, 9])
 def test_the_number_of_clear_types_is_found(n_types):
     points = blobs(n_types)
-    estimate = estimate_number(cast_votes([points, points], 0), Ensemble.build(points, [points], [points], 0))
+    estimate = estimate_number(cast_votes([points, points], 0), lambda: Ensemble.build(points, [points], [points], 0))
     assert estimate.best == n_types
     assert estimate.curve.loc[n_types, "votes"] >= 3
     assert estimate.curve.loc[n_types, "agreement"] > 0.95
@@ -27,9 +30,25 @@ def test_the_estimate_is_the_median_of_the_votes():
     points = blobs(4), np.random.default_rng(1).normal(size=(240, 3)).astype(np.float32)
     votes = cast_votes(points, 0)
     assert len(votes) == 2 * len(RESOLUTIONS)
-    estimate = estimate_number(votes, Ensemble.build(points[0], points, [points[0]], 0))
+    estimate = estimate_number(votes, lambda: Ensemble.build(points[0], points, [points[0]], 0))
     assert estimate.best == int(np.median(votes))
     assert set(estimate.runner_ups) == set(votes) - {estimate.best}
     distances = [abs(number - estimate.best) for number in estimate.runner_ups]
     assert distances == sorted(distances)
     assert estimate.curve["votes"].sum() == len(votes)
+
+
+def test_the_curve_is_found_once_when_it_is_first_read():
+    points = blobs(3)
+    asked = []
+
+    def ensemble() -> Ensemble:
+        asked.append(1)
+        return Ensemble.build(points, [points], [points], 0)
+
+    estimate = estimate_number([3, 3, 2], ensemble)
+    assert (estimate.best, estimate.runner_ups, asked) == (3, [2], [])
+    again = pickle.loads(pickle.dumps(estimate))
+    pd.testing.assert_frame_equal(again.curve, estimate.curve)
+    assert asked == [1]
+    assert again == estimate

@@ -1,7 +1,9 @@
 """How many clusters there are, from several kinds of evidence, over plain arrays."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,20 +27,32 @@ class NumberOfClusters:
         The estimate: the median of the votes.
     runner_ups
         Other numbers that votes were cast for, nearest to the estimate first.
-    curve
-        Data frame by number of clusters ``n_clusters``. ``votes``: how many of the Leiden clusterings, of the latent
-        representation and of the smoothed features at three low resolutions, have this number of communities.
-        ``distance``: mean distance of the two clusters that would be joined next, 0 for the same profile, 1 for
-        unrelated ones, corrected for noise; above 1 for opposite ones. ``agreement``: mean adjusted Rand index between
-        trees of different micro-clusters, two at a time; low where the data do not determine the clusters.
+    evidence
+        The curve, or what finds it when it is first asked for.
     """
 
     best: int
     runner_ups: list[int]
-    curve: pd.DataFrame
+    evidence: pd.DataFrame | Callable[[], pd.DataFrame] = field(repr=False, compare=False)
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """Data frame by number of clusters ``n_clusters``.
+
+        ``votes``: how many of the Leiden clusterings, of the latent representation and of the smoothed features at three low
+        resolutions, have this number of communities. ``distance``: mean distance of the two clusters that would be joined
+        next, 0 for the same profile, 1 for unrelated ones, corrected for noise; above 1 for opposite ones. ``agreement``:
+        mean adjusted Rand index between trees of different micro-clusters, two at a time; low where the data do not
+        determine the clusters. Growing the trees takes longer than the estimate, so that it is found when it is first read.
+        """
+        return self.evidence() if callable(self.evidence) else self.evidence
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What finds the curve belongs to a model, and is left behind.
+        return {"best": self.best, "runner_ups": self.runner_ups, "evidence": self.curve}
 
 
-def estimate_number(votes: list[int], ensemble: Ensemble) -> NumberOfClusters:
+def estimate_number(votes: list[int], ensemble: Callable[[], Ensemble]) -> NumberOfClusters:
     """Estimate the number of clusters, with the evidence for each number.
 
     Parameters
@@ -46,11 +60,16 @@ def estimate_number(votes: list[int], ensemble: Ensemble) -> NumberOfClusters:
     votes
         Numbers of communities, from :func:`cast_votes`.
     ensemble
-        Trees over the same cells.
+        Gives trees over the same cells, for the curve.
     """
     best = median(votes)
+    others = sorted(set(votes) - {best}, key=lambda number: (abs(number - best), number))
+    return NumberOfClusters(best, others, lambda: _curve(votes, ensemble()))
+
+
+def _curve(votes: list[int], ensemble: Ensemble) -> pd.DataFrame:
     numbers = range(1, min(max(CURVE_UP_TO, 2 * max(votes)), len(ensemble.cells)) + 1)
-    curve = pd.DataFrame(
+    return pd.DataFrame(
         {
             "votes": [votes.count(number) for number in numbers],
             "distance": [ensemble.distance(number) for number in numbers],
@@ -58,8 +77,6 @@ def estimate_number(votes: list[int], ensemble: Ensemble) -> NumberOfClusters:
         },
         index=pd.Index(numbers, name="n_clusters"),
     )
-    others = sorted(set(votes) - {best}, key=lambda number: (abs(number - best), number))
-    return NumberOfClusters(best, others, curve)
 
 
 def median(votes: list[int]) -> int:

@@ -283,8 +283,14 @@ class Results:
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""
-        with threads(self.latent(view).size):
-            return estimate_number(self._counts(view, seed), self._ensemble(view, seed))
+        size = self.latent(view).size
+
+        def ensemble() -> Ensemble:
+            with threads(size):
+                return self._ensemble(view, seed)
+
+        with threads(size):
+            return estimate_number(self._counts(view, seed), ensemble)
 
     def _ensemble(self, view: View, seed: int, n_clusters: int = 0) -> Ensemble:
         """What cells of the reference are clustered by; the same for all usual numbers of clusters."""
