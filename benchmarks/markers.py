@@ -80,7 +80,8 @@ def cell_scores(model: Any, adata: ad.AnnData) -> dict[str, np.ndarray]:
         to_genes = (model.module.to_genes(views["hidden_1"]) + model.module.to_genes(views["hidden_2"])).numpy()
     embedding = model.get_gene_embedding().to_numpy()
     refined = model.get_latent_representation(representation="refined")
-    both = refined[:, : embedding.shape[1]] + refined[:, embedding.shape[1] :]
+    first, second, _ = np.split(refined, [embedding.shape[1], 2 * embedding.shape[1]], 1)
+    both = first + second
     dense = expression.toarray()
     bare = ad.AnnData(adata.X, var=adata.var[[]])
     scvi.settings.seed = 0
