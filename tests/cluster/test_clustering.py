@@ -54,5 +54,5 @@ def test_points_join_with_one_search(blobs, n_block, monkeypatch):
     further = rng.normal(size=(30, 4)).astype(np.float32) * 5
     nearest = np.argsort(((further[:, None] - points) ** 2).sum(2), axis=1)[:, :15]
     labels, probabilities = found.join(further)
-    np.testing.assert_array_equal(labels, [np.bincount(own).argmax() for own in truth[nearest]])
+    np.testing.assert_array_equal(labels, [np.argmax(np.bincount(own)) for own in truth[nearest]])
     np.testing.assert_allclose(probabilities, known[nearest].mean(1))

@@ -147,11 +147,11 @@ def agglomerate(profiles: np.ndarray, labels: np.ndarray, euclidean: bool = Fals
     cost = distance * _size_factor(sizes, power, n)
     np.fill_diagonal(cost, np.inf)
     for number in range(m, 1, -1):
-        smallest = int(np.where(left, sizes, np.inf).argmin())
+        smallest = int(np.argmin(np.where(left, sizes, np.inf)))
         if sizes[smallest] < max(SMALLEST_CELLS, SMALLEST_SHARE * n):
             similarity = np.where(left, -distance[smallest] if euclidean else cosines[smallest] / sizes, -np.inf)
             similarity[smallest] = -np.inf
-            a, b = sorted((smallest, int(similarity.argmax())))
+            a, b = sorted((smallest, int(np.argmax(similarity))))
         else:
             a, b = divmod(int(cost.argmin()), m)
             distances[number] = distance[a, b]
