@@ -119,9 +119,7 @@ class Results:
         return self._hidden_of(self.encoded.latent)
 
     def _hidden_of(self, latent: dict[View, np.ndarray]) -> np.ndarray:
-        width = 2 * self.module.to_genes.in_features  # what follows are features, which the map does not read
-        views = {view: values if view == LENGTHS else values[:, :width] for view, values in latent.items()}
-        return hidden_units(views, self.reference.shares)
+        return hidden_units(latent, self.reference.shares, self.module.to_genes.in_features)
 
     @torch.inference_mode()
     def nearest_map(self, rows: np.ndarray, expression: sp.csr_array) -> GeneMap:

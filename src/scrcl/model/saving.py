@@ -192,7 +192,7 @@ class SavingMixin(MarkersMixin):
             setup = cls.setup_mudata if several else cls.setup_anndata
             setup(data, source_registry=registry, **registry["setup_args"])
         gene_maps, certainties = attributes.pop("gene_maps_", {}), attributes.pop("certainties_", [])
-        if earlier := attributes.pop("gene_map_", None):  # until 0.1 there was one
+        if earlier := attributes.pop("gene_map_", None):  # earlier there was one
             gene_maps["regression"] = earlier
         try:
             model = cls(data, registry=registry, **init["non_kwargs"])

@@ -49,11 +49,9 @@ def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array,
     module.eval()
     n = len(features)
     with threads(min(n, CHUNK_CELLS) * features.shape[1]):
+        hidden = np.empty((n, module.n_modalities * module.to_genes.in_features), dtype=np.float32)
         for rows in _chunks(n):
-            found = _convolve(module, _product(propagation[rows], features))
-            if rows.start == 0:
-                hidden = np.empty((n, found.shape[1]), dtype=np.float32)
-            hidden[rows] = found
+            hidden[rows] = _convolve(module, _product(propagation[rows], features))
         latent = (
             _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows])
             for rows in _chunks(n)
@@ -93,12 +91,16 @@ def encode_new(
         return _join(map(chunk, _chunks(len(features))), len(features))
 
 
-def hidden_units(latent: dict[View, np.ndarray], shares: Sequence[float]) -> np.ndarray:
-    """The mean ``(n, h)`` of the hidden units of both branches, of several modalities weighted by their shares."""
+def hidden_units(latent: dict[View, np.ndarray], shares: Sequence[float], n_hidden: int) -> np.ndarray:
+    """The mean ``(n, h)`` of the hidden units of both branches, of several modalities weighted by their shares.
+
+    Columns that the aligned representation has beside its ``2 h`` are left out.
+    """
     by_branch = latent[LENGTHS].reshape(-1, 2, len(shares))
     total: np.ndarray | float = 0.0
     for number, share in enumerate(shares):
-        views = np.stack(np.split(latent["aligned", number if len(shares) > 1 else None], 2, 1), 1)
+        aligned = latent["aligned", number if len(shares) > 1 else None]
+        views = aligned[:, : 2 * n_hidden].reshape(-1, 2, n_hidden)
         total = total + share / 2 * (by_branch[:, :, number, None] * views).sum(1)
     return np.asarray(total)
 

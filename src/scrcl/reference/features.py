@@ -278,13 +278,15 @@ class CountFeatures(Normalizer):
         cell is where one of its total without counts would be, and the counts above zero move it from there.
         """
         features = self._at_zero(totals)
+        loadings = {
+            name: torch.from_numpy((projection.loadings * projection.scale).astype(np.float32))
+            for name, projection in self.projections.items()
+        }
         for rows in entry_slices(counts.indptr):
             part = counts[rows]
             for name, values in self.above_zero(part, totals[rows]).items():
                 if name in self.parts:  # a model of 0.1 had two
-                    projection = self.projections[name]
-                    loadings = torch.from_numpy((projection.loadings * projection.scale).astype(np.float32))
-                    moved = to_torch(sp.csr_array((values, part.indices, part.indptr), part.shape)) @ loadings
+                    moved = to_torch(sp.csr_array((values, part.indices, part.indptr), part.shape)) @ loadings[name]
                     features[rows, self.parts[name]] += moved.numpy()
         return features.astype(np.float32)
 
