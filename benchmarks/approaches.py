@@ -22,7 +22,7 @@ KEPT = 0.6
 def approaches(model: scrcl.SCRCL, adata: ad.AnnData, labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Scores ``(n,)`` by name, of cells in clusters ``(n,)``."""
     results, reference = model._results, model._reference
-    latent = reduced(results.encoded.latent[VIEW], 20)
+    latent = reduced(results.network(VIEW, results.latent(VIEW)), 20)
     smoothed = reduced(reference.smoothed(), 20)
     features = reduced(normalize(reference.neighbor_features), 50)
     cosines = [normalize(part) for part in reference.linkage_features()]

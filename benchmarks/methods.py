@@ -68,17 +68,22 @@ def trained(
 
 def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     """What is left of the consensus when a part of it is taken away. Reads what is private to the model."""
-    from scrcl.cluster.consensus import Ensemble
+    from scrcl.cluster.consensus import Ensemble, clustered_cells
 
     model = trained(adata, seed)
     results, view = model._results, ("aligned", None)
-    latent, spaces, features = results.latent(view), results._spaces(view), model._reference.linkage_features()
+    cells = clustered_cells(adata.n_obs, seed)
+    latent, spaces, features = (
+        results.latent(view),
+        results.spaces(view, cells),
+        model._reference.linkage_features(None, cells),
+    )
 
     def cut(spaces: list[np.ndarray], features: list[np.ndarray]) -> np.ndarray:
-        return Ensemble.build(latent, spaces, features, seed).cut(n_clusters)[0].labels
+        return Ensemble.build(latent, cells, spaces, features, seed).cut(n_clusters)[0].labels
 
     clusters = {f"given, {name} only": cut([space], features) for name, space in zip(SPACES, spaces, strict=True)}
-    whole = Ensemble.build(latent, spaces, features, seed)
+    whole = Ensemble.build(latent, cells, spaces, features, seed)
     kinds = {"trees": replace(whole, spaces=[]), "no trees": replace(whole, trees=[])}
     clusters |= {f"given, {name}": kind.cut(n_clusters)[0].labels for name, kind in kinds.items()}
     refined = {"n_clusters": n_clusters, "representation": "refined", "seed": seed}

@@ -72,19 +72,20 @@ def run_scrcl(
 
 def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     """Other readouts of one trained model. Reads what is private to the model."""
-    from scrcl.cluster.consensus import Ensemble
+    from scrcl.cluster.consensus import Ensemble, clustered_cells
 
     model = trained(adata, seed, None, {"spatial_key": "spatial"})
     results, view = model._results, ("aligned", None)
-    latent, spaces = results.latent(view), results._spaces(view)
+    cells = clustered_cells(adata.n_obs, seed)
+    latent, spaces = results.latent(view), results.spaces(view, cells)
     names = ("latent representation", "smoothed features")
-    whole = Ensemble.build(latent, spaces, spaces[-1:], seed, euclidean=True)
+    whole = Ensemble.build(latent, cells, spaces, spaces[-1:], seed, euclidean=True)
     kinds = {"trees": replace(whole, spaces=[]), "no trees": replace(whole, trees=[])} | {
-        f"{name} only": Ensemble.build(latent, [space], spaces[-1:], seed, euclidean=True)
+        f"{name} only": Ensemble.build(latent, cells, [space], spaces[-1:], seed, euclidean=True)
         for name, space in zip(names, spaces, strict=True)
     }
     return {name: kind.cut(n_clusters)[0].labels.astype(str) for name, kind in kinds.items()} | {
-        "smoothed features, k-means": kmeans(spaces[-1], n_clusters, seed)
+        "smoothed features, k-means": kmeans(model._reference.smoothed(), n_clusters, seed)
     }
 
 

@@ -45,8 +45,9 @@ def test_assignment_by_hand():
 
 @pytest.mark.parametrize("n_block", [7, 1000])
 def test_points_join_with_one_search(blobs, n_block, monkeypatch):
-    """Clusters and probabilities against a search by brute force, in blocks of any size."""
+    """Clusters and probabilities against a search by brute force, in blocks of any size, where all lists are searched."""
     monkeypatch.setattr("scrcl.cluster.clustering.BLOCK_POINTS", n_block)
+    monkeypatch.setattr("scrcl.graph.neighbors.SEARCHED_SHARE", 1.0)
     points, truth = blobs
     rng = np.random.default_rng(1)
     known = rng.dirichlet(np.ones(4), len(points))

@@ -1,4 +1,5 @@
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -7,13 +8,22 @@ from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster import consensus as module
 from scrcl.cluster.clustering import Clustering
-from scrcl.cluster.consensus import LEAST_AGREEMENT, Ensemble, cut_tree, warn_if_undetermined
+from scrcl.cluster.consensus import LEAST_AGREEMENT, Ensemble, clustered_cells, cut_tree, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.trees import Tree
 
 
+def build(
+    points: np.ndarray, spaces: Sequence[np.ndarray], features: Sequence[np.ndarray], seed: int, n_clusters: int = 0
+) -> Ensemble:
+    """An ensemble of those cells that are drawn."""
+    cells = clustered_cells(len(points), seed)
+    drawn, own = ([array[cells] for array in arrays] for arrays in (spaces, features))
+    return Ensemble.build(points, cells, drawn, own, seed, n_clusters)
+
+
 def consensus(points: np.ndarray, n_clusters: int, seed: int = 0) -> Clustering:
-    return Ensemble.build(points, [points], [points], seed, n_clusters).cut(n_clusters)[0]
+    return build(points, [points], [points], seed, n_clusters).cut(n_clusters)[0]
 
 
 def unbalanced(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +54,7 @@ def test_clusters_of_a_single_cell_are_none():
     rng = np.random.default_rng(0)
     centers = np.repeat(np.eye(8)[:3] * 6, 40, axis=0)
     points = np.concatenate([centers + rng.normal(size=(120, 8)), np.eye(8)[4:] * 40])
-    ensemble = Ensemble.build(points, [points], [points], 0)
+    ensemble = build(points, [points], [points], 0)
     for least in (1, module.LEAST_CELLS, 10):
         sizes = np.bincount(ensemble.cut(4, least)[0].labels)
         assert len(sizes) == 4
@@ -103,7 +113,7 @@ def test_reconciliation_by_hand():
 
 def test_both_kinds_of_clusterings_count_half():
     points = unbalanced()[0]
-    found, weights = Ensemble.build(points, [points, points[:, :5]], [points], 0).members(4)
+    found, weights = build(points, [points, points[:, :5]], [points], 0).members(4)
     assert found.shape == (690, 32 + 8)
     assert (found.max(0) == 3).all()
     assert weights[:32].sum() == pytest.approx(weights[32:].sum())
@@ -129,7 +139,7 @@ def test_probabilities_tell_cells_between_two_types():
     between = np.repeat(centers.mean(0, keepdims=True), 30, axis=0)
     points = (np.concatenate([sure, between]) + rng.normal(size=(330, 8)) * 0.6).astype(np.float32)
     spaces = [points + rng.normal(size=points.shape) * 0.8 for _ in range(3)]
-    probabilities = Ensemble.build(points, spaces, spaces, 0).cut(2)[0].probabilities
+    probabilities = build(points, spaces, spaces, 0).cut(2)[0].probabilities
     assert probabilities is not None
     certainty = probabilities.max(1)
     assert certainty[:300].mean() > 0.95
@@ -139,7 +149,7 @@ def test_probabilities_tell_cells_between_two_types():
 def test_cells_beyond_those_that_are_clustered_join_them(monkeypatch):
     monkeypatch.setattr(module, "CLUSTERED_CELLS", 300)
     points, truth = unbalanced()
-    ensemble = Ensemble.build(points, [points], [points], 0)
+    ensemble = build(points, [points], [points], 0)
     assert len(ensemble.cells) == 300
     found = ensemble.cut(4)[0]
     assert len(found.labels) == 690
@@ -156,7 +166,7 @@ def test_duplicate_cells():
 
 def test_warning_where_clusterings_hardly_agree():
     noise = np.random.default_rng(0).normal(size=(600, 20))
-    agreement = Ensemble.build(noise, [noise], [noise, noise[:, ::2]], 0).cut(4)[1]
+    agreement = build(noise, [noise], [noise, noise[:, ::2]], 0).cut(4)[1]
     assert agreement < LEAST_AGREEMENT
     with pytest.warns(UserWarning, match="hardly determine 4 clusters"):
         warn_if_undetermined(4, agreement)

@@ -7,6 +7,8 @@ import pytest
 from scrcl.cluster.consensus import Ensemble
 from scrcl.cluster.number import RESOLUTIONS, cast_votes, estimate_number
 
+from .test_consensus import build
+
 
 def blobs(n_types: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -17,7 +19,7 @@ def blobs(n_types: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("n_types", [2, 5, 9])
 def test_the_number_of_clear_types_is_found(n_types):
     points = blobs(n_types)
-    estimate = estimate_number(cast_votes([points, points], 0), lambda: Ensemble.build(points, [points], [points], 0))
+    estimate = estimate_number(cast_votes([points, points], 0), lambda: build(points, [points], [points], 0))
     assert estimate.best == n_types
     assert estimate.curve.loc[n_types, "votes"] >= 3
     assert estimate.curve.loc[n_types, "agreement"] > 0.95
@@ -30,7 +32,7 @@ def test_the_estimate_is_the_median_of_the_votes():
     points = blobs(4), np.random.default_rng(1).normal(size=(240, 3)).astype(np.float32)
     votes = cast_votes(points, 0)
     assert len(votes) == 2 * len(RESOLUTIONS)
-    estimate = estimate_number(votes, lambda: Ensemble.build(points[0], points, [points[0]], 0))
+    estimate = estimate_number(votes, lambda: build(points[0], points, [points[0]], 0))
     assert estimate.best == int(np.median(votes))
     assert set(estimate.runner_ups) == set(votes) - {estimate.best}
     distances = [abs(number - estimate.best) for number in estimate.runner_ups]
@@ -44,7 +46,7 @@ def test_the_curve_is_found_once_when_it_is_first_read():
 
     def ensemble() -> Ensemble:
         asked.append(1)
-        return Ensemble.build(points, [points], [points], 0)
+        return build(points, [points], [points], 0)
 
     estimate = estimate_number([3, 3, 2], ensemble)
     assert (estimate.best, estimate.runner_ups, asked) == (3, [2], [])

@@ -91,13 +91,24 @@ class TestApproximateNeighbors:
 
 def test_lists_find_what_is_nearest_among_all_when_all_are_searched(points, monkeypatch):
     monkeypatch.setattr(neighbors, "SEARCHED_SHARE", 1.0)
-    distances, indices = neighbors.search_lists(points, 7)
-    exact = nearest_neighbors(points, 7)
-    np.testing.assert_array_equal(indices, exact.indices)
-    np.testing.assert_allclose(distances, exact.distances, rtol=1e-5)
+    search, new = neighbors.ListSearch(points), points[:500] + 0.1
+    for found, exact in (
+        (search.among_themselves(7), nearest_neighbors(points, 7)),
+        (search(new, 7), nearest_neighbors(points, 7, new)),
+    ):
+        np.testing.assert_array_equal(found[1], exact.indices)
+        np.testing.assert_allclose(found[0], exact.distances, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [3, 100, 600])
+def test_lists_of_few_points(n):
+    """As many as are asked for are found, whatever is near."""
+    points = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    found = neighbors.ListSearch(points)(points, n)[1]
+    np.testing.assert_array_equal(np.sort(found, 1), np.tile(np.arange(n), (n, 1)))
 
 
 def test_lists_of_points_that_coincide():
-    distances, indices = neighbors.search_lists(np.zeros((600, 3)), 5)
+    distances, indices = neighbors.ListSearch(np.zeros((600, 3))).among_themselves(5)
     assert (distances == 0).all()
     assert not (indices == np.arange(600)[:, None]).any()

@@ -7,10 +7,14 @@ import torch
 
 from scrcl.graph.adjacency import query_weights
 from scrcl.nn import inference
-from scrcl.nn.inference import encode, encode_new
+from scrcl.nn.inference import REPRESENTATIONS, View, encode, encode_new, first_layer
 from scrcl.nn.sparse import to_torch
 
 from ..conftest import simulate
+
+
+def as_it_is(view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return latent
 
 
 class TestInference:
@@ -29,10 +33,25 @@ class TestInference:
     def test_chunks_give_what_the_whole_graph_gives(self, trained, monkeypatch, chunk):
         monkeypatch.setattr(inference, "CHUNK_CELLS", chunk)
         reference = trained._reference
-        found = encode(trained.module, reference.features, reference.propagation, reference.weights).latent
+        graph = reference.features, reference.propagation, reference.weights
+        aligned, refined = (encode(trained.module, *graph, wanted, as_it_is) for wanted in REPRESENTATIONS)
+        assert not set(aligned) & set(refined)
+        found = aligned | refined
         expected = self.whole_graph(trained.module, reference.features, reference.propagation)
         for name, latent in expected.items():
             np.testing.assert_allclose(found[name], latent, atol=1e-5)
+
+    def test_what_is_kept_is_made_of_each_chunk(self, trained, monkeypatch):
+        monkeypatch.setattr(inference, "CHUNK_CELLS", 37)
+        reference = trained._reference
+        graph = reference.features, reference.propagation, reference.weights
+
+        def beside(view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            return np.concatenate([latent, features, weights], 1)
+
+        plain, found = (encode(trained.module, *graph, "aligned", complete) for complete in (as_it_is, beside))
+        for view, latent in plain.items():
+            np.testing.assert_array_equal(found[view], beside(view, latent, reference.features, reference.weights))
 
     @pytest.mark.parametrize("chunk", [1, 37])
     def test_new_cells_in_chunks(self, trained, monkeypatch, chunk):
@@ -41,10 +60,8 @@ class TestInference:
         reference = trained._reference
         features = reference.read(trained._sources(simulate(60, seed=9)))
         received, own = query_weights(reference.adjacency, reference.query_neighbors(features)[0])
-        hidden = encode(trained.module, reference.features, reference.propagation, reference.weights).hidden
-        found = encode_new(
-            trained.module, features, received, own, np.ones((60, 1), np.float32), reference.features, hidden
-        )
+        graph = reference.features, first_layer(trained.module, reference.features, reference.propagation)
+        found = encode_new(trained.module, features, received, own, np.ones((60, 1), np.float32), *graph, as_it_is)
         joined = sp.csr_array(
             sp.block_array([[reference.propagation, None], [received, own * sp.eye_array(60, dtype=np.float32)]])
         )

@@ -88,6 +88,8 @@ def test_smoothing_by_the_dense_formula(reference):
     propagation = scale @ looped @ scale
     expected = normalize(propagation @ propagation @ normalize(reference.neighbor_features))
     np.testing.assert_allclose(reference.smoothed(), expected, atol=1e-5)
+    some = np.array([7, 3, 100])
+    np.testing.assert_allclose(reference.smoothed(None, some), expected[some], atol=1e-5)
 
 
 def test_saved_and_read_again(reference, names):

@@ -22,6 +22,7 @@ from mudata import MuData
 from scrcl import datasets, pl
 from scrcl.cluster.leiden import RESOLUTION
 from scrcl.model.scrcl import SCRCL
+from scrcl.reference.writing import share
 from scrcl.utils import keys
 from scrcl.utils.checks import check_n_clusters
 from scrcl.utils.progress import begin, listening
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         data = found.data
         check_n_clusters(arguments.n_clusters, data.n_obs, "--n-clusters")
         model = _train(arguments, found, device, phases)
-        data.obsm[keys.LATENT_KEY] = model.get_latent_representation()
+        share(data, model._reference, model._results.latent(("aligned", None)))
         chosen = {"n_clusters": arguments.n_clusters, "seed": arguments.seed}
         data.obs[keys.CLUSTERS_KEY] = model.get_clusters(
             method=arguments.method, resolution=arguments.resolution or RESOLUTION, **chosen

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scrcl.graph.neighbors import nearest_neighbors
+from scrcl.graph.neighbors import ListSearch, nearest_neighbors
 
 #: Neighbours by which points join clusters, and of a point in the graph that Leiden divides.
 N_NEIGHBORS = 15
@@ -51,13 +51,14 @@ class Clustering:
         return self.probabilities[self._neighbors(points)].mean(1)
 
     def join(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What :meth:`assign` and :meth:`assign_probabilities` return, without centres, from one search for neighbours."""
+        """What :meth:`assign` and :meth:`assign_probabilities` return, without centres, but by neighbours from lists."""
         assert self.probabilities is not None  # asked for where there are some
+        search, n_neighbors = ListSearch(self.points), min(N_NEIGHBORS, len(self.points))
         labels = np.empty(len(points), dtype=np.int64)
         probabilities = np.empty((len(points), self.n_clusters), dtype=self.probabilities.dtype)
         for start in range(0, len(points), BLOCK_POINTS):
             rows = slice(start, start + BLOCK_POINTS)
-            neighbors = self._neighbors(points[rows])
+            neighbors = search(points[rows], n_neighbors)[1]
             labels[rows], probabilities[rows] = self._vote(neighbors), self.probabilities[neighbors].mean(1)
         return labels, probabilities
 
@@ -71,9 +72,9 @@ class Clustering:
         return nearest_neighbors(self.points, min(N_NEIGHBORS, len(self.points)), points).indices
 
 
-def draw(points: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Some of the points, drawn at random."""
-    return points[np.random.default_rng(seed).choice(len(points), number, replace=False)]
+def draw(n: int, number: int, seed: int) -> np.ndarray:
+    """Some of ``n`` points by number, drawn at random; all where there are no more."""
+    return np.arange(n) if n <= number else np.random.default_rng(seed).choice(n, number, replace=False)
 
 
 def number_by_size(labels: np.ndarray) -> np.ndarray:

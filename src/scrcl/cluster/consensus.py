@@ -23,7 +23,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
-from .clustering import Clustering, number_by_size
+from .clustering import Clustering, draw, number_by_size
 from .kmeans import fit_kmeans
 from .trees import Tree, adjusted_rand, grow, indicator
 
@@ -69,35 +69,32 @@ class Ensemble:
     def build(
         cls,
         points: np.ndarray,
+        cells: np.ndarray,
         spaces: Sequence[np.ndarray],
         features: Sequence[np.ndarray],
         seed: int,
         n_clusters: int = 0,
         euclidean: bool = False,
     ) -> "Ensemble":
-        """Draw cells, grow the trees, and reduce each space to its leading components.
+        """Grow the trees, and reduce each space to its leading components.
 
         Parameters
         ----------
         points
             ``(n, d)`` latent representation.
+        cells
+            ``(m,)`` cells that are clustered, as :func:`clustered_cells` draws them.
         spaces
-            ``(n, d_i)`` arrays in which cells are clustered, and micro-clusters made.
+            ``(m, d_i)`` arrays in which they are clustered, and micro-clusters made.
         features
-            ``(n, m_i)`` arrays by which micro-clusters are joined.
+            ``(m, f_i)`` arrays by which micro-clusters are joined.
         seed
-            Seed of the choice of cells and of the clusterings.
+            Seed of the clusterings.
         n_clusters, euclidean
             As in :func:`~scrcl.cluster.trees.grow`.
         """
-        n = len(points)
-        cells = np.arange(n)
-        if n > CLUSTERED_CELLS:
-            cells = np.sort(np.random.default_rng(seed).choice(n, CLUSTERED_CELLS, replace=False))
-        drawn = [space[cells] for space in spaces]
-        trees = grow(drawn, [own[cells] for own in features], seed, n_clusters, euclidean)
-        reduced = [_components(space) for space in drawn]
-        return cls(points, cells, trees, reduced, seed)
+        trees = grow(spaces, features, seed, n_clusters, euclidean)
+        return cls(points, cells, trees, [_components(space) for space in spaces], seed)
 
     @cached_property
     def linkages(self) -> list[np.ndarray]:
@@ -178,6 +175,11 @@ class Ensemble:
         """Mean distance of the next two of ``n_clusters`` clusters of a tree to be joined; NaN for a single one."""
         found = [tree.distances[n_clusters] for tree in self.trees if 1 < n_clusters < len(tree.distances)]
         return float(np.mean(found)) if found else np.nan
+
+
+def clustered_cells(n: int, seed: int) -> np.ndarray:
+    """Those of ``n`` cells that are clustered, increasing: all, or ``CLUSTERED_CELLS`` drawn at random."""
+    return np.sort(draw(n, CLUSTERED_CELLS, seed))
 
 
 def cut_tree(tree: np.ndarray, n_clusters: int, least_cells: int = 1) -> np.ndarray:

@@ -32,7 +32,7 @@ def fit_kmeans(
     fit = KMeans(n_clusters, n_init=n_starts, random_state=seed)
     if len(points) <= n_sampled:
         return fit.fit_predict(points), fit.cluster_centers_
-    return fit.fit(draw(points, n_sampled, seed)).predict(points), fit.cluster_centers_
+    return fit.fit(points[draw(len(points), n_sampled, seed)]).predict(points), fit.cluster_centers_
 
 
 def repeat_kmeans(points: np.ndarray, n_clusters: int, seeds: Iterable[int]) -> Iterator[np.ndarray]:

@@ -11,9 +11,8 @@ from scvi import settings
 
 from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
-from scrcl.utils.sizes import SAMPLE_CELLS
 
-from .clustering import N_NEIGHBORS, Clustering, draw, number_by_size
+from .clustering import N_NEIGHBORS, Clustering, number_by_size
 
 #: Modularity resolution that suits the latent space, whose clusters are compact.
 RESOLUTION = 0.1
@@ -25,9 +24,7 @@ def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
 
 
 def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: int) -> list[int]:
-    """Numbers of Leiden communities of points ``(n, d)`` at some resolutions; of many points, among a random part of them."""
-    if len(points) > SAMPLE_CELLS:
-        points = draw(points, SAMPLE_CELLS, seed)
+    """Numbers of Leiden communities of points ``(n, d)`` at some resolutions."""
     network = _network(points)
     return [_divide(points, network, resolution, seed).n_clusters for resolution in resolutions]
 

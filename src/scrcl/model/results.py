@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import torch
 from sklearn.preprocessing import normalize
 
-from scrcl.cluster.clustering import Clustering
-from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, warn_if_undetermined
+from scrcl.cluster.clustering import Clustering, draw
+from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, clustered_cells, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
 from scrcl.cluster.mixture import Certainty, Space
@@ -21,11 +21,21 @@ from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
 from scrcl.graph.slices import Slices
 from scrcl.labels.annotation import Annotation, annotate
-from scrcl.nn.inference import LENGTHS, Encoded, View, encode, encode_new, hidden_units
+from scrcl.nn.inference import (
+    LENGTHS,
+    REPRESENTATIONS,
+    Representation,
+    View,
+    encode,
+    encode_new,
+    first_layer,
+    hidden_units,
+)
 from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
 from scrcl.utils.progress import begin
+from scrcl.utils.sizes import SAMPLE_CELLS
 from scrcl.utils.threads import threads
 
 Method = Literal["consensus", "kmeans", "leiden"]
@@ -88,21 +98,20 @@ class Results:
 
     # ------------------------------------------------------------------ cells
 
-    @cached_property
-    def encoded(self) -> Encoded:
-        """What the network makes of the cells of the reference."""
-        begin("inference")
-        return encode(self.module, self.reference.features, self.reference.propagation, self.reference.weights)
-
     def latent(self, view: View) -> np.ndarray:
         """A representation ``(n, ·)`` of the cells of the reference."""
         if view not in self._latent:
-            reference = self.reference
-            network = self.encoded.latent[view]
-            self._latent[view] = self._complete(view, network, reference.features, reference.weights)
-            # What it was made of is its first columns, and need not be in memory twice.
-            self.encoded.latent[view] = self._latent[view][:, : network.shape[1]]
+            begin("inference")
+            of_graph = self.reference.features, self.reference.propagation, self.reference.weights
+            wanted: Representation = "refined" if view[0] == "refined" else "aligned"
+            self._latent |= encode(self.module, *of_graph, wanted, self._complete)
         return self._latent[view]
+
+    def network(self, view: View, latent: np.ndarray) -> np.ndarray:
+        """Those columns ``(m, 2 h)`` or ``(m, 2 c)`` of a representation ``(m, ·)`` that the network makes."""
+        to_genes, gene_encoder = self.module.to_genes, self.module.gene_encoder
+        size = gene_encoder.convolution.out_features if view[0] == "refined" else to_genes.in_features
+        return latent[:, : 2 * size]
 
     def _complete(self, view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """A representation ``(m, ·)``: what the network makes of cells, and their own features ``(m, d)``."""
@@ -116,7 +125,8 @@ class Results:
 
     @cached_property
     def _hidden(self) -> np.ndarray:
-        return self._hidden_of(self.encoded.latent)
+        self.latent(LENGTHS)
+        return self._hidden_of(self._latent)
 
     def _hidden_of(self, latent: dict[View, np.ndarray]) -> np.ndarray:
         return hidden_units(latent, self.reference.shares, self.module.to_genes.in_features)
@@ -139,9 +149,13 @@ class Results:
         begin("placing")
         neighbors, weights = reference.query_neighbors(features)
         received, own = query_weights(reference.adjacency, neighbors)
-        latent = encode_new(self.module, features, received, own, weights, reference.features, self.encoded.hidden)
-        completed = {view: self._complete(view, values, features, weights) for view, values in latent.items()}
-        return Query(known, features, completed)
+        graph = reference.features, self._first_layer
+        return Query(known, features, encode_new(self.module, features, received, own, weights, *graph, self._complete))
+
+    @cached_property
+    def _first_layer(self) -> np.ndarray:
+        """What new cells receive, beside features, from those of the reference, ``(n, M h)``."""
+        return first_layer(self.module, self.reference.features, self.reference.propagation)
 
     def query_in_space(
         self,
@@ -180,10 +194,10 @@ class Results:
             found = np.concatenate([reference.features, found])
             weights = np.concatenate([reference.weights, weights])
             placed += reference.n_cells
-        latent = encode(self.module, found, propagation, weights).latent
-        found, weights = found[placed], weights[placed]
-        completed = {view: self._complete(view, values[placed], found, weights) for view, values in latent.items()}
-        return Query(known, found, completed)
+        latent: dict[View, np.ndarray] = {}
+        for representation in REPRESENTATIONS:
+            latent |= encode(self.module, found, propagation, weights, representation, self._complete)
+        return Query(known, found[placed], {view: values[placed] for view, values in latent.items()})
 
     # -------------------------------------------------------------- distances
 
@@ -273,11 +287,11 @@ class Results:
 
     def kinds(self, view: View, query: Query | None = None) -> list[np.ndarray]:
         """What the mixture is over: what the network makes of cells and, at unit length, what neighbours are found by."""
-        network = self.encoded.latent[view]
         if query is None:
+            network = self.network(view, self.latent(view))
             return [np.ascontiguousarray(network), normalize(self.reference.known_neighbor_features(view[1]))]
         features = self.reference.query_neighbor_features(query.features, view[1])
-        return [query.latent[view][:, : network.shape[1]], normalize(features)]
+        return [self.network(view, query.latent[view]), normalize(features)]
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""
@@ -295,20 +309,23 @@ class Results:
         enough = enough_for(n_clusters, self.reference.n_cells)
         choice = (view, seed, enough)
         if choice not in self._ensembles:
-            linkage_features = self.reference.linkage_features(view[1])
+            cells = clustered_cells(self.reference.n_cells, seed)
+            features = self.reference.linkage_features(view[1], cells)
+            euclidean = self.reference.tissue is not None
             self._ensembles[choice] = Ensemble.build(
-                self.latent(view), self._spaces(view), linkage_features, seed, enough, self.reference.tissue is not None
+                self.latent(view), cells, self.spaces(view, cells), features, seed, enough, euclidean
             )
         return self._ensembles[choice]
 
-    def _spaces(self, view: View) -> list[np.ndarray]:
-        """The spaces in which cells are clustered and communities are counted."""
-        return [self.latent(view), self.reference.smoothed(view[1])]
+    def spaces(self, view: View, cells: np.ndarray) -> list[np.ndarray]:
+        """The spaces ``(m, ·)`` in which cells are clustered and communities are counted, of some cells."""
+        return [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
 
     def _counts(self, view: View, seed: int) -> list[int]:
         """Numbers of communities, of which the number of clusters is the median."""
         if (view, seed) not in self._votes:
-            self._votes[view, seed] = cast_votes(self._spaces(view), seed)
+            cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
+            self._votes[view, seed] = cast_votes(self.spaces(view, cells), seed)
         return self._votes[view, seed]
 
 

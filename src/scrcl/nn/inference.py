@@ -1,8 +1,7 @@
 """Exact inference over graphs of any size: layer by layer, in chunks of cells."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,38 +24,49 @@ REPRESENTATIONS = get_args(Representation)
 #: which the aligned representation is without.
 View = tuple[Representation | Literal["lengths"], int | None]
 LENGTHS: View = ("lengths", None)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What the network makes of the cells of a graph.
-
-    Attributes
-    ----------
-    hidden
-        ``(n, M h)`` result of the first convolution, from which new cells receive.
-    latent
-        ``(n, ·)`` each representation, of several modalities also by each.
-    """
-
-    hidden: np.ndarray
-    latent: dict[View, np.ndarray]
+#: Makes of a representation ``(m, ·)`` of cells, their features ``(m, d)`` and weights ``(m, M)`` what is kept of it.
+Complete: TypeAlias = Callable[[View, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @torch.inference_mode()
-def encode(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array, weights: np.ndarray) -> Encoded:
-    """Run the network over a whole graph, from features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)``."""
+def first_layer(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array) -> np.ndarray:
+    """The result ``(n, M h)`` of the first convolution over a graph, of features ``(n, d)`` and propagation ``(n, n)``."""
     module.eval()
-    n = len(features)
-    with threads(min(n, CHUNK_CELLS) * features.shape[1]):
-        hidden = np.empty((n, module.n_modalities * module.to_genes.in_features), dtype=np.float32)
-        for rows in _chunks(n):
+    hidden = np.empty((len(features), module.n_modalities * module.to_genes.in_features), dtype=np.float32)
+    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
+        for rows in _chunks(len(features)):
             hidden[rows] = _convolve(module, _product(propagation[rows], features))
-        latent = (
-            _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows])
-            for rows in _chunks(n)
-        )
-        return Encoded(hidden, _join(latent, n))
+    return hidden
+
+
+@torch.inference_mode()
+def encode(
+    module: SCRCLModule,
+    features: np.ndarray,
+    propagation: sp.csr_array,
+    weights: np.ndarray,
+    representation: Representation,
+    complete: Complete,
+) -> dict[View, np.ndarray]:
+    """Run the network over a whole graph.
+
+    Parameters
+    ----------
+    module, features, propagation, weights
+        The network, and features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells.
+    representation
+        What is wanted of them, for all modalities and each; with the aligned one come the lengths.
+    complete
+        Applied to each chunk of each.
+    """
+    hidden = first_layer(module, features, propagation)
+
+    def chunk(rows: slice) -> dict[View, np.ndarray]:
+        propagated = _product(propagation[rows], hidden)
+        return _represent(module, features[rows], propagated, weights[rows], (representation,), complete)
+
+    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
+        return _join(map(chunk, _chunks(len(features))), len(features))
 
 
 @torch.inference_mode()
@@ -68,6 +78,7 @@ def encode_new(
     weights: np.ndarray,
     reference_features: np.ndarray,
     reference_hidden: np.ndarray,
+    complete: Complete,
 ) -> dict[View, np.ndarray]:
     """Run the network over cells that receive from a graph and send nothing; each representation ``(m, ·)``.
 
@@ -79,13 +90,15 @@ def encode_new(
         Weights with which they receive from the graph, ``(m, n)``, and from themselves.
     reference_features, reference_hidden
         Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, M h)``.
+    complete
+        Applied to each chunk of each representation.
     """
     module.eval()
 
     def chunk(rows: slice) -> dict[View, np.ndarray]:
         hidden = _convolve(module, _product(received[rows], reference_features) + own * features[rows])
         propagated = _product(received[rows], reference_hidden) + own * hidden
-        return _represent(module, features[rows], propagated, weights[rows])
+        return _represent(module, features[rows], propagated, weights[rows], REPRESENTATIONS, complete)
 
     with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
         return _join(map(chunk, _chunks(len(features))), len(features))
@@ -128,25 +141,30 @@ def _convolve(module: SCRCLModule, propagated: np.ndarray) -> np.ndarray:
 
 
 def _represent(
-    module: SCRCLModule, features: np.ndarray, propagated: np.ndarray, weights: np.ndarray
+    module: SCRCLModule,
+    features: np.ndarray,
+    propagated: np.ndarray,
+    weights: np.ndarray,
+    wanted: Sequence[Representation],
+    complete: Complete,
 ) -> dict[View, np.ndarray]:
     views = module.views(_tensor(module, features), _tensor(module, propagated))
-    refined = module.generative(views["hidden_1"], views["hidden_2"])
-    pairs: dict[Representation, tuple[Tensor, Tensor]] = {
-        "aligned": (views["embedding_1"], views["embedding_2"]),
-        "refined": (refined["refined_1"], refined["refined_2"]),
-    }
-    lengths = [part.norm(dim=1) for name in ("hidden_1", "hidden_2") for part in module.by_modality(views[name])]
-    latent: dict[View, np.ndarray] = {LENGTHS: torch.stack(lengths, 1).cpu().numpy()}
+    pairs: dict[Representation, tuple[Tensor, Tensor]] = {}
+    found: dict[View, Tensor] = {}
+    if "aligned" in wanted:
+        pairs["aligned"] = views["embedding_1"], views["embedding_2"]
+        lengths = [part.norm(dim=1) for name in ("hidden_1", "hidden_2") for part in module.by_modality(views[name])]
+        found[LENGTHS] = torch.stack(lengths, 1)
+    if "refined" in wanted:
+        refined = module.generative(views["hidden_1"], views["hidden_2"])
+        pairs["refined"] = refined["refined_1"], refined["refined_2"]
     for name, pair in pairs.items():
         by_modality = [module.by_modality(view) for view in pair]
         if module.n_modalities > 1:
             for number, parts in enumerate(zip(*by_modality, strict=True)):
-                latent[name, number] = torch.cat(parts, 1).cpu().numpy()
-        latent[name, None] = (
-            torch.cat([_weigh(parts, _tensor(module, weights)) for parts in by_modality], 1).cpu().numpy()
-        )
-    return latent
+                found[name, number] = torch.cat(parts, 1)
+        found[name, None] = torch.cat([_weigh(parts, _tensor(module, weights)) for parts in by_modality], 1)
+    return {view: complete(view, values.cpu().numpy(), features, weights) for view, values in found.items()}
 
 
 def _weigh(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
@@ -160,7 +178,7 @@ def _join(chunks: Iterable[dict[View, np.ndarray]], n: int) -> dict[View, np.nda
     joined: dict[View, np.ndarray] = {}
     start = 0
     for chunk in chunks:
-        stop = start + len(chunk["aligned", None])
+        stop = start + len(next(iter(chunk.values())))
         for view, values in chunk.items():
             if view not in joined:
                 joined[view] = np.empty((n, values.shape[1]), dtype=np.float32)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,10 @@ IDENTIFYING_FEATURES = 8
 #: Length of the features in the latent representation, beside views of length 1. Less, and types that training has drawn
 #: together are one; more, and noise counts.
 FEATURE_SHARE = 0.5
+
+#: Cells by number, or all.
+Rows: TypeAlias = np.ndarray | slice
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -190,31 +194,35 @@ class Reference:
             return self.tissue.slices.disjoint_coordinates
         return self.smoothed() if self.corrected else self.neighbor_features
 
-    def smoothed(self, modality: int | None = None) -> np.ndarray:
+    def smoothed(self, modality: int | None = None, cells: Rows = ALL) -> np.ndarray:
         """What neighbours are found by, averaged over the cell graph, in all modalities or in that with this number.
 
-        In space, the features, smoothed already.
+        In space, the features, smoothed already. Of all cells ``(n, s)``, or of some.
         """
         if self.tissue is not None:
-            return self._weighed_features if modality is None else self._parts(self.features)[modality]
-        return self._smooth(self.known_neighbor_features(modality))
+            return (self._weighed_features if modality is None else self._parts(self.features)[modality])[cells]
+        return self._smooth(self.known_neighbor_features(modality), cells)
 
-    def linkage_features(self, modality: int | None = None) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by which micro-clusters are joined; of all modalities, these by their weights."""
+    def linkage_features(self, modality: int | None = None, cells: Rows = ALL) -> list[np.ndarray]:
+        """Features ``(n, d_i)`` by which micro-clusters are joined, of all cells or of some.
+
+        Of all modalities, these by their weights.
+        """
         if self.tissue is not None:
-            return [self.smoothed(modality)]
+            return [self.smoothed(modality, cells)]
         by_modality = [
-            self._linkage_of(name, part) for name, part in zip(self.modalities, self._parts(self.features), strict=True)
+            self._linkage_of(name, part, cells)
+            for name, part in zip(self.modalities, self._parts(self.features), strict=True)
         ]
         if modality is not None or len(by_modality) == 1:
             return by_modality[modality or 0]
         most = max(map(len, by_modality))
-        return [join([normalize(own[i % len(own)]) for own in by_modality], self.weights) for i in range(most)]
+        return [join([normalize(own[i % len(own)]) for own in by_modality], self.weights[cells]) for i in range(most)]
 
-    def _linkage_of(self, modality: str, features: np.ndarray) -> list[np.ndarray]:
+    def _linkage_of(self, modality: str, features: np.ndarray, cells: Rows) -> list[np.ndarray]:
         """The same of one modality with features ``(n, d_m)``, over the graph where this is what batches meet in."""
         found = self.modalities[modality].linkage_features(features)
-        return [self._smooth(each) for each in found] if self.corrected else found
+        return [self._smooth(each, cells) if self.corrected else each[cells] for each in found]
 
     def latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None = None) -> np.ndarray:
         """What cells with features ``(m, d)`` have of these in the latent representation, ``(m, s)``, float32.
@@ -240,9 +248,16 @@ class Reference:
             return self.features
         return self.features * np.repeat(np.sqrt(self.shares), self.n_inputs).astype(np.float32)
 
-    def _smooth(self, features: np.ndarray) -> np.ndarray:
-        """Features ``(n, s)`` averaged over the cell graph twice, at unit length."""
-        return normalize(self.propagation @ (self.propagation @ normalize(features)), copy=False)
+    def _smooth(self, features: np.ndarray, cells: Rows) -> np.ndarray:
+        """Features ``(n, s)`` averaged over the cell graph twice, at unit length, of all cells or of some."""
+        if isinstance(cells, slice):
+            return normalize(self.propagation @ (self.propagation @ normalize(features)), copy=False)[cells]
+        second = self.propagation[cells]
+        around = np.unique(second.indices)
+        first = self.propagation[around]
+        near = np.unique(first.indices)
+        once = first[:, near] @ normalize(features[near])
+        return normalize(second[:, around] @ once, copy=False)
 
     @cached_property
     def _by_modality(self) -> list[np.ndarray]:
