@@ -19,7 +19,6 @@ from scipy.spatial.distance import pdist
 from scvi import settings
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
@@ -153,8 +152,13 @@ class Ensemble:
 
     def agreement_with(self, labels: np.ndarray, n_clusters: int) -> float:
         """Mean adjusted Rand index of the trees, cut into ``n_clusters``, with clusters ``(m,)``; NaN without trees."""
-        found = [adjusted_rand_score(labels, tree.cut(n_clusters)) for tree in self.trees]
-        return float(np.mean(found)) if found else np.nan
+        if not self.trees:
+            return np.nan
+        own, clusters = indicator(labels), np.eye(n_clusters)
+        tables = [
+            clusters[tree.joined(n_clusters)].T @ (indicator(tree.labels).T @ own).toarray() for tree in self.trees
+        ]
+        return float(adjusted_rand(np.stack(tables)).mean())
 
     def agreement(self, n_clusters: int) -> float:
         """Mean adjusted Rand index between trees of different divisions, two at a time, cut into ``n_clusters``."""

@@ -15,7 +15,7 @@ from .base import SCRCLBase
 from .habits import as_options, check_callbacks, check_split, check_trainer_options, warn_of_settings
 
 #: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
-DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 500
+DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 250
 
 #: What is recorded at each epoch.
 METRICS = (
@@ -67,7 +67,7 @@ class TrainingMixin(SCRCLBase):
         Parameters
         ----------
         max_epochs
-            Number of passes over the cells. By default 50, or fewer where 500 batches are reached before.
+            Number of passes over the cells. By default 50, or fewer where 250 batches are reached before.
         accelerator, devices
             Where to train, as in :class:`lightning.pytorch.trainer.Trainer`. On several devices, each takes its share
             of the batches of an epoch.

@@ -42,10 +42,10 @@ def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float)
     Scalar tensor.
     """
     n = len(embedding_1)
-    overall_1, overall_2 = (_logsumexp(embedding, temperature) for embedding in (embedding_1, embedding_2))
+    both = _logits(embedding_1, temperature), _logits(embedding_2, temperature)
+    overall_1, overall_2 = (_logsumexp(logits) for logits in both)
     total = embedding_1.new_zeros(())
-    for block_1, block_2 in _blocks(embedding_1, embedding_2):
-        logits_1, logits_2 = block_1 / temperature, block_2 / temperature
+    for logits_1, logits_2 in _blocks(*both):
         difference = (logits_1 - logits_2).flatten()
         overall = (logits_1 - overall_1).exp() - (logits_2 - overall_2).exp()
         by_cell = logits_1.softmax(1) - logits_2.softmax(1)
@@ -76,7 +76,7 @@ def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tenso
     n, h = embedding_1.shape
     if n == 1:
         return (embedding_1 - embedding_2).sum() * 0
-    logits_2 = embedding_2 / temperature
+    logits_1, logits_2 = _logits(embedding_1, temperature), _logits(embedding_2, temperature)
     centred_2 = torch.cat([block.softmax(1) - 1 / h for (block,) in _blocks(logits_2)])
     own_2 = _row_dots(centred_2, logits_2)
     sum_logits_2, sum_centred_2, sum_own_2 = logits_2.sum(0), centred_2.sum(0), own_2.sum()
@@ -87,9 +87,8 @@ def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tenso
 
     total = embedding_1.new_zeros(())
     for s1, s2, q2, near_s2, near_q2, near_b, degree in _blocks(
-        embedding_1, logits_2, centred_2, near_logits_2, near_centred_2, near_own_2, degrees
+        logits_1, logits_2, centred_2, near_logits_2, near_centred_2, near_own_2, degrees
     ):
-        s1 = s1 / temperature
         q1 = s1.softmax(1) - 1 / h
         own_1 = _row_dots(q1, s1)
         itself = _row_dots(q1 - q2, s1 - s2)
@@ -166,13 +165,19 @@ def label_loss(embedding_1: Tensor, embedding_2: Tensor, labels: Tensor) -> Tens
 
 
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    if len(tensors[0]) <= BLOCK_ROWS:
+        return iter([tensors])  # what `split` gives would be copied on the way back
     return zip(*(tensor.split(BLOCK_ROWS) for tensor in tensors), strict=True)
 
 
 def _row_dots(a: Tensor, b: Tensor) -> Tensor:
-    return torch.einsum("ij,ij->i", a, b)
+    return (a * b).sum(1)  # faster on the way back than `einsum`
 
 
-def _logsumexp(embedding: Tensor, temperature: float) -> Tensor:
+def _logits(embedding: Tensor, temperature: float) -> Tensor:
+    return embedding if temperature == 1 else embedding / temperature
+
+
+def _logsumexp(logits: Tensor) -> Tensor:
     """Logarithm of the sum over all entries of the exponential of the logits."""
-    return torch.stack([(block / temperature).flatten().logsumexp(0) for (block,) in _blocks(embedding)]).logsumexp(0)
+    return torch.stack([block.flatten().logsumexp(0) for (block,) in _blocks(logits)]).logsumexp(0)

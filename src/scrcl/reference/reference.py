@@ -253,9 +253,9 @@ class Reference:
         if isinstance(cells, slice):
             return normalize(self.propagation @ (self.propagation @ normalize(features)), copy=False)[cells]
         second = self.propagation[cells]
-        around = np.unique(second.indices)
+        around = _reached(second)
         first = self.propagation[around]
-        near = np.unique(first.indices)
+        near = _reached(first)
         once = first[:, near] @ normalize(features[near])
         return normalize(second[:, around] @ once, copy=False)
 
@@ -410,6 +410,11 @@ def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
 def split_features(features: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
     """The inverse of :func:`side_by_side`, of modalities with so many features."""
     return [features[:, part] for part in column_slices(numbers)]
+
+
+def _reached(matrix: sp.csr_array) -> np.ndarray:
+    """The columns that hold anything."""
+    return np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
 
 
 def joint_names(variables: dict[str, pd.Index]) -> pd.Index:

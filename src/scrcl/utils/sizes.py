@@ -11,7 +11,7 @@ BLOCK_CELLS: Final = 4096
 #: Entries of a block of counts, or of scores of cells by genes.
 BLOCK_ENTRIES: Final = 20_000_000
 #: Entries of a block of counts that is normalised, several copies of which are dense.
-DENSE_ENTRIES: Final = 8_000_000
+DENSE_ENTRIES: Final = 1_000_000
 
 
 def sample_cells(n: int) -> np.ndarray:
