@@ -67,7 +67,7 @@ class ListSearch:
         n = len(targets)
         some = np.sort(np.random.default_rng(0).permutation(n)[:LISTING_TARGETS])
         number = max(1, min(N_LISTS, n // LISTED_EACH))
-        self._lists = MiniBatchKMeans(number, n_init=1, batch_size=2048, max_iter=20, random_state=0)
+        self._lists = MiniBatchKMeans(number, init="random", n_init=1, batch_size=2048, max_iter=10, random_state=0)
         self._labels = self._lists.fit(self._targets[some]).predict(self._targets)
         self._members = _by_list(self._labels, number)
 
