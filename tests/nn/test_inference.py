@@ -37,7 +37,7 @@ class TestInference:
         aligned, refined = (encode(trained.module, *graph, wanted, as_it_is) for wanted in REPRESENTATIONS)
         assert not set(aligned) & set(refined)
         found = aligned | refined
-        expected = self.whole_graph(trained.module, reference.features, reference.propagation)
+        expected = self.whole_graph(trained.module, reference.features, reference.propagation[:])
         for name, latent in expected.items():
             np.testing.assert_allclose(found[name], latent, atol=1e-5)
 
@@ -63,7 +63,7 @@ class TestInference:
         graph = reference.features, first_layer(trained.module, reference.features, reference.propagation)
         found = encode_new(trained.module, features, received, own, np.ones((60, 1), np.float32), *graph, as_it_is)
         joined = sp.csr_array(
-            sp.block_array([[reference.propagation, None], [received, own * sp.eye_array(60, dtype=np.float32)]])
+            sp.block_array([[reference.propagation[:], None], [received, own * sp.eye_array(60, dtype=np.float32)]])
         )
         expected = self.whole_graph(trained.module, np.concatenate([reference.features, features]), joined)
         for name, latent in expected.items():

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         data = found.data
         check_n_clusters(arguments.n_clusters, data.n_obs, "--n-clusters")
         model = _train(arguments, found, device, phases)
-        share(data, model._reference, model._results.latent(("aligned", None)))
+        data.obsm[keys.LATENT_KEY] = model._results.latent(("aligned", None))  # not a copy, as by `share`
         chosen = {"n_clusters": arguments.n_clusters, "seed": arguments.seed}
         data.obs[keys.CLUSTERS_KEY] = model.get_clusters(
             method=arguments.method, resolution=arguments.resolution or RESOLUTION, **chosen
@@ -171,6 +171,7 @@ def _train(arguments: argparse.Namespace, found: Input, device: dict[str, Any], 
     scvi.settings.seed = arguments.seed
     (SCRCL.setup_mudata if of_several else SCRCL.setup_anndata)(found.data, **found.setup)
     model = SCRCL(found.data)
+    share(found.data, model._reference)
     model.train(
         arguments.epochs,
         batch_size=arguments.batch_size,

@@ -1,12 +1,16 @@
 """The graph of the cells as a sparse matrix, and what convolutions over it multiply by."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .neighbors import Neighbors
+
+#: Nodes by number, or all.
+Rows: TypeAlias = np.ndarray | slice
+ALL = slice(None)
 
 
 def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
@@ -20,12 +24,49 @@ def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
     return graph
 
 
+class Propagation:
+    r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution.
+
+    Rows are made when they are asked for, as all of them take more memory than the graph.
+
+    Parameters
+    ----------
+    adjacency
+        ``(n, n)`` graph.
+    """
+
+    def __init__(self, adjacency: sp.csr_array) -> None:
+        self._adjacency = adjacency
+        self._scale = (1 / np.sqrt(adjacency.sum(axis=1) + 1)).astype(adjacency.dtype)
+
+    def __getitem__(self, rows: Rows) -> sp.csr_array:
+        numbers = np.arange(len(self._scale))[rows]
+        m, ones = len(numbers), np.ones(len(numbers), dtype=self._scale.dtype)
+        itself = sp.csr_array((ones, numbers, np.arange(m + 1)), shape=(m, len(self._scale)))
+        matrix = sp.csr_array(self._adjacency[rows] + itself)
+        matrix.data *= np.repeat(self._scale[numbers], np.diff(matrix.indptr)) * self._scale[matrix.indices]
+        return matrix
+
+    def twice(self, features: np.ndarray, rows: Rows = ALL) -> np.ndarray:
+        """Features ``(n, d)`` propagated two times, of all nodes or of some: ``(m, d)``."""
+        if isinstance(rows, slice):
+            matrix = self[:]
+            return (matrix @ (matrix @ features))[rows]
+        second = self[rows]
+        around = _reached(second)
+        first = self[around]
+        near = _reached(first)
+        return second[:, around] @ (first[:, near] @ features[near])
+
+
+def _reached(matrix: sp.csr_array) -> np.ndarray:
+    """The columns that hold anything."""
+    return np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
+
+
 def normalized_adjacency(adjacency: sp.csr_array) -> sp.csr_array:
-    r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution."""
-    matrix = sp.csr_array(adjacency + sp.eye_array(adjacency.shape[0], dtype=adjacency.dtype, format="csr"))
-    scale = (1 / np.sqrt(adjacency.sum(axis=1) + 1)).astype(matrix.dtype)
-    matrix.data *= np.repeat(scale, np.diff(matrix.indptr)) * scale[matrix.indices]
-    return matrix
+    """All rows of :class:`Propagation`."""
+    return Propagation(adjacency)[:]
 
 
 def query_weights(adjacency: sp.csr_array, neighbors: Neighbors) -> tuple[sp.csr_array, float]:

@@ -62,7 +62,7 @@ class ListSearch:
     """
 
     def __init__(self, targets: np.ndarray) -> None:
-        self._mean = targets.mean(0, dtype=np.float64)
+        self._mean = targets.mean(0, dtype=np.float64).astype(np.float32)
         self._targets = self._center(targets)
         n = len(targets)
         some = np.sort(np.random.default_rng(0).permutation(n)[:LISTING_TARGETS])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scrcl.graph.adjacency import Propagation
 from scrcl.utils.progress import track
 from scrcl.utils.threads import threads
 
@@ -29,7 +30,7 @@ Complete: TypeAlias = Callable[[View, np.ndarray, np.ndarray, np.ndarray], np.nd
 
 
 @torch.inference_mode()
-def first_layer(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_array) -> np.ndarray:
+def first_layer(module: SCRCLModule, features: np.ndarray, propagation: Propagation | sp.csr_array) -> np.ndarray:
     """The result ``(n, M h)`` of the first convolution over a graph, of features ``(n, d)`` and propagation ``(n, n)``."""
     module.eval()
     hidden = np.empty((len(features), module.n_modalities * module.to_genes.in_features), dtype=np.float32)
@@ -43,7 +44,7 @@ def first_layer(module: SCRCLModule, features: np.ndarray, propagation: sp.csr_a
 def encode(
     module: SCRCLModule,
     features: np.ndarray,
-    propagation: sp.csr_array,
+    propagation: Propagation | sp.csr_array,
     weights: np.ndarray,
     representation: Representation,
     complete: Complete,

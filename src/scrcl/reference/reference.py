@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import RNA, Source
-from scrcl.graph.adjacency import csr_from_dict, csr_to_dict, normalized_adjacency, query_weights
+from scrcl.graph.adjacency import ALL, Propagation, Rows, csr_from_dict, csr_to_dict, query_weights
 from scrcl.graph.neighbors import Neighbors, NeighborSearch
 from scrcl.labels.given import Labels
 
@@ -29,10 +29,6 @@ IDENTIFYING_FEATURES = 8
 #: Length of the features in the latent representation, beside views of length 1. Less, and types that training has drawn
 #: together are one; more, and noise counts.
 FEATURE_SHARE = 0.5
-
-#: Cells by number, or all.
-Rows: TypeAlias = np.ndarray | slice
-ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -168,11 +164,12 @@ class Reference:
         return self.batches.learn(batches, new, self.modalities, sources, parts) if new else self.batches
 
     @cached_property
-    def propagation(self) -> sp.csr_array:
+    def propagation(self) -> Propagation:
         """The propagation matrix of the cell graph, ``(n, n)``."""
-        return normalized_adjacency(self.adjacency)
+        return Propagation(self.adjacency)
 
-    @cached_property
+    # What follows from the features in no time is not kept: of millions of cells it is gigabytes.
+    @property
     def neighbor_features(self) -> np.ndarray:
         """That by which neighbours are found, ``(n, s)``, float32."""
         return self._joined(self._by_modality, self.weights)
@@ -250,16 +247,9 @@ class Reference:
 
     def _smooth(self, features: np.ndarray, cells: Rows) -> np.ndarray:
         """Features ``(n, s)`` averaged over the cell graph twice, at unit length, of all cells or of some."""
-        if isinstance(cells, slice):
-            return normalize(self.propagation @ (self.propagation @ normalize(features)), copy=False)[cells]
-        second = self.propagation[cells]
-        around = _reached(second)
-        first = self.propagation[around]
-        near = _reached(first)
-        once = first[:, near] @ normalize(features[near])
-        return normalize(second[:, around] @ once, copy=False)
+        return normalize(self.propagation.twice(normalize(features), cells), copy=False)
 
-    @cached_property
+    @property
     def _by_modality(self) -> list[np.ndarray]:
         return self._neighbor_features_of(self.features)
 
@@ -321,7 +311,7 @@ class Reference:
         known = normalize(self.neighbor_features)
         points = normalize(self._joined(self._neighbor_features_of(features), weights))
         once = received @ known + own * points
-        return normalize(received @ (self.propagation @ known) + own * once, copy=False)
+        return normalize(received @ (self.propagation[:] @ known) + own * once, copy=False)
 
     @cached_property
     def _search(self) -> NeighborSearch:
@@ -410,11 +400,6 @@ def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
 def split_features(features: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
     """The inverse of :func:`side_by_side`, of modalities with so many features."""
     return [features[:, part] for part in column_slices(numbers)]
-
-
-def _reached(matrix: sp.csr_array) -> np.ndarray:
-    """The columns that hold anything."""
-    return np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
 
 
 def joint_names(variables: dict[str, pd.Index]) -> pd.Index:

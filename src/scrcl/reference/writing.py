@@ -40,9 +40,9 @@ def write_preparation(data: AnnData | MuData, preparation: Preparation, paramete
         _write_genes(data, reference)
 
 
-def share(data: AnnData | MuData, reference: Reference, latent: np.ndarray) -> None:
-    """Put arrays of the model into the data, not copies: for who changes neither, of millions of cells gigabytes less."""
-    data.obsm[keys.FEATURES_KEY], data.obsm[keys.LATENT_KEY] = reference.features, latent
+def share(data: AnnData | MuData, reference: Reference) -> None:
+    """Put arrays of the model in the place of their copies: for who changes neither, of millions of cells gigabytes less."""
+    data.obsm[keys.FEATURES_KEY] = reference.features
     data.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
 
 

@@ -8,7 +8,7 @@ from scvi import settings
 
 #: Numbers of 4 bytes that a cell takes while its features are computed and it is embedded and clustered, for each of
 #: its features and hidden units; bytes for each of its neighbours; measured, with something to spare.
-PER_FEATURE, PER_HIDDEN, PER_NEIGHBOR = 5, 6, 60
+PER_FEATURE, PER_HIDDEN, PER_NEIGHBOR = 3, 3, 60
 #: Numbers of 4 bytes that a hidden unit of a cell takes in a training step.
 PER_TRAINED = 40
 #: Bytes that libraries and blocks take whatever the number of cells.
