@@ -211,12 +211,14 @@ def report(threads: int) -> str:
                 values = [runs[method, size][name] for size in sizes]
                 shown = [str(value) if name == "clusters" else f"{value:.3f}" for value in values]
                 lines.append(f"| {name} | {' | '.join(shown)} | | |")
-    both = [size for size in every if all((method, size) in totals for method in METHODS)]
-    if both:
-        lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]
-        for rival in METHODS[1:]:
-            ratios = [f"{totals[rival, size] / totals['SCRCL', size]:.2f}" for size in both]
-            lines.append(f"| {rival} : SCRCL, time | {' | '.join(ratios)} |")
+    peaks_of = {run: result["peak"] for run, result in runs.items()}
+    for rival in METHODS[1:]:
+        both = [size for size in every if all((method, size) in runs for method in ("SCRCL", rival))]
+        if both:
+            lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]
+        for what, values in (("time", totals), ("peak memory", peaks_of)) if both else ():
+            ratios = [f"{values['SCRCL', size] / values[rival, size]:.2f}" for size in both]
+            lines.append(f"| SCRCL : {rival}, {what} | {' | '.join(ratios)} |")
     lines += [
         "",
         f"{threads} threads of {os.cpu_count()} cores, Python {platform.python_version()}, "
