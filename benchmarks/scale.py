@@ -211,13 +211,14 @@ def report(threads: int) -> str:
                 values = [runs[method, size][name] for size in sizes]
                 shown = [str(value) if name == "clusters" else f"{value:.3f}" for value in values]
                 lines.append(f"| {name} | {' | '.join(shown)} | | |")
-    peaks_of = {run: result["peak"] for run, result in runs.items()}
+    figures = {"time": totals, "peak memory": {run: float(result["peak"]) for run, result in runs.items()}}
     for rival in METHODS[1:]:
         both = [size for size in every if all((method, size) in runs for method in ("SCRCL", rival))]
-        if both:
-            lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]
-        for what, values in (("time", totals), ("peak memory", peaks_of)) if both else ():
-            ratios = [f"{values['SCRCL', size] / values[rival, size]:.2f}" for size in both]
+        if not both:
+            continue
+        lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]
+        for what, of_run in figures.items():
+            ratios = [f"{of_run['SCRCL', size] / of_run[rival, size]:.2f}" for size in both]
             lines.append(f"| SCRCL : {rival}, {what} | {' | '.join(ratios)} |")
     lines += [
         "",
