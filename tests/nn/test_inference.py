@@ -34,7 +34,7 @@ class TestInference:
         monkeypatch.setattr(inference, "CHUNK_CELLS", chunk)
         reference = trained._reference
         graph = reference.features, reference.propagation, reference.weights
-        aligned, refined = (encode(trained.module, *graph, wanted, as_it_is) for wanted in REPRESENTATIONS)
+        aligned, refined = (encode(trained.module, *graph, [wanted], as_it_is) for wanted in REPRESENTATIONS)
         assert not set(aligned) & set(refined)
         found = aligned | refined
         expected = self.whole_graph(trained.module, reference.features, reference.propagation[:])
@@ -49,7 +49,7 @@ class TestInference:
         def beside(view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
             return np.concatenate([latent, features, weights], 1)
 
-        plain, found = (encode(trained.module, *graph, "aligned", complete) for complete in (as_it_is, beside))
+        plain, found = (encode(trained.module, *graph, ["aligned"], complete) for complete in (as_it_is, beside))
         for view, latent in plain.items():
             np.testing.assert_array_equal(found[view], beside(view, latent, reference.features, reference.weights))
 

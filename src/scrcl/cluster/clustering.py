@@ -72,11 +72,6 @@ class Clustering:
         return nearest_neighbors(self.points, min(N_NEIGHBORS, len(self.points)), points).indices
 
 
-def draw(n: int, number: int, seed: int) -> np.ndarray:
-    """Some of ``n`` points by number, drawn at random; all where there are no more."""
-    return np.arange(n) if n <= number else np.random.default_rng(seed).choice(n, number, replace=False)
-
-
 def number_by_size(labels: np.ndarray) -> np.ndarray:
     """Number clusters from 0 by decreasing size."""
     _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)

@@ -22,7 +22,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
-from .clustering import Clustering, draw, number_by_size
+from scrcl.utils.sizes import draw
+
+from .clustering import Clustering, number_by_size
 from .kmeans import fit_kmeans
 from .trees import Tree, adjusted_rand, grow, indicator
 

@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import euclidean_distances
 
-from scrcl.utils.sizes import SAMPLE_CELLS
+from scrcl.utils.sizes import SAMPLE_CELLS, draw
 
-from .clustering import Clustering, draw, number_by_size
+from .clustering import Clustering, number_by_size
 
 #: Number of k-means++ starts.
 N_STARTS = 20

@@ -68,8 +68,7 @@ class ListSearch:
         some = np.sort(np.random.default_rng(0).permutation(n)[:LISTING_TARGETS])
         number = max(1, min(N_LISTS, n // LISTED_EACH))
         self._lists = MiniBatchKMeans(number, init="random", n_init=1, batch_size=2048, max_iter=10, random_state=0)
-        self._labels = self._lists.fit(self._targets[some]).predict(self._targets)
-        self._members = _by_list(self._labels, number)
+        self._members = _by_list(self._lists.fit(self._targets[some]).predict(self._targets), number)
 
     def among_themselves(self, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
         """Distances and rows ``(m, k)`` of the targets nearest to each other target."""

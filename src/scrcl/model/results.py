@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.preprocessing import normalize
 
-from scrcl.cluster.clustering import Clustering, draw
+from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, clustered_cells, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
@@ -35,7 +35,7 @@ from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
 from scrcl.utils.progress import begin
-from scrcl.utils.sizes import SAMPLE_CELLS
+from scrcl.utils.sizes import SAMPLE_CELLS, draw
 from scrcl.utils.threads import threads
 
 Method = Literal["consensus", "kmeans", "leiden"]
@@ -104,7 +104,7 @@ class Results:
             begin("inference")
             of_graph = self.reference.features, self.reference.propagation, self.reference.weights
             wanted: Representation = "refined" if view[0] == "refined" else "aligned"
-            self._latent |= encode(self.module, *of_graph, wanted, self._complete)
+            self._latent |= encode(self.module, *of_graph, [wanted], self._complete)
         return self._latent[view]
 
     def network(self, view: View, latent: np.ndarray) -> np.ndarray:
@@ -194,9 +194,7 @@ class Results:
             found = np.concatenate([reference.features, found])
             weights = np.concatenate([reference.weights, weights])
             placed += reference.n_cells
-        latent: dict[View, np.ndarray] = {}
-        for representation in REPRESENTATIONS:
-            latent |= encode(self.module, found, propagation, weights, representation, self._complete)
+        latent = encode(self.module, found, propagation, weights, REPRESENTATIONS, self._complete)
         return Query(known, found[placed], {view: values[placed] for view, values in latent.items()})
 
     # -------------------------------------------------------------- distances

@@ -46,7 +46,7 @@ def encode(
     features: np.ndarray,
     propagation: Propagation | sp.csr_array,
     weights: np.ndarray,
-    representation: Representation,
+    representations: Sequence[Representation],
     complete: Complete,
 ) -> dict[View, np.ndarray]:
     """Run the network over a whole graph.
@@ -55,8 +55,8 @@ def encode(
     ----------
     module, features, propagation, weights
         The network, and features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells.
-    representation
-        What is wanted of them, for all modalities and each; with the aligned one come the lengths.
+    representations
+        Those that are wanted of them, for all modalities and each; with the aligned one come the lengths.
     complete
         Applied to each chunk of each.
     """
@@ -64,7 +64,7 @@ def encode(
 
     def chunk(rows: slice) -> dict[View, np.ndarray]:
         propagated = _product(propagation[rows], hidden)
-        return _represent(module, features[rows], propagated, weights[rows], (representation,), complete)
+        return _represent(module, features[rows], propagated, weights[rows], representations, complete)
 
     with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
         return _join(map(chunk, _chunks(len(features))), len(features))

@@ -14,8 +14,11 @@ BLOCK_ENTRIES: Final = 20_000_000
 DENSE_ENTRIES: Final = 1_000_000
 
 
+def draw(n: int, number: int, seed: int) -> np.ndarray:
+    """Some of ``n`` things by number, drawn at random; all where there are no more."""
+    return np.arange(n) if n <= number else np.random.default_rng(seed).choice(n, number, replace=False)
+
+
 def sample_cells(n: int) -> np.ndarray:
     """The cells that stand for all ``n``, increasing: all, or ``SAMPLE_CELLS`` drawn at random, always the same."""
-    if n <= SAMPLE_CELLS:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(0).choice(n, SAMPLE_CELLS, replace=False))
+    return np.sort(draw(n, SAMPLE_CELLS, 0))
