@@ -215,7 +215,7 @@ PEERS = {"PCA + Harmony": ["harmonypy"], "CONCORD": ["concord-sc"]}
 #: What the network reads, by the ways in which embeddings are read.
 SMOOTHED = "smoothed features"
 #: The spaces of the consensus.
-SPACES = ("latent representation", "smoothed features")
+SPACES = ("latent representation", "smoothed features", "refined representation")
 #: The method whose ways are several ablations of the readout of one trained model.
 PARTS = "SCRCL, parts of the consensus"
 

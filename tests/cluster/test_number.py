@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scrcl.cluster.consensus import Ensemble
-from scrcl.cluster.number import RESOLUTIONS, cast_votes, estimate_number
+from scrcl.cluster.number import RESOLUTIONS, cast_votes, choose_number, estimate_number
 
 from .test_consensus import build
 
@@ -28,16 +28,21 @@ def test_the_number_of_clear_types_is_found(n_types):
     assert estimate.curve.loc[n_types + 1, "distance"] < 0.5
 
 
-def test_the_estimate_is_the_median_of_the_votes():
+def test_the_estimate_is_the_largest_of_the_votes():
     points = blobs(4), np.random.default_rng(1).normal(size=(240, 3)).astype(np.float32)
     votes = cast_votes(points, 0)
     assert len(votes) == 2 * len(RESOLUTIONS)
     estimate = estimate_number(votes, lambda: build(points[0], points, [points[0]], 0))
-    assert estimate.best == int(np.median(votes))
+    assert estimate.best == max(votes)
     assert set(estimate.runner_ups) == set(votes) - {estimate.best}
     distances = [abs(number - estimate.best) for number in estimate.runner_ups]
     assert distances == sorted(distances)
     assert estimate.curve["votes"].sum() == len(votes)
+
+
+@pytest.mark.parametrize(("votes", "number"), [([1, 1, 2, 1, 3, 4], 1), ([1, 1, 2, 2, 3, 4], 4), ([1], 1), ([2, 7], 7)])
+def test_there_is_one_cluster_where_half_of_the_votes_say_so(votes, number):
+    assert choose_number(votes) == number
 
 
 def test_the_curve_is_found_once_when_it_is_first_read():

@@ -41,6 +41,23 @@ def test_the_number_of_clusters_is_honoured_on_few_cells(n_cells, n_clusters):
     assert model.get_clusters(n_clusters=n_clusters).nunique() == n_clusters
 
 
+def test_clusters_are_read_in_both_representations_and_of_the_refined_one_in_that_alone(adata):
+    results = build(adata, epochs=1)._results
+    cells = np.arange(0, adata.n_obs, 3)
+    spaces = results.spaces(("aligned", None), cells)
+    views = ("aligned", None), ("refined", None)
+    refined = spaces[2].copy()
+    assert views[1] not in results._latent  # of a part of the cells, the others are not needed
+    smoothed = results.reference.smoothed(None, cells)
+    np.testing.assert_array_equal(spaces[1], smoothed)
+    for view, found in zip(views, (spaces[0], refined), strict=True):
+        np.testing.assert_allclose(found, results.latent(view)[cells], atol=1e-6)
+        alone = results.spaces(view, cells)
+        np.testing.assert_allclose(alone[0], found, atol=1e-6)
+        np.testing.assert_array_equal(alone[1], smoothed)
+    assert len(results.spaces(views[1], cells)) == 2
+
+
 def test_values_of_known_and_of_new_cells_in_the_order_asked_for():
     query = Query(np.array([2, -1, 0, -1]), np.zeros((2, 3)), {})
     np.testing.assert_array_equal(query.take(np.array([10, 11, 12]), lambda: np.array([7, 8])), [12, 7, 10, 8])

@@ -53,6 +53,16 @@ class TestInference:
         for view, latent in plain.items():
             np.testing.assert_array_equal(found[view], beside(view, latent, reference.features, reference.weights))
 
+    def test_some_cells_get_what_they_get_among_all(self, trained, monkeypatch):
+        monkeypatch.setattr(inference, "CHUNK_CELLS", 37)
+        reference = trained._reference
+        graph = reference.features, reference.propagation, reference.weights
+        cells = np.arange(149, 0, -2)
+        every, some = (encode(trained.module, *graph, REPRESENTATIONS, as_it_is, which) for which in (None, cells))
+        assert set(some) == set(every)
+        for view, latent in every.items():
+            np.testing.assert_allclose(some[view], latent[cells], atol=1e-6)
+
     @pytest.mark.parametrize("chunk", [1, 37])
     def test_new_cells_in_chunks(self, trained, monkeypatch, chunk):
         """As rows of the graph in which new cells receive and send nothing."""

@@ -24,7 +24,7 @@ class NumberOfClusters:
     Parameters
     ----------
     best
-        The estimate: the median of the votes.
+        The estimate: the largest of the votes, or 1.
     runner_ups
         Other numbers that votes were cast for, nearest to the estimate first.
     evidence
@@ -62,7 +62,7 @@ def estimate_number(votes: list[int], ensemble: Callable[[], Ensemble]) -> Numbe
     ensemble
         Gives trees over the same cells, for the curve.
     """
-    best = median(votes)
+    best = choose_number(votes)
     others = sorted(set(votes) - {best}, key=lambda number: (abs(number - best), number))
     return NumberOfClusters(best, others, lambda: _curve(votes, ensemble()))
 
@@ -79,9 +79,13 @@ def _curve(votes: list[int], ensemble: Ensemble) -> pd.DataFrame:
     )
 
 
-def median(votes: list[int]) -> int:
-    """The median of the votes, rounded down."""
-    return int(np.median(votes))
+def choose_number(votes: list[int]) -> int:
+    """The largest of the votes, or 1 where at least half of them are 1.
+
+    Too few clusters cost more than too many: the tree of the consensus is cut where small groups come off large types,
+    while two types that share a cluster are lost.
+    """
+    return max(votes) if np.median(votes) >= 2 else 1
 
 
 def cast_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:

@@ -120,14 +120,15 @@ class CellsMixin(SCRCLBase):
             Number of clusters; estimated as in :meth:`estimate_n_clusters` by default.
         method
             ``"consensus"``: what trees of small clusters, k-means, a Gaussian mixture, Ward's and average linkage find
-            in the latent representation and in the smoothed features, reconciled by how often cells are together. ``"kmeans"``: k-means, the
-            best of 20 k-means++ starts.
+            in the latent representation and in the smoothed features, reconciled by how often cells are together.
+            ``"kmeans"``: k-means, the best of 20 k-means++ starts.
             ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
             is sought by changing the resolution.
         resolution
             Resolution of ``method="leiden"`` where ``n_clusters`` is not given: more gives more clusters.
         representation
-            Latent representation to cluster.
+            Latent representation to cluster. The consensus of the aligned one, except in space, is read in the refined
+            one as well.
         seed
             Seed of the clustering.
         modality
@@ -274,8 +275,9 @@ class CellsMixin(SCRCLBase):
     ) -> NumberOfClusters:
         """Estimate the number of clusters, and tell what speaks for others.
 
-        The estimate is the median number of Leiden communities at three low resolutions, in the nearest-neighbour
-        graphs of the latent representation and of the smoothed features. :func:`scrcl.pl.n_clusters` draws it.
+        The estimate is the largest number of Leiden communities at three low resolutions, in the nearest-neighbour
+        graphs of the latent representation and of the smoothed features; 1 where at least half of the six numbers are 1.
+        :func:`scrcl.pl.n_clusters` draws it.
 
         Parameters
         ----------

@@ -15,7 +15,7 @@ from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, clustered_cells, warn
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
 from scrcl.cluster.mixture import Certainty, Space
-from scrcl.cluster.number import NumberOfClusters, cast_votes, estimate_number, median
+from scrcl.cluster.number import NumberOfClusters, cast_votes, choose_number, estimate_number
 from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
@@ -102,10 +102,20 @@ class Results:
         """A representation ``(n, ·)`` of the cells of the reference."""
         if view not in self._latent:
             begin("inference")
-            of_graph = self.reference.features, self.reference.propagation, self.reference.weights
-            wanted: Representation = "refined" if view[0] == "refined" else "aligned"
-            self._latent |= encode(self.module, *of_graph, [wanted], self._complete)
+            self._latent |= self._encode(view)
         return self._latent[view]
+
+    def _latent_of(self, view: View, cells: np.ndarray) -> np.ndarray:
+        """The same of some cells, found for these alone where it is not known."""
+        if view in self._latent or len(cells) == self.reference.n_cells:
+            return self.latent(view)[cells]
+        return self._encode(view, cells)[view]
+
+    def _encode(self, view: View, cells: np.ndarray | None = None) -> dict[View, np.ndarray]:
+        reference = self.reference
+        of_graph = reference.features, reference.propagation, reference.weights
+        wanted: Representation = "refined" if view[0] == "refined" else "aligned"
+        return encode(self.module, *of_graph, [wanted], self._complete, cells)
 
     def network(self, view: View, latent: np.ndarray) -> np.ndarray:
         """Those columns ``(m, 2 h)`` or ``(m, 2 c)`` of a representation ``(m, ·)`` that the network makes."""
@@ -258,7 +268,7 @@ class Results:
                 return leiden(points, resolution, seed)
             return leiden_with(points, n_clusters, seed, mend=" Use method='kmeans' for an exact number.")
         if n_clusters is None:
-            n_clusters = median(self._counts(view, seed))
+            n_clusters = choose_number(self._counts(view, seed))
         if method == "kmeans":
             return kmeans(points, n_clusters, seed)
         found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, least_cells)
@@ -316,14 +326,24 @@ class Results:
         return self._ensembles[choice]
 
     def spaces(self, view: View, cells: np.ndarray) -> list[np.ndarray]:
-        """The spaces ``(m, ·)`` in which cells are clustered and communities are counted, of some cells."""
+        """The spaces ``(m, ·)`` in which some cells are clustered: with the aligned representation, the refined one as well.
+
+        In space it is left out, as it lies farther from the domains.
+        """
+        spaces = self._counted_spaces(view, cells)
+        if view[0] == "aligned" and self.reference.tissue is None:
+            spaces.append(self._latent_of(("refined", view[1]), cells))
+        return spaces
+
+    def _counted_spaces(self, view: View, cells: np.ndarray) -> list[np.ndarray]:
+        """Those ``(m, ·)`` in which communities of some cells are counted."""
         return [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
 
     def _counts(self, view: View, seed: int) -> list[int]:
-        """Numbers of communities, of which the number of clusters is the median."""
+        """Numbers of communities, from which the number of clusters follows."""
         if (view, seed) not in self._votes:
             cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
-            self._votes[view, seed] = cast_votes(self.spaces(view, cells), seed)
+            self._votes[view, seed] = cast_votes(self._counted_spaces(view, cells), seed)
         return self._votes[view, seed]
 
 

@@ -48,6 +48,7 @@ def encode(
     weights: np.ndarray,
     representations: Sequence[Representation],
     complete: Complete,
+    cells: np.ndarray | None = None,
 ) -> dict[View, np.ndarray]:
     """Run the network over a whole graph.
 
@@ -59,15 +60,19 @@ def encode(
         Those that are wanted of them, for all modalities and each; with the aligned one come the lengths.
     complete
         Applied to each chunk of each.
+    cells
+        ``(m,)`` those that are wanted; all by default.
     """
     hidden = first_layer(module, features, propagation)
 
-    def chunk(rows: slice) -> dict[View, np.ndarray]:
+    def chunk(part: slice) -> dict[View, np.ndarray]:
+        rows = part if cells is None else cells[part]
         propagated = _product(propagation[rows], hidden)
         return _represent(module, features[rows], propagated, weights[rows], representations, complete)
 
-    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
-        return _join(map(chunk, _chunks(len(features))), len(features))
+    n = len(features) if cells is None else len(cells)
+    with threads(min(n, CHUNK_CELLS) * features.shape[1]):
+        return _join(map(chunk, _chunks(n)), n)
 
 
 @torch.inference_mode()
