@@ -8,6 +8,7 @@ import scrcl
 from scrcl.model.results import Query, weights_version
 
 from ..conftest import build, simulate
+from ..saved.make_golden import in_space, train
 
 
 def test_results_are_of_the_best_weights_that_a_checkpoint_loads(adata, tmp_path):
@@ -56,6 +57,14 @@ def test_clusters_are_read_in_both_representations_and_of_the_refined_one_in_tha
         np.testing.assert_allclose(alone[0], found, atol=1e-6)
         np.testing.assert_array_equal(alone[1], smoothed)
     assert len(results.spaces(views[1], cells)) == 2
+
+
+def test_in_space_the_refined_representation_is_left_out():
+    results = train(in_space(), {"spatial_key": "spatial", "sample_key": "slice"})._results
+    cells = np.arange(10)
+    latent, smoothed = results.spaces(("aligned", None), cells)
+    np.testing.assert_array_equal(latent, results.latent(("aligned", None))[cells])
+    np.testing.assert_array_equal(smoothed, results.reference.features[cells])
 
 
 def test_values_of_known_and_of_new_cells_in_the_order_asked_for():
