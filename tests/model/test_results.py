@@ -6,6 +6,7 @@ from scvi.train import SaveCheckpoint
 
 import scrcl
 from scrcl.model.results import Query, weights_version
+from scrcl.nn.inference import View
 
 from ..conftest import build, simulate
 from ..saved.make_golden import in_space, train
@@ -46,7 +47,7 @@ def test_clusters_are_read_in_both_representations_and_of_the_refined_one_in_tha
     results = build(adata, epochs=1)._results
     cells = np.arange(0, adata.n_obs, 3)
     spaces = results.spaces(("aligned", None), cells)
-    views = ("aligned", None), ("refined", None)
+    views: list[View] = [("aligned", None), ("refined", None)]
     refined = spaces[2].copy()
     assert views[1] not in results._latent  # of a part of the cells, the others are not needed
     smoothed = results.reference.smoothed(None, cells)
