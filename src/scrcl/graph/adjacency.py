@@ -53,13 +53,13 @@ class Propagation:
             matrix = self[:]
             return (matrix @ (matrix @ features))[rows]
         second = self[rows]
-        around = _reached(second)
+        around = reached(second)
         first = self[around]
-        near = _reached(first)
+        near = reached(first)
         return second[:, around] @ (first[:, near] @ features[near])
 
 
-def _reached(matrix: sp.csr_array) -> np.ndarray:
+def reached(matrix: sp.csr_array) -> np.ndarray:
     """The columns that hold anything."""
     return np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scrcl.graph.adjacency import Propagation
+from scrcl.graph.adjacency import Propagation, reached
 from scrcl.utils.progress import track
 from scrcl.utils.threads import threads
 
@@ -30,13 +30,20 @@ Complete: TypeAlias = Callable[[View, np.ndarray, np.ndarray, np.ndarray], np.nd
 
 
 @torch.inference_mode()
-def first_layer(module: SCRCLModule, features: np.ndarray, propagation: Propagation | sp.csr_array) -> np.ndarray:
-    """The result ``(n, M h)`` of the first convolution over a graph, of features ``(n, d)`` and propagation ``(n, n)``."""
+def first_layer(
+    module: SCRCLModule, features: np.ndarray, propagation: Propagation | sp.csr_array, cells: np.ndarray | None = None
+) -> np.ndarray:
+    """The result ``(m, M h)`` of the first convolution over a graph, of features ``(n, d)`` and propagation ``(n, n)``.
+
+    Of all cells, or of those with the numbers ``(m,)``.
+    """
     module.eval()
-    hidden = np.empty((len(features), module.n_modalities * module.to_genes.in_features), dtype=np.float32)
-    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
-        for rows in _chunks(len(features)):
-            hidden[rows] = _convolve(module, _product(propagation[rows], features))
+    n = len(features) if cells is None else len(cells)
+    hidden = np.empty((n, module.n_modalities * module.to_genes.in_features), dtype=np.float32)
+    with threads(min(n, CHUNK_CELLS) * features.shape[1]):
+        for part in _chunks(n):
+            rows = part if cells is None else cells[part]
+            hidden[part] = _convolve(module, _product(propagation[rows], features))
     return hidden
 
 
@@ -63,16 +70,20 @@ def encode(
     cells
         ``(m,)`` those that are wanted; all by default.
     """
-    hidden = first_layer(module, features, propagation)
+    if cells is None:
+        hidden = first_layer(module, features, propagation)
+    else:
+        received = propagation[cells]
+        around = reached(received)  # the first layer is needed only there
+        hidden = first_layer(module, features, propagation, around)
+        propagation, features, weights = received[:, around], features[cells], weights[cells]
 
-    def chunk(part: slice) -> dict[View, np.ndarray]:
-        rows = part if cells is None else cells[part]
+    def chunk(rows: slice) -> dict[View, np.ndarray]:
         propagated = _product(propagation[rows], hidden)
         return _represent(module, features[rows], propagated, weights[rows], representations, complete)
 
-    n = len(features) if cells is None else len(cells)
-    with threads(min(n, CHUNK_CELLS) * features.shape[1]):
-        return _join(map(chunk, _chunks(n)), n)
+    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
+        return _join(map(chunk, _chunks(len(features))), len(features))
 
 
 @torch.inference_mode()
