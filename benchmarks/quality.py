@@ -25,6 +25,7 @@ import resource
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -108,13 +109,22 @@ def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
     return read_if_current(result_file(path.stem, method, seed), inputs(path, method))
 
 
-def run_all(paths: list[Path], methods: list[str], seeds: int) -> None:
+def run_all(paths: list[Path], methods: list[str], seeds: int, jobs: int) -> None:
     # Seeds outside, so that an interrupted benchmark has all methods side by side.
     runs = [(path, method, seed) for seed in range(seeds) for path in paths for method in methods]
     todo = [run for run in runs if read_result(*run) is None]
-    for number, (path, method, seed) in enumerate(todo, 1):
+
+    def run(number: int, path: Path, method: str, seed: int) -> None:
         print(f"[{number}/{len(todo)}] {method} on {path.stem}, seed {seed}", file=sys.stderr, flush=True)
         run_to_file(result_file(path.stem, method, seed), [__file__, "--work", str(path), method, str(seed)])
+
+    with ThreadPoolExecutor(jobs) as pool:
+        started = [pool.submit(run, number, *each) for number, each in enumerate(todo, 1)]
+        try:
+            for each in as_completed(started):
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a run that failed, none is begun
 
 
 def main() -> None:
@@ -123,6 +133,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="names of sets (default: all)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["SCRCL", "PCA", "scVI"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of one thread each (default: 1)")
     parser.add_argument("--external", type=Path, help="csv of figures measured elsewhere: method, set, regime, ARI")
     parser.add_argument("--output", default="quality", help="name of the report in benchmarks/results")
     parser.add_argument("--report", action="store_true", help="run nothing")
@@ -139,7 +150,7 @@ def main() -> None:
     if missing or not paths:
         sys.exit(f"No {', '.join(missing) or '.h5ad files with a cell_type'} in {arguments.data}. Pass --data.")
     if not arguments.report:
-        run_all(paths, arguments.methods, arguments.seeds)
+        run_all(paths, arguments.methods, arguments.seeds, arguments.jobs)
     results = {
         (path.stem, method, seed): result
         for path in paths
