@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 RESOLUTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
-#: Those at which the latent space of SCRCL is divided.
+#: Those at which the latent space of SCRCL is divided, and that are told of every method.
 LATENT_RESOLUTIONS = (0.1, 0.3, 1.0)
 
 

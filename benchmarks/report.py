@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from methods import PARTS
+from methods import LATENT_RESOLUTIONS, PARTS
 from scores import agreement, interval
 
 mpl.use("agg")
@@ -70,12 +70,12 @@ def regime_and_label(method: str, way: str) -> tuple[str, str]:
 
 
 def add_fixed_resolutions(runs: pd.DataFrame) -> pd.DataFrame:
-    """Leiden at 1.0 and at the best fixed resolution as methods of K unknown, at the best for each set as ceiling."""
+    """Leiden at a few fixed resolutions and at the best one as methods of K unknown, at the best for each set as ceiling."""
     leiden, parts = runs[runs["regime"] == "leiden"], [runs[runs["regime"] != "leiden"]]
     for method, group in leiden.groupby("method", sort=False):
         best = group.groupby(["label", "set"])["ARI"].mean().groupby("label").mean().idxmax()
-        default = f"{method} + Leiden at 1.0"
-        parts += [group[group["label"] == label].assign(regime="K unknown") for label in dict.fromkeys([default, best])]
+        fixed = [f"{method} + Leiden at {resolution}" for resolution in LATENT_RESOLUTIONS]
+        parts += [group[group["label"] == label].assign(regime="K unknown") for label in dict.fromkeys([*fixed, best])]
         by_set = group.groupby(["set", "label"])["ARI"].mean().groupby("set").idxmax()
         chosen = [pair in set(by_set) for pair in zip(group["set"], group["label"], strict=True)]
         parts.append(group[chosen].assign(regime="ceiling", label=f"{method} + Leiden, resolution by the labels"))
