@@ -25,7 +25,7 @@ import resource
 import sys
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -119,12 +119,7 @@ def run_all(paths: list[Path], methods: list[str], seeds: int, jobs: int) -> Non
         run_to_file(result_file(path.stem, method, seed), [__file__, "--work", str(path), method, str(seed)])
 
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(run, number, *each) for number, each in enumerate(todo, 1)]
-        try:
-            for each in as_completed(started):
-                each.result()
-        finally:
-            pool.shutdown(cancel_futures=True)  # after a run that failed, none is begun
+        list(pool.map(run, range(1, len(todo) + 1), *zip(*todo, strict=True)))  # ends with the first that fails
 
 
 def main() -> None:
