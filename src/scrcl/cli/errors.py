@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from scrcl.utils.errors import ScrclError
+
 #: What the package says to users of Python, and what it is to users of the command line; tried in this order.
 WORDS = (
     (r"Pass raw counts, e\.g\. `[^`]*`\.", "Name the layer that holds raw counts: `--layer counts`."),
@@ -49,6 +51,8 @@ def in_options(error: BaseException, source: Path | None = None) -> str:
     source
         The file that was read.
     """
+    if isinstance(error, ScrclError):
+        return error.as_command(str(source or "the data"))
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, UserError):
         return message

@@ -25,6 +25,7 @@ from scrcl.model.scrcl import SCRCL
 from scrcl.reference.writing import share
 from scrcl.utils import keys
 from scrcl.utils.checks import check_n_clusters
+from scrcl.utils.errors import ScrclWarning
 from scrcl.utils.progress import begin, listening
 
 from .errors import UserError, translate
@@ -192,7 +193,8 @@ def quiet(source: Path | None, phases: Phases, notes: list[str]) -> Iterator[Non
         logging.getLogger(name).setLevel(level)
 
     def note(message: Warning | str, *_: Any) -> None:
-        text = translate(str(message), source)
+        told = isinstance(message, ScrclWarning)
+        text = message.as_command(str(source or "the data")) if told else translate(str(message), source)
         if text not in notes:
             notes.append(text)
             phases.note(f"note: {text}")

@@ -1,0 +1,77 @@
+"""Errors and warnings as objects: what is wrong, where, and what to do; Python and the command line each render them."""
+
+from collections.abc import Mapping
+
+
+class _Told:
+    """The fields of an error or a warning.
+
+    Parameters
+    ----------
+    what
+        One sentence that says what is wrong: ``<argument>=<value> <what is wrong>.``
+    remedy
+        What to do about it in Python, as sentences; code in backticks must work when typed.
+    command
+        The same for the command line; by default ``remedy`` where this holds no code, else nothing.
+    where
+        The place in the data that ``what`` names, as Python writes it, such as ``adata.layers['counts']``.
+    options
+        Option of the command line of each argument that ``what`` names, such as ``{"n_clusters": "--n-clusters"}``.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        remedy: str = "",
+        *,
+        command: str | None = None,
+        where: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.what, self.remedy, self.where, self.options = what, remedy, where, dict(options or {})
+        self.command = ("" if "`" in remedy else remedy) if command is None else command
+        super().__init__(" ".join(part for part in (what, remedy) if part))
+
+    def __str__(self) -> str:
+        # KeyError shows the representation of its argument, which escapes quotes.
+        return " ".join(part for part in (self.what, self.remedy) if part)
+
+    def __reduce__(self) -> tuple:
+        return _restore, (type(self), self.__dict__)
+
+    def as_command(self, source: str) -> str:
+        """The message for a user of the command line who named the file ``source``."""
+        what = self.what
+        if self.where:
+            _, _, slot = self.where.partition(".")
+            what = what.replace(self.where, f"{slot} of {source}" if slot else source)
+        for argument, option in self.options.items():
+            what = what.replace(argument, option)
+        return " ".join(part for part in (what, self.command) if part)
+
+
+def _restore(kind: type, state: dict) -> "_Told":
+    told = kind.__new__(kind)
+    told.__dict__.update(state)
+    return told
+
+
+class ScrclError(_Told, Exception):
+    """Something that the user can put right. Raised as one of its kinds, which are those of Python."""
+
+
+class ScrclValueError(ScrclError, ValueError):
+    """An argument or data with an unsuitable value."""
+
+
+class ScrclTypeError(ScrclError, TypeError):
+    """An argument of an unsuitable type, or one that does not exist."""
+
+
+class ScrclKeyError(ScrclError, KeyError):
+    """A key or name that is not there."""
+
+
+class ScrclWarning(_Told, UserWarning):
+    """Something that the user should know, in the same form."""
