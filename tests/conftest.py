@@ -20,6 +20,21 @@ torch.set_num_threads(1)
 threadpool_limits(1)
 
 
+#: Whether the test that runs now may take long.
+_running: dict[str, bool] = {"slow": True}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come last, so that most faults are known early."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember whether the test is marked slow, for :func:`real_data`."""
+    _running["slow"] = item.get_closest_marker("slow") is not None
+
+
 def simulate(n_cells: int = 150, n_genes: int = 120, n_types: int = 3, seed: int = 0) -> ad.AnnData:
     """Counts of cell types that each express their own block of genes more."""
     rng = np.random.default_rng(seed)
@@ -47,7 +62,8 @@ def build(adata: ad.AnnData, seed: int = 0, epochs: int = 5, setup: dict | None 
 
 
 def real_data(name: str) -> Path:
-    """Path of a labelled real data set, or skip."""
+    """Path of a labelled real data set, or skip. For tests that are marked slow."""
+    assert _running["slow"], "a test that reads real data is marked @pytest.mark.slow"
     folder = os.environ.get("SCRCL_DATA") or Path(__file__).parents[2] / "shared" / "data"
     path = Path(folder) / name
     if not path.is_file():

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import anndata as ad
@@ -344,6 +344,7 @@ class TestRefusals:
         capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_writes_nothing(counts, tmp_path):
     command = [sys.executable, "-m", "scrcl", "run", counts, "-o", tmp_path / "out.h5ad", "--epochs", "100000"]
@@ -355,14 +356,16 @@ def test_ctrl_c_writes_nothing(counts, tmp_path):
         # A shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    late = threading.Timer(300, process.kill)
     try:
-        deadline = time.monotonic() + 120
-        while not any(name.endswith(".unfinished") for name in listing(tmp_path)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(3)
+        late.start()
+        assert process.stderr is not None
+        assert any(line.endswith("training\n") for line in process.stderr), "training never began"
+        assert [name for name in listing(tmp_path) if name.endswith(".unfinished")]
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     finally:
+        late.cancel()
         process.kill()
     assert process.returncode == 130
     assert "Nothing was written" in error
@@ -380,6 +383,7 @@ def run_python(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["run", "--help"], ["run", "x", "--epochs", "0"]])
 def test_answers_that_need_no_work_import_nothing_heavy(arguments):
     code = """
@@ -425,6 +429,7 @@ def test_warnings_of_honesty_are_shown_and_log_levels_restored(tmp_path, capsys)
     assert scvi.settings.verbosity == scvi_level
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_when_it_is_used():
     code = """
 import sys, scrcl
@@ -444,6 +449,7 @@ from scrcl import NumberOfClusters, from_spatialdata
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_python_m():
     done = run_python("-m", "scrcl", "--version")
     assert done.stdout.split() == ["scrcl", scrcl.__version__]

@@ -1,15 +1,18 @@
 """No label reaches training, latents or clusters unless the user names it, and no label of a held-out cell ever."""
 
-import re
-from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import scrcl
 
 from .conftest import build, real_data, simulate
+
+#: The column that no one names.
+TRUTH = "cell_type"
 
 
 def run(adata: ad.AnnData):
@@ -27,7 +30,7 @@ def run(adata: ad.AnnData):
     }
 
 
-@pytest.fixture(params=["simulated", "real"])
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.slow)])
 def data(request) -> ad.AnnData:
     if request.param == "simulated":
         return simulate()
@@ -52,45 +55,59 @@ def test_labels_have_no_effect(data, change):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_no_source_file_names_a_label():
-    """No column of `obs` is read but those that the user names, apart from the demo's comparison and the plots."""
-    folder = Path(scrcl.__file__).parent
-    # Examples are what users do.
-    text = {
-        file.relative_to(folder).as_posix(): re.sub(r"^ *(>>>|\.\.\.) .*$", "", file.read_text(), flags=re.MULTILINE)
-        for file in folder.rglob("*.py")
-    }
-    readers = {name: content.count(".obs[") for name, content in text.items() if ".obs[" in content}
-    # The demo's comparison, data that are simulated, and what is drawn.
-    for name in [name for name in readers if name.startswith(("cli", "datasets", "pl/"))]:
-        del readers[name]
-    assert readers == {
-        "model/genes.py": 1,
-        "model/markers.py": 1,
-        "model/fields.py": 1,
-        "model/setup.py": 5,
-        "data/sources.py": 5,
-        "data/spatialdata.py": 1,
-    }
-    assert "adata.obs[key]" in text["model/genes.py"]  # groups that the user names
-    assert ".obs[keys.MARKER_GROUPS_KEY] = self.get_clusters(" in text["model/markers.py"]
-    # Messages name columns; none of these is read.
-    assert text["model/setup.py"].count("{where}.obs[") == 5
-    assert text["data/sources.py"].count("{where}.obs[") == 2
-    # The batches and the labels that the user names, and which slice a cell in space is in.
-    assert text["data/sources.py"].count("values = data.obs[key]") == 2
-    assert "adata.obs[self.attr_key] = codes" in text["model/fields.py"]  # written for scvi-tools
-    assert "data.obs[sample_key]" in text["data/sources.py"]
-    # Which element of a SpatialData a row of its table belongs to.
-    assert ".obs[attributes[name]]" in text["data/spatialdata.py"]
+@pytest.fixture
+def columns_read(monkeypatch) -> set[str]:
+    """The columns of ``obs`` that are read by name from now on."""
+    found: set[str] = set()
+    plain = pd.DataFrame.__getitem__
+
+    def recorded(frame: pd.DataFrame, key: Any) -> Any:
+        if TRUTH in frame.columns:
+            found.update(name for name in ([key] if isinstance(key, str) else key) if isinstance(name, str))
+        return plain(frame, key)
+
+    monkeypatch.setattr(pd.DataFrame, "__getitem__", recorded)
+    return found
 
 
-def test_labels_of_other_cells_have_no_effect(tmp_path):
-    """With `labels_key`, what the unlabelled cells are makes no difference: the column is read, and no other."""
-    adata = simulate()
-    adata.obs["annotation"] = np.where(np.arange(adata.n_obs) < 30, adata.obs["cell_type"].astype(str), "Unknown")
-    setup = {"labels_key": "annotation", "unlabeled_category": "Unknown"}
-    other = adata.copy()
-    other.obs["cell_type"] = np.random.default_rng(0).permutation(other.obs["cell_type"])
-    expected, found = (build(data, epochs=10, setup=setup).predict(soft=True) for data in (adata, other))
-    np.testing.assert_array_equal(found, expected)
+def use(model: scrcl.SCRCL, query: Any) -> None:
+    """Ask a model for all that it finds without being told groups."""
+    for data in (None, query):
+        model.get_latent_representation(data)
+        model.get_latent_representation(data, representation="refined")
+        model.get_clusters(data)
+        model.get_clusters(data, n_clusters=3, method="kmeans")
+        model.get_cluster_probabilities(data, n_clusters=3)
+    model.estimate_n_clusters()
+    model.get_marker_genes(n_permutations=0)
+    model.get_cell_gene_associations(genes=[model.get_gene_embedding().index[0]])
+    model.get_gene_modules()
+
+
+@pytest.mark.parametrize(
+    ("setup", "named"),
+    [
+        ({}, set()),
+        ({"batch_key": "batch"}, {"batch"}),
+        ({"labels_key": "annotation", "unlabeled_category": "Unknown"}, {"annotation"}),
+        ({"spatial_key": "spatial", "sample_key": "batch"}, {"batch"}),
+    ],
+    ids=lambda value: "-".join(value) or "plain" if isinstance(value, dict) else "",
+)
+def test_no_column_is_read_that_is_not_named(setup, named, columns_read):
+    adata = simulate(240)
+    adata.obs["annotation"] = np.where(np.arange(240) < 60, adata.obs[TRUTH].astype(str), "Unknown")
+    adata.obs["batch"] = np.repeat(["a", "b"], 120)
+    adata.obsm["spatial"] = np.random.default_rng(0).uniform(size=(240, 2)) + adata.obs[[TRUTH]].astype(int).to_numpy()
+    query = adata[120:].copy()
+    query.obs_names = [f"new{number}" for number in range(120)]
+    columns_read.clear()
+    model = build(adata, epochs=5, setup=setup)
+    use(model, query)
+    if "labels_key" in setup:
+        model.predict()
+        model.predict(query)
+        model.get_label_report()
+    assert {name for name in columns_read if not name.startswith(("scrcl", "_scvi"))} == named
+    model.get_marker_genes(groupby=TRUTH, n_permutations=0)
+    assert TRUTH in columns_read, "what is read is noticed"

@@ -51,6 +51,7 @@ def found(name: str, known: pd.DataFrame) -> tuple[pd.DataFrame, scrcl.SCRCL]:
     return pd.DataFrame(hits).T, model
 
 
+@pytest.mark.slow
 def test_known_markers_are_in_the_top_ten(known):
     results = {name: found(name, known) for name in ("baron_mouse", "zheng_pbmc500")}
     hits = pd.concat([hits for hits, _ in results.values()])

@@ -17,6 +17,8 @@ from scrcl.utils.checks import as_counts
 
 from .conftest import build
 
+pytestmark = pytest.mark.slow
+
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 

@@ -12,6 +12,8 @@ import scrcl
 
 from .conftest import real_data
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def trained(name: str) -> tuple[scrcl.SCRCL, np.ndarray, np.ndarray]:

@@ -332,6 +332,7 @@ def test_bad_batches(data, model):
         scrcl.SCRCL.load_query_data(data.copy(), build(one.copy()))
 
 
+@pytest.mark.slow
 def test_replicates_of_one_run_are_not_corrected():
     adata = ad.read_h5ad(real_data("cellhash_4lines.h5ad"))
     one = build(adata.copy(), epochs=2, setup=SETUP, n_components=50)
@@ -340,6 +341,7 @@ def test_replicates_of_one_run_are_not_corrected():
     np.testing.assert_array_equal(one.get_latent_representation(), two.get_latent_representation())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("cellbench_3cl_2batches", 0.9), ("cellbench_3cl_3tech", 0.95)])
 def test_real_technologies(name, least):
     adata = ad.read_h5ad(real_data(f"{name}.h5ad"))
@@ -347,6 +349,7 @@ def test_real_technologies(name, least):
     assert agreement(adata, model.get_latent_representation()) > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["H1975", "H2228"])
 def test_a_real_type_of_one_technology_is_not_merged(kind):
     adata = ad.read_h5ad(real_data("cellbench_3cl_2batches.h5ad"))
@@ -360,6 +363,7 @@ def test_a_real_type_of_one_technology_is_not_merged(kind):
     assert agreement(adata, latent) > 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "out_of"), [("alpha", ["human1"]), ("beta", ["mouse1", "mouse2"])])
 def test_a_real_type_of_one_species_is_not_merged(kind, out_of):
     adata = ad.read_h5ad(real_data("baron_human_mouse.h5ad"))
@@ -370,6 +374,7 @@ def test_a_real_type_of_one_species_is_not_merged(kind, out_of):
     assert own[near][own].mean() > 0.8
 
 
+@pytest.mark.slow
 def test_donors_of_blood_are_hardly_apart():
     """Eight donors in one pool: what tells them apart is weak, and is left as it is."""
     adata = ad.read_h5ad(real_data("kang_ifnb.h5ad"))

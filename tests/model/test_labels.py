@@ -345,6 +345,7 @@ class TestReport:
         assert len(report.cells) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zheng_pbmc500", "cellbench_celseq2_5cl"])
 def test_real_types(name):
     adata = ad.read_h5ad(real_data(f"{name}.h5ad"))

@@ -486,6 +486,7 @@ class TestFaults:
             model.get_latent_representation(simulate_pair(20))
 
 
+@pytest.mark.slow
 def test_real_cells():
     """CITE-seq of PBMC, the number of types given: what RNA alone does not find is found with proteins."""
     read = mudata.read_h5mu(real_data("cite_pbmc_inhouse.h5mu"))

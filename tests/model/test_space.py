@@ -260,6 +260,7 @@ def test_mapping_quality_is_for_single_cells(model):
         model.get_mapping_quality(layers(seed=6))
 
 
+@pytest.mark.slow
 def test_agreement_with_the_layers_of_a_cortex():
     adata = ad.read_h5ad(real_data("starmap_mpfc_BZ5.h5ad"))
     domains = adata.obs.pop("domain")

@@ -185,6 +185,7 @@ Path(f"rank{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_two_devices(tmp_path):
     """Two processes share the batches of each epoch, and end with the same weights."""
     done = run_script(DEVICES, tmp_path)
@@ -226,6 +227,7 @@ model.train(10, enable_checkpointing=True, callbacks=[newest, Kill()], enable_pr
 """
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on_from_its_checkpoint(tmp_path):
     done = run_script(KILLED, tmp_path, str(tmp_path / "checkpoints"))
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -259,6 +261,7 @@ print("TRIED", sorted(table["config/model_params/n_hidden"]), table["train_loss"
 """
 
 
+@pytest.mark.slow
 def test_search_for_hyperparameters(tmp_path):
     for package in ("ray", "hyperopt", "scib_metrics"):
         pytest.importorskip(package, reason="what scvi.autotune needs is installed by scvi-tools[autotune]")

@@ -68,6 +68,7 @@ def test_standardised_variance_against_the_formula(counts, monkeypatch):
     np.testing.assert_array_equal(choose(counts, 12), np.sort(np.argsort(-score)[:12]))
 
 
+@pytest.mark.slow
 def test_variable_genes_where_loess_is_singular():
     """Sparse real data on which scanpy fails."""
     import anndata as ad

@@ -79,6 +79,7 @@ class TestMappingQuality:
             without_one_type[0].get_mapping_quality(alpha=alpha)
 
 
+@pytest.mark.slow
 def test_a_real_type_never_seen():
     """Regulatory T cells, for a model of B and NK cells: labels choose what is left out, and score."""
     adata = ad.read_h5ad(real_data("zheng_pbmc500.h5ad"))
@@ -93,6 +94,7 @@ def test_a_real_type_never_seen():
     assert new["excess"].median() > known["excess"].quantile(0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zheng_pbmc500", "cellbench_celseq2_5cl"])
 def test_a_fifth_held_out_goes_where_training_on_all_puts_it(name):
     adata = ad.read_h5ad(real_data(f"{name}.h5ad"))

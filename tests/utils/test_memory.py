@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 import scrcl
@@ -17,9 +19,19 @@ class TestMemory:
         with pytest.warns(UserWarning, match=r"batches of 50 cells.*smaller `batch_size`"):
             model.train(1, batch_size=50, enable_progress_bar=False)
 
-    def test_no_warning_where_there_is_enough(self, adata, recwarn):
+    def test_no_warning_where_there_is_enough(self, adata, recwarn, monkeypatch):
+        monkeypatch.setattr(memory, "available", lambda: 1.6e9)
         build(adata, epochs=1)
         assert not [warning for warning in recwarn if "of memory" in str(warning.message)]
+
+    def test_what_is_free(self, monkeypatch):
+        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=3e9))
+        monkeypatch.setattr(
+            memory.Path, "read_text", lambda path: {"memory.max": "5e9", "memory.current": "4e9"}[path.name]
+        )
+        assert memory.available() == 1e9
+        monkeypatch.setattr(memory.Path, "read_text", lambda path: "max")  # no limit of a container
+        assert memory.available() == 3e9
 
     def test_estimates_grow_with_the_cells(self):
         million, thousand = (memory.for_cells(n, 200, 128, 15) for n in (1_000_000, 1_000))
