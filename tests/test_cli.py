@@ -253,7 +253,12 @@ class TestRefusals:
         refuse(["run", counts, "-o", tmp_path], capsys, "is a folder")
 
     def test_unwritable_plots(self, counts, tmp_path, capsys):
-        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--plots", counts], capsys, "for plots cannot be made")
+        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--plots", counts], capsys, "is the input, which is never")
+        (tmp_path / "file").write_text("")
+        plots = tmp_path / "file" / "plots"
+        refuse(
+            ["run", counts, "-o", tmp_path / "o.h5ad", "--plots", plots], capsys, "cannot be made", "Not a directory"
+        )
 
     def test_failure_while_writing(self, counts, tmp_path, capsys, monkeypatch):
         def fail(group, key, value):
@@ -721,18 +726,18 @@ class TestDoubts:
         sure = Cluster("0", 100, 0.5, 0.9, 0.0, "1", 0.1, ["a"], 1)
         assert find_doubts(self.findings([sure] * 3), "consensus") == []
         (doubt,) = find_doubts(self.findings([sure] * 3, runner_ups=[4, 2]), "consensus")
-        assert "4, 2 nearly as much" in doubt
+        assert "4, 2 are also supported" in doubt
         (doubt,) = find_doubts(self.findings([sure] * 2, given=True), "consensus")
-        assert doubt == "2 clusters were asked for; the data speak for 3."
+        assert doubt == "2 clusters were asked for; the estimate is 3."
         assert find_doubts(self.findings([sure] * 3, given=True, runner_ups=[3]), "consensus") == []
         (doubt,) = find_doubts(self.findings([sure] * 2, runner_ups=[2, 4]), "consensus")
-        assert doubt == "2 clusters were found; the data speak for 3 (or 4)."
+        assert doubt == "2 clusters were found; the estimate is 3 (4 is also supported)."
         unsure = Cluster("1", 5, 0.5, 0.4, 0.6, "0", 0.5, [], 0)
         doubts = " ".join(find_doubts(self.findings([sure, sure, unsure]), "consensus"))
         for clue in (
             "cluster 1 has only 5 cells",
             "60% of the cells of cluster 1",
-            "in cluster 0",
+            "next most probable cluster is 0",
             "No marker gene is higher",
         ):
             assert clue.lower() in doubts.lower()
@@ -815,13 +820,3 @@ class TestLabels:
         with pytest.raises(SystemExit):
             main(["run", counts, "-o", output, "--unlabeled-category", "Unknown"])
         assert "--labels-key" in capsys.readouterr().err
-
-    def test_a_model_without_labels(self, run_with_labels, tmp_path, capsys):
-        folder, _ = run_with_labels
-        counts = str(folder / "counts.h5ad")
-        assert (
-            main(["run", counts, "-o", str(tmp_path / "a.h5ad"), "--epochs", "1", "--save-model", str(tmp_path / "m")])
-            == 0
-        )
-        assert main(["predict", str(tmp_path / "m"), counts, "-o", str(tmp_path / "b.h5ad")]) == 1
-        assert "knows no labels" in capsys.readouterr().err

@@ -12,13 +12,21 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from .errors import UserError, in_options
+from .errors import in_options
 from .options import check_paths, parse
 from .progress import Phases
 
 
 class Result(Protocol):
-    """What a command found."""
+    """What a command found.
+
+    Attributes
+    ----------
+    missing
+        What could not be made beside the output, and why.
+    """
+
+    missing: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """In plain containers."""
@@ -42,27 +50,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = parse(argv)
     # Results go to standard output; progress and errors to standard error.
-    results, console = Console(), Console(stderr=True)
+    # Names of files, types and clusters may look like markup.
+    results, console = (Console(stderr=stderr, markup=False, emoji=False, highlight=False) for stderr in (False, True))
+    phases = Phases(console)
     try:
         check_paths(arguments)
-        with Phases(console) as phases:
+        with phases:
             phases.begin("loading")
             found = _work(arguments, shlex.join(["scrcl", *argv]), phases)
-    except (UserError, ValueError, KeyError, TypeError, OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 (no traceback, whatever it is)
         message = in_options(error, getattr(arguments, "input", None))
-        console.print("[bold red]error:[/] ", end="")
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
+        if phases.written:
+            message += f" Written: {', '.join(phases.written)}."
+        _print_error(console, message)
         if arguments.json:
             print(json.dumps({"error": message}))
         return 1
     except KeyboardInterrupt:
-        console.print("Interrupted. Nothing was written.")
+        console.print(f"Interrupted. Written: {', '.join(phases.written) or 'nothing'}.", soft_wrap=True)
         return 130
     if arguments.json:
-        print(json.dumps(found.as_json(), indent=2))
+        print(json.dumps(found.as_json(), indent=2, default=str))
     else:
         found.print(results)
-    return 0
+    if found.missing:
+        missing = "; ".join(f"{what}: {reason}" for what, reason in found.missing.items())
+        _print_error(console, f"{arguments.output} is written. What is missing beside it: {missing}")
+    return 1 if found.missing else 0
+
+
+def _print_error(console: Console, message: str) -> None:
+    console.print("error: ", style="bold red", end="")
+    console.print(message, soft_wrap=True)
 
 
 def _work(arguments: argparse.Namespace, command: str, phases: Phases) -> Result:

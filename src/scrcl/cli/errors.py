@@ -5,6 +5,8 @@ from pathlib import Path
 
 from scrcl.utils.errors import ScrclError
 
+#: Stands for the file in what is being translated.
+FILE = "\0"
 #: What the package says to users of Python, and what it is to users of the command line; tried in this order.
 WORDS = (
     (r"Pass raw counts, e\.g\. `[^`]*`\.", "Name the layer that holds raw counts: `--layer counts`."),
@@ -28,8 +30,9 @@ WORDS = (
     (r"\badata\.(X|layers|obs|obsm|obsp|uns|var|var_names|obs_names)\b(\[[^\]]*\])?", r"\1\2 of {file}"),
     (r"\bmdata\[('[^']*')\]", r"the modality \1"),
     (r"\bmdata\.mod\b", "{file}"),
-    (r"\b[am]data\b", "{file}"),
+    (r"(?<![\w./\\-])[am]data\b(?![\\/-]|\.\w)", "{file}"),
     (r"\bmax_epochs\b", "--epochs"),
+    (r"\bdir_path=", ""),
     (
         r"(?<![-\w\[])(layers?|n_clusters|batch_size|spatial_key|sample_key|batch_key|labels_key|unlabeled_category|modalities)(?==|`)",
         r"--\1",
@@ -58,7 +61,9 @@ def in_options(error: BaseException, source: Path | None = None) -> str:
         return message
     if isinstance(error, MemoryError) or "out of memory" in message:
         return "There is not enough memory. Take a smaller `--batch-size`, `--device cpu`, or fewer cells."
-    if isinstance(error, RuntimeError) or not message:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename is not None else f"{error.strerror}."
+    if not isinstance(error, ValueError | KeyError | TypeError | OSError) or not message:
         return f"This should not happen: {type(error).__name__}: {message}. Please report it, with the command."
     return translate(message, source)
 
@@ -66,5 +71,7 @@ def in_options(error: BaseException, source: Path | None = None) -> str:
 def translate(message: str, source: Path | None) -> str:
     """Put what the package says to users of Python into the words of the options."""
     for pattern, words in WORDS:
-        message = re.sub(pattern, words.replace("{file}", str(source or "the data").replace("\\", "\\\\")), message)
-    return re.sub(r"--[a-z_]+", lambda option: option[0].replace("_", "-"), message)
+        message = re.sub(pattern, words.replace("{file}", FILE), message)
+    message = re.sub(r"--[a-z_]+", lambda option: option[0].replace("_", "-"), message)
+    # Last, so that no name of a file is translated.
+    return message.replace(FILE, str(source or "the data"))

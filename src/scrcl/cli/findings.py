@@ -13,7 +13,7 @@ from scrcl.utils import keys
 
 #: Marker genes that are named for each cluster.
 N_MARKERS = 8
-#: A cell below is uncertain: it is as likely in another cluster.
+#: A cell with a lower probability of its cluster is uncertain: it is more likely in the other clusters together.
 CERTAIN = 0.5
 #: A cluster with fewer cells is said to be small.
 FEW_CELLS = 20
@@ -30,10 +30,10 @@ class Cluster:
     name, cells, share
         Its name, and its number and share of all cells.
     confidence, uncertain
-        Mean probability that its cells belong to it, and the share of its cells with less than one half; ``None`` where
-        the way of clustering has none.
+        Mean probability that its cells belong to it, by the mixture model, and the share of its cells with less than one
+        half; ``None`` where the way of clustering has none.
     next, next_probability
-        The cluster that its cells go to otherwise, and the mean probability of that.
+        The other cluster with the highest mean probability for its cells, and that probability.
     markers
         Its best marker genes: up by the 95 % interval, and p-value below 1 %; ``None`` where none were sought. The
         p-value is not the adjusted one, which 1,000 permutations cannot bring low where a cluster has few markers.
@@ -80,6 +80,7 @@ class Findings:
     doubts: list[str] = field(default_factory=list)
     agreement: Agreement | None = None
     types: dict[str, int] | None = None
+    missing: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """In plain containers."""
@@ -96,7 +97,7 @@ class Findings:
         return found
 
     def other_numbers(self) -> list[int]:
-        """Numbers of clusters that the data speak for, too: the estimate first."""
+        """Other numbers of clusters that are supported, the estimate first."""
         if self.estimate is None:
             return []
         return [number for number in (self.estimate.best, *self.estimate.runner_ups) if number != len(self.clusters)]
@@ -110,7 +111,7 @@ class Findings:
             table.add_row(cluster.name, f"{cluster.cells:,}", f"{cluster.share:.1%}")
         console.print(table)
         if self.types is not None:
-            console.print(types_table(self.types, "types, as learnt from labels"))
+            console.print(sizes_table(self.types, "types, as learnt from labels"))
         total = sum(self.seconds.values())
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
         console.print(f"{total:.1f} s: {shares}", soft_wrap=True)
@@ -136,17 +137,19 @@ class Findings:
         )
 
 
-def types_table(types: dict[str, int], title: str) -> Table:
-    """Types and their cells."""
-    total, table = sum(types.values()), Table(title=title)
-    for column in ("type", "cells", "share"):
+def sizes_table(sizes: dict[str, int], title: str, kind: str = "type") -> Table:
+    """Types or clusters and their cells."""
+    total, table = sum(sizes.values()), Table(title=title)
+    for column in (kind, "cells", "share"):
         table.add_column(column, justify="right")
-    for name, cells in types.items():
+    for name, cells in sizes.items():
         table.add_row(name, f"{cells:,}", f"{cells / total:.1%}")
     return table
 
 
-def describe_clusters(clusters: pd.Series, probabilities: pd.DataFrame | None, markers: pd.DataFrame) -> list[Cluster]:
+def describe_clusters(
+    clusters: pd.Series, probabilities: pd.DataFrame | None, markers: pd.DataFrame | None
+) -> list[Cluster]:
     """Describe the clusters, the largest first.
 
     Parameters
@@ -156,7 +159,7 @@ def describe_clusters(clusters: pd.Series, probabilities: pd.DataFrame | None, m
     probabilities
         Of cells by clusters, if there are any.
     markers
-        The table of marker genes, maybe empty.
+        The table of marker genes, maybe empty, or none.
     """
     described = []
     for name, size in clusters.value_counts().items():
@@ -170,7 +173,7 @@ def describe_clusters(clusters: pd.Series, probabilities: pd.DataFrame | None, m
             others = of_cells.drop(columns=[name]).mean()
             if len(others):
                 cluster.next, cluster.next_probability = str(others.idxmax()), float(others.max())
-        if len(markers):
+        if markers is not None and len(markers):
             own = markers[markers["group"].astype(str) == str(name)]
             up = own[(own["score_low"] > 0) & (own["pvalue"] < 0.01)]
             cluster.markers = [str(gene) for gene in up["gene"].head(N_MARKERS)]
@@ -188,7 +191,7 @@ def find_doubts(findings: Findings, method: str) -> list[str]:
         if cluster.uncertain is not None and cluster.uncertain > MANY_UNCERTAIN:
             doubts.append(
                 f"{cluster.uncertain:.0%} of the cells of cluster {cluster.name} belong to it with a probability below one "
-                f"half; most of them may as well be in cluster {cluster.next}."
+                f"half; the next most probable cluster is {cluster.next}."
             )
         if cluster.specific == 0:
             doubts.append(
@@ -196,22 +199,23 @@ def find_doubts(findings: Findings, method: str) -> list[str]:
             )
     if method != "consensus":
         doubts.append(f"Clustering by {method} does not tell how certain the cluster of a cell is; consensus does.")
-    return doubts + [note for note in findings.notes if "hardly" in note or "agree" in note]
+    return doubts + [note for note in findings.notes if any(word in note for word in ("hardly", "poorly", "agree"))]
 
 
 def _doubts_of_number(findings: Findings) -> list[str]:
     others = findings.other_numbers()
     if findings.estimate is None or not others:
         return []
-    found, listed = len(findings.clusters), ", ".join(map(str, others))
+    found = len(findings.clusters)
     if found == findings.estimate.best:
-        return [f"There are {found} clusters; the data speak for {listed} nearly as much."]
+        return [f"There are {found} clusters; {_supported(others)}."]
     asked = "were asked for" if findings.n_clusters_given else "were found"
-    return [
-        f"{found} clusters {asked}; the data speak for {others[0]}"
-        + (f" (or {', '.join(map(str, others[1:]))})" if others[1:] else "")
-        + "."
-    ]
+    rest = f" ({_supported(others[1:])})" if others[1:] else ""
+    return [f"{found} clusters {asked}; the estimate is {others[0]}{rest}."]
+
+
+def _supported(numbers: list[int]) -> str:
+    return f"{', '.join(map(str, numbers))} {'is' if len(numbers) == 1 else 'are'} also supported"
 
 
 def compare(found: pd.Series, published: pd.Series) -> Agreement:

@@ -3,8 +3,10 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 
 from .errors import UserError
@@ -12,6 +14,10 @@ from .errors import UserError
 #: Ways to cluster, and kinds of modalities that hold counts; as the model has them.
 METHODS = ("consensus", "kmeans", "leiden")
 KINDS = ("rna", "protein", "atac")
+#: How the files that are written are called.
+SUFFIXES = {"-o": (".h5ad", ".h5mu"), "--markers": (".csv",), "--report": (".html", ".pdf")}
+#: What messages about paths call the input.
+INPUT = "the input"
 
 #: What a matrix of 10x is called in its folder.
 MATRIX = ("matrix.mtx.gz", "matrix.mtx")
@@ -56,21 +62,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--save-model", type=Path, metavar="DIR", help="folder for the trained model, for scrcl predict")
 
     predict = commands.add_parser(
-        "predict", help="carry the types that a saved model learnt from labels to further cells", allow_abbrev=False
+        "predict", help="find the clusters of further cells by a saved model, and their types", allow_abbrev=False
     )
-    predict.add_argument("model", type=Path, help="folder of a model that was trained with labels")
+    predict.add_argument("model", type=Path, help="folder of a model that scrcl run --save-model wrote")
     predict.add_argument("input", type=Path, help=f"raw counts of further cells, with the same genes: {KNOWN}")
     predict.add_argument(
         "-o", "--output", type=Path, required=True, help=".h5ad file to write; .h5mu of several modalities"
     )
-    predict.add_argument("--layer", help="layer that holds the counts (default: as for the model)")
+    predict.add_argument("--layer", help="layer that holds the counts, or X (default: as for the model)")
     predict.add_argument("--transpose", action="store_true", help="the table has genes in rows and cells in columns")
     predict.add_argument(
         "--alpha",
         type=_share,
         default=0.01,
         metavar="SHARE",
-        help="share of cells of known types that may come out as unassigned (default: 0.01)",
+        help="share of cells like those of the model that may come out as outliers, and unassigned (default: 0.01)",
     )
     predict.add_argument("--json", action="store_true", help="print the results in JSON instead of a table")
     predict.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -171,27 +177,59 @@ def check_paths(arguments: argparse.Namespace) -> None:
     source, output = arguments.input, arguments.output
     if source is not None:
         _check_input(source, arguments)
-    written = {"-o": output, "--markers": arguments.markers, "--report": arguments.report}
-    taken: dict[Path, str] = {}
-    for option, path in written.items():
+    files = {"-o": output, "--markers": arguments.markers, "--report": arguments.report}
+    folders = {"--plots": arguments.plots, "--save-model": arguments.save_model}
+    _check_apart({INPUT: source, **files, **folders}, folders)
+    for option, path in files.items():
         if path is None:
             continue
-        _check_output(source, path, arguments.replace_output if option == "-o" else arguments.overwrite, option)
-        other = taken.setdefault(path.resolve(), option)
-        if other != option:
-            raise UserError(f"{option} names the file of {other}, {path}. Name another file.")
-    if arguments.report is not None and arguments.report.suffix.lower() not in (".html", ".pdf"):
-        raise UserError(f"--report {arguments.report} must end in .html or .pdf.")
-    if arguments.save_model is not None and arguments.save_model.exists() and not arguments.overwrite:
+        _check_output(path, arguments.replace_output if option == "-o" else arguments.overwrite, option)
+    if arguments.save_model is not None and os.path.lexists(arguments.save_model) and not arguments.overwrite:
         raise UserError(
             f"{arguments.save_model} exists already. Name another folder after --save-model, or pass --overwrite to replace "
             "the model in it."
         )
-    if arguments.plots is not None:
+    for option, path in folders.items():
+        if path is not None:
+            _check_folder(path, option)
+
+
+def _check_apart(paths: dict[str, Path | None], folders: Collection[str]) -> None:
+    """Refuse options that name the same file or folder, or something inside of what will be a file."""
+    named = {option: path for option, path in paths.items() if path is not None}
+    for (other, earlier), (option, path) in combinations(named.items(), 2):
+        kind = "folder" if option in folders else "file"
+        if _same(earlier, path):
+            if other == INPUT:
+                raise UserError(f"{path} is the input, which is never overwritten. Name another {kind} after {option}.")
+            raise UserError(f"{option} names the file of {other}, {path}. Name another {kind}.")
+        if other not in (INPUT, *folders) and earlier.resolve() in path.resolve().parents:
+            raise UserError(f"{option} {path} is inside {earlier}, the file of {other}. Name another {kind}.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one thing, by whatever name or link."""
+    if one.exists() and other.exists():
+        return os.path.samefile(one, other)
+    return one.resolve() == other.resolve()
+
+
+def _check_folder(path: Path, option: str) -> None:
+    """Refuse a folder that cannot be made or written to."""
+    made = path
+    while not os.path.lexists(made) and made != made.parent:
+        made = made.parent
+    # A model is written beside its folder, and then takes its place there.
+    beside = [path.parent] if option == "--save-model" and made == path else []
+    for folder in (made, *beside):
         try:
-            arguments.plots.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
         except OSError as error:
-            raise UserError(f"The folder {arguments.plots} for plots cannot be made: {error.strerror}.") from error
+            where = "" if folder == path else f" {folder} is in its way:"
+            raise UserError(
+                f"{option} {path}: the folder cannot be made or written to:{where} {error.strerror}. Name another folder."
+            ) from error
 
 
 def suffix(path: Path) -> str:
@@ -219,12 +257,12 @@ def _check_input(source: Path, arguments: argparse.Namespace) -> None:
         raise UserError(f"--transpose is for tables, but {source} is none. Leave it out.")
 
 
-def _check_output(source: Path | None, output: Path, overwrite: bool, option: str) -> None:
-    if source is not None and output.exists() and os.path.samefile(source, output):
-        raise UserError(f"{output} is the input, which is never overwritten. Name another file after {option}.")
+def _check_output(output: Path, overwrite: bool, option: str) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a folder. Name a file in it after {option}.")
-    if output.exists() and not overwrite:
+    if output.suffix.lower() not in SUFFIXES[option]:
+        raise UserError(f"{option} {output} must end in {' or '.join(SUFFIXES[option])}.")
+    if os.path.lexists(output) and not overwrite:
         raise UserError(
             f"{output} exists already. Name another file after {option}, or pass --overwrite to replace it."
         )

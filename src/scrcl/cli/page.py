@@ -48,7 +48,7 @@ def write_page(
     findings: Findings,
     model: SCRCL,
     data: AnnData | MuData,
-    markers: pd.DataFrame,
+    markers: pd.DataFrame | None,
     space: tuple[str | None, str | None],
 ) -> None:
     """Write the page.
@@ -64,6 +64,9 @@ def write_page(
     space
         Keys of the coordinates and of the slices.
     """
+    # A dollar in the name of a type is no formula.
+    with mpl.rc_context({"text.parse_math": False}):
+        figures = _figures(findings, model, data, markers, space)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     html = template.render(
@@ -71,7 +74,7 @@ def write_page(
         title=f"{len(findings.clusters)} {'domains' if space[0] else 'clusters'} in {Path(findings.input).name}",
         what="domain" if space[0] else "cluster",
         date=date.today().isoformat(),
-        figures=_figures(findings, model, data, markers, space),
+        figures=figures,
         colors=_colors(data),
         largest=max(cluster.share for cluster in findings.clusters),
         n_markers=N_MARKERS,
@@ -91,7 +94,7 @@ def _figures(
     findings: Findings,
     model: SCRCL,
     data: AnnData | MuData,
-    markers: pd.DataFrame,
+    markers: pd.DataFrame | None,
     space: tuple[str | None, str | None],
 ) -> dict[str, str]:
     """Figures by name, as addresses that hold the picture."""
@@ -110,7 +113,7 @@ def _figures(
     data.uns[COLORS_KEY] = cells.uns[COLORS_KEY]
     if findings.estimate is not None:
         axes["number"] = pl.n_clusters(findings.estimate, ax=plt.subplots(figsize=(5.2, 4.6), layout="constrained")[1])
-    if len(markers):
+    if markers is not None and len(markers):
         axes["markers"] = pl.markers_dotplot(markers, n_genes=N_DRAWN)
     if space[0] is not None:
         drawn = pl.spatial(data, spatial_key=space[0], sample_key=space[1])

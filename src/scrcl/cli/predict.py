@@ -1,9 +1,16 @@
-"""Types that a saved model learnt from labels, carried to the cells of a file. Wiring only."""
+"""Clusters of further cells by a saved model, how well they fit, and the types it learnt from labels. Wiring only."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.io import read_elem
 from mudata import MuData
 from rich.console import Console
 
@@ -12,16 +19,20 @@ from scrcl.utils import keys
 from scrcl.utils.progress import begin, listening
 
 from .errors import UserError
-from .findings import types_table
-from .inputs import read
-from .outputs import writable, write, write_types
+from .findings import sizes_table
+from .inputs import Input, read
+from .options import pairs
+from .outputs import check_writable, count, finish, reserved, write, write_types
 from .progress import Phases
 from .run import quiet
 
+#: What `--layer` calls the matrix that is no layer.
+NO_LAYER = "X"
+
 
 @dataclass
-class Carried:
-    """What is reported of types that were carried to further cells."""
+class Predicted:
+    """What is reported of further cells."""
 
     command: str
     model: str
@@ -29,25 +40,35 @@ class Carried:
     outputs: dict[str, str]
     alpha: float
     cells: int
-    types: dict[str, int]
+    clusters: dict[str, int]
+    columns: list[str]
+    #: Cells that the model was built on, and those unlike any of these; ``None`` in space, where that is not judged.
+    known: int | None = None
+    outliers: int | None = None
+    types: dict[str, int] | None = None
     notes: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """In plain containers."""
         return vars(self)
 
     def print(self, console: Console) -> None:
-        """As a table."""
-        console.print(types_table(self.types, f"{self.cells:,} cells"))
-        console.print(
-            f"Written to {self.outputs['output']}: obs['{keys.TYPES_KEY}'], obs['{keys.TYPES_CONFIDENCE_KEY}'], "
-            f"obsm['{keys.LATENT_KEY}']",
-            markup=False,
-            soft_wrap=True,
-        )
+        """As tables."""
+        console.print(sizes_table(self.clusters, f"{self.cells:,} cells, {len(self.clusters)} clusters", "cluster"))
+        if self.types is not None:
+            console.print(sizes_table(self.types, "types, as learnt from labels"))
+        if self.outliers is not None:
+            console.print(
+                f"{self.known:,} cells are cells that the model was built on; {self.outliers:,} cells are outliers: unlike "
+                f"these at level {self.alpha:g}.",
+                soft_wrap=True,
+            )
+        columns = ", ".join(f"obs['{name}']" for name in self.columns)
+        console.print(f"Written to {self.outputs['output']}: {columns}, obsm['{keys.LATENT_KEY}']", soft_wrap=True)
 
 
-def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Carried:
+def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Predicted:
     """Load, read, predict, and write.
 
     Parameters
@@ -61,39 +82,133 @@ def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Carr
     """
     notes: list[str] = []
     with (
-        writable(arguments.output) as unfinished,
+        reserved(arguments.output) as unfinished,
         quiet(arguments.input, phases, notes),
         listening(phases),
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
-        setup = SCRCL.load_registry(arguments.model)["setup_args"]
-        layer = arguments.layer or setup.get("layer")
-        if setup.get("layers") and arguments.layer is None:
-            layer = ",".join(f"{name}={of}" for name, of in setup["layers"].items())
-        known = (setup.get(key) for key in ("spatial_key", "sample_key", "batch_key"))
-        found = read(arguments.input, layer, setup.get("modalities"), arguments.transpose, *known)
+        model = SCRCL.load(arguments.model, adata=False)
+        if not model.is_trained_:
+            raise UserError(f"The model in {arguments.model} is not trained. Train it before it is saved.")
+        found, query = _read(arguments, model.registry["setup_args"])
         notes += found.notes
         data = found.data
-        if isinstance(data, MuData) != (arguments.output.suffix == ".h5mu"):
-            wanted = ".h5mu, as the input has several modalities" if isinstance(data, MuData) else ".h5ad"
-            raise UserError(f"-o {arguments.output} must end in {wanted}.")
-        if not isinstance(data, MuData) and setup.get("layer") is not None and setup["layer"] not in data.layers:
-            data.layers[setup["layer"]] = data.X  # where the model looks for counts
-        model = SCRCL.load(arguments.model, adata=False)
-        types = model.predict(data, alpha=arguments.alpha)
-        carried = Carried(
+        check_writable(found, arguments.output)
+        columns = _columns(model, query, arguments.alpha)
+        types = probabilities = None
+        if model.knows_labels:
+            types, probabilities = model.predict(query, alpha=arguments.alpha), model.predict(query, soft=True)
+        data.obsm[keys.LATENT_KEY] = model.get_latent_representation(query)
+        for name, values in columns.items():
+            data.obs[name] = values
+        known, outliers = (columns.get(f"{keys.CLUSTERS_KEY}_{name}") for name in ("known", "outlier"))
+        predicted = Predicted(
             command=command,
             model=str(arguments.model),
             input=str(arguments.input),
             outputs={"output": str(arguments.output)},
             alpha=arguments.alpha,
             cells=data.n_obs,
-            types=write_types(data, types, model.predict(data, soft=True)),
+            clusters=count(columns[keys.CLUSTERS_KEY]),
+            columns=list(columns),
+            known=None if known is None else int(known.sum()),
+            outliers=None if outliers is None else int(outliers.sum()),
             notes=notes,
         )
-        data.obsm[keys.LATENT_KEY] = model.get_latent_representation(data)
+        if types is not None and probabilities is not None:
+            predicted.types = write_types(data, types, probabilities)
+            predicted.columns += [keys.TYPES_KEY, keys.TYPES_CONFIDENCE_KEY]
         begin("writing")
         data.uns[keys.RUN_KEY] = {"command": command, "model": str(arguments.model), "alpha": arguments.alpha}
-        write(data, found.copied, unfinished, arguments.output)
-    return carried
+        write(found, unfinished, arguments.output)
+        finish(unfinished, arguments.output, phases)
+    return predicted
+
+
+def _columns(model: SCRCL, query: AnnData | MuData, alpha: float) -> dict[str, pd.Series]:
+    """Columns of ``obs``: the clusters as the run has them, how probable each is, and how well the cells fit."""
+    chosen = {"n_clusters": None, "seed": 0, **(model.clustering_ or {})}
+    number, seed = chosen["n_clusters"], chosen["seed"]
+    clusters = model.get_clusters(query, **chosen)
+    columns = {keys.CLUSTERS_KEY: clusters}
+    of_consensus = chosen.get("method", "consensus") == "consensus"
+    if of_consensus:
+        probabilities = model.get_cluster_probabilities(query, n_clusters=number, seed=seed)
+        own = probabilities.to_numpy()[np.arange(len(clusters)), clusters.cat.codes]
+        columns[keys.CLUSTERS_PROBABILITY_KEY] = pd.Series(own, index=clusters.index)
+    if model.registry["setup_args"].get("spatial_key") is None:
+        quality = model.get_mapping_quality(query, n_clusters=number, alpha=alpha, seed=seed)
+        for name in quality.columns.drop(["cluster"] if of_consensus else ["cluster", "confidence"]):
+            columns[f"{keys.CLUSTERS_KEY}_{name}"] = quality[name]
+    return columns
+
+
+def _read(arguments: argparse.Namespace, setup: Mapping[str, Any]) -> tuple[Input, AnnData | MuData]:
+    """The input, and its cells as the model looks for them: with their counts where those of its own cells were."""
+    layer = _layer(arguments, setup)
+    places = (setup.get(key) for key in ("spatial_key", "sample_key", "batch_key"))
+    try:
+        found = read(arguments.input, layer, setup.get("modalities"), arguments.transpose, *places)
+    except UserError as error:
+        if arguments.layer is None and layer is not None and "--layer" in str(error):
+            error = UserError(
+                f"{error} The model was trained on it. Name where the counts are: --layer {NO_LAYER}, or another."
+            )
+        raise error from None
+    data = found.data
+    if isinstance(data, MuData):
+        if arguments.layer is None:
+            return found, data
+        of_input, of_model = found.setup.get("layers", {}), setup.get("layers") or {}
+        mods = {
+            name: _with_counts(data.mod[name], of_input.get(name), of_model.get(name)) for name in setup["modalities"]
+        }
+        query = MuData(mods)
+        query.obs = data.obs
+        for key, value in data.obsm.items():
+            query.obsm[key] = value
+        return found, query
+    if layer is None and setup.get("layer") is not None:
+        found.notes.append(f"The counts are those of X. The model was trained on the layer {setup['layer']!r}.")
+    query = _with_counts(data, found.setup.get("layer"), setup.get("layer"))
+    if found.copied is not None:
+        with h5py.File(found.copied, "r") as file:  # what else the setup names
+            for slot, argument in (("obsm", "features_key"), ("obsp", "spatial_neighbors_key")):
+                key = setup.get(argument)
+                if key is not None and key in file.get(slot, {}):
+                    getattr(query, slot)[key] = read_elem(file[slot][key])
+    return found, query
+
+
+def _layer(arguments: argparse.Namespace, setup: Mapping[str, Any]) -> str | None:
+    """Layer to read, in the form of the option; where none is named, that of the model."""
+    given = arguments.layer
+    if setup.get("modalities"):
+        named = {} if given is None else pairs(given)
+        if named is None:
+            return str(given)  # which is refused
+        named = {**(setup.get("layers") or {}), **named}
+        return ",".join(f"{name}={of}" for name, of in named.items() if of != NO_LAYER) or None
+    if given is None:
+        return setup.get("layer") if _has_layers(arguments.input) else None
+    return None if given == NO_LAYER else given
+
+
+def _has_layers(path: Path) -> bool:
+    """Whether there may be counts in any other place than the one matrix."""
+    if path.is_dir():
+        return (path / "layers").exists()
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        return "layers" in file
+
+
+def _with_counts(data: AnnData, of_input: str | None, of_model: str | None) -> AnnData:
+    """The cells with their counts in the layer that the model reads, beside the data that are written."""
+    counts = data.X if of_input is None else data.layers[of_input]
+    query = AnnData(counts, obs=data.obs, var=data.var, uns=data.uns, obsm=dict(data.obsm), obsp=dict(data.obsp))
+    if of_model is not None:
+        query.layers[of_model] = counts
+    return query

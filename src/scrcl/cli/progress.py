@@ -18,10 +18,17 @@ class Phases:
 
     def __init__(self, console: Console) -> None:
         self.seconds: dict[str, float] = {}
+        #: Files and folders that are written.
+        self.written: list[str] = []
         self.console = console
         self._start = time.perf_counter()
         self._present: tuple[str, TaskID | None, float] | None = None
-        columns = TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        columns = (
+            TextColumn("{task.description:<20}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(*columns, console=console) if console.is_terminal else None
 
     def __enter__(self) -> Self:

@@ -4,23 +4,25 @@ import argparse
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pandas as pd
 import scvi
 import torch
 from anndata import AnnData
 from lightning.pytorch import Callback
-from matplotlib.axes import Axes
 from mudata import MuData
 
 from scrcl import datasets, pl
 from scrcl.cluster.leiden import RESOLUTION
+from scrcl.cluster.number import NumberOfClusters
 from scrcl.model.scrcl import SCRCL
 from scrcl.reference.writing import share
 from scrcl.utils import keys
@@ -31,7 +33,7 @@ from scrcl.utils.progress import begin, listening
 from .errors import UserError, translate
 from .findings import Findings, compare, describe_clusters, find_doubts
 from .inputs import Input, read
-from .outputs import writable, write, write_types
+from .outputs import Extras, check_writable, finish, reserved, write, write_types
 from .progress import Phases
 
 #: Levels of the loggers of the libraries while the command runs.
@@ -41,6 +43,8 @@ LOG_LEVELS = {
     "lightning.fabric.utilities.seed": logging.ERROR,
     "scvi": logging.WARNING,
 }
+#: Letters of the name of a picture, at most: in bytes, what file systems allow is several times as long.
+MAX_NAME = 50
 #: Packages whose versions decide the result.
 RECORDED = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "scanpy", "scikit-learn", "igraph", "numpy")
 
@@ -58,16 +62,19 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         Told of the phases.
     """
     is_demo = arguments.command == "demo"
+    space = (arguments.spatial_key, arguments.sample_key)
     device = _device(arguments.device)
     if arguments.report is not None:
         from .page import check_page
 
         check_page(arguments.report)
     notes: list[str] = []
+    extras = Extras(phases, arguments.input)
+    attempt = extras.attempt
     with (
-        writable(arguments.output) as unfinished,
-        writable(arguments.markers) as table,
-        writable(arguments.report) as page,
+        reserved(arguments.output) as unfinished,
+        reserved(arguments.markers) as table,
+        reserved(arguments.report) as page,
         quiet(arguments.input, phases, notes),
         listening(phases),
     ):
@@ -79,61 +86,62 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
             notes.append(note)
         data = found.data
         check_n_clusters(arguments.n_clusters, data.n_obs, "--n-clusters")
+        check_writable(found, arguments.output)
         model = _train(arguments, found, device, phases)
         data.obsm[keys.LATENT_KEY] = model._results.latent(("aligned", None))  # not a copy, as by `share`
         chosen = {"n_clusters": arguments.n_clusters, "seed": arguments.seed}
-        data.obs[keys.CLUSTERS_KEY] = model.get_clusters(
-            method=arguments.method, resolution=arguments.resolution or RESOLUTION, **chosen
-        )
+        model.clustering_ = {
+            **chosen,
+            "method": arguments.method,
+            "resolution": arguments.resolution or RESOLUTION,
+        }
+        data.obs[keys.CLUSTERS_KEY] = model.get_clusters(**model.clustering_)
         types = None
         if model.knows_labels:
             types = write_types(data, model.predict(), model.predict(soft=True))
-        wanted = arguments.report is not None or arguments.json
-        markers = pd.DataFrame()
+        markers, certainty = None, (None, None)
         if table is not None or page is not None:
             begin("marker genes")
-            markers = _markers(model, data, arguments.seed, phases)
-        if table is not None:
-            markers.to_csv(table, index=False)
-        estimate = probabilities = None
-        if wanted:
+            markers = attempt("marker genes", _markers, model, data, arguments.seed, phases)
+        if arguments.report is not None or arguments.json:
             begin("certainty")
-            estimate = model.estimate_n_clusters(seed=arguments.seed)
-            if arguments.method == "consensus":
-                probabilities = model.get_cluster_probabilities(**chosen)
-        space = (arguments.spatial_key, arguments.sample_key)
+            of_consensus = arguments.method == "consensus"
+            certainty = attempt("certainty", _certainty, model, chosen, of_consensus) or certainty
         if arguments.plots is not None:
             begin("plots")
             annotations = ["bulk_labels"] if is_demo else []
             annotations += [arguments.batch_key] if arguments.batch_key is not None else []
             annotations += [keys.TYPES_KEY] if types is not None else []
-            _plot(model, data, arguments.plots, annotations, *space)
+            _plot(model, data, arguments.plots, annotations, *space, extras, phases)
+        begin("writing")
         record = _record(arguments, model, data)
+        seconds = {name.replace(" ", "_"): round(value, 3) for name, value in phases.seconds.items()}
+        data.uns[keys.RUN_KEY] = {**record, "command": command, "seconds": seconds}
+        write(found, unfinished, arguments.output)
+        finish(unfinished, arguments.output, phases)
+        if table is not None and markers is not None:
+            attempt("marker genes", _write_markers, markers, table, arguments.markers, phases)
+        if arguments.save_model is not None:
+            attempt("model", _save, model, arguments.save_model, arguments.overwrite, phases)
         findings = Findings(
             command=command,
             input="700 PBMC that scanpy ships" if is_demo else str(arguments.input),
-            clusters=describe_clusters(data.obs[keys.CLUSTERS_KEY], probabilities, markers),
+            clusters=describe_clusters(data.obs[keys.CLUSTERS_KEY], certainty[1], markers),
             n_clusters_given=arguments.n_clusters is not None,
-            estimate=estimate,
+            estimate=certainty[0],
             notes=notes,
-            outputs=_outputs(arguments),
+            outputs=_outputs(arguments, [*phases.written, str(arguments.report)]),
             seconds=phases.seconds,
             types=types,
             agreement=compare(data.obs[keys.CLUSTERS_KEY], data.obs["bulk_labels"]) if is_demo else None,
+            missing=extras.missing,
             **record,
         )
         findings.doubts = find_doubts(findings, arguments.method)
         if page is not None:
-            from .page import write_page
-
             begin("report")
-            write_page(page, arguments.report, findings, model, data, markers, space)
-        begin("writing")
-        seconds = {name.replace(" ", "_"): round(value, 3) for name, value in phases.seconds.items()}
-        data.uns[keys.RUN_KEY] = {**record, "command": command, "seconds": seconds}
-        write(data, found.copied, unfinished, arguments.output)
-        if arguments.save_model is not None:
-            model.save(arguments.save_model, overwrite=arguments.overwrite)
+            attempt("report", _write_page, page, arguments.report, phases, findings, model, data, markers, space)
+            findings.outputs = _outputs(arguments, phases.written)
     return findings
 
 
@@ -151,7 +159,7 @@ def _device(name: str) -> dict[str, Any]:
 def _read(arguments: argparse.Namespace) -> Input:
     if arguments.input is None:
         return Input(datasets.pbmc700())
-    return read(
+    found = read(
         arguments.input,
         arguments.layer,
         arguments.modalities,
@@ -162,15 +170,16 @@ def _read(arguments: argparse.Namespace) -> Input:
         arguments.labels_key,
         arguments.unlabeled_category,
     )
+    if arguments.layer is not None and found.copied is not None:
+        # What was read from the layer is X here; the model is to look for it where it is in the file.
+        found.data.layers[arguments.layer] = found.data.X
+        found.setup["layer"] = arguments.layer
+    return found
 
 
 def _train(arguments: argparse.Namespace, found: Input, device: dict[str, Any], phases: Phases) -> SCRCL:
-    of_several = isinstance(found.data, MuData)
-    if of_several != (arguments.output.suffix == ".h5mu"):
-        wanted = ".h5mu, as the input has several modalities" if of_several else ".h5ad"
-        raise UserError(f"-o {arguments.output} must end in {wanted}.")
     scvi.settings.seed = arguments.seed
-    (SCRCL.setup_mudata if of_several else SCRCL.setup_anndata)(found.data, **found.setup)
+    (SCRCL.setup_mudata if isinstance(found.data, MuData) else SCRCL.setup_anndata)(found.data, **found.setup)
     model = SCRCL(found.data)
     share(found.data, model._reference)
     model.train(
@@ -228,6 +237,31 @@ def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) ->
     return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
 
 
+def _certainty(
+    model: SCRCL, chosen: dict[str, Any], of_consensus: bool
+) -> tuple[NumberOfClusters, pd.DataFrame | None]:
+    """The estimate of the number of clusters, and how probable each cluster is for each cell."""
+    estimate = model.estimate_n_clusters(seed=chosen["seed"])
+    return estimate, model.get_cluster_probabilities(**chosen) if of_consensus else None
+
+
+def _write_markers(markers: pd.DataFrame, table: Path, output: Path, phases: Phases) -> None:
+    markers.to_csv(table, index=False)
+    finish(table, output, phases)
+
+
+def _save(model: SCRCL, folder: Path, overwrite: bool, phases: Phases) -> None:
+    model.save(folder, overwrite=overwrite)
+    phases.written.append(str(folder))
+
+
+def _write_page(page: Path, output: Path, phases: Phases, *content: Any) -> None:
+    from .page import write_page
+
+    write_page(page, output, *content)
+    finish(page, output, phases)
+
+
 def _plot(
     model: SCRCL,
     data: AnnData | MuData,
@@ -235,35 +269,62 @@ def _plot(
     annotations: Sequence[str],
     spatial_key: str | None,
     sample_key: str | None,
+    extras: Extras,
+    phases: Phases,
 ) -> None:
+    """Write each plot that can be made."""
     mpl.use("Agg")
-    for name, axes in (
-        ("history", pl.history(model)),
-        ("umap", pl.umap(data)),
-        ("cluster_sizes", pl.cluster_sizes(data)),
-        *((f"umap_{name}", pl.umap(data, color=name)) for name in annotations),
-        *(() if spatial_key is None else _maps(data, spatial_key, sample_key)),
-    ):
-        figure = axes.get_figure(root=True)
-        assert figure is not None
-        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+    plots: list[tuple[str, Callable[[], Any]]] = [
+        ("history", partial(pl.history, model)),
+        ("umap", partial(pl.umap, data)),
+        ("cluster_sizes", partial(pl.cluster_sizes, data)),
+        *((f"umap_{name}", partial(pl.umap, data, color=name)) for name in annotations),
+    ]
+    if spatial_key is not None:
+        samples = None if sample_key is None else data.obs[sample_key].astype(str)
+        for sample in [None] if samples is None else samples.unique():
+            cells = None if samples is None else samples == sample
+            name = "spatial" if sample is None else f"spatial_{sample}"
+            plots.append((name, partial(_map, data, cells, spatial_key, sample_key)))
+    for name, (_, draw) in zip(file_names([name for name, _ in plots]), plots, strict=True):
+        extras.attempt(f"plot {name}.png", _write_plot, draw, folder / f"{name}.png")
+    phases.written.append(str(folder))
 
 
-def _maps(data: AnnData | MuData, spatial_key: str, sample_key: str | None) -> Iterator[tuple[str, Axes]]:
-    """A map of each slice, with a name for its file."""
-    samples = None if sample_key is None else data.obs[sample_key].astype(str)
-    for sample in [None] if samples is None else samples.unique():
-        part = data if sample is None else data[samples == sample]
-        name = "spatial" if sample is None else re.sub(r"[^\w.-]+", "_", f"spatial_{sample}")
-        axes = pl.spatial(part, spatial_key=spatial_key, sample_key=sample_key)
-        assert isinstance(axes, Axes)  # of one slice
-        yield name, axes
+def _write_plot(draw: Callable[[], Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A dollar in the name of a type is no formula.
+    with mpl.rc_context({"text.parse_math": False}):
+        figure = draw().get_figure(root=True)
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+    plt.close(figure)
 
 
-def _outputs(arguments: argparse.Namespace) -> dict[str, str]:
+def _map(data: AnnData | MuData, cells: pd.Series | None, spatial_key: str, sample_key: str | None) -> Any:
+    """A map of one slice."""
+    return pl.spatial(data if cells is None else data[cells], spatial_key=spatial_key, sample_key=sample_key)
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """A name for a file for each of some names, no two the same, on any file system."""
+    chosen: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        short = re.sub(r"[^\w.-]+", "_", name)[:MAX_NAME]
+        number, unique = 1, short
+        while unique.casefold() in taken:
+            number += 1
+            unique = f"{short}_{number}"
+        taken.add(unique.casefold())
+        chosen.append(unique)
+    return chosen
+
+
+def _outputs(arguments: argparse.Namespace, written: Sequence[str]) -> dict[str, str]:
+    """What was asked for and is written."""
     names = ("output", "markers", "report", "plots", "save_model")
-    written = {name: getattr(arguments, name) for name in names}
-    return {name: str(path) for name, path in written.items() if path is not None}
+    asked = {name: str(getattr(arguments, name)) for name in names}
+    return {name: path for name, path in asked.items() if path in written}
 
 
 def _record(arguments: argparse.Namespace, model: SCRCL, data: AnnData | MuData) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _write_genes(adata: AnnData, reference: Reference) -> None:
 
 
 def describe_parameters(reference: Reference, options: Options, setup: dict[str, Any], several: bool) -> dict[str, Any]:
-    """All parameters that were used, those of the setup by name, in a form that AnnData can write."""
+    """The main parameters of the preparation, those of the setup by name, in a form that AnnData can write."""
     network = options.gene_network_mode if options.gene_network is not None else ""
     parameters: dict[str, Any] = {
         "n_top_genes": options.n_top_genes if several else len(reference.genes),

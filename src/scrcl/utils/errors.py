@@ -42,12 +42,12 @@ class _Told:
 
     def as_command(self, source: str) -> str:
         """The message for a user of the command line who named the file ``source``."""
-        what = self.what
-        if self.where:
-            _, _, slot = self.where.partition(".")
-            what = what.replace(self.where, f"{slot} of {source}" if slot else source)
+        _, _, slot = self.where.partition(".")
+        # The place apart, so that no name in it is taken for an argument.
+        parts = self.what.split(self.where) if self.where else [self.what]
         for argument, option in self.options.items():
-            what = what.replace(argument, option)
+            parts = [part.replace(argument, option) for part in parts]
+        what = (f"{slot} of {source}" if slot else source).join(parts)
         return " ".join(part for part in (what, self.command) if part)
 
 

@@ -30,6 +30,8 @@ UMAP_KEY: Final = "X_scrcl_umap"
 UMAP_SOURCE_KEY: Final = "scrcl_umap"
 #: ``obs`` key of the clusters (command line, tutorials).
 CLUSTERS_KEY: Final = "scrcl"
+#: ``obs`` key of how probable the cluster of each cell is (command line).
+CLUSTERS_PROBABILITY_KEY: Final = "scrcl_probability"
 #: ``obs`` key of the types that were learnt from labels (command line, tutorials), and of how probable each is.
 TYPES_KEY: Final = "scrcl_type"
 TYPES_CONFIDENCE_KEY: Final = "scrcl_type_confidence"
