@@ -164,8 +164,8 @@ class MarkersMixin(GenesMixin):
     ) -> pd.DataFrame:
         """Propose names for clusters from lists of marker genes, or none of them.
 
-        A list fits a cluster if its genes score higher there (see :meth:`get_marker_genes`) than nearly all random sets
-        of as many genes do, and enough of them are up. Of those that fit, the one with the highest score is proposed.
+        A list fits a cluster if its genes score higher there (see :meth:`get_marker_genes`) than hardly any random set
+        of as many genes does, and enough of them are up. Of those that fit, the one with the highest score is proposed.
         Lists are resampled to tell how much the name depends on single genes.
 
         Parameters

@@ -95,9 +95,9 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
     What the model prepares is written to ``adata``, where it can be seen and plotted: cell features to
     ``obsm["X_scrcl_features"]``, the cell graph to ``obsp["scrcl_connectivities"]`` (with ``uns["scrcl_neighbors"]``
     in the form of :func:`scanpy.pp.neighbors`), the genes kept to ``var["scrcl_genes"]``, the gene graph to
-    ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and the parameters of this
-    preparation to ``uns["scrcl"]``. In space, the features are the smoothed ones and the graph is the spatial one. The model holds its own
-    copy, so that changes to ``adata`` do not change the model. Of several modalities, the features, the joint cell graph
+    ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and its main
+    parameters to ``uns["scrcl"]``. In space, the features are the smoothed ones and the graph is the spatial one. The model
+    holds its own copy, so that changes to ``adata`` do not change the model. Of several modalities, the features, the joint cell graph
     and the weights of the modalities (``obsm["scrcl_modality_weights"]``) are written to the :class:`~mudata.MuData`;
     what is in ``mdata.mod`` stays as it is.
 

@@ -62,7 +62,8 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
 def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
     """Plot the evidence for each number of clusters: the votes, and below them all else, each on its own scale.
 
-    The estimate is dark, and the numbers that come next are lighter.
+    The estimate is dark: the largest number with a vote, or 1, which need not have the most votes. The other numbers with
+    votes are lighter.
 
     Parameters
     ----------
