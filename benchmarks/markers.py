@@ -279,15 +279,14 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{np.mean(values):.{digits}f} ({np.min(values):.{digits}f})"
 
 
-def report(names: list[str], seeds: int) -> str:
-    runs = {
-        n: [json.loads(result_file(n, s).read_text()) for s in range(seeds) if result_file(n, s).exists()]
-        for n in names
-    }
-    runs = {n: found for n, found in runs.items() if found}
-    lines = ["Mean over seeds (worst seed).", ""]
-    titles = {"found": "clusters of SCRCL", "annotated": "published cell types"}
-    for grouping, title in titles.items():
+#: Groupings, and what tables call them.
+TITLES = {"found": "clusters of SCRCL", "annotated": "published cell types"}
+
+
+def known_in_top_ten(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the table of known markers, for each grouping."""
+    lines: list[str] = []
+    for grouping, title in TITLES.items():
         lines += [f"### Known markers in the top 10, {title}", ""]
         lines += ["Share of types with at least one known marker in the top 10 of the right group; with at least two."]
         lines += ["AUROC of each score for the 50 best genes of Wilcoxon, and for the known markers.", ""]
@@ -305,6 +304,12 @@ def report(names: list[str], seeds: int) -> str:
                 cells = [spread(one), spread(two), spread(theirs, 3), spread(known, 3)]
                 lines.append(f"| {name}, {len(found[0]['types'])} types | {method} | " + " | ".join(cells) + " |")
         lines.append("")
+    return lines
+
+
+def cell_by_cell(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the table of scores in single cells."""
+    lines: list[str] = []
     lines += ["### Known markers cell by cell", ""]
     lines += ["AUROC of the scores of a known marker for the cells of its type, mean over markers and types.", ""]
     methods = list(next(iter(runs.values()))[0]["cells"])
@@ -312,6 +317,12 @@ def report(names: list[str], seeds: int) -> str:
     for name, found in runs.items():
         values = [[float(np.mean(list(run["cells"][method].values()))) for run in found] for method in methods]
         lines.append(f"| {name} | " + " | ".join(spread(v, 3) for v in values) + " |")
+    return lines
+
+
+def beside_wilcoxon(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the table that compares with Wilcoxon's test."""
+    lines: list[str] = []
     lines += ["", "### SCRCL and Wilcoxon", ""]
     lines += ["Where the two top tens of a type differ, the known markers among the genes that only one of them names,"]
     lines += ["and the mean fraction of the cells outside the group that express these genes."]
@@ -321,7 +332,7 @@ def report(names: list[str], seeds: int) -> str:
     ]
     lines += ["|---|---|---|---|---|---|---|---|"]
     for name, found in runs.items():
-        for grouping, title in titles.items():
+        for grouping, title in TITLES.items():
             ours_only, theirs_only, differ = 0, 0, 0
             outside: list[list[float]] = [[], []]
             for run in found:
@@ -341,9 +352,15 @@ def report(names: list[str], seeds: int) -> str:
                 + " | ".join(f"{np.mean(values):.2f}" for values in outside)
                 + " |"
             )
+    return lines
+
+
+def missed_types(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the list of types whose markers are missed."""
+    lines: list[str] = []
     lines += ["", "### Types whose markers are missed", ""]
     for name, found in runs.items():
-        for grouping, title in titles.items():
+        for grouping, title in TITLES.items():
             missed: dict[str, int] = {}
             for run in found:
                 for t, judged_type in run["groupings"][grouping]["methods"]["SCRCL"].items():
@@ -351,6 +368,12 @@ def report(names: list[str], seeds: int) -> str:
                         missed[t] = missed.get(t, 0) + 1
             listed = ", ".join(f"{t} ({count} of {len(found)} seeds)" for t, count in missed.items()) or "none"
             lines.append(f"- {name}, {title}: {listed}")
+    return lines
+
+
+def stability(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the table of stability, calibration and time."""
+    lines: list[str] = []
     lines += ["", "### Stability, calibration and time", ""]
     lines += [
         "Jaccard index of the top 20 between seeds (mean over groups, worst group). P-values of permuted expression:"
@@ -379,6 +402,12 @@ def report(names: list[str], seeds: int) -> str:
         lines.append(
             f"| {name} | " + " | ".join(stable) + f" | {below:.3f} | {rejected} of {len(null)} | {seconds:.1f} |"
         )
+    return lines
+
+
+def names_of_types(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the table of names, and what was named wrongly."""
+    lines: list[str] = []
     lines += ["", "### Names", ""]
     lines += [
         "Published types named from the lists of all types of the organism, and with the list of their own type withheld,"
@@ -398,6 +427,7 @@ def report(names: list[str], seeds: int) -> str:
         shown = " / ".join(f"{np.mean(values):.2f}" if values else "–" for values in sure.values())
         lines.append(f"| {name} | {spread(right)} | {spread(none)} | {shown} |")
     wrong: dict[str, int] = {}
+    most = max(len(found) for found in runs.values())
     for name, found in runs.items():
         for run in found:
             for n in run["names"]:
@@ -408,7 +438,19 @@ def report(names: list[str], seeds: int) -> str:
                 if n["name_without"] != "none of these":
                     key = f"{name}: {n['type']}, its list withheld, named {n['name_without']}"
                     wrong[key] = wrong.get(key, 0) + 1
-    lines += ["", *(f"- {what} ({count} of {seeds} seeds)" for what, count in wrong.items())]
+    lines += ["", *(f"- {what} ({count} of {most} seeds)" for what, count in wrong.items())]
+    return lines
+
+
+def report(names: list[str], seeds: int) -> str:
+    runs = {
+        n: [json.loads(result_file(n, s).read_text()) for s in range(seeds) if result_file(n, s).exists()]
+        for n in names
+    }
+    runs = {n: found for n, found in runs.items() if found}
+    lines = ["Mean over seeds (worst seed).", ""]
+    for section in (known_in_top_ten, cell_by_cell, beside_wilcoxon, missed_types, stability, names_of_types):
+        lines += section(runs)
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [
         "",
