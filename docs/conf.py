@@ -37,20 +37,20 @@ for notebook in sorted((HERE.parent / "tutorials").glob("*.ipynb")):
 
 # -- Members of the model ---------------------------------------------------------------------------------------------
 
-#: Titles of what the modules of scrcl.model add to the model, in the order in which one needs them.
+#: Titles of what the modules of scrcl.model add to the model, in the order of use.
 GROUPS = {
-    "setup": "Set up",
-    "training": "Train",
+    "setup": "Setup",
+    "training": "Training",
     "cells": "Cells and clusters",
-    "certainty": "How sure they are",
+    "certainty": "Cluster confidence",
     "labels": "Labels",
     "modalities": "Modalities",
     "genes": "Genes",
     "markers": "Marker genes and names",
     "batches": "Batches",
-    "saving": "Save and load",
+    "saving": "Saving and loading",
 }
-#: Methods of scvi-tools that are there to say that they are not.
+#: Methods of scvi-tools that raise an error, as they are not supported.
 REFUSED = ("setup_annbatch",)
 
 
