@@ -15,6 +15,8 @@ from scvi import settings
 
 from scrcl.graph.slices import Slices, read_slices
 from scrcl.utils.checks import as_features, check_cells_have_counts, check_key, check_unique_genes, match_genes
+from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.names import as_name, as_names
 
 from .counts import Counts
 
@@ -253,9 +255,10 @@ def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str) -
 def read_embedding(obsm: Any, key: str, argument: str, where: str) -> tuple[np.ndarray, pd.Index]:
     """Features that the user already has, ``(n, d)``, and their names."""
     check_key(key, obsm, argument, f"{where}.obsm")
-    features = as_features(obsm[key], f"{where}.obsm[{key!r}]")
-    if isinstance(obsm[key], pd.DataFrame):
-        return features, obsm[key].columns.astype(str)
+    array = in_memory(obsm[key])
+    features = as_features(array, f"{where}.obsm[{key!r}]")
+    if isinstance(array, pd.DataFrame):
+        return features, array.columns.astype(str)
     return features, pd.Index([f"{key}{number}" for number in range(features.shape[1])])
 
 
@@ -272,10 +275,24 @@ def read_graph(
             f"{how or f'`scanpy.pp.neighbors(adata, key_added={key!r})`'}."
         )
     check_key(graph_key, data.obsp, f"the graph of {argument}={key!r},", "adata.obsp")
-    graph = sp.csr_array(data.obsp[graph_key])
+    graph = _graph(data.obsp[graph_key])
     if not np.isfinite(graph.data).all():
         raise ValueError(f"adata.obsp[{graph_key!r}] holds NaN or infinite weights. Build the graph again.")
     return graph
+
+
+def _graph(matrix: Any) -> sp.csr_array:
+    """A graph of any kind of array, with weights in the byte order of the machine."""
+    graph = sp.csr_array(in_memory(matrix))
+    return graph.astype(graph.dtype.newbyteorder("="), copy=False)
+
+
+def in_memory(array: Any) -> Any:
+    """An array, matrix or table that may be read lazily, such as one of dask."""
+    for read in ("compute", "to_memory"):
+        if hasattr(array, read):
+            return getattr(array, read)()
+    return array
 
 
 def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> Slices:
@@ -285,14 +302,14 @@ def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> 
     samples = None
     if sample_key is not None:
         check_key(sample_key, data.obs, "sample_key", f"{where}.obs")
-        samples = data.obs[sample_key]
-    return read_slices(data.obsm[key], samples, f"{where}.obsm[{key!r}]", f"{where}.obs[{sample_key!r}]")
+        samples = read_column(data.obs, sample_key, f"{where}.obs")
+    return read_slices(in_memory(data.obsm[key]), samples, f"{where}.obsm[{key!r}]", f"{where}.obs[{sample_key!r}]")
 
 
 def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.csr_array:
     """A graph in space ``(n, n)`` in the form of squidpy."""
     if key in data.obsp:
-        graph = sp.csr_array(data.obsp[key])
+        graph = _graph(data.obsp[key])
     else:
         check_key(key, data.uns, "spatial_neighbors_key", "adata.uns or adata.obsp")
         graph = read_graph(data, key, "spatial_neighbors_key", "`squidpy.gr.spatial_neighbors(adata)`")
@@ -306,6 +323,24 @@ def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.c
     return graph
 
 
+def read_column(table: Any, key: str, where: str) -> pd.Series:
+    """A column of ``obs`` that is there, in memory.
+
+    Raises
+    ------
+    ValueError
+        If several have this name.
+    """
+    column = table[key] if isinstance(table, pd.DataFrame) else table[[key]].to_memory()[key]
+    if isinstance(column, pd.DataFrame):
+        raise ScrclValueError(
+            f"{where}[{key!r}] is the name of {column.shape[1]} columns.",
+            "Give each column a name of its own.",
+            where=f"{where}[{key!r}]",
+        )
+    return column
+
+
 def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
     """Name ``(n,)`` of the batch of each cell.
 
@@ -316,16 +351,17 @@ def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
     ValueError
         If a cell has no batch.
     """
-    where = "mdata" if isinstance(data, MuData) else "adata"
-    check_key(key, data.obs, "batch_key", f"{where}.obs")
-    values = data.obs[key]
-    missing = int(values.isna().sum())
+    where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
+    check_key(key, data.obs, "batch_key", where)
+    names = as_names(read_column(data.obs, key, where))
+    missing = int(np.equal(names, None).sum())
     if missing:
-        raise ValueError(
-            f"{where}.obs[{key!r}] is missing for {missing:,} of {len(values):,} cells. Name the batch of every cell, or "
-            "remove these cells."
+        raise ScrclValueError(
+            f"{where}[{key!r}] is missing for {missing:,} of {len(names):,} cells.",
+            "Name the batch of every cell, or remove these cells.",
+            where=f"{where}[{key!r}]",
         )
-    return values.astype(str).to_numpy(str)
+    return names.astype(str)
 
 
 def read_labels(data: AnnData | MuData, key: str, unlabeled_category: Any) -> np.ndarray:
@@ -336,11 +372,9 @@ def read_labels(data: AnnData | MuData, key: str, unlabeled_category: Any) -> np
     KeyError
         If the key is missing.
     """
-    check_key(key, data.obs, "labels_key", f"{'mdata' if isinstance(data, MuData) else 'adata'}.obs")
-    values = data.obs[key]
-    names = values.astype(str).to_numpy(object, copy=True)
-    unlabelled = values.isna().to_numpy()
+    where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
+    check_key(key, data.obs, "labels_key", where)
+    names = as_names(read_column(data.obs, key, where))
     if unlabeled_category is not None:
-        unlabelled = unlabelled | (values == unlabeled_category).to_numpy() | (names == str(unlabeled_category))
-    names[unlabelled] = None
+        names[names == as_name(unlabeled_category)] = None
     return names

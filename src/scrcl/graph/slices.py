@@ -12,6 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
+from scrcl.utils.names import as_names
+
 from .neighbors import without_itself
 
 #: Name of the slice where there is only one.
@@ -106,13 +108,13 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
         names: tuple[str, ...] = (NO_SAMPLES,)
         codes = np.zeros(len(positions), dtype=np.int64)
     else:
-        codes, found = pd.factorize(pd.Series(np.asarray(samples, dtype=object)), sort=False)
+        codes, found = pd.factorize(as_names(samples))
         if (codes < 0).any():
             raise ValueError(
                 f"{samples_where} is missing for {(codes < 0).sum():,} cells. Name the slice of every cell, or remove "
                 "these cells."
             )
-        names = tuple(str(name) for name in found)
+        names = tuple(found)
     slices = Slices(positions, codes.astype(np.int64), names)
     for name, rows in slices:
         position, count = np.unique(positions[rows], axis=0, return_counts=True)

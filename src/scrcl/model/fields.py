@@ -16,8 +16,9 @@ from scvi.data.fields import (
     ObsmField,
 )
 
-from scrcl.data.sources import read_labels
+from scrcl.data.sources import read_batches, read_labels
 from scrcl.utils.checks import match_genes
+from scrcl.utils.names import as_name
 
 #: What cells without a label are called in the registry where the user has no name for them.
 UNLABELED = "unlabeled"
@@ -35,44 +36,59 @@ class CountsField(LayerField):
         return self.register_field(adata_target)
 
 
-class BatchField(CategoricalObsField):
-    """Batches; further data may be of others."""
-
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        """Accept batches that the model has not seen, which it learns when it is asked for their cells."""
-        return super().transfer_field(state_registry, adata_target, **{**kwargs, "extend_categories": True})
-
-
-class LabelsField(LabelsWithUnlabeledObsField):
-    """Labels of some cells. A missing value is no label; further data may have none at all, or others."""
+class NamesField(CategoricalObsField):
+    """Categories by name, whatever the type of their values, of columns in memory or not."""
 
     def validate_field(self, adata: AnnData) -> None:
-        """Ask for no labels: further data may have none."""
+        """Ask for no column: the setup has, and labels of further data may be missing."""
         BaseAnnDataField.validate_field(self, adata)
+
+    def _names(self, adata: AnnData | MuData) -> np.ndarray:
+        """Name ``(n,)`` of the category of each cell, ``None`` for one without."""
+        return read_batches(adata, self._original_attr_key)
+
+    def _register(self, adata: AnnData | MuData, mapping: np.ndarray, codes: np.ndarray) -> dict:
+        adata.obs[self.attr_key] = codes
+        return {self.CATEGORICAL_MAPPING_KEY: mapping, self.ORIGINAL_ATTR_KEY: self._original_attr_key}
+
+
+class BatchField(NamesField):
+    """Batches; further data may be of others."""
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Number the batches."""
+        return self._register(adata, *np.unique(self._names(adata), return_inverse=True))
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+        """Number batches as the model has them, and then those that it learns when it is asked for their cells."""
+        names = self._names(adata_target)
+        known = list(map(as_name, state_registry[self.CATEGORICAL_MAPPING_KEY]))
+        mapping = np.array([*known, *np.setdiff1d(names, known)])
+        return self._register(adata_target, mapping, pd.Index(mapping).get_indexer(names))
+
+
+class LabelsField(NamesField, LabelsWithUnlabeledObsField):
+    """Labels of some cells. A missing value is no label; further data may have none at all, or others."""
+
+    def _names(self, adata: AnnData | MuData) -> np.ndarray:
+        if self._original_attr_key not in adata.obs:
+            return np.full(adata.n_obs, None)
+        return read_labels(adata, self._original_attr_key, self._unlabeled_category)
 
     def register_field(self, adata: AnnData) -> dict:
         """Number the labels; those of cells without one come last."""
-        named = {name for name in read_labels(adata, self._original_attr_key, self._unlabeled_category) if name}
-        unlabelled = UNLABELED if self._unlabeled_category is None else self._unlabeled_category
-        return self._register(adata, np.array([*sorted(named), str(unlabelled)]))
+        unlabelled = UNLABELED if self._unlabeled_category is None else as_name(self._unlabeled_category)
+        named = sorted({name for name in self._names(adata) if name is not None})
+        return self._number(adata, np.array([*named, unlabelled]))
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
         """Number labels as the model has them; others, and none, are those of cells without a label."""
-        return self._register(adata_target, np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]))
+        return self._number(adata_target, np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]))
 
-    def _register(self, adata: AnnData | MuData, mapping: np.ndarray) -> dict:
-        codes = np.full(adata.n_obs, len(mapping) - 1)
-        if self._original_attr_key in adata.obs:
-            found = pd.Index(mapping[:-1]).get_indexer(
-                read_labels(adata, self._original_attr_key, self._unlabeled_category)
-            )
-            codes = np.where(found < 0, codes, found)
-        adata.obs[self.attr_key] = codes
-        return {
-            self.CATEGORICAL_MAPPING_KEY: mapping,
-            self.ORIGINAL_ATTR_KEY: self._original_attr_key,
-            self.UNLABELED_CATEGORY: self._unlabeled_category,
-        }
+    def _number(self, adata: AnnData | MuData, mapping: np.ndarray) -> dict:
+        found = pd.Index(mapping[:-1]).get_indexer(self._names(adata))
+        registry = self._register(adata, mapping, np.where(found < 0, len(mapping) - 1, found))
+        return {**registry, self.UNLABELED_CATEGORY: self._unlabeled_category}
 
 
 MuDataCountsField = MuDataWrapper(CountsField)

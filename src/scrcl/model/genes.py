@@ -14,9 +14,11 @@ from anndata import AnnData
 from sklearn.preprocessing import normalize
 
 from scrcl.cluster.leiden import leiden, leiden_with
+from scrcl.data.sources import read_column
 from scrcl.genes.associations import GeneMap, Groups
 from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_key, check_option
 from scrcl.utils.memory import warn_if_short
+from scrcl.utils.names import as_groups
 
 from .base import Data, Indices
 from .certainty import CertaintyMixin
@@ -295,8 +297,7 @@ class GenesMixin(CertaintyMixin):
 def read_groups(adata: AnnData, rows: np.ndarray, key: str, least: int) -> tuple[np.ndarray, Groups, list[str]]:
     """Read the groups of cells: which of the rows have one, the groups, and their names."""
     check_key(key, adata.obs, "groupby", "adata.obs")
-    column = pd.Categorical(adata.obs[key].iloc[rows])
-    column = column.remove_unused_categories()
+    column = as_groups(read_column(adata.obs, key, "adata.obs").iloc[rows]).remove_unused_categories()
     if len(column.categories) < least:
         raise ValueError(
             f"groupby={key!r} has {len(column.categories)} groups of cells, but at least {least} are needed. Name a key "
@@ -308,5 +309,5 @@ def read_groups(adata: AnnData, rows: np.ndarray, key: str, least: int) -> tuple
     return (
         inside,
         Groups(column.codes[inside].astype(np.int64), len(column.categories)),
-        column.categories.astype(str).tolist(),
+        column.categories.tolist(),
     )

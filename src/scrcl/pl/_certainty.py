@@ -7,6 +7,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
+from scrcl.data.sources import read_column
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
 
@@ -69,7 +70,7 @@ def certainty(
     _map(axes[0], points, report)
     _counts(axes[1], report)
     if labels_key is not None:
-        right = is_majority(report["cluster"].to_numpy(), adata.obs[labels_key])
+        right = is_majority(report["cluster"].to_numpy(), read_column(adata.obs, labels_key, "adata.obs"))
         _reliability(axes[2], report["probability"].to_numpy(), right)
     return axes
 

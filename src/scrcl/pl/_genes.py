@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from sklearn.isotonic import isotonic_regression
 from sklearn.preprocessing import normalize
 
+from scrcl.data.sources import read_column
 from scrcl.utils.checks import check_at_least, check_genes, check_groups, check_key
+from scrcl.utils.names import as_groups
 
 from ._maps import umap_coordinates
 from ._plots import _axes
@@ -111,11 +113,12 @@ def associations_heatmap(
     check_key(groupby, adata.obs, "groupby", "adata.obs")
     shown = _best(markers, n_genes)
     rows = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:MAX_CELLS])
-    rows = rows[adata.obs[groupby].iloc[rows].notna().to_numpy()]
+    groups = as_groups(read_column(adata.obs, groupby, "adata.obs"))
+    rows = rows[groups.codes[rows] >= 0]
     genes = [gene for group in shown.values() for gene in group]
     found = model.get_cell_gene_associations(adata, rows, genes=genes)
     cells = AnnData(found.to_numpy(), obs=pd.DataFrame(index=found.index), var=pd.DataFrame(index=found.columns))
-    cells.obs[groupby] = pd.Categorical(adata.obs[groupby].iloc[rows]).remove_unused_categories()
+    cells.obs[groupby] = groups[rows].remove_unused_categories()
     limit = float(np.quantile(np.abs(found.to_numpy()), 0.99))
     options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "show_gene_labels": True, **kwargs}
     axes = sc.pl.heatmap(cells, shown, groupby, show=False, **options)

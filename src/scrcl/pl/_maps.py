@@ -13,9 +13,11 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
+from scrcl.data.sources import in_memory, read_column
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
+from scrcl.utils.names import as_groups
 
 from ._plots import _axes
 
@@ -91,7 +93,7 @@ def umap(
     _check_one_panel(len(names), ax)
     values = _cells(adata, names, dict(kwargs))
     points = kept_umap(adata, basis)
-    cells = adata if isinstance(adata, AnnData) else values
+    cells = adata if isinstance(adata, AnnData) and isinstance(adata.obs, pd.DataFrame) else values
     cells.obsm[keys.UMAP_KEY] = points
     options = {"frameon": False, **kwargs, "show": False}
     if len(names) == 1:
@@ -151,7 +153,7 @@ def spatial(
     slices = list(_slices(adata, sample_key or _known_sample_key(adata, spatial_key)))
     _check_one_panel(len(names) * len(slices), ax)
     cells = _cells(adata, names, kwargs)
-    cells.obsm[spatial_key] = np.asarray(adata.obsm[spatial_key])[:, :2].astype(np.float64)
+    cells.obsm[spatial_key] = np.asarray(in_memory(adata.obsm[spatial_key]))[:, :2].astype(np.float64)
     _set_colors(cells, adata, names)
     drawn = []
     for place, name, tissue in zip(
@@ -187,8 +189,15 @@ def _known_sample_key(adata: AnnData | MuData, spatial_key: str) -> str | None:
     return known if known in adata.obs else None
 
 
+def _libraries(entry: Any) -> dict[str, Mapping[str, Any]]:
+    """The slices with an image, of an entry that may hold other things than slices, such as ``is_single`` of CELLxGENE."""
+    libraries = entry.items() if isinstance(entry, Mapping) else ()
+    slices = {str(name): library for name, library in libraries if isinstance(library, Mapping)}
+    return {name: library for name, library in slices.items() if isinstance(library.get("images"), Mapping)}
+
+
 def _slices(adata: AnnData | MuData, sample_key: str | None) -> Iterator[_Slice]:
-    libraries = adata.uns.get("spatial", {})
+    libraries = _libraries(adata.uns.get("spatial"))
     if sample_key is None:
         if len(libraries) > 1:
             raise ValueError(
@@ -198,15 +207,14 @@ def _slices(adata: AnnData | MuData, sample_key: str | None) -> Iterator[_Slice]
         yield _Slice("", np.arange(adata.n_obs), next(iter(libraries.values()), {}))
         return
     check_key(sample_key, adata.obs, "sample_key", "adata.obs")
-    samples = adata.obs[sample_key].astype("category").cat.remove_unused_categories()
-    names = samples.cat.categories
-    for sample in names:
-        alone = next(iter(libraries.values())) if len(libraries) == len(names) == 1 else {}
-        yield _Slice(str(sample), np.flatnonzero(samples == sample), libraries.get(str(sample), alone))
+    samples = as_groups(read_column(adata.obs, sample_key, "adata.obs")).remove_unused_categories()
+    for sample in samples.categories:
+        alone = next(iter(libraries.values())) if len(libraries) == len(samples.categories) == 1 else {}
+        yield _Slice(sample, np.flatnonzero(samples == sample), libraries.get(sample, alone))
 
 
 def _draw_slice(cells: AnnData, name: str, spatial_key: str, tissue: _Slice, ax: Axes, options: dict[str, Any]) -> None:
-    images, factors = tissue.library.get("images", {}), tissue.library.get("scalefactors", {})
+    images, factors = tissue.library.get("images", {}), tissue.library.get("scalefactors") or {}
     resolution = next((name for name in RESOLUTIONS if name in images), None)
     if resolution is not None:
         scale = float(factors.get(f"tissue_{resolution}_scalef", 1))
@@ -259,7 +267,7 @@ def _cells(data: AnnData | MuData, colors: Sequence[str], options: dict[str, Any
 
 def _values(data: AnnData | MuData, name: str, places: dict[str, Any]) -> pd.Series:
     if name in data.obs:
-        return data.obs[name]
+        return read_column(data.obs, name, "adata.obs")
     gene, source = name, data
     if isinstance(data, MuData):
         modality, _, gene = name.partition(":")
@@ -302,12 +310,12 @@ def _scale(values: pd.Series) -> dict[str, float]:
 def kept_umap(adata: AnnData | MuData, basis: str) -> np.ndarray:
     """The map ``(n, 2)`` of a latent representation, kept in the data and computed where it is not of that one."""
     check_key(basis, adata.obsm, "basis", "adata.obsm")
-    latent = np.ascontiguousarray(adata.obsm[basis])
+    latent = np.ascontiguousarray(in_memory(adata.obsm[basis]))
     source = zlib.crc32(latent.tobytes())
     if keys.UMAP_KEY not in adata.obsm or adata.uns.get(keys.UMAP_SOURCE_KEY) != source:
         adata.obsm[keys.UMAP_KEY] = umap_coordinates(latent)
         adata.uns[keys.UMAP_SOURCE_KEY] = source
-    return np.asarray(adata.obsm[keys.UMAP_KEY])
+    return np.asarray(in_memory(adata.obsm[keys.UMAP_KEY]))
 
 
 def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from mudata import MuData
 
 from scrcl.cluster.number import NumberOfClusters
+from scrcl.data.sources import read_column
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
 
@@ -144,7 +145,7 @@ def cluster_sizes(adata: AnnData | MuData, key: str = keys.CLUSTERS_KEY, ax: Axe
     >>> ax = scrcl.pl.cluster_sizes(adata)
     """
     check_key(key, adata.obs, "key", "adata.obs")
-    sizes = adata.obs[key].value_counts()
+    sizes = read_column(adata.obs, key, "adata.obs").value_counts()
     ax = _axes(ax)
     bars = ax.barh(sizes.index.astype(str), sizes.to_numpy(), color="#4c78a8")
     ax.bar_label(bars, [f"{size:,}" for size in sizes], padding=3)

@@ -12,11 +12,13 @@ Three things, each of one batch and no more than what a batch can do to all of i
 Notation: ``n`` cells, ``B`` batches, ``d_m`` features of modality ``m``.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from scrcl.data.sources import Source
@@ -32,6 +34,8 @@ LEAST_CELLS = 10
 APART = 1.05
 #: Cells on which it is found, and cells of a batch of query data by which that is learnt.
 JUDGED_CELLS = 5_000
+#: What a whole number ends with where it is written as a real one.
+WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 #: What of a modality is adapted to a batch.
 Adaptation = dict[str, np.ndarray]
@@ -162,11 +166,16 @@ class Batches:
             features[rows] = self.drifts[name][number](shifted, modality.neighbor_features)
 
     def codes_of(self, names: np.ndarray) -> np.ndarray:
-        """Numbers ``(m,)`` of batches by name; -1 for those that are not known."""
-        order = np.argsort(self.names)
-        known = np.asarray(self.names)[order]
-        at = np.minimum(np.searchsorted(known, names), len(known) - 1)
-        return np.where(known[at] == names, order[at], -1)
+        """Numbers ``(m,)`` of batches by name; -1 for those that are not known. "1.0" is "1" where only one of them is known."""
+        known = pd.Index(self.names)
+        codes = known.get_indexer(names)
+        # A number that was read as text, or saved by an earlier version, may have kept its ".0".
+        numbers = known.str.replace(WHOLE, r"\1", regex=True)
+        if (codes < 0).any() and numbers.is_unique:
+            codes = np.where(
+                codes < 0, numbers.get_indexer(pd.Index(names).str.replace(WHOLE, r"\1", regex=True)), codes
+            )
+        return codes
 
     def learn(
         self,

@@ -1,0 +1,110 @@
+"""Columns of ``obs`` of every type: a batch, slice or label is the same whatever the type of its values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scrcl
+from scrcl.data.sources import read_labels
+
+from ..conftest import build
+from .builders import typed
+
+#: Batches 1 and 2 as they may be kept.
+KINDS = {
+    "float": lambda values: values.astype(float),
+    "int8": lambda values: values.astype(np.int8),
+    "Int64": lambda values: pd.array(values, dtype="Int64"),
+    "text": lambda values: values.astype(str),
+    "string": lambda values: pd.array(values.astype(str), dtype="string"),
+    "category": lambda values: pd.Categorical(values.astype(float)),
+    "text of numbers": lambda values: values.astype(float).astype(str),
+    "mixed": lambda values: np.array([value if value == 1 else str(value) for value in values], dtype=object),
+}
+
+
+@pytest.fixture(scope="module")
+def of_batches():
+    adata = typed()
+    second = adata.obs["plate"] == 2
+    rates = np.random.default_rng(1).lognormal(0, 1.2, adata.n_vars)
+    x = adata.X.toarray()
+    x[second] = np.round(x[second] * rates) + (np.arange(adata.n_vars) == 0)
+    adata.X = x
+    return build(adata, epochs=2, setup={"batch_key": "plate"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_further_data(of_batches, kind):
+    query = of_batches.adata[:40].copy()
+    query.obs["plate"] = KINDS[kind](query.obs["plate"].to_numpy())
+    expected = of_batches.get_latent_representation()[:40]
+    np.testing.assert_allclose(of_batches.get_latent_representation(query), expected, atol=1e-5)
+
+
+def test_batches_of_mixed_types_and_bytes():
+    for values in ([1, "2b"], [b"one", b"two"], [True, False], [1.5, "x"]):
+        adata = typed()
+        adata.obs["donor"] = np.array(values * (adata.n_obs // 2), dtype=object)
+        scrcl.SCRCL.setup_anndata(adata, batch_key="donor")
+        assert len(scrcl.SCRCL(adata, n_components=5).reference_["batches"]["names"]) == 2
+
+
+def test_slices_of_any_type():
+    adata = typed()
+    expected = build(adata, epochs=1, setup={"spatial_key": "spatial", "sample_key": "plate"})
+    for kind in ("float", "Int64", "mixed", "category"):
+        other = typed()
+        other.obs["plate"] = KINDS[kind](other.obs["plate"].to_numpy())
+        scrcl.SCRCL.setup_anndata(other, spatial_key="spatial", sample_key="plate")
+        slices = scrcl.SCRCL(other, n_components=10, n_hidden=16, n_refined=8).reference_["tissue"]["slices"]
+        assert list(slices["names"]) == list(expected.reference_["tissue"]["slices"]["names"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("values", "unlabelled"),
+    [
+        (pd.array(["T", "B", None, "Unknown"], dtype="string"), "Unknown"),
+        (pd.array([1, 2, None, 9], dtype="Int64"), 9),
+        (pd.array([1, 2, None, 9], dtype="Int64"), "9"),
+        (pd.array([1, 2, None, 9], dtype="Float64"), 9),
+        (np.array([1.0, 2.0, np.nan, 9.0]), np.int64(9)),
+        (pd.array([True, None, None, False], dtype="boolean"), False),
+        (pd.Categorical(["T", "B", None, "?"]), "?"),
+        (np.array(["T", 2, None, "?"], dtype=object), "?"),
+    ],
+)
+def test_labels_that_are_missing(values, unlabelled):
+    adata = typed()
+    adata.obs["type"] = pd.Series(values).take(np.tile(np.arange(4), adata.n_obs // 4)).array
+    found = read_labels(adata, "type", unlabelled)
+    assert [value is None for value in found[:4]][2:] == [True, True]
+    scrcl.SCRCL.setup_anndata(adata, labels_key="type", unlabeled_category=unlabelled)
+    model = scrcl.SCRCL(adata, n_components=5)
+    assert set(model.reference_["labels"]["names"]) == {name for name in found if name is not None}
+
+
+def test_a_column_that_is_there_twice():
+    adata = typed()
+    adata.obs = pd.concat([adata.obs, adata.obs[["plate"]]], axis=1)
+    with pytest.raises(ValueError, match=r"adata.obs\['plate'\] is the name of 2 columns"):
+        scrcl.SCRCL.setup_anndata(adata, batch_key="plate")
+
+
+def test_entries_of_space_that_are_no_slices():
+    """As CELLxGENE writes them."""
+    adata = typed()
+    library = {"images": {"hires": np.ones((50, 50, 3), np.float32)}, "scalefactors": {"tissue_hires_scalef": 0.5}}
+    for entry in (
+        {"is_single": np.True_, "lib": library},
+        {"is_single": False},
+        {"is_single": True, "lib": {"scalefactors": {}}, "other": library},
+        np.zeros(3),
+    ):
+        adata.uns["spatial"] = entry
+        shown = isinstance(entry, dict) and any(value is library for value in entry.values())
+        assert len(scrcl.pl.spatial(adata, color="kind").images) == shown
+    adata.uns["spatial"] = {"is_single": True, "1": library, "2": library}
+    adata.obs["plate"] = adata.obs["plate"].astype(float)
+    panels = scrcl.pl.spatial(adata, color="kind", sample_key="plate")
+    assert [len(panel.images) for panel in panels] == [1, 1]
