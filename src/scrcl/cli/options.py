@@ -22,7 +22,9 @@ INPUT = "the input"
 #: What a matrix of 10x is called in its folder.
 MATRIX = ("matrix.mtx.gz", "matrix.mtx")
 TABLES = (".csv", ".tsv", ".txt")
-STORES = (".h5ad", ".h5mu", ".h5", ".zarr")
+STORES = (".h5ad", ".h5mu", ".h5", ".zarr", ".zip", ".loom", ".hdf5")
+#: What --layer raw reads, where no layer has this name.
+RAW = "the counts and genes that AnnData keeps in .raw"
 KNOWN = (
     "an .h5ad or .h5mu file, a .zarr folder, an .h5 file or a folder of 10x (with matrix.mtx.gz), or a table: .csv or .tsv, "
     "maybe .gz"
@@ -40,7 +42,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument(
         "-o", "--output", type=Path, required=True, help=".h5ad file to write; .h5mu of several modalities"
     )
-    run.add_argument("--layer", help="layer that holds the counts (default: X); of modalities: rna=counts,prot=raw")
+    run.add_argument(
+        "--layer", help=f"layer that holds the counts, or raw ({RAW}; default: X); of modalities: rna=counts,prot=raw"
+    )
+    run.add_argument("--raw", dest="layer", action="store_const", const="raw", help="the same as --layer raw")
     run.add_argument(
         "--modalities",
         type=_modalities,
@@ -69,7 +74,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     predict.add_argument(
         "-o", "--output", type=Path, required=True, help=".h5ad file to write; .h5mu of several modalities"
     )
-    predict.add_argument("--layer", help="layer that holds the counts, or X (default: as for the model)")
+    predict.add_argument("--layer", help=f"layer that holds the counts, X, or raw ({RAW}; default: as for the model)")
+    predict.add_argument("--raw", dest="layer", action="store_const", const="raw", help="the same as --layer raw")
     predict.add_argument("--transpose", action="store_true", help="the table has genes in rows and cells in columns")
     predict.add_argument(
         "--alpha",

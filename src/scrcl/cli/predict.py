@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
 from scrcl.utils.progress import begin, listening
 
+from .causes import explained
 from .errors import UserError
 from .findings import sizes_table
 from .inputs import Input, read
@@ -85,6 +87,7 @@ def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Pred
         reserved(arguments.output) as unfinished,
         quiet(arguments.input, phases, notes),
         listening(phases),
+        ExitStack() as files,
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
@@ -92,6 +95,7 @@ def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Pred
         if not model.is_trained_:
             raise UserError(f"The model in {arguments.model} is not trained. Train it before it is saved.")
         found, query = _read(arguments, model.registry["setup_args"])
+        files.enter_context(found)
         notes += found.notes
         data = found.data
         check_writable(found, arguments.output)
@@ -201,7 +205,7 @@ def _has_layers(path: Path) -> bool:
         return (path / "layers").exists()
     if not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r") as file:
+    with explained(path, "an HDF5 file"), h5py.File(path, "r") as file:
         return "layers" in file
 
 

@@ -5,7 +5,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -77,10 +77,11 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         reserved(arguments.report) as page,
         quiet(arguments.input, phases, notes),
         listening(phases),
+        ExitStack() as files,
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
-        found = _read(arguments)
+        found = files.enter_context(_read(arguments))
         for note in found.notes:
             phases.note(f"note: {note}")
             notes.append(note)

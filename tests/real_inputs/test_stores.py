@@ -1,0 +1,352 @@
+"""Files of HDF5 and zarr stores, of earlier versions and of other programs, whole and broken."""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy
+import scipy.sparse as sp
+
+from scrcl.cli import main
+from scrcl.cli.errors import UserError
+from scrcl.cli.inputs import read
+from scrcl.cli.outputs import check_writable, write
+
+from .builders import check_same, counts, normalised, write_0_6, write_loom, write_with_missing_filter
+
+
+def refuse(path, *clues, **options):
+    with pytest.raises(UserError) as error:
+        read(path, **options)
+    said = str(error.value)
+    assert not [clue for clue in clues if clue not in said], said
+    return said
+
+
+def written(path, tmp_path):
+    """What is read, after it was written as the command line does."""
+    with read(path) as found:
+        check_writable(found, tmp_path / "out.h5ad")
+        write(found, tmp_path / "out.h5ad", tmp_path / "out.h5ad")
+    return ad.read_h5ad(tmp_path / "out.h5ad")
+
+
+@pytest.fixture
+def file(tmp_path):
+    counts().write_h5ad(tmp_path / "a.h5ad")
+    return tmp_path / "a.h5ad"
+
+
+# ---------------------------------------------------------------- what is read
+
+
+def test_anndata_0_6(tmp_path):
+    adata = counts()
+    check_same(written(write_0_6(adata, tmp_path / "a.h5ad"), tmp_path), adata)
+    write_0_6(adata, tmp_path / "raw.h5ad", in_raw=True)
+    refuse(tmp_path / "raw.h5ad", "X of", "not raw counts", "`--layer raw`")
+    check_same(read(tmp_path / "raw.h5ad", layer="raw").data, adata)
+
+
+def test_what_scanpy_ships(tmp_path):
+    """Old, and no counts in it: that is for the setup to say."""
+    path = Path(scanpy.__file__).parent / "datasets" / "10x_pbmc68k_reduced.h5ad"
+    assert read(path).data.shape == (700, 765)
+
+
+def test_loom(tmp_path):
+    adata = counts()
+    found = read(write_loom(adata, tmp_path / "a.loom"))
+    check_same(found.data, adata)
+    assert list(found.data.obs["n"]) == list(range(adata.n_obs))
+    assert read(tmp_path / "a.loom", layer="spliced").setup == {"layer": "spliced"}
+    with h5py.File(tmp_path / "a.loom", "r+") as file:
+        del file["col_attrs/CellID"]
+    refuse(tmp_path / "a.loom", "no names in /col_attrs", "CellID")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("packed", [False, True])
+def test_zarr(version, packed, tmp_path):
+    adata = counts()
+    with ad.settings.override(zarr_write_format=version):
+        adata.write_zarr(tmp_path / "a.zarr")
+    path = tmp_path / "a.zarr"
+    if packed:
+        path = Path(shutil.make_archive(str(path), "zip", path))
+    check_same(read(path).data, adata)
+    assert read(path).data.obs["kind"].tolist() == adata.obs["kind"].tolist()
+    if packed:
+        path.rename(tmp_path / "moved.zip")  # no handle holds it
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", ">i4", "f8"])
+@pytest.mark.parametrize("form", ["dense", "csr", "csc"])
+def test_types_of_counts(dtype, form, tmp_path):
+    adata = counts()
+    dense = (adata.X.toarray() > 0 if dtype == "bool" else adata.X.toarray()).astype(dtype)
+    expected = adata.copy()
+    expected.X = sp.csr_matrix(dense.astype(np.float32))
+    adata.X = dense if form == "dense" or dtype == ">i4" else sp.csr_matrix(dense).asformat(form)
+    adata.write_h5ad(tmp_path / "a.h5ad", compression="gzip")
+    with read(tmp_path / "a.h5ad") as found:
+        check_same(found.data, expected)
+
+
+# ---------------------------------------------------------------- names and columns
+
+
+def with_nullable(adata):
+    adata.obs_names = adata.obs_names.astype("string")
+    adata.obs["text"] = pd.array(["a", None] * 20, dtype="string")
+    adata.obs["whole"] = pd.array(["a"] * 40, dtype="string")
+    adata.obs["number"] = pd.array([1, None] * 20, dtype="Int64")
+    adata.obs["truth"] = pd.array([True, None] * 20, dtype="boolean")
+    adata.obs["type"] = pd.Categorical(["a", None] * 20, categories=pd.array(["a", "never"], dtype="string"))
+    adata.var["symbol"] = pd.array(adata.var_names, dtype="string")
+    return adata
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_nullable_columns(ending, tmp_path):
+    adata = with_nullable(counts())
+    with ad.settings.override(allow_write_nullable_strings=True):
+        getattr(adata, f"write_{ending}")(tmp_path / f"a.{ending}")
+    with ad.settings.override(allow_write_nullable_strings=False):
+        out = written(tmp_path / f"a.{ending}", tmp_path)
+    check_same(out, counts())
+    for name in ("text", "type"):
+        assert out.obs[name].isna().tolist() == [False, True] * 20
+        assert set(out.obs[name].dropna()) == {"a"}
+    assert out.obs["whole"].tolist() == ["a"] * 40
+    assert out.obs["number"].dtype == "Int64"
+    assert out.obs["truth"].dtype == "boolean"
+    assert list(out.var["symbol"]) == list(out.var_names)
+
+
+@pytest.mark.parametrize("axis", ["obs", "var"])
+@pytest.mark.parametrize("name", ["features", "_index"])
+def test_column_called_index(axis, name, tmp_path):
+    """Of SeuratDisk: the names are in one entry, a column is called ``_index``."""
+    adata = counts()
+    getattr(adata, axis)[name if name != "_index" else "x"] = getattr(adata, axis).index
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        if name == "features":
+            file[axis].attrs["_index"] = "features"
+        file[axis].attrs["column-order"] = np.array(["_index"], dtype=h5py.string_dtype())
+    out = written(tmp_path / "a.h5ad", tmp_path)
+    check_same(out, adata)
+    assert list(getattr(out, axis)["index"]) == list(getattr(adata, axis).index)
+
+
+def test_bytes(tmp_path):
+    """Text of fixed length, as h5py writes it."""
+    adata = counts()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        del file["obs/_index"], file["obs/kind"]
+        file["obs/_index"] = np.array(adata.obs_names, dtype="S")
+        file["obs/kind"] = np.array(adata.obs["kind"], dtype="S")
+    out = written(tmp_path / "a.h5ad", tmp_path)
+    check_same(out, adata)
+    assert out.obs["kind"].tolist() == adata.obs["kind"].tolist()
+
+
+def test_names_that_are_missing(tmp_path):
+    adata = counts()
+    adata.obs_names = pd.Index(pd.array(["c0", None, *adata.obs_names[2:]], dtype="string"))
+    with ad.settings.override(allow_write_nullable_strings=True):
+        adata.write_h5ad(tmp_path / "a.h5ad")
+    refuse(tmp_path / "a.h5ad", "obs of", "1 names of cells")
+
+
+# ---------------------------------------------------------------- counts that are elsewhere
+
+
+@pytest.fixture(params=["h5ad", "zarr"])
+def elsewhere(request, tmp_path):
+    """Counts of all genes in ``raw``, logarithms of some as ``X``, counts in a layer, too."""
+    adata = counts()
+    some = normalised(adata)[:, :20].copy()
+    some.raw = adata
+    some.layers["scaled"] = -some.X
+    some.obsm["X_pca"] = np.ones((40, 2))
+    path = tmp_path / f"a.{request.param}"
+    getattr(some, f"write_{request.param}")(path)
+    some.layers["umi"] = adata[:, :20].X
+    getattr(some, f"write_{request.param}")(tmp_path / f"b.{request.param}")
+    return path
+
+
+def test_counts_in_raw(elsewhere, tmp_path):
+    refuse(elsewhere, "X of", "raw may be. Pass `--layer raw`.")
+    refuse(elsewhere, "the layer 'scaled'", "`--layer raw`", layer="scaled")
+    refuse(elsewhere.with_stem("b"), "raw and the layer 'umi'", "`--layer umi`")
+    found = read(elsewhere, layer="raw")
+    check_same(found.data, counts())
+    assert "raw of" in found.notes[0]
+    assert "layer" not in found.setup
+    write(found, tmp_path / "out.h5ad", tmp_path / "out.h5ad")
+    out = ad.read_h5ad(tmp_path / "out.h5ad")
+    check_same(out, counts())
+    assert "X_pca" in out.obsm
+    read(elsewhere.with_stem("b"), layer="umi")
+
+
+def test_counts_in_x_but_not_in_the_layer(tmp_path):
+    adata = counts()
+    adata.layers["scaled"] = adata.X.log1p()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    refuse(tmp_path / "a.h5ad", "the layer 'scaled' of", "Leave --layer out", layer="scaled")
+    refuse(tmp_path / "a.h5ad", "--layer='raw' is not in the layers", layer="raw")
+
+
+def test_a_layer_called_raw_comes_first(tmp_path):
+    adata = counts()
+    adata.raw = normalised(adata)
+    adata.layers["raw"] = adata.X * 2
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert read(tmp_path / "a.h5ad", layer="raw").data.X[:].sum() == adata.X.sum() * 2
+
+
+def test_no_x(tmp_path):
+    adata = counts()
+    adata.raw = adata
+    adata.X = None
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    refuse(tmp_path / "a.h5ad", "has no X", "`--layer raw`")
+
+
+def test_counts_of_a_modality_in_raw(tmp_path):
+    rna = normalised(counts())
+    rna.raw = counts()
+    protein = counts(n_genes=6, seed=1)
+    protein.var_names = [f"p{number}" for number in range(6)]
+    mudata.MuData({"rna": rna[:, :20].copy(), "prot": protein}).write_h5mu(tmp_path / "a.h5mu")
+    kinds = {"rna": "rna", "prot": "protein"}
+    refuse(tmp_path / "a.h5mu", "X of 'rna' of", "`--layer rna=raw`", modalities=kinds)
+    found = read(tmp_path / "a.h5mu", layer="rna=raw", modalities=kinds)
+    check_same(found.data.mod["rna"], counts())
+    assert found.setup == {"modalities": kinds}
+    assert found.data.n_vars == 36
+
+
+def test_option_raw(tmp_path):
+    """The run reads it, says so, and leaves no handle."""
+    adata = normalised(counts())
+    adata.raw = counts()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    command = ["run", str(tmp_path / "a.h5ad"), "-o", str(tmp_path / "o.h5ad"), "--epochs", "1", "--n-clusters", "2"]
+    assert main([*command, "--raw"]) == 0
+    out = ad.read_h5ad(tmp_path / "o.h5ad")
+    check_same(out, counts())
+    assert out.uns["scrcl_run"]["parameters"]["layer"] == "raw"
+
+
+# ---------------------------------------------------------------- handles
+
+
+def test_files_are_closed(file, tmp_path):
+    with read(file) as found:
+        assert found.data.X[:2].shape == (2, 30)
+        with pytest.raises(OSError, match="open"):
+            h5py.File(file, "r+")
+    h5py.File(file, "r+").close()
+    with pytest.raises(UserError) as error:
+        read(file, layer="no")
+    assert error.value is not None  # what was raised does not keep the file open
+    h5py.File(file, "r+").close()
+
+
+# ---------------------------------------------------------------- what cannot be read
+
+
+def test_locked(file):
+    with h5py.File(file, "r+"):
+        run = subprocess.run(
+            [sys.executable, "-m", "scrcl", "run", file, "-o", file.with_name("o.h5ad")],
+            capture_output=True,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name != "HDF5_USE_FILE_LOCKING"},
+        )
+    said = " ".join(run.stderr.split())
+    if run.returncode == 0:
+        pytest.skip("this file system has no locks")
+    assert "is locked" in said
+    assert "unable to lock file" in said
+    assert "HDF5_USE_FILE_LOCKING=FALSE" in said
+    assert "damaged" not in said
+
+
+def test_plugin(tmp_path):
+    said = refuse(write_with_missing_filter(counts(), tmp_path / "a.h5ad"), "plugin", "`pip install hdf5plugin`")
+    assert "damaged" not in said
+
+
+def test_not_permitted(file, monkeypatch):
+    def denied(*arguments, **options):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "open", denied)
+    refuse(file, "Permission denied", f"`chmod u+rX {file}`")
+
+
+@pytest.mark.parametrize("name", ["a.h5ad", "a.h5mu", "a.h5", "a.loom", "a.zarr.zip"])
+@pytest.mark.parametrize(
+    ("content", "clue"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (b"\n<?xml version='1.0'?><Error>AccessDenied</Error>", "message of a server"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
+        (b"", "it is empty"),
+    ],
+)
+def test_files_that_are_something_else(name, content, clue, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert "damaged" not in refuse(tmp_path / name, clue)
+
+
+def test_gzip(file):
+    """The remedy works when it is typed."""
+    for name in ("b.h5ad.gz", "b.h5ad"):
+        (file.parent / name).write_bytes(gzip.compress(file.read_bytes()))
+        said = refuse(file.parent / name, "compressed with gzip")
+        subprocess.run(said.split("`")[1], shell=True, check=True)
+    check_same(read(file.parent / "unpacked-b.h5ad").data, counts())
+
+
+def test_cut_off_and_damaged(tmp_path):
+    adata = counts()
+    adata.X = sp.csr_matrix(np.random.default_rng(0).poisson(3, adata.shape).astype(np.float32))
+    adata.write_h5ad(tmp_path / "a.h5ad", compression="gzip")
+    whole = (tmp_path / "a.h5ad").read_bytes()
+    (tmp_path / "cut.h5ad").write_bytes(whole[: len(whole) // 2])
+    refuse(tmp_path / "cut.h5ad", "is cut off", "truncated file", "download it again")
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        at = file["X/data"].id.get_chunk_info(0).byte_offset
+    (tmp_path / "bad.h5ad").write_bytes(whole[:at] + bytes(50) + whole[at + 50 :])
+    refuse(tmp_path / "bad.h5ad", "is damaged", "filter returned failure")
+
+
+def test_of_a_later_version(file):
+    with h5py.File(file, "r+") as opened:
+        opened["obs"].attrs["encoding-version"] = "9.0"
+    said = refuse(file, "encoding_version='9.0'", "pip install -U anndata")
+    assert "damaged" not in said
+
+
+def test_inconsistent(file):
+    """What anndata says of it is quoted."""
+    with h5py.File(file, "r+") as opened:
+        del opened["obs/kind"]
+    assert "damaged" not in refuse(file, "kind")
