@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import mudata
 
 from .causes import explained
