@@ -35,6 +35,13 @@ def test_cells_count_by_their_weights():
     assert find_temperature(both, all_codes, weights) == pytest.approx(2.5, rel=0.05)
 
 
+def test_probabilities_that_say_nothing_become_even():
+    probabilities, _ = drawn(400)
+    unrelated = np.random.default_rng(1).permutation(np.arange(400) % 3)
+    found = find_temperature(probabilities, unrelated, np.ones(400))
+    assert tempered(probabilities, found).max() < 0.45
+
+
 def test_a_type_thought_impossible_does_no_harm():
     probabilities = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert np.isfinite(find_temperature(probabilities, np.array([1, 1]), np.ones(2)))

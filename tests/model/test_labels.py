@@ -7,6 +7,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import scvi
 import torch
 
@@ -315,6 +316,44 @@ def wrong() -> tuple[ad.AnnData, np.ndarray]:
     labels[flipped] = (labels[flipped] + rng.integers(1, 4, 30)) % 4
     data.obs["annotation"] = labels.astype(str)
     return data, flipped
+
+
+def noise(seed: int) -> ad.AnnData:
+    """Pure noise, of which every cell has a label drawn at random."""
+    rng = np.random.default_rng(seed)
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(1.0, (400, 200)).astype(np.float32)))
+    adata.obs["annotation"] = np.where(rng.random(400) < 0.5, "a", "b")
+    return adata
+
+
+class TestLabelsDoNotJudgeThemselves:
+    @pytest.mark.parametrize("seed", range(2))
+    def test_random_labels_of_noise(self, seed):
+        model = build(noise(seed), epochs=15, setup=SETUP, n_hidden=32)
+        cells = model.get_label_report(n_clusters=2).cells
+        assert abs((cells["predicted"] == cells["label"]).mean() - 0.5) < 4 * np.sqrt(0.25 / 400)
+        assert cells["probability"].between(0.3, 0.7).all()  # 0.38 to 0.62 of five seeds
+
+    def test_random_labels_of_real_types(self):
+        """Types are there, but the labels have nothing to do with them."""
+        data = simulate(400, n_types=4)
+        data.obs["annotation"] = np.random.default_rng(0).permutation(np.arange(400) % 4).astype(str)
+        model = build(data.copy(), epochs=15, setup=SETUP, n_hidden=32)
+        cells = model.get_label_report(n_clusters=4).cells
+        assert abs((cells["predicted"] == cells["label"]).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 400)
+        assert cells["probability"].between(0.1, 0.45).all()
+
+    def test_training_has_no_part_in_the_report(self):
+        """The same labels are judged in the same way however strongly the network learnt from them."""
+        reports = []
+        for weight in (0.0, 1000.0):
+            data = label(simulate(300, n_types=4), 30, without=("3",))
+            scrcl.SCRCL.setup_anndata(data, **SETUP)
+            model = scrcl.SCRCL(data, n_hidden=16, n_refined=8, n_components=10)
+            model.train(5, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"labels_weight": weight})
+            reports.append(model.get_label_report(n_clusters=4))
+        pd.testing.assert_frame_equal(reports[0].cells, reports[1].cells)
+        pd.testing.assert_frame_equal(reports[0].confusions, reports[1].confusions)
 
 
 class TestReport:

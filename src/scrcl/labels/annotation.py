@@ -1,4 +1,9 @@
-"""From a few labels to types of all cells, over plain arrays."""
+"""From a few labels to types of all cells, over plain arrays.
+
+Types are predicted from points that labels may have had a part in. Labels are judged, new types are found and
+probabilities are calibrated by features that no label had a part in: where labels pulled their own cells together, a
+label would confirm itself.
+"""
 
 from dataclasses import dataclass
 from typing import Self
@@ -65,8 +70,8 @@ class Annotation:
     probabilities
         ``(n, K)`` of all cells; rows sum to 1.
     held_out
-        ``(n, K)`` of labelled cells, by all labels but a fold in which theirs is; NaN for cells without a label, and for
-        the only cell of a type.
+        ``(n, K)`` of labelled cells, by their features and the labels of the other folds; NaN for cells without a label,
+        and for the only cell of a type.
     """
 
     labels: Labels
@@ -82,33 +87,34 @@ class Annotation:
         return tempered(self.classifier(self.space(points)), self.temperature)
 
 
-def annotate(points: np.ndarray, labels: Labels, seed: int = 0, batches: np.ndarray | None = None) -> Annotation:
+def annotate(
+    points: np.ndarray, features: np.ndarray, labels: Labels, seed: int = 0, batches: np.ndarray | None = None
+) -> Annotation:
     """Learn types from labels, and find types that no label names.
 
     Parameters
     ----------
     points
-        ``(n, d)`` points of all cells.
+        ``(n, d)`` points of all cells, from which types are predicted; labels may have had a part in them.
+    features
+        ``(n, d')`` features of all cells that no label had a part in, by which labels are judged.
     labels
-        Labels of some of them.
+        Labels of some of the cells.
     seed
-        Seed of the folds and of the division of what is new into types.
+        Seed of the folds and of the division of new cells into types.
     batches
         ``(n,)`` number of the batch of each cell; all of one by default.
     """
-    space = Space.fit(points)
-    reduced = space(points)
-    codes, n_given = labels.codes, len(labels.names)
-    classifier, probabilities = _learn(reduced, codes, n_given)
-    new = find_new(reduced, codes, probabilities.argmax(1), seed, batches)
+    space, codes, n_given = Space.fit(points), labels.codes, len(labels.names)
+    reduced, unseen = space(points), Space.fit(features)(features)
+    nearest_type = _learn(unseen, codes, n_given)[1].argmax(1)
+    new = find_new(unseen, codes, nearest_type, seed, batches)
     names = (*labels.names, *_new_names(int(new.max()) + 1, labels.names))
     known = np.where(new < 0, codes, n_given + new)
-    if (new >= 0).any():
-        classifier, probabilities = _learn(reduced, known, len(names))
-    held_out = _hold_out(reduced, codes, known, len(names), seed)
+    held_out = _hold_out(unseen, codes, known, len(names), seed)
     rows = np.flatnonzero(~np.isnan(held_out[:, 0]))
     # A labelled cell stands for all cells of its type.
-    sizes = np.bincount(np.where(labels.labelled, codes, probabilities.argmax(1)), minlength=len(names))
+    sizes = np.bincount(np.where(known != UNLABELED, known, nearest_type), minlength=len(names))
     weights = sizes[codes[rows]] / np.bincount(codes[rows], minlength=len(names))[codes[rows]]
     temperature = find_temperature(held_out[rows], codes[rows], weights)
     # Judged before calibration, by which wrong labels make all probabilities even.
@@ -117,8 +123,7 @@ def annotate(points: np.ndarray, labels: Labels, seed: int = 0, batches: np.ndar
     trusted = known.copy()
     trusted[contradicted] = UNLABELED
     lost = np.isin(known, np.setdiff1d(known, trusted))  # a type of which no label is trusted stays
-    if len(contradicted):
-        classifier, probabilities = _learn(reduced, np.where(lost, known, trusted), len(names))
+    classifier, probabilities = _learn(reduced, np.where(lost, known, trusted), len(names))
     return Annotation(labels, names, space, classifier, temperature, tempered(probabilities, temperature), held_out)
 
 

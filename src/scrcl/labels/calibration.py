@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-#: Range of temperatures.
-COLDEST, HOTTEST = 0.2, 10.0
+#: Range of temperatures. At the hottest, labels that the features say nothing of leave all types equally probable.
+COLDEST, HOTTEST = 0.2, 1000.0
 #: Temperature where no cell can be held out: from one point of each type, probabilities are too even.
 UNKNOWN_TEMPERATURE = 0.6
 

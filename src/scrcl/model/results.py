@@ -226,13 +226,16 @@ class Results:
 
     @cached_property
     def annotation(self) -> Annotation:
-        """What is learnt from the labels of the reference, which has some."""
+        """What is learnt from the labels of the reference, which has some.
+
+        The latent representation was trained with them, so that they are judged by the features alone.
+        """
         reference = self.reference
         assert reference.labels is not None
         begin("labels")
         smoothed = reference.features if reference.tissue is not None else reference.smoothed()
         points = np.concatenate([self.latent(("aligned", None)), smoothed], 1)
-        return annotate(points, reference.labels, batches=reference.batch_codes)
+        return annotate(points, smoothed, reference.labels, batches=reference.batch_codes)
 
     def query_points(self, query: Query) -> np.ndarray:
         """That by which types of new cells are told ``(m', d)``: their latent representation and their smoothed features."""
