@@ -1,6 +1,7 @@
 """What the model says of groups of cells: the genes that tell them apart, and names from marker lists. Wiring only."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,12 +9,15 @@ import numpy as np
 import pandas as pd
 from mudata import MuData
 from scipy.stats import false_discovery_control
+from scvi import settings
 
 from scrcl.data.networks import check_identifiers, read_gene_sets
 from scrcl.genes.associations import marker_statistics, permutation_pvalues
-from scrcl.genes.naming import NONE, MarkerList, name_groups
+from scrcl.genes.naming import NONE, GroupLevels, name_groups, reasons
+from scrcl.reference.reference import joint_names
 from scrcl.utils import keys
-from scrcl.utils.checks import check_at_least, check_groups, check_key
+from scrcl.utils.checks import check_at_least, check_groups, check_key, check_unique_genes
+from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
 from .base import Data
 from .genes import GenesMixin, read_groups
@@ -164,9 +168,11 @@ class MarkersMixin(GenesMixin):
     ) -> pd.DataFrame:
         """Propose names for clusters from lists of marker genes, or none of them.
 
-        A list fits a cluster if its genes score higher there (see :meth:`get_marker_genes`) than hardly any random set
-        of as many genes does, and enough of them are up. Of those that fit, the one with the highest score is proposed.
-        Lists are resampled to tell how much the name depends on single genes.
+        Every gene of the lists is scored from its counts, whether the model keeps it or not. Its score in a cluster is
+        from 0 to 1: high where the mean expression is near that of the clusters that have the gene, and far above that of
+        the clusters that do not. A list fits if the mean score of its genes is high, and higher than that of nearly all
+        random sets of as many genes with similar mean expression, and most of its genes are up. Of the lists that fit,
+        the one with the highest score is proposed; a list of which the data lack more than half counts less.
 
         Parameters
         ----------
@@ -176,9 +182,8 @@ class MarkersMixin(GenesMixin):
         adata, groupby
             Cells and their clusters, as in :meth:`get_marker_genes`.
         min_support
-            More than this fraction of the markers of a list, among those that the data have, must be up in a cluster:
-            their score is above 0 by its 95 % interval. Markers that vary too little to be kept count as not up. Take less
-            for long lists that were not made by hand.
+            More than this fraction of the genes of a list, among those that the data have, must be up in a cluster. Take
+            less for long lists that were not made by hand.
         seed
             Seed of the random sets and of the resampling.
         modality
@@ -189,24 +194,28 @@ class MarkersMixin(GenesMixin):
         Data frame indexed by cluster:
 
         - ``name``: the name proposed, or ``"none of these"``
-        - ``confidence``: share of resampled lists that lead to the same answer, from 0 to 1
-        - ``best``, ``score``, ``support``, ``pvalue``: the list with the highest score, proposed or not; the score is the
-          mean over its genes in standard errors of the mean of as many random genes, the support is the fraction that is
-          up, and the p-value is against random gene sets, times the number of lists
-        - ``second``, ``second_score``: the next
+        - ``confidence``: share of resamples of the lists and cells that lead to the same name, from 0 to 1; missing
+          where no name is proposed
+        - ``reason``: why there is no name, or why it is unsure; empty where it is sure
+        - ``best``, ``score``, ``support``, ``pvalue``: the list proposed, or else the one with the highest score; its
+          score from 0 to 1, the fraction of its genes that are up, and the share of random gene sets with at least this
+          score, times the number of lists
+        - ``second``, ``second_score``: the next list by score
         - ``genes``: the genes of the best list that are up, highest score first
+        - ``missing``: the genes of the best list that the data do not have
 
-        The number of markers of each list that were used is in ``attrs["used"]``, the unknown ones are in
-        ``attrs["unknown"]``.
+        The number of genes of each list that were scored is in ``attrs["used"]``, and those that the data do not have are
+        in ``attrs["missing"]``.
 
         Raises
         ------
         RuntimeError
-            If the model, or its refinement, is not trained.
+            If the model is not trained.
         KeyError
             If ``groupby`` is not there.
         ValueError
-            If no marker is known, or the lists are of another case or kind of identifiers.
+            If the data have no gene of the lists, or the lists are of another case or kind of identifiers; if the model
+            was loaded without data and ``adata`` is not passed.
 
         Examples
         --------
@@ -215,56 +224,73 @@ class MarkersMixin(GenesMixin):
         >>> adata.obs["name"] = adata.obs["scrcl"].map(names["name"])
         >>> set(adata.obs["name"]) <= {"B cell", "NK cell", "none of these"}
         True
+
+        What speaks against a name is in a column:
+
+        >>> names[["name", "confidence", "reason"]].shape
+        (7, 3)
         """
-        self._check_refinement()
+        self._check_if_trained(warn=False)
         check_at_least(seed, 0, "seed")
         check_at_least(min_support, 0.0, "min_support")
         if min_support > 1:
-            raise ValueError(f"min_support must be a fraction of at most 1, not {min_support!r}.")
+            raise ScrclValueError(f"min_support={min_support!r} is above 1.", "Pass a fraction from 0 to 1.")
         adata = self._data(adata)
         lists = read_gene_sets(markers, "markers")
-        kept, every_gene, _ = self._variables(modality, counted=True)
-        check_identifiers([gene for genes in lists.values() for gene in genes], every_gene, "markers")
-        columns = {name: kept.get_indexer(pd.Index(genes)) for name, genes in lists.items()}
-        columns = {name: found[found >= 0] for name, found in columns.items()}
-        unknown = {name: [gene for gene in genes if gene not in kept] for name, genes in lists.items()}
-        usable = [name for name, found in columns.items() if len(found)]
-        if not usable:
-            raise ValueError(
-                "None of the markers is among the genes that the model keeps, though some are in the data. Keep more "
-                "genes: `SCRCL(adata, n_top_genes=...)`."
-            )
+        chosen = self._chosen(modality, counted=True)
+        sources = {name: self._sources(adata)[name] for name in chosen}
+        for source in sources.values():
+            check_unique_genes(source.names, f"{source.names_where}_make_unique()")
+        genes = joint_names({name: source.names for name, source in sources.items()})
+        check_identifiers([gene for given in lists.values() for gene in given], genes, "markers")
+        columns = {name: genes.get_indexer(pd.Index(given)) for name, given in lists.items()}
+        missing = {
+            name: [gene for gene, column in zip(given, columns[name], strict=True) if column < 0]
+            for name, given in lists.items()
+        }
+        _warn_if_missing(lists, missing, genes)
+        usable = [name for name in lists if len(missing[name]) < len(lists[name])]
+        candidates = [columns[name][columns[name] >= 0] for name in usable]
+
         groupby = self._own_groups(adata) if groupby is None else groupby
         rows, division, clusters = read_groups(adata, np.arange(adata.n_obs), groupby, least=2)
-        expression = self._expression(adata, rows, None, modality, counted=True)
-        found = marker_statistics(self._positions(adata, rows), expression, division)
-        up = found.score - 1.96 * found.standard_error > 0
-        candidates = [MarkerList(columns[name], sum(gene in every_gene for gene in lists[name])) for name in usable]
-        naming = name_groups(found.score, up, candidates, float(min_support), seed)
-        order = np.argsort(-naming.score, axis=1, kind="stable")
+        levels = GroupLevels.join(
+            [
+                GroupLevels.of(self._reference.modalities[name].logarithms(source, rows), division)
+                for name, source in sources.items()
+            ]
+        )
+        measured = np.array([len(columns[name][columns[name] >= 0]) / len(lists[name]) for name in usable])
+        naming = name_groups(levels, candidates, float(min_support), seed, measured)
         every = np.arange(len(clusters))
-        best, second = order[:, 0], order[:, min(1, len(usable) - 1)]
-        names = np.array([*usable, NONE], dtype=object)
+        best = np.where(naming.choice < len(usable), naming.choice, naming.score.argmax(1))
+        others = naming.score.copy()
+        others[every, best] = -np.inf
+        second = others.argmax(1)
         speaking = []
         for cluster in every:
-            own = columns[usable[best[cluster]]]
-            own = own[up[cluster, own]]
-            speaking.append(", ".join(kept[own[np.argsort(-found.score[cluster, own], kind="stable")]]))
+            own = candidates[best[cluster]]
+            own = own[naming.up[cluster, own]]
+            speaking.append(", ".join(genes[own[np.argsort(-naming.gene_score[cluster, own], kind="stable")]]))
+        names = np.array([*usable, NONE], dtype=object)
+        several = len(usable) > 1
         result = pd.DataFrame(
             {
                 "name": names[naming.choice],
-                "confidence": naming.confidence,
+                "confidence": np.where(naming.choice < len(usable), naming.confidence, np.nan),
+                "reason": reasons(naming, candidates, usable, genes.to_numpy(object), missing, float(min_support)),
                 "best": names[best],
                 "score": naming.score[every, best],
                 "support": naming.support[every, best],
                 "pvalue": naming.pvalue[every, best],
-                "second": names[second] if len(usable) > 1 else "",
-                "second_score": naming.score[every, second] if len(usable) > 1 else np.nan,
+                "second": names[second] if several else "",
+                "second_score": naming.score[every, second] if several else np.nan,
                 "genes": speaking,
+                "missing": [", ".join(missing[usable[number]]) for number in best],
             },
             index=pd.Index(clusters, name="cluster"),
         )
-        result.attrs = {"used": {name: len(columns[name]) for name in lists}, "unknown": unknown}
+        result.attrs = {"used": {name: len(lists[name]) - len(missing[name]) for name in lists}, "missing": missing}
         return result
 
     def _own_groups(self, data: Any) -> str:
@@ -277,6 +303,31 @@ class MarkersMixin(GenesMixin):
         if layer is not None or not self._several:
             return layer or self._setup("layer")
         return None if modality is None else (self._setup("layers") or {}).get(modality)
+
+
+def _warn_if_missing(lists: Mapping[str, list[str]], missing: Mapping[str, list[str]], genes: pd.Index) -> None:
+    """Say which lists cannot be scored, and which genes the data have in another case."""
+    without = [name for name in lists if len(missing[name]) == len(lists[name])]
+    if without:
+        warnings.warn(
+            ScrclWarning(
+                f"markers has {len(without)} lists of which the data have no gene: {', '.join(map(repr, without))}.",
+                "These names cannot be proposed; add genes that are in adata.var_names.",
+            ),
+            stacklevel=settings.warnings_stacklevel,
+        )
+    folded = dict(zip(genes.str.casefold(), genes, strict=True))
+    absent = dict.fromkeys(gene for given in missing.values() for gene in given)
+    other = {gene: folded[gene.casefold()] for gene in absent if gene.casefold() in folded}
+    if other:
+        pairs = ", ".join(f"{gene!r} ({twin!r})" for gene, twin in list(other.items())[:5])
+        warnings.warn(
+            ScrclWarning(
+                f"markers has {len(other)} genes that the data have in another case: {pairs}.",
+                "They are not scored; write them as in adata.var_names.",
+            ),
+            stacklevel=settings.warnings_stacklevel,
+        )
 
 
 def _as_scanpy(tables: dict[str, pd.DataFrame], groupby: str, layer: str | None) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What turns the data of one modality into features of cells: RNA, proteins, open chromatin, or an embedding."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
@@ -77,6 +79,9 @@ class Rna(Modality):
 
     def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
         return replace(self, counts=self.counts.adapted(adaptation))
+
+    def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
+        return log_expression(counts, totals, self.counts.target)
 
     def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
         return log_expression(counts, totals, self.counts.target)
@@ -165,6 +170,11 @@ class Protein(Modality):
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         return self.projection(self.normalize(counts, totals).toarray() / self.deviations).astype(np.float32)
+
+    def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
+        column = self.names.get_indexer(names)
+        # A protein that the fit has not seen is compared with one count.
+        return _log_ratios(counts, np.where(column < 0, 1.0, self.centers[column]))
 
     def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
         return _log_ratios(counts, self.centers)
@@ -304,6 +314,10 @@ class Embedding(Modality):
         if self.genes is not None:
             return self.genes.expression(source, rows)
         return sp.csr_array((source.features(len(self.center), rows) - self.center).astype(np.float64))
+
+    def logarithms(self, source: Source, rows: np.ndarray) -> Iterator[tuple[slice, sp.csr_array]]:
+        assert self.genes is not None  # what was not counted is not asked for them
+        return self.genes.logarithms(source, rows)
 
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
         return normalize(features) if self.cosine else features

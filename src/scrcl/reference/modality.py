@@ -1,6 +1,6 @@
 """What every kind of modality is, and how cells of several batches are read in one pass."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
@@ -10,7 +10,11 @@ import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import Source
+from scrcl.genes.associations import log_expression
+from scrcl.utils.checks import check_cells_have_counts
 
+#: Counts a cell to which counts are scaled where the fit has not chosen a number.
+TARGET = 1e4
 #: Gives, of the cells in some rows, those of each batch, and the modality as it is for them.
 ByBatch = Callable[[slice], Iterable[tuple["Modality", np.ndarray]]]
 
@@ -99,6 +103,18 @@ class Modality:
         """Normalised values ``(n, V)`` of the variables, in the same way."""
         blocks = source.blocks(self.names, self.needed, rows)
         return sp.csr_array(sp.vstack([self.normalize(counts, totals) for _, counts, totals in blocks], format="csr"))
+
+    def logarithms(self, source: Source, rows: np.ndarray) -> Iterator[tuple[slice, sp.csr_array]]:
+        """Logarithms of all counts of a source, kept or not, in blocks of cells, increasing; comparable between cells."""
+        assert source.counts is not None  # what has none is not asked for them
+        for found, block in source.counts.blocks(rows):
+            totals = block.sum(axis=1, dtype=np.float64)
+            check_cells_have_counts(totals, source.counts.where)
+            yield found, self._logarithms(block, totals, source.names)
+
+    def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
+        """The same ``(n, R)`` of a block."""
+        return log_expression(counts, totals, TARGET)
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         """Features ``(n, d)``, float32, of counts ``(n, P)``; centred, and of unit mean norm where they were fitted."""
