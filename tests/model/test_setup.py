@@ -29,7 +29,7 @@ def test_values_that_are_no_counts(value, found, dense):
     adata = with_value(value)
     if dense:
         adata.X = adata.X.toarray()
-    with pytest.raises(ValueError, match=rf"adata\.X holds .*{found}.*layer='counts'"):
+    with pytest.raises(ValueError, match=rf"adata\.X holds .*{found}.*Pass raw counts"):
         setup(adata)
     adata.layers["mine"] = adata.X
     with pytest.raises(ValueError, match=rf"adata\.layers\['mine'\] holds .*{found}"):

@@ -9,7 +9,6 @@ from scrcl.utils.errors import ScrclError
 FILE = "\0"
 #: What the package says to users of Python, and what it is to users of the command line; tried in this order.
 WORDS = (
-    (r"Pass raw counts, e\.g\. `[^`]*`\.", "Name the layer that holds raw counts: `--layer counts`."),
     (
         r"Remove them first: `scanpy\.pp\.filter_cells[^`]*`",
         "Remove them from the file first; of what 10x writes, take the filtered matrix, not the raw one",

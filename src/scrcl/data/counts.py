@@ -1,6 +1,6 @@
 """Counts of cells by genes, in memory or not, read a block of cells at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scrcl.utils.checks import as_counts, check_cells_have_counts
+from scrcl.utils.checks import Remedy, as_counts, check_cells_have_counts, no_remedy
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.progress import track
 from scrcl.utils.sizes import BLOCK_CELLS, BLOCK_ENTRIES
 
@@ -29,14 +30,17 @@ class Counts:
         What the user calls it, for messages.
     columns
         Genes that are read, by number; all by default.
+    find_remedy
+        Gives what to do where these are no counts.
     """
 
     matrix: Any
     where: str
     columns: np.ndarray | None = None
+    find_remedy: Callable[[], Remedy] = no_remedy
 
     @classmethod
-    def of(cls, matrix: Any, where: str) -> Self:
+    def of(cls, matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_remedy) -> Self:
         """Counts in whatever form they come, without reading them.
 
         Raises
@@ -45,7 +49,8 @@ class Counts:
             If there are none, or they are in a file in an order that can only be read gene by gene.
         """
         if matrix is None:
-            raise ValueError(f"{where} is empty. Put raw counts there, or name the layer that holds them: `layer=...`.")
+            remedy = find_remedy()
+            raise ScrclValueError(f"{where} is empty.", remedy.python, command=remedy.command, where=where)
         if isinstance(matrix, pd.DataFrame):
             matrix = matrix.to_numpy()
         if 0 in matrix.shape:
@@ -59,7 +64,7 @@ class Counts:
                 f"{where} is stored by genes (CSC), so that every block of cells would need the whole file. Load it "
                 "(`adata.to_memory()`), or store it by cells: `adata.X = adata.X.tocsr()`."
             )
-        return cls(matrix, where)
+        return cls(matrix, where, find_remedy=find_remedy)
 
     @property
     def in_memory(self) -> bool:
@@ -130,8 +135,12 @@ class Counts:
         if self.in_memory:
             totals = [block.sum(axis=1) for _, block in self.blocks()]
         else:
-            totals = [self._read(slice(0, min(BLOCK_CELLS, self.n_cells))).sum(axis=1)]
+            totals = [self.head(BLOCK_CELLS).sum(axis=1)]
         check_cells_have_counts(np.concatenate(totals), self.where)
+
+    def head(self, n_cells: int) -> sp.csr_array:
+        """Counts of the first cells."""
+        return self._read(slice(0, min(n_cells, self.n_cells)))
 
     def _read(self, rows: slice | np.ndarray) -> sp.csr_array:
         try:
@@ -143,5 +152,5 @@ class Counts:
             raise ValueError(
                 f"{self.where} cannot be read from cell {start:,} on: {error}. The file is damaged or gone; restore it."
             ) from error
-        counts = as_counts(block, self.where)
+        counts = as_counts(block, self.where, self.find_remedy)
         return counts if self.columns is None else counts[:, self.columns]

@@ -15,10 +15,11 @@ from scvi import settings
 
 from scrcl.graph.slices import Slices, read_slices
 from scrcl.utils.checks import as_features, check_cells_have_counts, check_key, check_unique_genes, match_genes
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import ScrclKeyError, ScrclValueError
 from scrcl.utils.names import as_name, as_names
 
 from .counts import Counts
+from .remedies import find_counts
 
 #: Name of the modality of data that have one only.
 RNA = "rna"
@@ -146,7 +147,7 @@ class Source:
         ValueError
             If names are not unique, counts are none, or all cells have the same embedding.
         """
-        check_unique_genes(self.names, f"{self.names_where}_make_unique()")
+        check_unique_genes(self.names, self.names_where)
         if self.counts is not None:
             self.counts.check()
         if self.embedding is not None and not new and (self.embedding == self.embedding[0]).all():
@@ -170,18 +171,25 @@ class Source:
                 )
 
 
-def anndata_sources(adata: AnnData, layer: str | None, features_key: str | None) -> dict[str, Source]:
-    """The one source of AnnData."""
+def anndata_sources(
+    adata: AnnData, layer: str | None, features_key: str | None, new: bool = False
+) -> dict[str, Source]:
+    """The one source of AnnData; ``new`` data are read as the model was set up."""
     embedding = None if features_key is None else read_embedding(adata.obsm, features_key, "features_key", "adata")[0]
     source = Source(
         RNA if embedding is None else EMBEDDING,
-        adata.var_names,
+        gene_names(adata),
         "adata.var_names",
-        partial(_read_counts, adata, layer, "layer", "adata"),
+        partial(_read_counts, adata, layer, "layer", "adata", new),
         embedding,
         f"adata.obsm[{features_key!r}]",
     )
     return {RNA: source}
+
+
+def gene_names(adata: AnnData) -> pd.Index:
+    """Names of genes as text, as numbers may be names, too; ``None`` where one is missing."""
+    return pd.Index(as_names(adata.var_names))
 
 
 def mudata_sources(
@@ -189,8 +197,9 @@ def mudata_sources(
     kinds: Mapping[str, str],
     layers: Mapping[str, str] | None,
     features_keys: Mapping[str, str] | None,
+    new: bool = False,
 ) -> dict[str, Source]:
-    """The sources of the modalities of MuData.
+    """The sources of the modalities of MuData; ``new`` data are read as the model was set up.
 
     Raises
     ------
@@ -208,8 +217,8 @@ def mudata_sources(
             features, names = read_embedding(modality.obsm, key, f"features_keys[{name!r}]", where)
             sources[name] = Source(kind, names, where, None, features, f"{where}.obsm[{key!r}]", name)
         else:
-            find_counts = partial(_read_counts, modality, (layers or {}).get(name), f"layers[{name!r}]", where)
-            sources[name] = Source(kind, modality.var_names, f"{where}.var_names", find_counts, modality=name)
+            find_counts = partial(_read_counts, modality, (layers or {}).get(name), f"layers[{name!r}]", where, new)
+            sources[name] = Source(kind, gene_names(modality), f"{where}.var_names", find_counts, modality=name)
     return sources
 
 
@@ -244,12 +253,21 @@ def check_cells(mdata: MuData, names: Sequence[str]) -> None:
             )
 
 
-def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str) -> Counts:
+def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str, new: bool) -> Counts:
     """The counts of AnnData, checked later, as they are read."""
+    remedy = partial(find_counts, adata, layer, where, new)
     if layer is None:
-        return Counts.of(adata.X, f"{where}.X")
+        return Counts.of(adata.X, f"{where}.X", remedy)
+    if new and layer not in adata.layers:
+        found = remedy()
+        raise ScrclKeyError(
+            f"{argument}={layer!r}, where the model reads counts, is not in {where}.layers.",
+            found.python,
+            command=found.command,
+            where="mdata" if where.startswith("mdata") else f"{where}.layers",
+        )
     check_key(layer, adata.layers, argument, f"{where}.layers")
-    return Counts.of(adata.layers[layer], f"{where}.layers[{layer!r}]")
+    return Counts.of(adata.layers[layer], f"{where}.layers[{layer!r}]", remedy)
 
 
 def read_embedding(obsm: Any, key: str, argument: str, where: str) -> tuple[np.ndarray, pd.Index]:

@@ -93,6 +93,8 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
         cells of a slice; or if a cell has no slice.
     """
     try:
+        if np.ma.isMaskedArray(coordinates):
+            coordinates = np.ma.filled(coordinates.astype(np.float64), np.nan)
         positions: np.ndarray = np.array(coordinates, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} must hold numbers. Put x and y coordinates there.") from error

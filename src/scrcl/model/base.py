@@ -71,11 +71,12 @@ class SCRCLBase(BaseModelClass):
 
     def _sources(self, data: Any, layers: Mapping[str, str] | None = None) -> dict[str, Source]:
         """Where the data of each modality come from; ``layers`` take the place of those of the setup."""
+        new = data is not self.adata
         if self._several:
             layers = {**(self._setup("layers") or {}), **(layers or {})}
-            return mudata_sources(data, self._setup("modalities"), layers, self._setup("features_keys"))
+            return mudata_sources(data, self._setup("modalities"), layers, self._setup("features_keys"), new)
         layer = next(iter(layers.values())) if layers else self._setup("layer")
-        return anndata_sources(data, layer, self._setup("features_key"))
+        return anndata_sources(data, layer, self._setup("features_key"), new)
 
     def _slices(self, data: Any) -> Slices:
         """Where any cells are in space."""

@@ -16,9 +16,9 @@ from scvi.data.fields import (
     ObsmField,
 )
 
-from scrcl.data.sources import read_batches, read_labels
+from scrcl.data.sources import gene_names, read_batches, read_labels
 from scrcl.utils.checks import match_genes
-from scrcl.utils.names import as_name
+from scrcl.utils.names import as_name, as_names
 
 #: What cells without a label are called in the registry where the user has no name for them.
 UNLABELED = "unlabeled"
@@ -32,7 +32,7 @@ class CountsField(LayerField):
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
         """Accept genes in any order, and a few that are missing."""
-        match_genes(adata_target.var_names, pd.Index(state_registry[self.COLUMN_NAMES_KEY]))
+        match_genes(gene_names(adata_target), pd.Index(as_names(state_registry[self.COLUMN_NAMES_KEY])))
         return self.register_field(adata_target)
 
 

@@ -134,7 +134,7 @@ class SetupMixin(BaseModelClass):
         check_setup(kwargs)
         _own(adata)
         new = "source_registry" in kwargs
-        (source,) = anndata_sources(adata, layer, features_key).values()
+        (source,) = anndata_sources(adata, layer, features_key, new).values()
         source.check(new)
         fields: list[Any] = [CountsField(layer)]
         if features_key is not None:
@@ -221,7 +221,7 @@ class SetupMixin(BaseModelClass):
             mdata._init_as_actual(mdata.copy())
         new = "source_registry" in kwargs
         _check_modalities(mdata, modalities, layers, features_keys)
-        sources = mudata_sources(mdata, modalities, layers, features_keys)
+        sources = mudata_sources(mdata, modalities, layers, features_keys, new)
         fields: list[Any] = []
         for number, (name, source) in enumerate(sources.items()):
             _own(mdata.mod[name])

@@ -1,59 +1,86 @@
 """Checks of what a user passes: a clear error that names the argument and the mend, before any work is done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from .errors import ScrclKeyError, ScrclValueError
+from .names import as_names
+
 #: Share of the genes a model reads that new data may lack.
 MAX_MISSING_GENES = 0.1
+#: What missing names become when they are written as text; a gene of the fly is called "nan".
+MISSING_NAMES = ("nan", "NaN", "None", "NA", "<NA>")
 #: Largest value that is taken for a count.
 MAX_COUNT = 2**31
 #: Values that are checked at once.
 PIECE = 2**16
 
 
-def as_counts(matrix: Any, where: str) -> sp.csr_array:
+class Remedy(NamedTuple):
+    """What to do about something, in Python and on the command line."""
+
+    python: str
+    command: str
+
+
+def no_remedy() -> Remedy:
+    """What is true of any counts."""
+    return Remedy("Pass raw counts.", "Pass raw counts.")
+
+
+def as_counts(matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_remedy) -> sp.csr_array:
     """Return counts as canonical CSR float32, which may share its arrays with the matrix.
 
     Parameters
     ----------
     matrix
-        ``(n, G)`` dense or sparse array in memory.
+        ``(n, G)`` dense, masked or sparse array in memory, of any type of numbers and byte order.
     where
         What the user calls it, for messages.
+    find_remedy
+        Gives what to do where these are no counts.
 
     Raises
     ------
     ValueError
-        If it is not finite, non-negative and integral.
+        If it is not finite, non-negative and integral, or values are masked.
     """
+
+    def refuse(what: str) -> NoReturn:
+        remedy = find_remedy()
+        place = "mdata" if where.startswith("mdata") else where
+        raise ScrclValueError(f"{where} {what}.", remedy.python, command=remedy.command, where=place)
+
     if not sp.issparse(matrix):
+        masked = int(np.ma.getmaskarray(matrix).sum()) if np.ma.isMaskedArray(matrix) else 0
+        if masked:
+            refuse(f"holds {masked:,} masked values, which are no counts")
         matrix = np.asarray(matrix)
-    of_one = "setup_anndata(adata, layer='counts')"
-    of_several = "setup_mudata(mdata, modalities, layers={...: 'counts'})"
-    mend = f"Pass raw counts, e.g. `{of_several if where.startswith('mdata') else of_one}`."
-    if matrix.dtype.kind not in "buif":
-        raise ValueError(f"{where} holds values of type {matrix.dtype}, not real numbers. {mend}")
-    counts = sp.csr_array(matrix)
+    kind = matrix.dtype
+    if kind.kind not in "buif":
+        refuse(f"holds values of type {kind}, not real numbers")
+    # SciPy has neither half precision nor other byte orders.
+    counts = sp.csr_array(matrix.astype(np.float32 if kind == np.float16 else kind.newbyteorder("="), copy=False))
     values = counts.data
     lowest, highest = (values.min(), values.max()) if values.size else (1, 1)
     if not np.isfinite(lowest) or not np.isfinite(highest):
         found = "NaN" if np.isnan(lowest) else "infinite"
-        raise ValueError(f"{where} holds {(~np.isfinite(values)).sum():,} {found} values. Remove them first. {mend}")
+        refuse(f"holds {(~np.isfinite(values)).sum():,} {found} values, which are no counts")
     if lowest < 0:
-        raise ValueError(f"{where} holds negative values (smallest {lowest:.4g}), so it is not counts. {mend}")
+        refuse(f"holds negative values (smallest {lowest:.4g}), so it is not counts")
     if highest > MAX_COUNT:
-        raise ValueError(f"{where} holds values up to {highest:.4g}, too large to be counts. {mend}")
+        refuse(f"holds values up to {highest:.4g}, too large to be counts")
     if not _integral(values):
         fractions = values != np.round(values)
         example = values[fractions.argmax()]
-        raise ValueError(
-            f"{where} holds {fractions.sum():,} values that are not whole numbers (e.g. {example:.4g}), so it is not "
-            f"raw counts; it looks normalised. {mend}"
+        refuse(
+            f"holds {fractions.sum():,} values that are not whole numbers (e.g. {example:.4g}), so it is not raw counts; "
+            "it looks normalised"
         )
     counts = counts.astype(np.float32, copy=False)
     if lowest == 0 or not counts.has_canonical_format:
@@ -82,12 +109,28 @@ def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
         )
 
 
-def check_unique_genes(names: pd.Index, mend: str = "adata.var_names_make_unique()") -> None:
-    """Refuse gene names that occur twice: data could not be matched by name."""
-    if not names.is_unique:
-        twice = names[names.duplicated()].unique()
-        raise ValueError(
-            f"{len(twice):,} gene names occur more than once (e.g. {twice[0]!r}). Make them unique first: `{mend}`."
+def check_unique_genes(names: pd.Index, where: str = "adata.var_names") -> None:
+    """Refuse gene names that are missing or occur twice: data could not be matched by name."""
+    owner = where.removesuffix(".var_names")
+    read = pd.Index(as_names(names))
+    empty = read.isna() | (read == "") | (read.isin(MISSING_NAMES) & read.duplicated(keep=False))
+    if empty.any():
+        written = sorted(set(read[empty].dropna()))
+        named = f"{where}.notna()" + (f" & ~{where}.isin({written})" if written else "")
+        raise ScrclValueError(
+            f"{empty.sum():,} of {len(read):,} names in {where} are missing.",
+            f"Name these genes, or leave them out: `{owner} = {owner}[:, {named}].copy()`.",
+            command="Name these genes in the file, or leave them out.",
+            where=where,
+        )
+    twice = read[read.duplicated()].unique()
+    if len(twice):
+        remedy = f"Make them unique first: `{where}_make_unique()`." if owner != where else "Rename them."
+        raise ScrclValueError(
+            f"{len(twice):,} gene names occur more than once in {where} (e.g. {twice[0]!r}).",
+            remedy,
+            command="Make them unique in the file first.",
+            where=where,
         )
 
 
@@ -95,8 +138,12 @@ def check_key(key: str, mapping: Any, argument: str, where: str) -> None:
     """Refuse a key that is not there, and say which are."""
     if key not in mapping:
         # Newer AnnData lists X among its layers, under None.
-        present = ", ".join(repr(name) for name in mapping.keys() if name is not None) or "none"
-        raise KeyError(f"{argument}={key!r} is not in {where}. Present: {present}.")
+        names = [name for name in mapping.keys() if name is not None]
+        near = get_close_matches(str(key), [name for name in names if isinstance(name, str)], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ScrclKeyError(
+            f"{argument}={key!r} is not in {where}.", f"Present: {', '.join(map(repr, names)) or 'none'}.{hint}"
+        )
 
 
 def check_at_least(value: Any, lowest: float, argument: str) -> None:
@@ -133,7 +180,12 @@ def as_features(array: Any, where: str) -> np.ndarray:
     """
     if sp.issparse(array):
         array = array.toarray()
-    features = np.asarray(array, dtype=np.float32)
+    if np.ma.isMaskedArray(array):
+        array = np.ma.filled(array.astype(np.float32), np.nan)
+    try:
+        features = np.asarray(array, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ScrclValueError(f"{where} holds something else than numbers ({error}).", "Put numbers there.") from error
     if features.ndim != 2:
         raise ValueError(f"{where} must be two-dimensional (cells by features), not of shape {features.shape}.")
     if not np.isfinite(features).all():
