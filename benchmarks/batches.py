@@ -9,7 +9,7 @@ A set is an .h5ad file of counts with `obs["cell_type"]` and `obs["batch"]` in `
 else. Classes with fewer than 10 cells are not scored. Each run is a process of one thread, and its result a file in
 `benchmarks/results/batches`; a run is repeated when the data have changed or, for SCRCL, its source.
 
-- K given, K found: adjusted Rand index, by k-means with K and by Leiden at its default resolution, and by the clusters of
+- number of clusters given, estimated: adjusted Rand index, by k-means with K and by Leiden at its default resolution, and by the clusters of
   SCRCL itself.
 - bio-conservation, batch correction, total: scib-metrics, its default table, not rescaled; total is .6 and .4 of them.
 - transfer: types of the largest batch given to the cells of the others, of types that it has, by their 15 nearest cells in
@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from methods import PEERS, Found, Method, cluster_space, concord_embedding, standard_genes, trained
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, digest
-from report import row
+from report import DETAILS, folded, row
 from runs import read_if_current, run_to_file
 from scores import score_clusters
 from sklearn.metrics import f1_score
@@ -46,9 +46,9 @@ HALVES = {
 NEIGHBORS = 15
 #: What is reported of a run, in this order.
 FIGURES = {
-    "given": "ARI, K given",
-    "given, k-means": "ARI, k-means, K given",
-    "found": "ARI, K found",
+    "given": "ARI, number given",
+    "given, k-means": "ARI, k-means, number given",
+    "found": "ARI, number estimated",
     "Bio conservation": "bio-conservation",
     "Batch correction": "batch correction",
     "Total": "scib total",
@@ -180,40 +180,31 @@ def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
 
 
 def tables(runs: pd.DataFrame) -> list[str]:
-    """Means over the sets of each half and over all, and by set the ARI with K given."""
+    """Means over the sets of each half and over all, and by data set some of the scores."""
     methods = list(dict.fromkeys(runs["method"]))
     by_set = runs.groupby(["method", "set"])[list(FIGURES)].mean()
     names = list(dict.fromkeys(runs["set"]))
-    lines = []
-    for title, members in {**HALVES, "all": names}.items():
-        there = [name for name in members if name in names]
-        if there:
-            lines += [
-                f"### {'All sets' if title == 'all' else f'Half {title}'}",
-                "",
-                f"Means over {', '.join(there)}.",
-                "",
-            ]
+    parts = {}
+    for title, members in {"all": names, **HALVES}.items():
+        if there := [name for name in members if name in names]:
+            lines = [f"Means over {', '.join(there)}.", ""]
             lines += [row(["method", *FIGURES.values()]), row(["---"] * (len(FIGURES) + 1))]
             for method in methods:
                 mean = by_set.loc[method].reindex(there).mean(skipna=False)
                 lines.append(
                     row([method, *(f"{mean[key]:.1f}" if key == "seconds" else f"{mean[key]:.3f}" for key in FIGURES)])
                 )
-            lines.append("")
+            parts[title] = lines
+    lines = [*parts.pop("all"), "", DETAILS, ""]
+    for half, part in parts.items():
+        lines += folded(f"Half {half}", part)
     for key in ("given", "given, k-means", "Total", "accuracy"):
-        lines += [
-            f"### {FIGURES[key]}, by set",
-            "",
-            "Mean (worst seed).",
-            "",
-            row(["method", *names]),
-            row(["---"] * (len(names) + 1)),
-        ]
-        for method in methods:
-            own = runs[runs["method"] == method].groupby("set")[key].agg(["mean", "min"]).reindex(names)
-            lines.append(row([method, *(f"{mean:.3f} ({worst:.3f})" for mean, worst in own.to_numpy())]))
-        lines.append("")
+        own = runs.groupby(["set", "method"])[key].agg(["mean", "min"])
+        part = [row(["data set", *methods]), row(["---"] * (len(methods) + 1))]
+        for name in names:
+            scores = own.loc[name].reindex(methods)
+            part.append(row([name, *(f"{mean:.3f} ({worst:.3f})" for mean, worst in scores.to_numpy())]))
+        lines += folded(f"{FIGURES[key]}, by data set, mean (worst seed)", part)
     return lines
 
 

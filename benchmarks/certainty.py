@@ -32,7 +32,7 @@ import scipy.sparse as sp
 from approaches import approaches
 from heldout import fit
 from quality import RESULTS, SMALLEST_CLASS, UNSCORED
-from report import HALF_OF
+from report import DETAILS, HALF_OF, folded
 from runs import run_to_file
 from sklearn.metrics import roc_auc_score
 
@@ -191,6 +191,9 @@ def collect_others(names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(values).T
 
 
+REGIME_OF = {"found": "estimated"}
+
+
 def means_by_half(table: pd.DataFrame) -> pd.DataFrame:
     """Means over the sets of each half and over all; sets without wrong cells are left out."""
     halves = pd.Series({name: HALF_OF.get(name, "") for name in table.index})
@@ -213,18 +216,28 @@ def report(names: list[str], seeds: int) -> str:
     halves["lowest"] = others.min(axis=1)
     by_regime: Any = halves.unstack()
     by_regime = by_regime.swaplevel(axis=1).sort_index(axis=1, level=0, ascending=False, sort_remaining=False)
-    by_regime.columns = [f"{half}, {regime}" for regime, half in by_regime.columns]
+    by_regime.columns = [f"{half}, {REGIME_OF.get(regime, regime)}" for regime, half in by_regime.columns]
     halves = by_regime
     halves = halves.sort_values("**all**, given", ascending=False)
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores, one thread"
     draw(bins, RESULTS / "certainty.png")
-    table = pd.concat([table, means_by_half(table)])
+    table = table.rename(columns=lambda column: str(column).replace("found ", "estimated "))
+    means = means_by_half(table)
     wrong = [column for column in map(str, table.columns) if column.startswith(("wrong", "AUROC", "ECE"))]
-    lines = ["Cells in a wrong cluster; `wrong` is the share of them with the number of clusters given.", ""]
-    lines += [*markdown(table[wrong], "set"), "", "Doublets and types left out, AUROC; and seconds.", ""]
-    lines += markdown(table.drop(columns=wrong), "set")
-    lines += ["", "AUROC for wrong cells of other ways, by half, the first seed.", "", *markdown(halves, "by"), ""]
+    title = "Cells in a wrong cluster, with the number of clusters given and estimated"
+    lines = [f"{title}; `wrong` is their share with the number given.", "", *markdown(means[wrong], ""), ""]
+    lines += [
+        "Doublets and types left out, AUROC; and seconds.",
+        "",
+        *markdown(means.drop(columns=wrong), ""),
+        "",
+        DETAILS,
+        "",
+    ]
+    lines += folded(f"{title}, by data set", markdown(table[wrong], "data set"))
+    lines += folded("Doublets and types left out, by data set", markdown(table.drop(columns=wrong), "data set"))
+    lines += folded("Other approaches: AUROC for wrong cells by half, the first seed", markdown(halves, "by"))
     counted = {kind: seeds_of(names, kind) for kind in KINDS}
     of_kinds = ", ".join(f"{kind}: {number}" for kind, number in counted.items())
     return "\n".join([*lines, f"Seeds of all sets: {of_kinds}. {machine}."]) + "\n"

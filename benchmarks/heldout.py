@@ -4,7 +4,7 @@
     python benchmarks/heldout.py --sets baron_mouse
 
 Held out: a model of 80 % of the cells places the other 20 %. Their clusters are compared with those that a model of all
-cells gives them, and with the labels, K given. Left out: a model without one cell type, and without a fifth of the
+cells gives them, and with the labels, the number of clusters given. Left out: a model without one cell type, and without a fifth of the
 others, sees both; is the distance of the type from its neighbours (`excess` of `get_mapping_quality`) above that of the others (AUROC),
 and what share of each is flagged at 5 %? The largest types are left out, one at a time.
 """

@@ -37,7 +37,7 @@ from batches import HALVES as BATCH_HALVES
 from batches import components
 from methods import standard_genes
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, UNSCORED, digest
-from report import HALVES, row
+from report import HALVES, folded, row
 from runs import read_if_current, run_to_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
@@ -295,10 +295,10 @@ def tables(part: str, frame: pd.DataFrame) -> list[str]:
             cells = [_mean_and_halves(of_method[figure], halves) for figure in figures]
             lines.append(row([method, str(len(of_method)), *cells]))
         values = by_set[figures[0]].unstack("method")[methods]
-        lines += ["", f"By set, {figures[0]}:", "", row(["set", *methods]), row(["---"] * (len(methods) + 1))]
+        sets = [row(["data set", *methods]), row(["---"] * (len(methods) + 1))]
         for name in dict.fromkeys(own["set"]):
-            lines.append(row([name, *("" if np.isnan(value) else f"{value:.3f}" for value in values.loc[name])]))
-        lines.append("")
+            sets.append(row([name, *("" if np.isnan(value) else f"{value:.3f}" for value in values.loc[name])]))
+        lines += ["", *folded(f"{figures[0]} by data set", sets)]
     return lines
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+from report import folded
 from runs import run_to_file
 
 ROOT = Path(__file__).parents[1]
@@ -285,10 +286,9 @@ TITLES = {"found": "clusters of SCRCL", "annotated": "published cell types"}
 
 def known_in_top_ten(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Lines of the table of known markers, for each grouping."""
-    lines: list[str] = []
+    folds: list[str] = []
     for grouping, title in TITLES.items():
-        lines += [f"### Known markers in the top 10, {title}", ""]
-        lines += ["Share of types with at least one known marker in the top 10 of the right group; with at least two."]
+        lines = ["Share of types with at least one known marker in the top 10 of the right group; with at least two."]
         lines += ["AUROC of each score for the 50 best genes of Wilcoxon, and for the known markers.", ""]
         lines += [
             "| set | score | at least one | at least two | AUROC, Wilcoxon's | AUROC, known |",
@@ -303,8 +303,8 @@ def known_in_top_ten(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
                 known = [float(np.mean([t["auroc_of_known"] for t in run if t["known"]])) for run in judged]
                 cells = [spread(one), spread(two), spread(theirs, 3), spread(known, 3)]
                 lines.append(f"| {name}, {len(found[0]['types'])} types | {method} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return lines
+        folds += folded(f"Known markers in the top 10, {title}", lines)
+    return folds
 
 
 def cell_by_cell(runs: dict[str, list[dict[str, Any]]]) -> list[str]:

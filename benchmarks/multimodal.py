@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from mudata import MuData, read_h5mu
 from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
-from report import row
+from report import DETAILS, folded, row
 from runs import read_if_current, run_to_file
 from scores import score_clusters
 
@@ -56,7 +56,7 @@ def run_scrcl(mdata: MuData, kinds: dict[str, str], n_clusters: int, seed: int, 
     model.train(enable_progress_bar=False, **training)
     found = {"all modalities": model.get_clusters(n_clusters=n_clusters, seed=seed)}
     found["all modalities, k-means"] = model.get_clusters(n_clusters=n_clusters, seed=seed, method="kmeans")
-    found["all modalities, K found"] = model.get_clusters(seed=seed)
+    found["all modalities, number estimated"] = model.get_clusters(seed=seed)
     for name in kinds:
         found[f"{name} of the model"] = model.get_clusters(n_clusters=n_clusters, seed=seed, modality=name)
     weights = {str(name): float(weight) for name, weight in model.get_modality_weights().mean().items()}
@@ -186,7 +186,7 @@ def run_wnn(mdata: MuData, kinds: dict[str, str], n_clusters: int, seed: int) ->
             best = labels
         low, high = (middle, high) if number < n_clusters else (low, middle)
     weights = {name: float(joint.obs[f"{name}:mod_weight"].mean()) for name in kinds}
-    return {"Leiden, resolution for K": best, "Leiden at 1.0": leiden(1.0)}, weights
+    return {"Leiden, resolution for the number": best, "Leiden at 1.0": leiden(1.0)}, weights
 
 
 def methods(kinds: Iterable[str]) -> dict[str, Method]:
@@ -252,21 +252,34 @@ def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
     return read_if_current(result_file(path, method, seed), inputs(path, method))
 
 
+#: Rows of the table that comes first.
+FIRST = (
+    "SCRCL, all modalities",
+    "SCRCL, untrained, all modalities",
+    "SCRCL, one modality, rna",
+    "SCRCL, one modality, prot",
+    "PCA and CLR, k-means",
+    "WNN, Leiden, resolution for the number",
+)
+
+
 def write_report(results: dict[Path, pd.DataFrame], any_result: dict[str, Any], seeds: int) -> None:
-    lines = []
+    lines: list[str] = []
+    every: list[str] = []
     for path, runs in results.items():
         names = [str(column) for column in runs if str(column).startswith("weight of ")]
-        lines += [f"### {path.stem}", "", f"{runs['cells'].iloc[0]:,} cells, K = {runs['classes'].iloc[0]}.", ""]
-        lines += [row(["method", "clusters by", "ARI", "worst seed", "NMI", "clusters", "s", *names])]
-        lines += [row(["---"] * (7 + len(names)))]
+        head = ["method", "clusters by", "ARI", "worst seed", "NMI", "clusters", "s", *names]
+        table = {"": [row(head), row(["---"] * len(head))]}
         for (method, way), group in runs.groupby(["method", "way"], sort=False):
             weights = ["–" if group[name].isna().all() else f"{group[name].mean():.2f}" for name in names]
             cells = [str(method), str(way), f"{group['ARI'].mean():.3f}", f"{group['ARI'].min():.3f}"]
             cells += [f"{group['NMI'].mean():.3f}", f"{group['clusters'].mean():.1f}", f"{group['seconds'].mean():.1f}"]
-            lines.append(row([*cells, *weights]))
-        lines.append("")
+            table[f"{method}, {way}"] = [row([*cells, *weights])]
+        first = [line for key in ("", *FIRST) for line in table.get(key, [])]
+        lines += [f"{path.stem}: {runs['cells'].iloc[0]:,} cells, {runs['classes'].iloc[0]} types.", "", *first, ""]
+        every += folded(f"{path.stem}: all rows", [line for part in table.values() for line in part])
     packages = ", ".join(f"{package} {number}" for package, number in any_result["versions"].items())
-    lines += [f"Seeds 0 to {seeds - 1}. One thread of {any_result['machine']}; {packages}.", ""]
+    lines += [DETAILS, "", *every, f"Seeds 0 to {seeds - 1}. One thread of {any_result['machine']}; {packages}.", ""]
     (RESULTS / "multimodal.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

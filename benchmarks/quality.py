@@ -6,7 +6,7 @@
     python benchmarks/quality.py --methods CONCORD   in an environment of its own, with `concord-sc`
 
 A set is an .h5ad file of counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data` beside the
-repository; by default the sets of both halves that are there. Labels score, and give K to the methods of the regime "K given"; nothing else. Classes with fewer than 10
+repository; by default the sets of both halves that are there. Labels score, and give the number of clusters in the regime "K given"; nothing else. Classes with fewer than 10
 cells are not scored. Each run is a process of one thread, and its result a file in `benchmarks/results/quality`, so
 that an interrupted benchmark goes on where it stopped; a run is repeated when the data have changed or, for SCRCL,
 its source. Regimes are never mixed in one table:

@@ -36,7 +36,7 @@ import pandas as pd
 import scipy.sparse as sp
 from methods import standard_genes, trained
 from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
-from report import row
+from report import DETAILS, folded, row
 from runs import read_if_current, run_to_file
 from scipy.sparse.linalg import splu
 from sklearn.cluster import KMeans
@@ -236,7 +236,7 @@ def read_result(path: Path, method: str, seed: int, not_scored: list[str]) -> di
     return read_if_current(result_file(path.stem, method, seed), inputs(path, method, not_scored))
 
 
-def table(runs: pd.DataFrame) -> list[str]:
+def table(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Means over the sets, and over those of each half, of each way; and the ARI by set, mean and worst seed."""
     ways, names = list(dict.fromkeys(runs["label"])), sorted(runs["set"].unique())
     halves = {title: [name for name in members if name in names] for title, members in HALVES.items()}
@@ -252,14 +252,14 @@ def table(runs: pd.DataFrame) -> list[str]:
         others = [own[score].mean() for score in ("CHAOS", "PAS")]
         values = ["–" if np.isnan(value) else f"{value:.3f}" for value in [*ari, *others]]
         lines.append(row([way, *values, f"{own['seconds'].mean():.1f}"]))
-    lines += ["", row(["set", *ways]), row(["---"] * (len(ways) + 1))]
+    sets = [row(["data set", *ways]), row(["---"] * (len(ways) + 1))]
     for name in names:
         cells = [
             f"{by_set.loc[(way, name), 'ARI']:.3f} ({worst[way, name]:.3f})" if (way, name) in by_set.index else "–"
             for way in ways
         ]
-        lines.append(row([name, *cells]))
-    return [*lines, ""]
+        sets.append(row([name, *cells]))
+    return lines, sets
 
 
 def seeds_of(runs: pd.DataFrame) -> list[str]:
@@ -286,7 +286,7 @@ def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path
         for (name, method, seed), result in results.items()
         for way, scores in result["scores"].items()
     )
-    lines = ["ARI with K given; by set the mean over seeds (worst seed).", ""]
+    lines = ["Mean ARI with the number of domains given.", ""]
     for title, methods in [("", list(METHODS)), ("Two slices of one tissue", [SLICES]), ("Parts", list(ABLATIONS))]:
         part = runs[runs["method"].isin(methods)]
         if not len(part):
@@ -295,11 +295,14 @@ def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path
             part = part[(part["way"] == "") | (part["method"] == READOUT)]
             part = pd.concat([runs[(runs["label"] == "SCRCL") & runs["seed"].isin(part["seed"])], part])
         lines += [f"### {title}", ""] if title else []
-        lines += [*table(part), *seeds_of(part), ""]
+        means, sets = table(part)
+        lines += [*means, "", *seeds_of(part), "", *([] if title else [DETAILS, ""])]
+        lines += folded("ARI by data set, mean (worst seed)", sets)
     some = next(iter(results.values()))
     versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
     sizes = {
-        name: f"{r['cells']:,} cells, {r['genes']:,} genes, K = {r['domains']}" for (name, _, _), r in results.items()
+        name: f"{r['cells']:,} cells, {r['genes']:,} genes, {r['domains']} domains"
+        for (name, _, _), r in results.items()
     }
     lines += ["; ".join(f"{name}: {size}" for name, size in sorted(sizes.items())) + ".", ""]
     lines += [f"One thread of {some['machine']}; {versions}.", ""]
