@@ -13,8 +13,12 @@ left to be scored. All methods have the same. Each run is a process of one threa
   count as wrong.
 - new: 20 labelled cells of each type but one, each type with at least 50 cells in turn (at most six, the largest). The share of
   its cells that come out as new, and that of the unlabelled cells of the other types.
-- wrong: all cells labelled, a tenth of them wrongly. How well the label report ranks the wrong ones (AUROC), and the accuracy of
-  the predictions of all cells, beside that with correct labels.
+- wrong: all cells labelled, a tenth or a fifth of them wrongly. How well the label report ranks the wrong ones (AUROC), and the
+  accuracy of the predictions of all cells, beside that with correct labels; the calibration error of the held-out predictions.
+- permuted: all cells labelled, the labels permuted among them, so that they mean nothing. How many the label report predicts
+  right, how many would be by chance, by as many predictions of each type, and the standard deviation of that share.
+
+For comparison, wrong and permuted labels are also judged in the space that was trained with them ("trained space").
 - transfer: the largest batch is labelled; accuracy and macro-F1 on the cells of the others, of types that it has.
 """
 
@@ -46,6 +50,8 @@ from sklearn.neighbors import KNeighborsClassifier
 #: Labelled cells of each type; 0 stands for four fifths of all cells.
 EACH = (1, 5, 20, 0)
 NEIGHBORS = 15
+#: Shares of wrong labels.
+WRONG = (0.1, 0.2)
 UNLABELED = "Unknown"
 OURS = "SCRCL with labels"
 #: The parts, with their sets, and what is reported of each.
@@ -53,12 +59,14 @@ SETS = {
     "few": [name for names in HALVES.values() for name in names],
     "new": [name for names in HALVES.values() for name in names],
     "wrong": [name for names in HALVES.values() for name in names],
+    "permuted": [name for names in HALVES.values() for name in names],
     "transfer": [name for names in BATCH_HALVES.values() for name in names],
 }
 FIGURES = {
     "few": ["accuracy", "F1", "calibration error", "called new"],
     "new": ["found", "called new"],
-    "wrong": ["AUROC", "accuracy", "accuracy, correct labels"],
+    "wrong": ["AUROC", "AUROC, trained space", "accuracy", "accuracy, correct labels", "calibration error, held out"],
+    "permuted": ["held-out accuracy", "chance", "deviation", "trained space"],
     "transfer": ["accuracy", "F1", "unassigned"],
 }
 
@@ -194,21 +202,59 @@ def new(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, s
     return found
 
 
+def held_out_in_trained_space(model: Any) -> np.ndarray:
+    """Held-out probabilities as they would be if labels were judged in the space that was trained with them."""
+    from scrcl.labels.annotation import annotate
+
+    reference = model._reference
+    points = np.concatenate([model.get_latent_representation(), reference.smoothed()], 1)
+    return annotate(points, points, reference.labels).held_out
+
+
 def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
-    rng = np.random.default_rng(seed)
-    kinds = np.unique(truth[scored])
+    from scrcl.labels.calibration import calibration_error
+
+    kinds, correct = np.unique(truth[scored]), np.where(scored, truth, UNLABELED).astype(object)
+    with_correct = float((scrcl_model(adata.copy(), correct, seed).predict().to_numpy(str) == truth)[scored].mean())
+    found: Scores = []
+    for share in WRONG:
+        rng = np.random.default_rng(seed)
+        labels, flipped = correct.copy(), scored & (rng.random(len(truth)) < share)
+        for cell in np.flatnonzero(flipped):
+            labels[cell] = rng.choice(kinds[kinds != truth[cell]])
+        model = scrcl_model(adata.copy(), labels, seed)
+        annotation, trained = model._annotation(), held_out_in_trained_space(model)
+        codes = annotation.labels.codes
+        doubt = 1 - model.get_label_report(n_clusters=2).cells["probability"].reindex(adata.obs_names)[scored]
+        found.append(
+            {
+                "cells": f"{share:.0%} wrong",
+                "AUROC": float(roc_auc_score(flipped[scored], doubt.fillna(0))),
+                "AUROC, trained space": float(roc_auc_score(flipped[scored], 1 - trained[scored, codes[scored]])),
+                "accuracy": float((model.predict().to_numpy(str) == truth)[scored].mean()),
+                "accuracy, correct labels": with_correct,
+                "calibration error, held out": calibration_error(annotation.held_out[scored], codes[scored]),
+            }
+        )
+    return found
+
+
+def permuted(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
     labels = np.where(scored, truth, UNLABELED).astype(object)
-    flipped = scored & (rng.random(len(truth)) < 0.1)
-    for cell in np.flatnonzero(flipped):
-        labels[cell] = rng.choice(kinds[kinds != truth[cell]])
-    figures: dict[str, float] = {}
-    for given, name in ((labels, "accuracy"), (np.where(scored, truth, UNLABELED), "accuracy, correct labels")):
-        model = scrcl_model(adata.copy(), given, seed)
-        figures[name] = float((model.predict().to_numpy(str) == truth)[scored].mean())
-        if name == "accuracy":
-            doubt = 1 - model.get_label_report(n_clusters=2).cells["probability"].reindex(adata.obs_names)[scored]
-            figures["AUROC"] = float(roc_auc_score(flipped[scored], doubt.fillna(0)))
-    return [figures]
+    labels[scored] = np.random.default_rng(seed).permutation(labels[scored])
+    model = scrcl_model(adata.copy(), labels, seed)
+    cells = model.get_label_report(n_clusters=2).cells
+    in_trained_space = held_out_in_trained_space(model)[scored].argmax(1)
+    given, predicted = (cells[name].value_counts(normalize=True) for name in ("label", "predicted"))
+    chance = float((given * predicted.reindex(given.index, fill_value=0)).sum())
+    return [
+        {
+            "held-out accuracy": float((cells["label"] == cells["predicted"]).mean()),
+            "chance": chance,
+            "trained space": float((in_trained_space == model._annotation().labels.codes[scored]).mean()),
+            "deviation": float(np.sqrt(chance * (1 - chance) / len(cells))),
+        }
+    ]
 
 
 def transfer(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
@@ -233,9 +279,9 @@ def transfer(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: s
     return found
 
 
-PARTS = {"few": few, "new": new, "wrong": wrong, "transfer": transfer}
+PARTS = {"few": few, "new": new, "wrong": wrong, "permuted": permuted, "transfer": transfer}
 #: Methods of each part: new types and wrong labels are told by the model alone.
-OF_PART = {"few": METHODS, "new": (OURS,), "wrong": (OURS,), "transfer": METHODS}
+OF_PART = {"few": METHODS, "new": (OURS,), "wrong": (OURS,), "permuted": (OURS,), "transfer": METHODS}
 
 
 def inputs(path: Path, method: str) -> dict[str, str]:
@@ -280,7 +326,13 @@ def tables(part: str, frame: pd.DataFrame) -> list[str]:
     halves = BATCH_HALVES if part == "transfer" else HALVES
     figures = [name for name in FIGURES[part] if name in frame]
     frame = frame.assign(method=frame["method"] + frame.get("cells", pd.Series("", frame.index)).fillna("").map(_of))
-    titles = {"few": "Few labels", "new": "A type without a label", "wrong": "Wrong labels", "transfer": "Transfer"}
+    titles = {
+        "few": "Few labels",
+        "new": "A type without a label",
+        "wrong": "Wrong labels",
+        "permuted": "Permuted labels",
+        "transfer": "Transfer",
+    }
     lines = [f"### {titles[part]}", "", "Mean over the sets (half A / half B).", ""]
     for each in sorted(frame["each"].unique(), key=EACH.index) if part == "few" else [None]:
         own = frame if each is None else frame[frame["each"] == each]
@@ -321,6 +373,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=np.inf, help="begin no further run after that")
+    parser.add_argument("--output", type=Path, default=RESULTS / "labels.md", help="file of the tables")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -364,7 +417,7 @@ def main() -> None:
     some = next(iter(found.values()))
     versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
     lines += [f"{arguments.seeds} draws. One thread of {some['machine']}; {versions}.", ""]
-    (RESULTS / "labels.md").write_text("\n".join(lines))
+    arguments.output.write_text("\n".join(lines))
     print("\n".join(lines))
 
 

@@ -16,14 +16,14 @@ class LabelReport:
     ----------
     cells
         Data frame of the cells with a label, the most doubtful first. ``label``: the one that was given; ``predicted``: what
-        the cell is by the labels of the others; ``probability``: how probable its own label is by these, calibrated, NaN
-        for the only cell of a type.
+        the cell is by its features and the labels of other cells; ``probability``: how probable its own label is by
+        these, calibrated, NaN for the only cell of a type.
     clusters
         Data frame by cluster. ``cells``; ``labelled``: how many of them have a label; ``label``: the most frequent one, missing
         where there is none; ``agreement``: share of the labelled cells that have it; ``predicted``: what most of the cells
         are predicted to be.
     confusions
-        Number of labelled cells by label (rows) and by what they are predicted to be by the labels of the others (columns).
+        Number of labelled cells by label (rows) and by what they are predicted to be (columns), as in ``cells``.
     """
 
     cells: pd.DataFrame

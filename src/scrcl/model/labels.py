@@ -60,7 +60,8 @@ class LabelsMixin(BatchesMixin):
         -------
         Categorical series indexed by the names of the cells, in the order asked for. With ``soft=True``, data frame
         ``(n_cells, n_types)``, float32; rows sum to 1, whether a cell fits or not. Probabilities are calibrated by labelled
-        cells that were held out.
+        cells that were held out and predicted from their features, in which no label has a part. The types of labelled cells
+        are learned from their own labels, too: to check these, see :meth:`get_label_report`.
 
         Raises
         ------
@@ -98,7 +99,8 @@ class LabelsMixin(BatchesMixin):
     def get_label_report(self, n_clusters: int | None = None, seed: int = 0) -> LabelReport:
         """Return which labels the data contradict, which clusters have none, and what labels are confused with.
 
-        Each labelled cell is judged by the labels of the others: a fifth of these is held out at a time.
+        Each labelled cell is predicted from its features, averaged over its neighbours, and the labels of other cells; a fifth
+        of the labels is held out at a time. The latent representation, which was trained with the labels, is not used.
 
         Parameters
         ----------
