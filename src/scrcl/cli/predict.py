@@ -123,6 +123,12 @@ def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Pred
         if types is not None and probabilities is not None:
             predicted.types = write_types(data, types, probabilities)
             predicted.columns += [keys.TYPES_KEY, keys.TYPES_CONFIDENCE_KEY]
+        if predicted.outliers is not None and predicted.outliers > data.n_obs / 2:
+            notes.append(
+                f"{predicted.outliers:,} of {data.n_obs:,} cells are unlike those of the model. Check that these are raw counts "
+                "of the same genes, and name the layer that holds them: `--layer counts`."
+            )
+            phases.note(f"note: {notes[-1]}")
         begin("writing")
         data.uns[keys.RUN_KEY] = {"command": command, "model": str(arguments.model), "alpha": arguments.alpha}
         write(found, unfinished, arguments.output)
@@ -155,11 +161,14 @@ def _read(arguments: argparse.Namespace, setup: Mapping[str, Any]) -> tuple[Inpu
     try:
         found = read(arguments.input, layer, setup.get("modalities"), arguments.transpose, *places)
     except UserError as error:
-        if arguments.layer is None and layer is not None and "--layer" in str(error):
-            error = UserError(
-                f"{error} The model was trained on it. Name where the counts are: --layer {NO_LAYER}, or another."
-            )
-        raise error from None
+        asked = next(
+            (option for option in ("--layer", "--spatial-key", "--sample-key", "--batch-key") if option in str(error)),
+            None,
+        )
+        if asked is None or (asked == "--layer" and arguments.layer is not None):
+            raise
+        other = f", or name where the counts are: --layer {NO_LAYER}, or a layer" if asked == "--layer" else ""
+        raise UserError(f"{error} The model was trained with this {asked}: add it to the input{other}.") from error
     data = found.data
     if isinstance(data, MuData):
         if arguments.layer is None:
