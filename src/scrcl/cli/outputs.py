@@ -24,7 +24,8 @@ from .errors import UserError, in_options
 from .inputs import Input
 from .progress import Phases
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Settings of anndata by which it writes whatever it reads; some versions have them.
 SETTINGS = {"allow_write_nullable_strings": True, "disallow_forward_slash_in_h5ad": False}

@@ -203,8 +203,10 @@ def quiet(source: Path | None, phases: Phases, notes: list[str]) -> Iterator[Non
         logging.getLogger(name).setLevel(level)
 
     def note(message: Warning | str, *_: Any) -> None:
-        told = isinstance(message, ScrclWarning)
-        text = message.as_command(str(source or "the data")) if told else translate(str(message), source)
+        if isinstance(message, ScrclWarning):
+            text = message.as_command(str(source or "the data"))
+        else:
+            text = translate(str(message), source)
         if text not in notes:
             notes.append(text)
             phases.note(f"note: {text}")
