@@ -350,6 +350,19 @@ def test_counts_in_another_place_than_those_of_the_model(layered, tmp_path, caps
     assert (result.X != adata.X).nnz == 0
 
 
+def test_predict_reads_raw_as_the_run_did(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adata = simulate(160)
+    adata.raw = adata.copy()
+    adata.X = adata.X.log1p()
+    adata.write_h5ad("in.h5ad")
+    assert command("run", "in.h5ad", "-o", "out.h5ad", "--raw", *SMALL, "--save-model", "m") == 0
+    assert command("predict", "m", "in.h5ad", "-o", "same.h5ad") == 0
+    run, same = ad.read_h5ad("out.h5ad"), ad.read_h5ad("same.h5ad")
+    assert same.obs["scrcl_known"].all()
+    assert (run.obs["scrcl"] == same.obs["scrcl"]).all()
+
+
 def test_a_batch_column_that_is_missing(layered, tmp_path, capsys):
     adata = ad.read_h5ad(layered / "in.h5ad")
     del adata.obs["donor?x"]

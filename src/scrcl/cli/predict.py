@@ -94,7 +94,7 @@ def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Pred
         model = SCRCL.load(arguments.model, adata=False)
         if not model.is_trained_:
             raise UserError(f"The model in {arguments.model} is not trained. Train it before it is saved.")
-        found, query = _read(arguments, model.registry["setup_args"])
+        found, query = _read(arguments, model)
         files.enter_context(found)
         notes += found.notes
         data = found.data
@@ -138,7 +138,7 @@ def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Pred
 
 def _columns(model: SCRCL, query: AnnData | MuData, alpha: float) -> dict[str, pd.Series]:
     """Columns of ``obs``: the clusters as the run has them, how probable each is, and how well the cells fit."""
-    chosen = {"n_clusters": None, "seed": 0, **(model.clustering_ or {})}
+    chosen = {"n_clusters": None, "seed": 0, **(model.run_ or {}).get("clustering", {})}
     number, seed = chosen["n_clusters"], chosen["seed"]
     clusters = model.get_clusters(query, **chosen)
     columns = {keys.CLUSTERS_KEY: clusters}
@@ -154,9 +154,11 @@ def _columns(model: SCRCL, query: AnnData | MuData, alpha: float) -> dict[str, p
     return columns
 
 
-def _read(arguments: argparse.Namespace, setup: Mapping[str, Any]) -> tuple[Input, AnnData | MuData]:
+def _read(arguments: argparse.Namespace, model: SCRCL) -> tuple[Input, AnnData | MuData]:
     """The input, and its cells as the model looks for them: with their counts where those of its own cells were."""
-    layer = _layer(arguments, setup)
+    setup = model.registry["setup_args"]
+    of_run = (model.run_ or {}).get("layer")
+    layer = _layer(arguments, setup, of_run)
     places = (setup.get(key) for key in ("spatial_key", "sample_key", "batch_key"))
     try:
         found = read(arguments.input, layer, setup.get("modalities"), arguments.transpose, *places)
@@ -182,8 +184,10 @@ def _read(arguments: argparse.Namespace, setup: Mapping[str, Any]) -> tuple[Inpu
         for key, value in data.obsm.items():
             query.obsm[key] = value
         return found, query
-    if layer is None and setup.get("layer") is not None:
-        found.notes.append(f"The counts are those of X. The model was trained on the layer {setup['layer']!r}.")
+    if layer is None and (of_run or setup.get("layer")) is not None:
+        found.notes.append(
+            f"The counts are those of X. The model was trained on the layer {of_run or setup['layer']!r}."
+        )
     query = _with_counts(data, found.setup.get("layer"), setup.get("layer"))
     if found.copied is not None:
         with h5py.File(found.copied, "r") as file:  # what else the setup names
@@ -194,17 +198,18 @@ def _read(arguments: argparse.Namespace, setup: Mapping[str, Any]) -> tuple[Inpu
     return found, query
 
 
-def _layer(arguments: argparse.Namespace, setup: Mapping[str, Any]) -> str | None:
+def _layer(arguments: argparse.Namespace, setup: Mapping[str, Any], of_run: str | None) -> str | None:
     """Layer to read, in the form of the option; where none is named, that of the model."""
     given = arguments.layer
     if setup.get("modalities"):
+        given = of_run if given is None else given
         named = {} if given is None else pairs(given)
         if named is None:
             return str(given)  # which is refused
         named = {**(setup.get("layers") or {}), **named}
         return ",".join(f"{name}={of}" for name, of in named.items() if of != NO_LAYER) or None
     if given is None:
-        return setup.get("layer") if _has_layers(arguments.input) else None
+        return (of_run or setup.get("layer")) if _has_layers(arguments.input) else None
     return None if given == NO_LAYER else given
 
 

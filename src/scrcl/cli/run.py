@@ -22,7 +22,6 @@ from mudata import MuData
 
 from scrcl import datasets, pl
 from scrcl.cluster.leiden import RESOLUTION
-from scrcl.cluster.number import NumberOfClusters
 from scrcl.model.scrcl import SCRCL
 from scrcl.reference.writing import share
 from scrcl.utils import keys
@@ -91,23 +90,23 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         model = _train(arguments, found, device, phases)
         data.obsm[keys.LATENT_KEY] = model._results.latent(("aligned", None))  # not a copy, as by `share`
         chosen = {"n_clusters": arguments.n_clusters, "seed": arguments.seed}
-        model.clustering_ = {
-            **chosen,
-            "method": arguments.method,
-            "resolution": arguments.resolution or RESOLUTION,
-        }
-        data.obs[keys.CLUSTERS_KEY] = model.get_clusters(**model.clustering_)
+        clustering = {**chosen, "method": arguments.method}
+        if arguments.method == "leiden" and arguments.n_clusters is None:
+            clustering["resolution"] = arguments.resolution or RESOLUTION
+        data.obs[keys.CLUSTERS_KEY] = model.get_clusters(**clustering)
+        model.run_ = {"layer": arguments.layer, "clustering": clustering}
         types = None
         if model.knows_labels:
             types = write_types(data, model.predict(), model.predict(soft=True))
-        markers, certainty = None, (None, None)
+        markers = estimate = probabilities = None
         if table is not None or page is not None:
             begin("marker genes")
             markers = attempt("marker genes", _markers, model, data, arguments.seed, phases)
         if arguments.report is not None or arguments.json:
             begin("certainty")
-            of_consensus = arguments.method == "consensus"
-            certainty = attempt("certainty", _certainty, model, chosen, of_consensus) or certainty
+            estimate = attempt("number of clusters", model.estimate_n_clusters, seed=arguments.seed)
+            if arguments.method == "consensus":
+                probabilities = attempt("certainty", model.get_cluster_probabilities, **chosen)
         if arguments.plots is not None:
             begin("plots")
             annotations = ["bulk_labels"] if is_demo else []
@@ -127,9 +126,9 @@ def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings
         findings = Findings(
             command=command,
             input="700 PBMC that scanpy ships" if is_demo else str(arguments.input),
-            clusters=describe_clusters(data.obs[keys.CLUSTERS_KEY], certainty[1], markers),
+            clusters=describe_clusters(data.obs[keys.CLUSTERS_KEY], probabilities, markers),
             n_clusters_given=arguments.n_clusters is not None,
-            estimate=certainty[0],
+            estimate=estimate,
             notes=notes,
             outputs=_outputs(arguments, [*phases.written, str(arguments.report)]),
             seconds=phases.seconds,
@@ -238,14 +237,6 @@ def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) ->
         phases.note("note: There is only one cluster, so there are no marker genes.")
         return pd.DataFrame()
     return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
-
-
-def _certainty(
-    model: SCRCL, chosen: dict[str, Any], of_consensus: bool
-) -> tuple[NumberOfClusters, pd.DataFrame | None]:
-    """The estimate of the number of clusters, and how probable each cluster is for each cell."""
-    estimate = model.estimate_n_clusters(seed=chosen["seed"])
-    return estimate, model.get_cluster_probabilities(**chosen) if of_consensus else None
 
 
 def _write_markers(markers: pd.DataFrame, table: Path, output: Path, phases: Phases) -> None:

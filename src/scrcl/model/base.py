@@ -41,8 +41,8 @@ class SCRCLBase(BaseModelClass):
     _module_cls = SCRCLModule
     module: SCRCLModule
     refinement_trained_: bool | None
-    #: Arguments of `get_clusters` by which the command line clustered, saved with the model.
-    clustering_: dict[str, Any] | None = None
+    #: How the command line read the counts (``layer``) and clustered (arguments of `get_clusters`); saved with the model.
+    run_: dict[str, Any] | None = None
     _reference: Reference
     _module_kwargs: dict[str, Any]
     #: The data that the reference was built from, while they are at hand, and the names of their cells.
