@@ -573,7 +573,7 @@ class TestInputs:
             ("cell,a,b\nc1,1,2\nc2,x,3\n", "'x' is no number"),
             ("cell,a,b\nc1,1,2\nc2,,3\n", "a value is missing"),
             ("cell,a,b\nc1,1,2\nc2,1\n", "differ in length"),
-            ("cell\ta\tb\nc1\t1\t2\nc2\t1\t2\n", "nothing divides them"),
+            ("cell|a|b\nc1|1|2\nc2|1|2\n", "nothing divides them"),
             ("c1,1,2\nc2,3,4\n", "no names of genes"),
             ("gene,c1,c2\nACTB,1,2\nGAPDH,3,4\n", "Pass --transpose"),
         ],

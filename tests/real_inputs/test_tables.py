@@ -114,6 +114,8 @@ REFUSED = {
     "truth": (csv(with_column("is_t", np.arange(12) % 2 == 0)), "'True' is no number", "column 'is_t'"),
     "clusters": (csv(with_column("seurat_clusters", range(12))), "'seurat_clusters'", "Remove the column"),
     "cell_type as numbers": (csv(with_column("cell_type", range(12), 8)), "'cell_type'"),
+    "totals of all": (csv(with_column("total", range(12), 8)), "'total'"),
+    "coordinates": (csv(with_column("x", range(12)).assign(y=1)), "'x', 'y'"),
     "totals": (csv(with_column("nCount_RNA", range(12), 8)), "'nCount_RNA'"),
     "an index that was written twice": (csv(with_column("Unnamed: 0", range(12))), "'Unnamed: 0'"),
     "a value that is missing": (csv(replaced(None)), "a value is missing (row 'c3', column 'G2')"),

@@ -107,8 +107,9 @@ def explained(path: Path, kind: str) -> Iterator[None]:
 
 def _explain(path: Path, kind: str, error: Exception) -> str:
     cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    if isinstance(error, KeyError):
-        cause = f"{error} is not in it"
+    if isinstance(error, KeyError) and error.args:
+        cause = " ".join(str(error.args[0]).split()).rstrip(".")
+        cause = cause if " " in cause else f"{cause!r} is not in it"
     told = f"{cause} {type(error).__name__}".lower()
     for words, state, remedy in REMEDIES:
         if any(word in told for word in words):

@@ -32,9 +32,9 @@ ANNOTATION = re.compile(
     r"unnamed: \d+|index|barcodes?|cell[._ ]?(id|type|name|barcode|cycle|ontology)s?|(predicted|final|major|minor)?[._ ]?"
     r"cell[._ ]?types?.*|(seurat[._ ])?clusters?|leiden.*|louvain.*|annotations?|labels?|class|batch|samples?([._ ]?(id|name))?"
     r"|donors?([._ ]?id)?|patients?([._ ]?id)?|orig\.ident|tissue|condition|treatment|group|replicate|plate|age|sex|phase"
-    r"|n_?(genes?|counts?|umis?|features?)(_?(by_counts|rna))?|n(count|feature)_\w+|total[._ ]?(counts?|umis?)"
+    r"|n_?(genes?|counts?|umis?|features?)(_?(by_counts|rna))?|n(count|feature)_\w+|(total|sum)([._ ]?(counts?|umis?))?"
     r"|(percent|pct)[._ ].*|size[._ ]?factors?|s_score|g2m_score|doublet.*|(umap|tsne|t-sne|pca?)[._ ]?\d+"
-    r"|(x|y)_(umap|tsne|pca)|(chr|chrom|chromosome|start|end|strand|length|gene_?(length|biotype|type))",
+    r"|[xyz]([._ ](umap|tsne|pca|coord.*|centroid|pixel))?|(array|pxl|image)?_?(row|col|column)|(chr|chrom|chromosome|start|end|strand|length|gene_?(length|biotype|type))",
     re.IGNORECASE,
 )
 #: What divides the values of a line.
