@@ -98,6 +98,16 @@ def test_labels_of_noise_do_not_confirm_themselves(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_what_training_left_alone_is_not_new(seed):
+    """Training moves labelled cells only, here all by the same: the others are far from them, but of the same type."""
+    features, _ = blobs([300], seed=seed)
+    codes = some(np.arange(300) % 2, 60, seed=seed)
+    points = features + np.where(codes >= 0, 8.0, 0.0)[:, None].astype(np.float32)
+    assert annotate(points, features, labels_of(codes)).names == ("type 0", "type 1")
+    assert "new 1" in annotate(points, points, labels_of(codes)).names
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_wrong_labels_do_not_confirm_themselves(seed):
     """Of real types, wrong labels are found although they shaped the points, and what is held out is calibrated."""
     features, kind = blobs([150, 150, 100], spread=3.0, seed=seed)

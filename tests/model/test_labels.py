@@ -343,6 +343,20 @@ class TestLabelsDoNotJudgeThemselves:
         assert abs((cells["predicted"] == cells["label"]).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 400)
         assert cells["probability"].between(0.1, 0.45).all()
 
+    @pytest.mark.parametrize("kind", ["batches", "space"])
+    def test_labels_have_no_part_in_what_is_prepared(self, kind):
+        data = simulate_batches() if kind == "batches" else scrcl.datasets.layered_tissue(n_cells=200, n_slices=2)
+        keys = {"batch_key": "batch"} if kind == "batches" else {"spatial_key": "spatial", "sample_key": "slice"}
+        data.obs["annotation"] = np.random.default_rng(0).choice(["a", "b", "Unknown"], data.n_obs)
+        prepared = []
+        for setup in (keys, {**keys, **SETUP}):
+            adata = data.copy()
+            scrcl.SCRCL.setup_anndata(adata, **setup)
+            reference = scrcl.SCRCL(adata, n_hidden=8, n_components=10)._reference
+            prepared.append((reference.features, reference.smoothed(), reference.adjacency.toarray()))
+        for without, with_labels in zip(*prepared, strict=True):
+            np.testing.assert_array_equal(without, with_labels)
+
     def test_training_has_no_part_in_the_report(self):
         """The same labels are judged in the same way however strongly the network learnt from them."""
         reports = []

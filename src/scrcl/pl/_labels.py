@@ -10,7 +10,7 @@ from mudata import MuData
 
 
 def confusion(model: Any, ax: Axes | None = None) -> Axes:
-    """Plot what labelled cells are by the labels of the others: the share of the cells of each label.
+    """Plot what labelled cells are by their features and the labels of other cells: the share of the cells of each label.
 
     Parameters
     ----------
