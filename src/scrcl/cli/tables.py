@@ -93,7 +93,7 @@ def read_table(path: Path, transpose: bool) -> tuple[ad.AnnData, list[str]]:
     of_rows, of_columns = ("genes", "cells") if transpose else ("cells", "genes")
     _check_header(path, form, of_columns)
     table = _read(path, form)
-    rows = table.pop(0).tolist()
+    rows, table = table[0].tolist(), table.drop(columns=0)
     _check_first_column(path, form, rows, of_rows)
     _check_values(path, table, rows, form.columns)
     genes, cells = (rows, form.columns) if transpose else (form.columns, rows)

@@ -1,6 +1,7 @@
 """Files and folders of 10x, and of what writes the same."""
 
 from pathlib import Path
+from typing import Literal
 
 import anndata as ad
 import pandas as pd
@@ -74,9 +75,8 @@ def _names(path: Path, prefix: str, kind: str) -> pd.DataFrame:
     if found is None:
         raise UserError(f"The folder {path} lacks {candidates[1]} (or {candidates[0]}). Put it beside the matrix.")
     check_is_readable(found)
-    with found.open("rb") as file:
-        packed = "gzip" if file.read(2) == b"\x1f\x8b" else None
-    with explained(found, "a list of names"):
+    with explained(found, "a list of names"), found.open("rb") as file:
+        packed: Literal["gzip"] | None = "gzip" if file.read(2) == b"\x1f\x8b" else None
         return pd.read_csv(
             found, sep="\t", header=None, dtype=str, keep_default_na=False, compression=packed, encoding="utf-8-sig"
         )
