@@ -1,15 +1,20 @@
 """Prior knowledge of genes: networks and gene sets, read and matched by name."""
 
+import gzip
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+
+from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.names import as_names
 
 #: Pairs of columns that name the two ends of an edge: OmniPath by symbol, then decoupler and OmniPath by other names.
 EDGE_COLUMNS = (
@@ -206,25 +211,26 @@ def read_network(source: Any, genes: pd.Index, all_genes: pd.Index, argument: st
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        source = _read_gmt(path, argument) if path.suffix.lower() == ".gmt" else _read_table(path, argument)
+        gmt = ".gmt" in (suffix.lower() for suffix in path.suffixes)
+        source = _read_gmt(path, argument) if gmt else _read_table(path, argument, all_genes)
     if isinstance(source, pd.DataFrame):
         sources, targets, weights = _edges(source, argument)
         # A table of gene sets has genes on one side only; a network on both.
-        if np.isin(sources, all_genes).mean() >= LEAST_SOURCES * np.isin(targets, all_genes).mean():
+        if pd.Index(sources).isin(all_genes).mean() >= LEAST_SOURCES * pd.Index(targets).isin(all_genes).mean():
             check_identifiers([*sources, *targets], all_genes, argument)
             named = pd.unique(np.concatenate([sources, targets]))
             similarity = _pairs(
                 genes.get_indexer(pd.Index(sources)), genes.get_indexer(pd.Index(targets)), weights, len(genes)
             )
             return _network(similarity, named, all_genes, "network", argument)
-        source = {name: targets[sources == name] for name in pd.unique(sources)}
+        source = pd.Series(targets).groupby(sources, sort=False).agg(list).to_dict()
     sets = read_gene_sets(source, argument)
     named = pd.unique(np.concatenate([np.asarray(members, dtype=object) for members in sets.values()]))
     check_identifiers(named, all_genes, argument)
-    member = [genes.get_indexer(pd.Index(members)) for members in sets.values()]
-    member = [columns[columns >= 0] for columns in member]
-    numbers = np.repeat(np.arange(len(member)), [len(columns) for columns in member])
-    belongs = sp.csr_array((np.ones(len(numbers)), (np.concatenate(member), numbers)), shape=(len(genes), len(member)))
+    columns = genes.get_indexer(pd.Index([gene for members in sets.values() for gene in members]))
+    numbers = np.repeat(np.arange(len(sets)), [len(members) for members in sets.values()])[columns >= 0]
+    columns = columns[columns >= 0]
+    belongs = sp.csr_array((np.ones(len(numbers)), (columns, numbers)), shape=(len(genes), len(sets)))
     # A gene's ties to the other members of a set sum to one, so that a large set says little of each pair.
     weight = 1 / np.maximum(belongs.sum(axis=0) - 1, 1)
     similarity = sp.csr_array(belongs @ sp.diags_array(weight) @ belongs.T)
@@ -239,7 +245,7 @@ def _network(similarity: sp.csr_array, named: np.ndarray, all_genes: pd.Index, f
             f"{argument} joins no two of the genes that the model keeps. Keep more genes (`n_top_genes=...`), or pass a "
             "network of genes that vary between these cells."
         )
-    unknown = named[~np.isin(named, all_genes)].astype(str)
+    unknown = named[~pd.Index(named).isin(all_genes)].astype(str)
     return Network(similarity, unknown, len(named), form)
 
 
@@ -272,56 +278,95 @@ def _edges(table: pd.DataFrame, argument: str) -> tuple[np.ndarray, np.ndarray, 
     if table.empty:
         raise ValueError(f"{argument} has no edges. Pass a table with at least one.")
     weights = np.ones(len(table))
-    if "weight" in table.columns:
+    weight = next((name for name in table.columns if str(name).casefold() == "weight"), None)
+    if weight is not None:
         try:
-            weights = table["weight"].to_numpy(dtype=float)
+            weights = table[weight].to_numpy(dtype=float)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{argument} has weights that are no numbers. Mend or drop the column 'weight'."
             ) from error
         if not np.isfinite(weights).all():
             raise ValueError(f"{argument} has NaN or infinite weights. Mend or drop the column 'weight'.")
-    return table[pair[0]].astype(str).to_numpy(object), table[pair[1]].astype(str).to_numpy(object), weights
+    return as_names(table[pair[0]]), as_names(table[pair[1]]), weights
 
 
-def _read_table(path: Path, argument: str) -> pd.DataFrame:
-    _check_file(path, argument)
-    with path.open() as file:
-        first = file.readline()
+def _read_table(path: Path, argument: str, all_genes: pd.Index) -> pd.DataFrame:
+    """Read an edge list with or without a header, which is found by what it does not hold: genes and numbers."""
+    lines = _read_lines(path, argument)
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     separator = next((mark for mark in "\t,;" if mark in first), r"\s+")
     try:
-        table = pd.read_csv(path, sep=separator, comment="#")
-    except ValueError as error:
-        raise ValueError(f"{argument}={os.fspath(path)!r} cannot be read as a table: {error}") from error
-    if table.shape[1] < 2:
-        raise ValueError(
-            f"{argument}={os.fspath(path)!r} has one column only. Give the two ends of an edge in columns 'source' and "
-            "'target', separated by commas or tabs."
+        # A gene may be called NA, so that only an empty field is missing.
+        table = pd.read_csv(
+            StringIO("\n".join(lines)),
+            sep=separator,
+            comment="#",
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            skipinitialspace=True,
         )
-    if _named_pair(table, EDGE_COLUMNS) is None:
-        # A plain edge list has no header; pandas took its first edge for one.
-        table = pd.read_csv(path, sep=separator, comment="#", header=None)
-        names = {0: "source", 1: "target"}
-        if table.shape[1] > 2 and pd.api.types.is_numeric_dtype(table[2]):
-            names[2] = "weight"
-        table = table.rename(columns=names)
+    except ValueError as error:
+        raise ScrclValueError(
+            f"{argument}={os.fspath(path)!r} cannot be read as a table: {error}.",
+            "Separate its columns by commas or tabs; a file of gene sets has the suffix .gmt.",
+        ) from error
+    if table.shape[1] < 2:
+        raise ScrclValueError(
+            f"{argument}={os.fspath(path)!r} has one column only.",
+            "Give the two ends of an edge in columns 'source' and 'target', separated by commas or tabs.",
+        )
+    rest = table.iloc[1:].reset_index(drop=True)
+    numeric = [name for name in table.columns if len(rest) and pd.to_numeric(rest[name], errors="coerce").notna().all()]
+    header = table.iloc[0]
+    named = _named_pair(pd.DataFrame(columns=header.astype(str)), EDGE_COLUMNS) is not None
+    if named or _is_header(header, rest, numeric, all_genes):
+        # Rows that are numbered, as R writes them, have no name.
+        unnamed = [name for name in numeric if pd.isna(header[name])]
+        table = rest.rename(columns=header.to_dict()).drop(columns=[header[name] for name in unnamed])
+    else:
+        table = table.rename(columns={0: "source", 1: "target", **({2: "weight"} if 2 in numeric else {})})
+    if "weight" in table:
+        numbers = pd.to_numeric(table["weight"], errors="coerce")
+        if numbers.notna().equals(table["weight"].notna()):  # else those that are no numbers are refused by name
+            table["weight"] = numbers
     return table
 
 
+def _is_header(first: pd.Series, rest: pd.DataFrame, numeric: Sequence[int], all_genes: pd.Index) -> bool:
+    """Whether the first row names columns: text above numbers, or ends of an edge that are found nowhere else."""
+    if any(pd.isna(first[name]) or pd.isna(pd.to_numeric(first[name], errors="coerce")) for name in numeric):
+        return True
+    return not any(first[name] in all_genes or (rest[name] == first[name]).any() for name in (0, 1))
+
+
 def _read_gmt(path: Path, argument: str) -> dict[str, list[str]]:
-    _check_file(path, argument)
     sets: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(_read_lines(path, argument), 1):
         fields = [field.strip() for field in line.split("\t")]
         if not any(fields):
             continue
         if len(fields) < 3:
-            raise ValueError(
-                f"{argument}={os.fspath(path)!r}: line {number} has {len(fields)} fields. A line of a GMT file has a "
-                "name, a description and genes, separated by tabs."
+            raise ScrclValueError(
+                f"{argument}={os.fspath(path)!r}: line {number} has {len(fields)} fields.",
+                "A line of a GMT file has a name, a description and genes, separated by tabs.",
             )
         sets[fields[0]] = [gene for gene in fields[2:] if gene]
     return sets
+
+
+def _read_lines(path: Path, argument: str) -> list[str]:
+    """The lines of a text file, which may be compressed."""
+    _check_file(path, argument)
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        return content.decode("utf-8-sig").splitlines()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ScrclValueError(
+            f"{argument}={os.fspath(path)!r} cannot be read as text: {error}.", "Save it as text in UTF-8."
+        ) from error
 
 
 def _check_file(path: Path, argument: str) -> None:

@@ -330,13 +330,18 @@ def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.c
         graph = _graph(data.obsp[key])
     else:
         check_key(key, data.uns, "spatial_neighbors_key", "adata.uns or adata.obsp")
-        graph = read_graph(data, key, "spatial_neighbors_key", "`squidpy.gr.spatial_neighbors(adata)`")
+        graph = read_graph(
+            data,
+            key,
+            "spatial_neighbors_key",
+            "`squidpy.gr.spatial_neighbors_knn(adata)`, or leave `spatial_neighbors_key` out",
+        )
     edges = graph.tocoo()
     between = (slices.samples[edges.row] != slices.samples[edges.col]) & (edges.data != 0)
     if between.any():
-        raise ValueError(
-            f"The graph of spatial_neighbors_key={key!r} has {between.sum():,} edges between slices. Build it for each "
-            "slice: `squidpy.gr.spatial_neighbors(adata, library_key=...)`."
+        raise ScrclValueError(
+            f"The graph of spatial_neighbors_key={key!r} has {between.sum():,} edges between slices.",
+            "Leave `spatial_neighbors_key` out, so that the model builds a graph of each slice.",
         )
     return graph
 

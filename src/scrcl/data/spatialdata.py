@@ -1,11 +1,15 @@
 """Tables of SpatialData objects, with the coordinates of their cells."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from scrcl.utils.checks import check_key
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError
+from scrcl.utils.names import as_names
 
 #: ``uns`` key under which SpatialData keeps which elements a table annotates.
 ATTRIBUTES_KEY = "spatialdata_attrs"
@@ -13,7 +17,9 @@ ATTRIBUTES_KEY = "spatialdata_attrs"
 SPATIAL_KEY = "spatial"
 
 
-def from_spatialdata(sdata: Any, table: str | None = None, coordinate_system: str | None = None) -> AnnData:
+def from_spatialdata(
+    sdata: Any, table: str | None = None, coordinate_system: str | Mapping[str, str] | None = None
+) -> AnnData:
     """Take a table and the coordinates of its cells from a SpatialData object.
 
     Parameters
@@ -24,13 +30,14 @@ def from_spatialdata(sdata: Any, table: str | None = None, coordinate_system: st
         Name of the table; may be left out where there is only one.
     coordinate_system
         Coordinate system in which the cells are located, by the centroids of the shapes, points or labels that the table
-        annotates; this needs spatialdata. By default the coordinates that the table itself has in
-        ``obsm["spatial"]``, or else the centroids in ``"global"``.
+        annotates, or one of each of these elements by its name; this needs spatialdata. By default the coordinates that the
+        table itself has in ``obsm["spatial"]``, or else the centroids in ``"global"``, and in their only system for elements
+        that have no such one, as :func:`spatialdata.concatenate` makes them.
 
     Returns
     -------
     A copy of the table, with coordinates in ``obsm["spatial"]``. The column of ``obs`` that names the annotated element of
-    each cell, ``"region"`` by default there, tells slices apart: pass it as ``sample_key``.
+    each cell, ``"region"`` by default there, distinguishes slices: pass it as ``sample_key``.
 
     Raises
     ------
@@ -39,7 +46,7 @@ def from_spatialdata(sdata: Any, table: str | None = None, coordinate_system: st
     KeyError
         If there is no such table, element or coordinate system.
     ValueError
-        If there are several tables and none is named, or cells cannot be located.
+        If there is no table, or there are several and none is named, or cells cannot be located.
     ImportError
         If centroids are needed and spatialdata is not installed.
 
@@ -50,53 +57,113 @@ def from_spatialdata(sdata: Any, table: str | None = None, coordinate_system: st
     """
     tables = getattr(sdata, "tables", None)
     if tables is None:
-        raise TypeError(f"sdata must be a SpatialData object, not {type(sdata).__name__}.")
+        raise ScrclTypeError(f"sdata must be a SpatialData object, not {type(sdata).__name__}.")
     names = ", ".join(map(repr, tables.keys()))
     if table is None:
+        if not names:
+            raise ScrclValueError(
+                "sdata has no table.",
+                "Add one of its cells: `sdata['table'] = spatialdata.models.TableModel.parse(adata)`.",
+            )
         if len(tables) != 1:
-            raise ValueError(f"sdata has {len(tables)} tables{f', {names}' if names else ''}. Name one: `table=...`.")
+            raise ScrclValueError(f"sdata has {len(tables)} tables, {names}.", "Name one: `table=...`.")
         table = next(iter(tables.keys()))
     check_key(table, tables, "table", "sdata.tables")
     adata = tables[table].copy()
     if coordinate_system is None and SPATIAL_KEY in adata.obsm:
         return adata
-    adata.obsm[SPATIAL_KEY] = _centroids(sdata, adata, table, coordinate_system or "global")
+    adata.obsm[SPATIAL_KEY] = _centroids(sdata, adata, table, coordinate_system)
     return adata
 
 
-def _centroids(sdata: Any, adata: AnnData, table: str, coordinate_system: str) -> np.ndarray:
+def _centroids(sdata: Any, adata: AnnData, table: str, systems: str | Mapping[str, str] | None) -> np.ndarray:
     """Centroids ``(n, 2)`` or ``(n, 3)`` of the elements that the rows of a table annotate."""
-    attributes = adata.uns.get(ATTRIBUTES_KEY)
-    if attributes is None:
-        raise ValueError(
-            f"The table {table!r} annotates no elements of sdata, so that its cells cannot be located. Put their "
-            f"coordinates into sdata[{table!r}].obsm['spatial']."
+    attributes = adata.uns.get(ATTRIBUTES_KEY) or {}
+    region_key, instance_key = attributes.get("region_key"), attributes.get("instance_key")
+    if region_key is None or instance_key is None:
+        raise ScrclValueError(
+            f"The table {table!r} annotates no elements of sdata, so that its cells cannot be located.",
+            f"Put their coordinates into `sdata[{table!r}].obsm['spatial']`.",
         )
     try:
         from spatialdata import get_centroids
+        from spatialdata.transformations import get_transformation
     except ImportError as error:
         raise ImportError(
             f"The table {table!r} has no coordinates of its own, and to find those of the elements it annotates needs "
             "spatialdata: `pip install spatialdata`."
         ) from error
-    regions, instances = (adata.obs[attributes[name]] for name in ("region_key", "instance_key"))
+    for key in (region_key, instance_key):
+        check_key(key, adata.obs, ATTRIBUTES_KEY, f"sdata[{table!r}].obs")
+        missing = int(adata.obs[key].isna().sum())
+        if missing:
+            raise ScrclValueError(
+                f"{key!r} is missing for {missing:,} of {adata.n_obs:,} cells of the table {table!r}.",
+                f"Leave these out: `sdata[{table!r}] = sdata[{table!r}][sdata[{table!r}].obs[{key!r}].notna()].copy()`.",
+            )
+    regions, instances = adata.obs[region_key], adata.obs[instance_key]
+    elements = [name for kind in ("shapes", "points", "labels") for name in getattr(sdata, kind, {})]
+    if isinstance(systems, Mapping):
+        for region in regions.unique():
+            check_key(region, systems, "The region", "coordinate_system")
     positions: dict[str, np.ndarray] = {}
     for region in regions.unique():
-        found = get_centroids(sdata[region], coordinate_system=coordinate_system).compute()
+        check_key(region, dict.fromkeys(elements), f"The region that the table {table!r} annotates,", "sdata")
+        wanted = systems[region] if isinstance(systems, Mapping) else systems
+        system = _system(wanted, list(get_transformation(sdata[region], get_all=True)), region)
+        found = get_centroids(sdata[region], coordinate_system=system).compute()
         rows = np.flatnonzero(regions == region)
+        if not found.index.is_unique:
+            raise ScrclValueError(
+                f"{int(found.index.duplicated().sum()):,} identifiers in the index of the element {region!r} occur more than once.",
+                f"Keep one of each: `sdata[{region!r}] = sdata[{region!r}][~sdata[{region!r}].index.duplicated()]`.",
+            )
         at = found.index.get_indexer(instances.iloc[rows])
         if (at < 0).any():
-            raise ValueError(
-                f"{(at < 0).sum():,} cells of the table {table!r} are not among those of the element {region!r}. Keep the "
-                "others: `spatialdata.match_element_to_table`."
-            )
+            _refuse_unlocated(table, region, list(regions.unique()), instances.iloc[rows], found.index, at)
         positions[region] = found.to_numpy(dtype=np.float64)[at]
     width = {found.shape[1] for found in positions.values()}
     if len(width) != 1:
-        raise ValueError(
-            f"Elements of the table {table!r} have coordinates in two and in three dimensions. Choose some."
+        raise ScrclValueError(
+            f"Elements of the table {table!r} have coordinates in two and in three dimensions.",
+            "Keep the rows of elements with the same dimensions.",
         )
     located = np.empty((adata.n_obs, width.pop()))
     for region, found in positions.items():
         located[np.flatnonzero(regions == region)] = found
     return located
+
+
+def _system(wanted: str | None, present: list[str], region: str) -> str:
+    """The coordinate system of an element: the one that is wanted, the global one, or the only one."""
+    if wanted is None:
+        if "global" in present or len(present) != 1:
+            wanted = "global"
+        else:
+            return present[0]
+    check_key(wanted, dict.fromkeys(present), "coordinate_system", f"the coordinate systems of the element {region!r}")
+    return wanted
+
+
+def _refuse_unlocated(
+    table: str, region: str, regions: list[str], instances: pd.Series, index: pd.Index, at: np.ndarray
+) -> NoReturn:
+    """Refuse rows of a table without a shape, and say whether identifiers are of another type."""
+    if (at < 0).all() and np.isin(as_names(instances), as_names(index)).any():
+        column = f"sdata[{table!r}].obs[{instances.name!r}]"
+        kind = "str" if index.dtype == object else str(index.dtype)
+        raise ScrclValueError(
+            f"Identifiers of cells are of type {instances.dtype} in the table {table!r} and of type {index.dtype} in the element "
+            f"{region!r}, so that none is found.",
+            f"Make them the same: `{column} = {column}.astype({kind!r})`.",
+        )
+    remedy = f"sdata[{table!r}] = spatialdata.match_table_to_element(sdata, {region!r}, {table!r})"
+    if len(regions) > 1:
+        remedy = (
+            f"sdata[{table!r}] = spatialdata.join_spatialelement_table(sdata=sdata, spatial_element_names={regions!r}, "
+            f"table_name={table!r}, how='inner')[1]"
+        )
+    raise ScrclValueError(
+        f"{(at < 0).sum():,} cells of the table {table!r} are not among those of the element {region!r}.",
+        f"Keep the others: `{remedy}`.",
+    )

@@ -86,7 +86,7 @@ class SetupMixin(BaseModelClass):
             Key of ``adata.obs`` of the slice of each cell. Slices may overlap in their coordinates; nothing passes
             between them. By default there is one.
         spatial_neighbors_key
-            Key of ``adata.uns`` of a spatial graph to use, as :func:`squidpy.gr.spatial_neighbors` writes it
+            Key of ``adata.uns`` of a spatial graph to use, as `squidpy.gr.spatial_neighbors_knn` writes it
             (``"spatial_neighbors"`` by default there), or of ``adata.obsp``. By default the model builds one.
         batch_key
             Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. What tells batches
