@@ -230,27 +230,6 @@ def work(name: str, seed: int) -> dict[str, Any]:
     result["null"] = [
         {"ks": float(kstest(values, "uniform").pvalue), "below_05": float((values < 0.05).mean())} for values in pvalues
     ]
-    # Names, with all lists of the organism; and with the list of the right type withheld.
-    here = KNOWN[KNOWN["organism"] == ORGANISM[name]]
-    lists = {str(n): list(part["gene"]) for n, part in here.groupby("cell_type")}
-    named = model.get_cluster_names(lists, groupby="annotated", seed=seed)
-    names = []
-    for t in types:
-        own = set(KNOWN.loc[[t in labels.split(";") for labels in KNOWN["labels"]], "cell_type"])
-        without = model.get_cluster_names(
-            {n: g for n, g in lists.items() if n not in own}, groupby="annotated", seed=seed
-        )
-        names.append(
-            {
-                "type": t,
-                "name": named.loc[t, "name"],
-                "right": named.loc[t, "name"] in own,
-                "confidence": float(named.loc[t, "confidence"]),
-                "name_without": without.loc[t, "name"],
-                "confidence_without": float(without.loc[t, "confidence"]),
-            }
-        )
-    result["names"] = names
     return result
 
 
@@ -405,43 +384,6 @@ def stability(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def names_of_types(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Lines of the table of names, and what was named wrongly."""
-    lines: list[str] = []
-    lines += ["", "### Names", ""]
-    lines += [
-        "Published types named from the lists of all types of the organism, and with the list of their own type withheld,"
-    ]
-    lines += ["where the right answer is “none of these”.", ""]
-    lines += [
-        "| set | right name | “none” where its list is withheld | confidence, right / wrong names |",
-        "|---|---|---|---|",
-    ]
-    for name, found in runs.items():
-        right = [float(np.mean([n["right"] for n in run["names"]])) for run in found]
-        none = [float(np.mean([n["name_without"] == "none of these" for n in run["names"]])) for run in found]
-        sure = {
-            flag: [n["confidence"] for run in found for n in run["names"] if n["right"] is flag]
-            for flag in (True, False)
-        }
-        shown = " / ".join(f"{np.mean(values):.2f}" if values else "–" for values in sure.values())
-        lines.append(f"| {name} | {spread(right)} | {spread(none)} | {shown} |")
-    wrong: dict[str, int] = {}
-    most = max(len(found) for found in runs.values())
-    for name, found in runs.items():
-        for run in found:
-            for n in run["names"]:
-                if not n["right"]:
-                    wrong[f"{name}: {n['type']} named {n['name']}"] = (
-                        wrong.get(f"{name}: {n['type']} named {n['name']}", 0) + 1
-                    )
-                if n["name_without"] != "none of these":
-                    key = f"{name}: {n['type']}, its list withheld, named {n['name_without']}"
-                    wrong[key] = wrong.get(key, 0) + 1
-    lines += ["", *(f"- {what} ({count} of {most} seeds)" for what, count in wrong.items())]
-    return lines
-
-
 def report(names: list[str], seeds: int) -> str:
     runs = {
         n: [json.loads(result_file(n, s).read_text()) for s in range(seeds) if result_file(n, s).exists()]
@@ -449,7 +391,7 @@ def report(names: list[str], seeds: int) -> str:
     }
     runs = {n: found for n, found in runs.items() if found}
     lines = ["Mean over seeds (worst seed).", ""]
-    for section in (known_in_top_ten, cell_by_cell, beside_wilcoxon, missed_types, stability, names_of_types):
+    for section in (known_in_top_ten, cell_by_cell, beside_wilcoxon, missed_types, stability):
         lines += section(runs)
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [

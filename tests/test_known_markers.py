@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,3 +71,49 @@ def test_known_markers_are_in_the_top_ten(known):
         # genes of permuted cells go together, so that the share is not as sure as that of independent ones
         assert 0.01 < (part["pvalue"] < 0.05).mean() < 0.12
         assert kstest(part["pvalue"], "uniform").statistic < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cite_pbmc_inhouse.h5mu", "kang_ifnb.h5ad", "baron_human1.h5ad"])
+def test_published_types_get_their_names(name):
+    """T cells whose markers are not kept, CD8 T cells beside NK cells, gamma cells, and macrophages beside mast cells."""
+    path = real_data(name)
+    adata = ad.read_h5ad(path) if path.suffix == ".h5ad" else mudata.read_h5mu(path).mod["rna"]
+    adata = ad.AnnData(adata.X, obs=adata.obs[["cell_type"]], var=adata.var[[]])
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata)
+    model.train(1, enable_progress_bar=False)
+    found = model.get_cluster_names(LISTS["pancreas" if "baron" in name else "blood"], groupby="cell_type")
+    expected = {label: right for label, right in NAMES.items() if label in found.index}
+    assert found.loc[list(expected), "name"].to_dict() == expected
+    assert not {"CD3D", "CD3E", "CD2"} <= set(model._reference.genes)
+
+
+LISTS = {
+    "blood": {
+        "B cell": ["MS4A1", "CD79A", "CD79B"],
+        "T cell": ["CD3D", "CD3E", "CD2", "TRAC", "IL7R"],
+        "NK cell": ["NKG7", "GNLY", "KLRD1"],
+        "monocyte": ["LYZ", "CD14", "FCGR3A", "S100A8"],
+    },
+    "pancreas": {
+        "alpha": ["GCG", "TTR", "IRX2", "ARX"],
+        "beta": ["INS", "IAPP", "MAFA", "DLK1"],
+        "gamma": ["PPY", "AQP3", "MEIS2", "ETV1"],
+        "macrophage": ["CD68", "C1QA", "C1QB", "C1QC", "CSF1R"],
+        "mast": ["TPSAB1", "TPSB2", "CPA3", "KIT", "MS4A2"],
+        "quiescent stellate": ["RGS5", "PDGFRB", "NOTCH3", "CSPG4"],
+        "activated stellate": ["PDGFRA", "COL1A1", "COL3A1", "DCN"],
+    },
+}
+#: The right name of published types; those of which the lists have no markers are "none of these".
+NAMES = {
+    **dict.fromkeys(["CD4+ T cells", "CD8+ T cells", "CD4 Naive T", "CD4 Memory T", "CD8 T"], "T cell"),
+    **dict.fromkeys(["NK cells", "NK"], "NK cell"),
+    **dict.fromkeys(["B cells", "B"], "B cell"),
+    **dict.fromkeys(["CD14+ monocytes", "CD14 Mono"], "monocyte"),
+    **{name: name for name in ("alpha", "beta", "gamma", "macrophage", "mast")},
+    "quiescent_stellate": "quiescent stellate",
+    "activated_stellate": "activated stellate",
+    **dict.fromkeys(["acinar", "ductal", "delta"], "none of these"),
+}

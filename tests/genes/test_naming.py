@@ -193,7 +193,7 @@ class TestReasons:
         lists = np.r_[FIRST[:2], NOTHING], SECOND
         found = why(name(levels, *lists), *lists, absent={"one": ["x"]})[0]
         assert found == (
-            "one scores highest, but 2 of its 6 genes are up (g0, g1). The data lack 1 of the 7 genes of one."
+            "one scores highest, but the number of its genes that are up is 2 of 6 (g0, g1). The data lack 1 of the 7 genes of one."
         )
 
     def test_hardly_higher(self):

@@ -167,6 +167,8 @@ class Naming:
         ``(K, L)`` whether the list fits the group.
     choice
         ``(K,)`` number of the list chosen, or ``L`` for none.
+    best
+        ``(K,)`` number of the list chosen or, where there is none, of the one with the highest score.
     confidence
         ``(K,)`` share of resampled lists and cells that lead to the same choice.
     rival
@@ -180,6 +182,7 @@ class Naming:
     pvalue: np.ndarray
     fits: np.ndarray
     choice: np.ndarray
+    best: np.ndarray
     confidence: np.ndarray
     rival: np.ndarray
 
@@ -243,6 +246,7 @@ def name_groups(
 
     fits = fitting(score, support)
     choice = choose(fits, score)
+    best = np.where(choice < n_lists, choice, (score * part).argmax(1))
 
     listed, place = np.unique(np.concatenate(lists), return_inverse=True)
     ends = np.cumsum([len(genes) for genes in lists])
@@ -261,7 +265,7 @@ def name_groups(
     confidence = answers[every, choice] / n_samples
     answers[every, choice] = 0
     rival = np.where(answers.any(1), answers.argmax(1), choice)
-    return Naming(gene_score, up, score, support, pvalue, fits, choice, confidence, rival)
+    return Naming(gene_score, up, score, support, pvalue, fits, choice, best, confidence, rival)
 
 
 @dataclass(frozen=True)
@@ -335,15 +339,16 @@ def _reason(
     min_support: float,
 ) -> str:
     choice, rival = naming.choice[group], naming.rival[group]
-    named = choice < len(names)
-    best = choice if named else naming.score[group].argmax()
+    named, best = choice < len(names), naming.best[group]
     name, columns, own = names[best], lists[best], naming.up[group, lists[best]]
     found = []
     if not named and not naming.support[group].any():
         return "No gene of the lists is higher here than in the other clusters."
     if not named and naming.support[group, best] <= min_support:
         which = f" ({', '.join(genes[columns[own]])})" if own.any() else ""
-        found.append(f"{name} scores highest, but {own.sum()} of its {len(columns)} genes are up{which}.")
+        found.append(
+            f"{name} scores highest, but the number of its genes that are up is {own.sum()} of {len(columns)}{which}."
+        )
     elif not named and naming.score[group, best] < MIN_SCORE:
         found.append(
             f"{name} scores highest, but its genes are hardly higher here than elsewhere "

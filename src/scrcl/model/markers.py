@@ -263,7 +263,7 @@ class MarkersMixin(GenesMixin):
         measured = np.array([len(columns[name][columns[name] >= 0]) / len(lists[name]) for name in usable])
         naming = name_groups(levels, candidates, float(min_support), seed, measured)
         every = np.arange(len(clusters))
-        best = np.where(naming.choice < len(usable), naming.choice, naming.score.argmax(1))
+        best = naming.best
         others = naming.score.copy()
         others[every, best] = -np.inf
         second = others.argmax(1)
