@@ -1,6 +1,13 @@
 import os
 from pathlib import Path
 
+# Threads cost more than they give with arrays this small, above all where others want the cores too. Libraries read this
+# when they are loaded, and processes that a test starts inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["NUMBA_NUM_THREADS"] = "1"
+
 import anndata as ad
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +22,6 @@ import scrcl
 from scrcl.graph.slices import Slices, read_slices
 
 mpl.use("Agg")
-# Threads cost more than they give with arrays this small, above all where others want the cores too.
 torch.set_num_threads(1)
 threadpool_limits(1)
 
