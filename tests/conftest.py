@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 # Threads cost more than they give with arrays this small, above all where others want the cores too. Libraries read this
@@ -19,6 +20,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import scrcl
+import scrcl.pl
 from scrcl.graph.slices import Slices, read_slices
 
 mpl.use("Agg")
@@ -75,6 +77,15 @@ def real_data(name: str) -> Path:
     if not path.is_file():
         pytest.skip(f"{name} is neither in $SCRCL_DATA nor in ../shared/data")
     return path
+
+
+@pytest.fixture(autouse=True)
+def quick_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps show the first two columns, but in tests marked slow: compiling UMAP takes ten seconds."""
+    if request.node.get_closest_marker("slow") is None:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("scrcl.pl.") and hasattr(module, "umap_coordinates"):
+                monkeypatch.setattr(module, "umap_coordinates", lambda latent, seed=0: latent[:, :2].astype(np.float32))
 
 
 @pytest.fixture

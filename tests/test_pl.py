@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.testing.compare import compare_images
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 import scrcl
 
@@ -83,11 +85,29 @@ def test_umap_follows_the_latent_representation(result):
     assert not np.array_equal(adata.obsm["X_scrcl_umap"], before)
 
 
-def test_umap_is_reproducible(result):
-    from scrcl.pl._maps import umap_coordinates
+@pytest.mark.slow  # the others draw a stand-in
+def test_umap_is_reproducible_and_keeps_types_together(result):
+    _, adata = result
+    scrcl.pl.umap(adata)
+    found = adata.obsm.pop("X_scrcl_umap")
+    scrcl.pl.umap(adata)
+    np.testing.assert_array_equal(adata.obsm["X_scrcl_umap"], found)
+    assert found.shape == (150, 2)
+    assert np.isfinite(found).all()
+    neighbors = NearestNeighbors(n_neighbors=6).fit(found).kneighbors(return_distance=False)
+    types = adata.obs["cell_type"].to_numpy(str)
+    assert (types[neighbors] == types[:, None]).mean() > 0.8
 
-    latent = result[1].obsm["X_scrcl"]
-    np.testing.assert_array_equal(umap_coordinates(latent), umap_coordinates(latent))
+
+def test_umap_of_another_basis(result):
+    """What is drawn is the map of the representation that is named; the map that was kept is of another one."""
+    _, adata = result
+    scrcl.pl.umap(adata)
+    adata.obsm["X_other"] = np.random.default_rng(0).normal(size=(150, 5)).astype(np.float32)
+    ax = scrcl.pl.umap(adata, basis="X_other")
+    np.testing.assert_allclose(np.sort(ax.collections[0].get_offsets(), 0), np.sort(adata.obsm["X_other"][:, :2], 0))
+    with pytest.raises(KeyError, match="basis='X_nothing' is not in adata.obsm"):
+        scrcl.pl.umap(adata, basis="X_nothing")
 
 
 def drawn_values(ax):
@@ -249,6 +269,15 @@ def test_cluster_sizes(result):
     assert [bar.get_width() for bar in ax.containers[0]] == list(adata.obs["scrcl"].value_counts())
 
 
+def test_cluster_sizes_of_another_column(result):
+    _, adata = result
+    adata.obs["kind"] = pd.Categorical(["many"] * 100 + ["few"] * 50, categories=["few", "many", "none"])
+    ax: Any = scrcl.pl.cluster_sizes(adata, key="kind")
+    shown = dict(zip([text.get_text() for text in ax.get_yticklabels()], ax.containers[0], strict=True))
+    assert shown["many"].get_width() == 100
+    assert shown["few"].get_width() == 50
+
+
 def test_plots_draw_on_given_axes(result):
     model, adata = result
     _, axes = plt.subplots(1, 3)
@@ -330,6 +359,24 @@ class TestGenes:
         ax: Any = scrcl.pl.gene_modules(model, genes=["gene3", "gene50"])
         assert [text.get_text() for text in ax.texts] == ["gene3", "gene50"]
         assert len(ax.collections[0].get_offsets()) == model.get_gene_modules().notna().sum()
+
+    def test_map_of_given_modules(self, marked):
+        """Each module has a colour, and genes of none have another."""
+        model, _ = marked
+        embedding = model.get_gene_embedding()
+        embedding = embedding[embedding.any(axis=1)]
+        modules = pd.Series(np.where(np.arange(len(embedding)) < 30, "first", "second"), embedding.index)
+        ax: Any = scrcl.pl.gene_modules(model, modules=modules[:-10])
+        places = np.concatenate([points.get_offsets() for points in ax.collections])
+        colors = np.concatenate([points.get_facecolors() for points in ax.collections])
+        assert len(places) == len(embedding)
+        expected = normalize(embedding.to_numpy())[:, :2]
+        order = NearestNeighbors(n_neighbors=1).fit(places).kneighbors(expected, return_distance=False)[:, 0]
+        of_genes = pd.Series([to_hex(color) for color in colors[order]])
+        groups = np.where(np.arange(len(embedding)) < len(embedding) - 10, modules, "none")
+        shown = of_genes.groupby(groups).agg(set)
+        assert set(map(len, shown)) == {1}
+        assert len(set.union(*shown)) == 3
 
     def test_bad_input(self, marked):
         model, markers = marked

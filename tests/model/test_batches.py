@@ -176,6 +176,24 @@ def test_load_query_data_keeps_new_batches(model, tmp_path):
     np.testing.assert_allclose(again.get_latent_representation(), expected, atol=1e-5)
 
 
+def test_where_a_model_is_put_that_is_loaded_for_a_query(model, tmp_path, monkeypatch):
+    model.save(tmp_path / "model")
+    query = simulate((60,), first=5, seed=5)
+    asked, load = [], scrcl.SCRCL.load
+
+    def recorded(path, **options):
+        asked.append((options.get("accelerator"), options.get("device")))
+        return load(path, **options)
+
+    monkeypatch.setattr(scrcl.SCRCL, "load", recorded)
+    mapped = scrcl.SCRCL.load_query_data(query.copy(), tmp_path / "model", accelerator="cpu", device=1)
+    assert asked == [("cpu", 1)]
+    assert mapped.device.type == "cpu"
+    np.testing.assert_allclose(mapped.get_latent_representation(), model.get_latent_representation(query), atol=1e-5)
+    with pytest.raises(ValueError, match="(?i)accelerator"):
+        scrcl.SCRCL.load_query_data(query.copy(), tmp_path / "model", accelerator="abacus")
+
+
 def test_cells_of_the_model_are_found_again(data, model):
     assert (model._query(data[::-1].copy(), None).known == np.arange(220)[::-1]).all()
 

@@ -137,6 +137,38 @@ def test_mean_probability_is_the_agreement_of_the_trees(model):
     assert report["probability"].mean() == pytest.approx(min(agreement, 0.999), abs=1e-3)
 
 
+def test_another_representation(model):
+    """Of the clusters and probabilities of that representation, and kept apart from the others."""
+    found = model.get_cell_report(n_clusters=3, representation="refined")
+    clusters = model.get_clusters(n_clusters=3, representation="refined")
+    pd.testing.assert_series_equal(found["cluster"], clusters, check_names=False)
+    probabilities = model.get_cluster_probabilities(n_clusters=3, representation="refined")
+    own = probabilities.to_numpy()[np.arange(len(found)), found["cluster"].cat.codes]
+    np.testing.assert_allclose(found["probability"], own, rtol=1e-6)
+    default = model.get_cell_report(n_clusters=3)
+    assert not np.allclose(found["outlier_score"], default["outlier_score"])
+    with pytest.raises(ValueError, match="representation"):
+        model.get_cell_report(n_clusters=3, representation="latent")
+
+
+def test_one_modality():
+    """Of the proteins alone, the types that only genes tell apart are one cluster."""
+    rna, prot = simulate(200, 90), simulate(200, 20)
+    prot.X[:, 13:] = simulate(200, 20, n_types=1, seed=1).X[:, 13:]  # what the third type has more of
+    mdata = mudata.MuData({"rna": rna, "prot": prot})
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna", "prot": "protein"})
+    model = scrcl.SCRCL(mdata, n_hidden=16, n_refined=8, n_components=10)
+    model.train(20, accelerator="cpu", enable_progress_bar=False)
+    for modality, number in (("rna", 3), ("prot", 2)):
+        found = model.get_cell_report(n_clusters=number, modality=modality)
+        clusters = model.get_clusters(n_clusters=number, modality=modality)
+        pd.testing.assert_series_equal(found["cluster"], clusters, check_names=False)
+        assert found["probability"].between(0, 1).all()
+    with pytest.raises((KeyError, ValueError), match="adt"):
+        model.get_cell_report(n_clusters=2, modality="adt")
+
+
 def test_what_is_saved_is_what_was_found(model, tmp_path):
     expected = model.get_cell_report(n_clusters=3)
     new = simulate(20, seed=5)

@@ -21,6 +21,10 @@ from .test_batches import simulate as simulate_batches
 SETUP: dict[str, Any] = {"labels_key": "annotation", "unlabeled_category": "Unknown"}
 
 
+#: Cells of a model, and others of the same draw.
+MODEL, NEW = slice(0, 200), slice(200, 300)
+
+
 def label(adata: ad.AnnData, each: int | None = 5, without: tuple[str, ...] = (), seed: int = 0) -> ad.AnnData:
     """A copy in which so many cells of each type have their label; all by default."""
     rng = np.random.default_rng(seed)
@@ -292,6 +296,57 @@ def test_several_modalities():
     query = mudata.MuData({"rna": rna[:50].copy(), "prot": other[50:100].copy()})
     query["prot"].obs_names = query["rna"].obs_names
     assert model.predict(mudata.MuData(query.mod), alpha=0).notna().all()
+
+
+def test_new_cells_of_several_modalities():
+    """As many columns as cells of the model; the proteins alone tell two of the types apart."""
+    rna, prot = simulate(300, 90, n_types=3), simulate(300, 24, n_types=3)
+    for part in (rna, prot):
+        part.obs["cell_type"] = rna.obs["cell_type"].astype(str)
+    known, new = (mudata.MuData({"rna": rna[rows].copy(), "prot": prot[rows].copy()}) for rows in (MODEL, NEW))
+    known.obs["annotation"] = label(rna[MODEL].copy(), 10).obs["annotation"].to_numpy()
+    scvi.settings.seed = 0
+    scrcl.SCRCL.setup_mudata(known, {"rna": "rna", "prot": "protein"}, **SETUP)
+    model = scrcl.SCRCL(known, n_hidden=16, n_refined=8, n_components=10)
+    model.train(20, accelerator="cpu", enable_progress_bar=False)
+    soft = model.predict(new, soft=True)
+    assert right(model.predict(new, alpha=0), rna[NEW]) > 0.9
+    pd.testing.assert_frame_equal(model.predict(new, indices=[5, 2], soft=True), soft.iloc[[5, 2]], rtol=1e-4)
+    pd.testing.assert_frame_equal(model.predict(new[:1].copy(), soft=True), soft[:1], rtol=1e-4)
+    with pytest.raises(TypeError, match="MuData"):
+        model.predict(rna[NEW].copy())
+
+
+def test_new_cells_of_known_and_of_new_batches():
+    """Types are those of the reference in a batch that the model knows, and in one that it never saw."""
+    cells = simulate_batches((120, 100), effect=1.0)
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype(str)
+    model = build(label(cells, 10), epochs=20, setup={**SETUP, "batch_key": "batch"})
+    for query in (simulate_batches((50, 50), seed=8), simulate_batches((60,), first=5, seed=5)):
+        query.obs["cell_type"] = query.obs["cell_type"].astype(str)
+        query.obs_names = [f"new{number}" for number in range(query.n_obs)]
+        assert right(model.predict(query, alpha=0), query) > 0.85
+    nameless = query.copy()
+    del nameless.obs["batch"]
+    with pytest.raises(KeyError, match="batch"):
+        model.predict(nameless)
+
+
+def test_a_new_slice_in_space():
+    """Layers of another slice, whose cells are seen among their own neighbours."""
+    tissue = scrcl.datasets.layered_tissue(n_cells=240, n_slices=2)
+    tissue.obs["cell_type"] = tissue.obs["domain"].astype(str)
+    first = tissue[tissue.obs["slice"] == tissue.obs["slice"].iloc[0]].copy()
+    second = tissue[tissue.obs["slice"] != tissue.obs["slice"].iloc[0]].copy()
+    model = build(label(first, 15), epochs=20, setup={**SETUP, "spatial_key": "spatial", "sample_key": "slice"})
+    found = model.predict(second, alpha=0)
+    assert right(found, second) > 0.45  # chance is 0.2
+    pd.testing.assert_frame_equal(
+        model.predict(second, indices=[7, 3], soft=True), model.predict(second, soft=True).iloc[[7, 3]], rtol=1e-4
+    )
+    scrambled = second.copy()
+    scrambled.obsm["spatial"] = np.random.default_rng(0).permutation(second.obsm["spatial"])
+    assert right(model.predict(scrambled, alpha=0), second) < right(found, second) - 0.05
 
 
 def test_in_space():
