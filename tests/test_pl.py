@@ -367,14 +367,12 @@ class TestGenes:
         embedding = embedding[embedding.any(axis=1)]
         modules = pd.Series(np.where(np.arange(len(embedding)) < 30, "first", "second"), embedding.index)
         ax: Any = scrcl.pl.gene_modules(model, modules=modules[:-10])
-        places = np.concatenate([points.get_offsets() for points in ax.collections])
-        colors = np.concatenate([points.get_facecolors() for points in ax.collections])
-        assert len(places) == len(embedding)
-        expected = normalize(embedding.to_numpy())[:, :2]
-        order = NearestNeighbors(n_neighbors=1).fit(places).kneighbors(expected, return_distance=False)[:, 0]
-        of_genes = pd.Series([to_hex(color) for color in colors[order]])
+        points = ax.collections[0]  # the others are of the legend
         groups = np.where(np.arange(len(embedding)) < len(embedding) - 10, modules, "none")
-        shown = of_genes.groupby(groups).agg(set)
+        order = np.argsort(groups != "none", kind="stable")  # genes of none are drawn first
+        np.testing.assert_allclose(points.get_offsets(), normalize(embedding.to_numpy())[order, :2], rtol=1e-5)
+        of_genes = pd.Series([to_hex(color) for color in points.get_facecolors()])
+        shown = of_genes.groupby(groups[order]).agg(set)
         assert set(map(len, shown)) == {1}
         assert len(set.union(*shown)) == 3
 

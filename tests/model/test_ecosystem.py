@@ -25,6 +25,7 @@ def test_associations_are_written_with_the_data(tmp_path, adata):
     assert ((read > 0).sum(axis=1) <= 5).all()
 
 
+@pytest.mark.slow
 def test_muon_draws_the_joint_graph(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -42,6 +42,7 @@ class TestEmbedding:
         found = model.get_latent_representation(representation="refined")
         np.testing.assert_allclose(found[:, : expected.shape[1]], expected, atol=1e-5)
 
+    @pytest.mark.slow
     def test_modules_are_the_blocks_of_the_simulation(self, model):
         truth = pd.Series({gene: kind for kind in range(3) for gene in marked(kind)})
         agreement = []

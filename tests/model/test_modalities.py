@@ -71,6 +71,7 @@ class TestClusters:
             clusters = trained.get_clusters(n_clusters=2, modality=modality)
             assert adjusted_rand_score(types.isin(alike), clusters) > 0.95
 
+    @pytest.mark.slow
     def test_probabilities_and_number(self, trained):
         found = trained.get_cluster_probabilities(n_clusters=3, modality="rna")
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)

@@ -8,11 +8,12 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import scanpy as sc
+import scipy.sparse as sp
 import scvi
 import torch
 
 import scrcl
+from scrcl.graph.neighbors import nearest_neighbors
 
 from ..conftest import build, simulate
 from ..saved.make_golden import embedded, in_space, several
@@ -189,7 +190,9 @@ class TestSaveAndLoad:
         np.testing.assert_array_equal(model.get_latent_representation(), trained.get_latent_representation())
 
     def test_graph_of_the_user_is_not_needed_for_loading(self, adata, tmp_path):
-        sc.pp.neighbors(adata, n_neighbors=5, use_rep="X")
+        graph = nearest_neighbors(adata.X.toarray(), 5).to_sparse()
+        adata.obsp["connectivities"] = sp.csr_matrix(graph + graph.T)
+        adata.uns["neighbors"] = {"connectivities_key": "connectivities"}
         model = build(adata, setup={"neighbors_key": "neighbors"})
         model.save(tmp_path / "model")
         loaded = scrcl.SCRCL.load(tmp_path / "model", adata=simulate())
