@@ -29,9 +29,9 @@ def main(path: Path, queries: int, k: int) -> str:
     exact = np.argpartition(-similarity, k, axis=1)[:, :k]
     shares = [len(np.intersect1d(a, b)) / k for a, b in zip(found.indices[chosen], exact, strict=True)]
     return (
-        f"Of {len(points):,} cells (in lists beyond {EXACT_TARGETS:,}, by descent beyond {LISTED_TARGETS:,}), {queries:,} asked: "
-        f"{np.mean(shares):.4f} of the {k} nearest are found, {np.quantile(shares, 0.05):.2f} for the worst 5 %; "
-        f"{seconds:.0f} s.\n"
+        f"{len(points):,} cells, {queries:,} of them evaluated: {np.mean(shares):.4f} of the {k} nearest neighbours are found in the "
+        f"mean (5 % quantile {np.quantile(shares, 0.05):.2f}), in {seconds:.0f} s. Search uses inverted lists beyond "
+        f"{EXACT_TARGETS:,} cells, and nearest-neighbour descent beyond {LISTED_TARGETS:,}.\n"
     )
 
 
