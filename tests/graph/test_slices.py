@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 
 from scrcl.graph.slices import find_cells, majority
 
@@ -29,3 +30,12 @@ def test_cells_are_found_again():
     moved, changed = points + 1e-3, features + 0.1
     assert (find_cells(slices_of(moved), features, known, features) == -1).all()
     assert (find_cells(slices_of(points), changed, known, features) == -1).all()
+
+
+def test_of_cells_that_are_the_same_the_one_with_the_same_name_is_found():
+    points, features = np.zeros((3, 2)), np.ones((3, 4))
+    slices, known_names = slices_of(points), pd.Index(["a", "b", "c"])
+    found = find_cells(slices, features, slices, features, pd.Index(["c", "x", "a"]), known_names)
+    np.testing.assert_array_equal(found, [2, 0, 0])
+    moved = slices_of(points + 1)
+    assert (find_cells(moved, features, slices, features, known_names, known_names) == -1).all()

@@ -99,14 +99,15 @@ class TestRepresentation:
             found = trained.get_latent_representation(data, indices, batch_size=7)
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
-    def test_a_chunk_is_read_at_a_time(self, trained, monkeypatch):
-        sizes, latent = [], trained._latent
+    def test_a_chunk_passes_the_network_at_a_time(self, trained, monkeypatch):
+        sizes, views = [], trained.module.views
 
-        def counted(data, rows, view):
-            sizes.append(len(rows))
-            return latent(data, rows, view)
+        def counted(features, propagated):
+            sizes.append(len(features))
+            return views(features, propagated)
 
-        monkeypatch.setattr(trained, "_latent", counted)
+        trained.get_latent_representation()
+        monkeypatch.setattr(trained.module, "views", counted)
         trained.get_latent_representation(simulate(23, seed=4), batch_size=10)
         assert sizes == [10, 10, 3]
 

@@ -5,6 +5,7 @@ from lightning.pytorch import Callback
 from scvi.train import SaveCheckpoint
 
 import scrcl
+from scrcl.graph.placement import Placement
 from scrcl.model.results import Query, weights_version
 from scrcl.nn.inference import View
 
@@ -49,7 +50,7 @@ def test_clusters_are_read_in_both_representations_and_of_the_refined_one_in_tha
     spaces = results.spaces(("aligned", None), cells)
     views: list[View] = [("aligned", None), ("refined", None)]
     refined = spaces[2].copy()
-    assert views[1] not in results._latent  # of a part of the cells, the others are not needed
+    assert views[1] not in results._known.views  # of a part of the cells, the others are not needed
     smoothed = results.reference.smoothed(None, cells)
     np.testing.assert_array_equal(spaces[1], smoothed)
     for view, found in zip(views, (spaces[0], refined), strict=True):
@@ -68,15 +69,27 @@ def test_in_space_the_refined_representation_is_left_out():
     np.testing.assert_array_equal(smoothed, results.reference.features[cells])
 
 
+def query_of(known: list[int], n_new: int, rows: list[int] | None = None) -> Query:
+    placement = Placement(np.array(known), np.zeros((n_new, 3)), None, np.ones((n_new, 1)))
+    return Query(placement) if rows is None else Query(placement, np.array(rows))
+
+
 def test_values_of_known_and_of_new_cells_in_the_order_asked_for():
-    query = Query(np.array([2, -1, 0, -1]), np.zeros((2, 3)), {})
+    query = query_of([2, -1, 0, -1], 2)
     np.testing.assert_array_equal(query.take(np.array([10, 11, 12]), lambda: np.array([7, 8])), [12, 7, 10, 8])
 
     def never() -> np.ndarray:
         raise AssertionError("there are no new cells")
 
-    known = Query(np.array([1, 1]), np.zeros((0, 3)), {})
-    np.testing.assert_array_equal(known.take(np.array([10, 11, 12]), never), [11, 11])
+    np.testing.assert_array_equal(query_of([1, 1], 0).take(np.array([10, 11, 12]), never), [11, 11])
+
+
+def test_some_cells_of_a_placement_in_any_order_and_twice():
+    query = query_of([2, -1, 0, -1], 2, [3, 0, 1, 3])
+    np.testing.assert_array_equal(query.known, [-1, 2, -1, -1])
+    np.testing.assert_array_equal(query.new, [1, 0, 1])
+    of_new = np.array([7, 8])
+    np.testing.assert_array_equal(query.take(np.array([10, 11, 12]), lambda: of_new[query.new]), [8, 12, 7, 8])
 
 
 def test_every_change_of_weights_is_seen(adata):

@@ -8,10 +8,12 @@ import pytest
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import Source
+from scrcl.graph.placement import Placement
 from scrcl.reference.agreement import join
+from scrcl.reference.cells import Cells
 from scrcl.reference.modality import log_counts
 from scrcl.reference.prepare import Options, prepare
-from scrcl.reference.reference import Reference, joint_names
+from scrcl.reference.reference import Reference
 
 from ..conftest import simulate
 from .test_modalities import source
@@ -38,14 +40,23 @@ def reference(names) -> Reference:
     return prepare({name: sources[name] for name in names}, OPTIONS, 16, "adata").reference
 
 
-def test_cells_are_found_again_up_to_rounding(reference):
-    rng = np.random.default_rng(0)
-    order = rng.permutation(reference.n_cells)
-    features = reference.features[order] * (1 + 1e-6 * rng.normal(size=reference.features.shape))
-    features[3, 0] += 0.01
-    expected = order.copy()
-    expected[3] = -1
-    np.testing.assert_array_equal(reference.match_known(features.astype(np.float32)), expected)
+def cells_of(sources: dict[str, Source], reference: Reference, prefix: str = "cell") -> Cells:
+    n = next(iter(sources.values())).n_cells
+    names = pd.Index([f"{prefix}{i}" for i in range(n)])
+    return Cells(names, {name: sources[name] for name in reference.modalities})
+
+
+def test_cells_of_the_reference_and_new_ones_are_placed(reference):
+    sources, new = two_sources(), two_sources(30, seed=5)
+    rows = np.random.default_rng(0).permutation(120)
+    placement = reference.place(cells_of(sources, reference), rows)
+    np.testing.assert_array_equal(placement.reference_index, rows)
+    assert len(placement.features) == len(placement.neighbors.indices) == len(placement.modality_weights) == 0
+    placement = reference.place(cells_of(new, reference))
+    assert (placement.reference_index == -1).all()
+    neighbors, weights = reference.query_neighbors(placement.features)
+    np.testing.assert_array_equal(placement.neighbors.indices, neighbors.indices)
+    np.testing.assert_array_equal(placement.modality_weights, weights)
 
 
 def test_query_neighbors_by_brute_force(reference, names):
@@ -64,8 +75,9 @@ def test_query_neighbors_by_brute_force(reference, names):
     queries, known = (join(*both) for both in zip(points, (weights, reference.weights), strict=True))
     distances = np.linalg.norm(queries[:, None].astype(np.float64) - known[None], axis=2)
     np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :7], atol=1e-4)
-    np.testing.assert_allclose(reference.query_neighbor_features(features), queries, atol=1e-5)
-    np.testing.assert_allclose(reference.query_neighbor_features(features, 0), points[0][0], atol=1e-6)
+    placement = Placement(np.full(30, -1), features, found, weights)
+    np.testing.assert_allclose(reference.query_neighbor_features(placement), queries, atol=1e-5)
+    np.testing.assert_allclose(reference.query_neighbor_features(placement, 0), points[0][0], atol=1e-6)
     # Alone, a cell has the same neighbours.
     alone, own = reference.query_neighbors(features[4:5])
     np.testing.assert_array_equal(alone.indices[0], found.indices[4])
@@ -113,8 +125,3 @@ def test_variables_of_a_modality(reference, names):
     numbers = np.concatenate([reference.variables_of(name) for name in names])
     np.testing.assert_array_equal(numbers, np.arange(len(reference.genes)))
     assert list(reference.genes[reference.variables_of("rna")]) == list(reference.modalities["rna"].variables)
-
-
-def test_names_that_two_modalities_have():
-    names = joint_names({"rna": pd.Index(["CD4", "LYZ"]), "prot": pd.Index(["CD4", "CD8a"])})
-    assert list(names) == ["CD4", "LYZ", "prot:CD4", "CD8a"]

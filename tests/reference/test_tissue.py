@@ -16,8 +16,8 @@ def test_tissue_smooths_what_varies_finds_cells_and_is_kept():
     expected = smooth(graph, features[:, [0, 2, 3]], tissue.options.smoothing)
     np.testing.assert_array_equal(tissue.smooth(graph, features), expected)
     order = rng.permutation(30)
-    np.testing.assert_array_equal(tissue.match_known(slices.select(order), features[order]), order)
-    assert (tissue.match_known(slices, features + 1) == -1).all()
+    np.testing.assert_array_equal(tissue.find(slices.select(order), features[order]), order)
+    assert (tissue.find(slices, features + 1) == -1).all()
     again = Tissue.from_dict(tissue.to_dict())
     assert again.options == tissue.options
     np.testing.assert_array_equal(again.smooth(graph, features), expected)

@@ -15,13 +15,12 @@ from scipy.spatial import cKDTree
 from scrcl.utils.names import as_names
 
 from .neighbors import without_itself
+from .recognition import named_rows, same_features
 
 #: Name of the slice where there is only one.
 NO_SAMPLES = "all cells"
 #: Cells at one position above which their coordinates are taken for missing.
 MOST_AT_ONE_POSITION = 1000
-#: How far two sets of features of one cell may be apart, relative to their length, as rounding differs.
-SAME_FEATURES = 1e-4
 
 
 @dataclass(frozen=True)
@@ -162,10 +161,18 @@ def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray
     return result
 
 
-def find_cells(slices: Slices, features: np.ndarray, known_slices: Slices, known_features: np.ndarray) -> np.ndarray:
+def find_cells(
+    slices: Slices,
+    features: np.ndarray,
+    known_slices: Slices,
+    known_features: np.ndarray,
+    names: pd.Index | None = None,
+    known_names: pd.Index | None = None,
+) -> np.ndarray:
     """Find cells again by position and by features ``(m, d)``, not smoothed, whatever the name of their slice.
 
-    ``(m,)`` rows among the ``n`` known cells, -1 for a cell that is none of them.
+    Of several that are the same, the one with the same name, or else the first. ``(m,)`` rows among the ``n`` known cells, -1
+    for a cell that is none of them.
     """
     rows = np.full(len(slices), -1)
     if slices.coordinates.shape[1] != known_slices.coordinates.shape[1]:
@@ -176,8 +183,10 @@ def find_cells(slices: Slices, features: np.ndarray, known_slices: Slices, known
     tables = [table.assign(row=np.arange(len(table))) for table in tables]
     pairs = tables[0].merge(tables[1], on=axes, suffixes=("", "_known"))
     here, there = pairs["row"].to_numpy(), pairs["row_known"].to_numpy()
-    tolerance = SAME_FEATURES * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
-    same = np.linalg.norm(features[here] - known_features[there], axis=1) <= tolerance[here]
+    same = same_features(features[here], known_features[there])
     here, there = here[same][::-1], there[same][::-1]
     rows[here] = there  # the first of several, as the last assignment counts
+    if names is not None:
+        named = named_rows(known_names, names)[here] == there
+        rows[here[named]] = there[named]
     return rows

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 import rich.pretty  # noqa: F401  (scvi-tools 1.4.2 uses it in `view_anndata_setup` without importing it)
-import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 from scvi.model.base import BaseModelClass
@@ -20,15 +19,18 @@ from scrcl.data.sources import (
     read_positions,
     read_spatial_graph,
 )
-from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.adjacency import ALL, symmetric_adjacency
 from scrcl.graph.genes import directed_propagation
+from scrcl.graph.placement import Placement
 from scrcl.graph.slices import Slices
 from scrcl.labels.given import Labels
 from scrcl.nn.inference import REPRESENTATIONS, Representation, View
 from scrcl.nn.module import SCRCLModule
+from scrcl.reference.cells import Cells
 from scrcl.reference.reference import Reference
 from scrcl.utils.checks import as_rows, check_key, check_option
 
+from .placements import Placements
 from .results import Query, Results, weights_version
 
 Data: TypeAlias = AnnData | MuData
@@ -45,10 +47,10 @@ class SCRCLBase(BaseModelClass):
     run_: dict[str, Any] | None = None
     _reference: Reference
     _module_kwargs: dict[str, Any]
-    #: The data that the reference was built from, while they are at hand, and the names of their cells.
+    #: The data that the reference was built from, while they are at hand.
     _reference_data: Any
-    _reference_names: pd.Index
     _kept_results: Results | None
+    _placements: Placements
 
     # ------------------------------------------------------------------- data
 
@@ -94,33 +96,44 @@ class SCRCLBase(BaseModelClass):
 
     def _is_reference(self, data: Any) -> bool:
         """Whether the data are those that the model was built on, with the same cells still."""
-        return data is self._reference_data and bool(data.obs_names.equals(self._reference_names))
+        return data is self._reference_data and bool(data.obs_names.equals(self._reference.cell_names))
+
+    def _cells(self, data: Any) -> Cells:
+        """All cells of data, before any is read."""
+        if self._reference.tissue is None:
+            return Cells(data.obs_names, self._sources(data), self._batches(data))
+        slices, key = self._slices(data), self._setup("spatial_neighbors_key")
+        graph = None if key is None else symmetric_adjacency(read_spatial_graph(data, key, slices))
+        return Cells(data.obs_names, self._sources(data), self._batches(data), slices, graph)
 
     def _query(self, data: Any, indices: Indices) -> Query:
-        """Find cells among those of the model, and place those that are new."""
-        rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
+        """Find cells among those of the model, and place those that are new.
+
+        All cells of a data object are placed once, and their placement is kept while the object exists and what is read of
+        it stays the same. Of few cells that are asked for, only these are read, except in space.
+        """
+        rows = None if indices is None else as_rows(indices, data.n_obs)
         reference = self._reference
         if self._is_reference(data):
-            return Query(rows, reference.features[:0], {})
-        batches = self._batches(data)
-        if reference.tissue is None:
-            return self._results.query(reference.read(self._sources(data), rows, batches))
-        slices = self._slices(data)
-
-        def graph_of(cells: np.ndarray) -> sp.csr_array:
-            key = self._setup("spatial_neighbors_key")
-            if key is None:
-                return reference.tissue.options.graph(slices.select(cells))  # type: ignore[union-attr]
-            return symmetric_adjacency(read_spatial_graph(data, key, slices))[cells][:, cells]
-
-        return self._results.query_in_space(slices, reference.read(self._sources(data), None, batches), rows, graph_of)
+            known = np.arange(data.n_obs) if rows is None else rows
+            return Query(Placement(known, reference.features[:0], None, reference.weights[:0]))
+        cells = self._cells(data)
+        fingerprint = cells.fingerprint
+        placement = None if fingerprint is None else self._placements.get(data, fingerprint)
+        if placement is None:
+            if rows is not None and reference.tissue is None and len(rows) < data.n_obs / 2:
+                return Query(reference.place(cells, rows))
+            placement = reference.place(cells)
+            if fingerprint is not None:
+                self._placements.keep(data, fingerprint, placement)
+        return Query(placement, ALL if rows is None else rows)
 
     # ---------------------------------------------------------------- network
 
     def _set_reference(self, reference: Reference) -> None:
         """Take a reference, and build the network that fits it."""
         self._reference = reference
-        self._kept_results = None
+        self._kept_results, self._placements = None, Placements()
         self.module = self._module_cls(
             gene_profiles=directed_propagation(reference.gene_graph) @ reference.gene_features,
             n_input=reference.n_inputs,
@@ -147,8 +160,7 @@ class SCRCLBase(BaseModelClass):
 
     def _latent(self, data: Any, indices: Indices, view: View) -> np.ndarray:
         """A representation ``(m, ·)`` of cells."""
-        query = self._query(data, indices)
-        return query.take(self._results.latent(view), lambda: query.latent[view])
+        return self._results.latent_of(self._query(data, indices), view)
 
     def _view(self, representation: Representation, modality: str | None) -> View:
         """What the network calls a representation, of all modalities or of one."""

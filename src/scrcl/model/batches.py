@@ -12,6 +12,7 @@ from scrcl.reference.batch_report import BatchReport, report_batches
 from scrcl.reference.batches import JUDGED_CELLS, Batches
 
 from .base import Data, check_type
+from .placements import Placements
 from .saving import SavingMixin
 
 
@@ -150,6 +151,7 @@ class BatchesMixin(SavingMixin):
         names = model._batches(adata)
         learnt = model._reference.learn_batches(model._sources(adata), names)
         model._reference, model._kept_results = replace(model._reference, batches=learnt), None
+        model._placements = Placements()
         model.adata = adata
         return model
 

@@ -45,6 +45,9 @@ class CellsMixin(SCRCLBase):
             its nearest cells of those that the model was built on, so its result does not depend on the other cells
             passed. In space, a training cell is known by its position and counts, and a new cell is seen among its
             neighbours in space: all cells of its slice in ``adata``, whatever ``indices`` asks for. So pass whole slices.
+            All cells of an object are read and placed once, and the placement is kept as long as the object exists and
+            whatever is read of it (counts, names, batches, coordinates) has the same values, which is checked at each call.
+            The object that the model was built on stands for the training cells, whatever became of its counts.
         indices
             Cells to return, by number or as a boolean mask; all by default.
         give_mean, mc_samples, return_dist, dataloader
@@ -52,8 +55,8 @@ class CellsMixin(SCRCLBase):
             distribution of them: ``give_mean=False``, ``return_dist=True`` and a ``dataloader`` are refused, and
             ``mc_samples`` has no effect.
         batch_size
-            Number of cells that are read and placed at once, for less memory with many new cells; all by default. The
-            result does not depend on it. In space, whole slices are read in any case.
+            Number of new cells that pass the network at once, at most 16,384, which is the default. The result does not
+            depend on it. Counts are read in blocks in any case.
         representation
             ``"aligned"``: the two aligned views, and the features by which neighbours are found, side by side.
             ``"refined"``: in place of the former, the two views refined by cell-gene associations.
@@ -88,12 +91,9 @@ class CellsMixin(SCRCLBase):
         self._check_if_trained(warn=False)
         check_deterministic(give_mean, return_dist, dataloader)
         view, data = self._view(representation, modality), self._data(adata)
-        if batch_size is None:
-            return self._latent(data, indices, view)
-        check_at_least(batch_size, 1, "batch_size")
-        rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
-        starts = range(0, max(len(rows), 1), batch_size)
-        return np.concatenate([self._latent(data, rows[start : start + batch_size], view) for start in starts])
+        if batch_size is not None:
+            check_at_least(batch_size, 1, "batch_size")
+        return self._results.latent_of(self._query(data, indices), view, batch_size)
 
     def get_clusters(
         self,
@@ -180,7 +180,7 @@ class CellsMixin(SCRCLBase):
         # Whom a cell is among is asked of all cells.
         query = self._query(data, None if n_majority else indices)
         clustering = self._results.clustering(view, n_clusters, method, float(resolution), seed, least_cells)
-        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
+        labels = query.take(clustering.labels, lambda: clustering.assign(self._results.latent_of_new(query, view)))
         if n_majority and tissue is not None:
             own = majority(clustering.labels, tissue.slices, n_majority)[query.known]
             new = query.known < 0
@@ -256,7 +256,7 @@ class CellsMixin(SCRCLBase):
         distance, excess = self._results.distances(query)
         pvalue = self._reference.distance_scale.pvalues(excess)
         clustering, probabilities = self._consensus(query, view, n_clusters, seed)
-        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
+        labels = query.take(clustering.labels, lambda: clustering.assign(self._results.latent_of_new(query, view)))
         return pd.DataFrame(
             {
                 "known": query.known >= 0,
@@ -320,7 +320,9 @@ class CellsMixin(SCRCLBase):
         """The consensus, and the probabilities ``(m, k)`` of cells."""
         found = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
         assert found.probabilities is not None  # a consensus has them
-        return found, query.take(found.probabilities, lambda: found.assign_probabilities(query.latent[view]))
+        return found, query.take(
+            found.probabilities, lambda: found.assign_probabilities(self._results.latent_of_new(query, view))
+        )
 
 
 def named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:

@@ -173,7 +173,7 @@ class CertaintyMixin(ModalitiesMixin):
         self, query: Query, view: View, clustering: Clustering, data: Any, indices: Indices
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
         """What a mixture is asked of cells: their points, the clusters they were put in, and their batches."""
-        labels = query.take(clustering.labels, lambda: clustering.assign(query.latent[view]))
+        labels = query.take(clustering.labels, lambda: clustering.assign(self._results.latent_of_new(query, view)))
         results, new = self._results, query.known < 0
         kinds = [known[query.known] for known in results.kinds(view)]
         if new.any():

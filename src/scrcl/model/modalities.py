@@ -45,7 +45,7 @@ class ModalitiesMixin(CellsMixin):
             raise ValueError("The model is of one modality. Set several up with `SCRCL.setup_mudata`.")
         data, reference = self._data(adata), self._reference
         query = self._query(data, indices)
-        weights = query.take(reference.weights, lambda: reference.query_neighbors(query.features)[1])
+        weights = query.take(reference.weights, lambda: query.placement.modality_weights[query.new])
         return pd.DataFrame(weights, index=cell_names(data, indices), columns=list(reference.modalities))
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> Any:

@@ -1,9 +1,10 @@
 """What follows from the weights of a trained network, over plain arrays, each found once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeAlias, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,19 +19,10 @@ from scrcl.cluster.mixture import Certainty, Space
 from scrcl.cluster.number import NumberOfClusters, cast_votes, choose_number, estimate_number
 from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
-from scrcl.graph.adjacency import join_reference, normalized_adjacency, query_weights
-from scrcl.graph.slices import Slices
+from scrcl.graph.adjacency import ALL, Rows
+from scrcl.graph.placement import Placement
 from scrcl.labels.annotation import Annotation, annotate
-from scrcl.nn.inference import (
-    LENGTHS,
-    REPRESENTATIONS,
-    Representation,
-    View,
-    encode,
-    encode_new,
-    first_layer,
-    hidden_units,
-)
+from scrcl.nn.inference import Encoded, Encoder, View, hidden_units
 from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
@@ -49,26 +41,33 @@ Certain: TypeAlias = tuple[View, int | None, int]
 
 @dataclass(frozen=True)
 class Query:
-    """Cells that were asked for: those the model was built on, and new ones.
+    """Cells that are asked for.
 
     Attributes
     ----------
-    known
-        ``(m,)`` row of each cell in the reference, -1 for a new one.
-    features
-        ``(m', d)`` features of the new ones, in their order.
-    latent
-        Each representation ``(m', ·)`` of the new ones; may be without any where there are none.
+    placement
+        Where they lie, or where more cells do.
+    rows
+        ``(m,)`` which of these are asked for; all by default.
     """
 
-    known: np.ndarray
-    features: np.ndarray
-    latent: dict[View, np.ndarray]
+    placement: Placement
+    rows: Rows = field(default_factory=lambda: ALL)
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """``(m,)`` row of each cell in the reference, -1 for a new one."""
+        return self.placement.reference_index[self.rows]
+
+    @cached_property
+    def new(self) -> np.ndarray:
+        """``(m',)`` which of the new cells of the placement are asked for, in the order asked for."""
+        return self.placement.new[self.rows][self.known < 0]
 
     def take(self, of_reference: np.ndarray, of_new: Callable[[], np.ndarray]) -> np.ndarray:
-        """Values of the cells, from those of all cells of the reference and, where there are any, of the new ones."""
+        """Values of the cells, from those of all cells of the reference and, where any is new, of the new ones ``(m', ·)``."""
         values = of_reference[self.known]
-        if len(self.features):
+        if len(self.new):
             values[self.known < 0] = of_new()
         return values
 
@@ -87,9 +86,14 @@ class Results:
     def __init__(self, module: SCRCLModule, reference: Reference) -> None:
         self.module, self.reference = module, reference
         self.weights = weights_version(module)
+        self._encoder = Encoder(
+            module, reference.features, reference.propagation, reference.weights, reference.adjacency
+        )
         #: Where the genes lie among the cells, by method; needs counts, so that it is put here by the model.
         self.gene_maps: dict[AssociationMethod, GeneMap] = {}
-        self._latent: dict[View, np.ndarray] = {}
+        self._known = Encoded()
+        #: The same of new cells, as long as their placement is kept.
+        self._new: WeakKeyDictionary[Placement, Encoded] = WeakKeyDictionary()
         #: How sure clusters of the consensus are, by view, their number and seed.
         self.certainties: dict[Certain, Certainty] = {}
         self._clusterings: dict[tuple, Clustering] = {}
@@ -100,22 +104,35 @@ class Results:
 
     def latent(self, view: View) -> np.ndarray:
         """A representation ``(n, ·)`` of the cells of the reference."""
-        if view not in self._latent:
+        if view not in self._known.views:
             begin("inference")
-            self._latent |= self._encode(view)
-        return self._latent[view]
+            encoded = self._encoder.reference(view[0])
+            _keep(self._known, encoded, self.reference.join(encoded, self.reference.features, self.reference.weights))
+        return self._known.views[view]
 
     def _latent_of(self, view: View, cells: np.ndarray) -> np.ndarray:
         """The same of some cells, found for these alone where it is not known."""
-        if view in self._latent or len(cells) == self.reference.n_cells:
-            return self.latent(view)[cells]
-        return self._encode(view, cells)[view]
-
-    def _encode(self, view: View, cells: np.ndarray | None = None) -> dict[View, np.ndarray]:
         reference = self.reference
-        of_graph = reference.features, reference.propagation, reference.weights
-        wanted: Representation = "refined" if view[0] == "refined" else "aligned"
-        return encode(self.module, *of_graph, [wanted], self._complete, cells)
+        if view in self._known.views or len(cells) == reference.n_cells:
+            return self.latent(view)[cells]
+        encoded = self._encoder.reference(view[0], cells)
+        return reference.join(encoded, reference.features[cells], reference.weights[cells])[view]
+
+    def latent_of_new(self, query: Query, view: View, chunk: int | None = None) -> np.ndarray:
+        """A representation ``(m', ·)`` of the new cells, ``chunk`` of which pass the network at once."""
+        return self._encoded(query.placement, view, chunk).views[view][query.new]
+
+    def latent_of(self, query: Query, view: View, chunk: int | None = None) -> np.ndarray:
+        """A representation ``(m, ·)`` of cells."""
+        return query.take(self.latent(view), lambda: self.latent_of_new(query, view, chunk))
+
+    def _encoded(self, placement: Placement, view: View, chunk: int | None = None) -> Encoded:
+        """What there is of all new cells of a placement, with a representation."""
+        kept = self._new.setdefault(placement, Encoded())
+        if view not in kept.views:
+            encoded = self._encoder(placement, view[0], chunk)
+            _keep(kept, encoded, self.reference.join(encoded, placement.features, placement.modality_weights))
+        return kept
 
     def network(self, view: View, latent: np.ndarray) -> np.ndarray:
         """Those columns ``(m, 2 h)`` or ``(m, 2 c)`` of a representation ``(m, ·)`` that the network makes."""
@@ -123,23 +140,18 @@ class Results:
         size = gene_encoder.convolution.out_features if view[0] == "refined" else to_genes.in_features
         return latent[:, : 2 * size]
 
-    def _complete(self, view: View, latent: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """A representation ``(m, ·)``: what the network makes of cells, and their own features ``(m, d)``."""
-        if self.reference.feature_share == 0 or view == LENGTHS:
-            return latent
-        return np.concatenate([latent, self.reference.latent_features(features, weights, view[1])], 1)
-
     def hidden(self, query: Query) -> np.ndarray:
-        """What the map of the network to the genes reads of cells, ``(m, h)``: their hidden units, the mean over branches."""
-        return query.take(self._hidden, lambda: self._hidden_of(query.latent))
+        """The hidden units ``(m, h)`` of cells that the map of the network to the genes reads, the mean over branches."""
+        aligned: View = ("aligned", None)
+        return query.take(self._hidden, lambda: self._hidden_units(self._encoded(query.placement, aligned))[query.new])
 
     @cached_property
     def _hidden(self) -> np.ndarray:
-        self.latent(LENGTHS)
-        return self._hidden_of(self._latent)
+        self.latent(("aligned", None))
+        return self._hidden_units(self._known)
 
-    def _hidden_of(self, latent: dict[View, np.ndarray]) -> np.ndarray:
-        return hidden_units(latent, self.reference.shares, self.module.to_genes.in_features)
+    def _hidden_units(self, encoded: Encoded) -> np.ndarray:
+        return hidden_units(encoded, self.reference.shares, self.module.to_genes.in_features)
 
     @torch.inference_mode()
     def nearest_map(self, rows: np.ndarray, expression: sp.csr_array) -> GeneMap:
@@ -149,64 +161,6 @@ class Results:
         parts = (to_genes.weight.T @ embedding, to_genes.bias @ embedding, embedding)
         return GeneMap.nearest(self._hidden[rows], expression, *(part.cpu().numpy() for part in parts))
 
-    def query(self, features: np.ndarray) -> Query:
-        """Find cells ``(m, d)`` among those of the reference, and place those that are new."""
-        reference = self.reference
-        known = reference.match_known(features)
-        features = features[known < 0]
-        if len(features) == 0:
-            return Query(known, features, {})
-        begin("placing")
-        neighbors, weights = reference.query_neighbors(features)
-        received, own = query_weights(reference.adjacency, neighbors)
-        graph = reference.features, self._first_layer
-        return Query(known, features, encode_new(self.module, features, received, own, weights, *graph, self._complete))
-
-    @cached_property
-    def _first_layer(self) -> np.ndarray:
-        """What new cells receive, beside features, from those of the reference, ``(n, M h)``."""
-        return first_layer(self.module, self.reference.features, self.reference.propagation)
-
-    def query_in_space(
-        self,
-        slices: Slices,
-        features: np.ndarray,
-        rows: np.ndarray,
-        graph_of: Callable[[np.ndarray], sp.csr_array],
-    ) -> Query:
-        """The same for cells in space: new ones are seen among all cells of their slices.
-
-        Parameters
-        ----------
-        slices, features
-            Where all ``m`` cells are, and their features ``(m, D)`` before smoothing.
-        rows
-            The cells asked for.
-        graph_of
-            Gives the spatial graph among some of the cells, by their numbers.
-        """
-        reference, tissue = self.reference, self.reference.tissue
-        assert tissue is not None  # the reference is in space
-        known = tissue.match_known(slices, features)[rows]
-        new = rows[known < 0]
-        if len(new) == 0:
-            return Query(known, reference.features[:0], {})
-        around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
-        graph = graph_of(around)
-        found = tissue.smooth(graph, features[around])
-        propagation = normalized_adjacency(graph)
-        placed = np.searchsorted(around, new)
-        weights = np.ones((len(found), 1), dtype=np.float32)
-        if tissue.options.joined or reference.agreement is not None:
-            neighbors, weights = reference.query_neighbors(found)
-        if tissue.options.joined:
-            propagation = join_reference(graph, reference.adjacency, neighbors)
-            found = np.concatenate([reference.features, found])
-            weights = np.concatenate([reference.weights, weights])
-            placed += reference.n_cells
-        latent = encode(self.module, found, propagation, weights, REPRESENTATIONS, self._complete)
-        return Query(known, found[placed], {view: values[placed] for view, values in latent.items()})
-
     # -------------------------------------------------------------- distances
 
     def distances(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
@@ -215,11 +169,9 @@ class Results:
         The mean distance, and by how many standard deviations it is above the mean of the cells of the reference with as
         much signal.
         """
-        reference = self.reference
-        distances = query.take(
-            reference.distances, lambda: reference.query_neighbors(query.features)[0].distances.mean(1)
-        )
-        signal = reference.signal(query.take(reference.features, lambda: query.features))
+        reference, placement = self.reference, query.placement
+        distances = query.take(reference.distances, lambda: _distances(placement)[query.new])
+        signal = reference.signal(query.take(reference.features, lambda: placement.features[query.new]))
         return distances, reference.distance_scale(signal, distances)
 
     # ------------------------------------------------------------------ types
@@ -239,9 +191,8 @@ class Results:
 
     def query_points(self, query: Query) -> np.ndarray:
         """That by which types of new cells are told ``(m', d)``: their latent representation and their smoothed features."""
-        in_space = self.reference.tissue is not None
-        smoothed = query.features if in_space else self.reference.smoothed_query(query.features)
-        return np.concatenate([query.latent["aligned", None], smoothed], 1)
+        smoothed = self.reference.smoothed_query(query.placement)[query.new]
+        return np.concatenate([self.latent_of_new(query, ("aligned", None)), smoothed], 1)
 
     # --------------------------------------------------------------- clusters
 
@@ -301,8 +252,8 @@ class Results:
         if query is None:
             network = self.network(view, self.latent(view))
             return [np.ascontiguousarray(network), normalize(self.reference.known_neighbor_features(view[1]))]
-        features = self.reference.query_neighbor_features(query.features, view[1])
-        return [self.network(view, query.latent[view]), normalize(features)]
+        features = self.reference.query_neighbor_features(query.placement, view[1])[query.new]
+        return [self.network(view, self.latent_of_new(query, view)), normalize(features)]
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""
@@ -348,6 +299,18 @@ class Results:
             cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
             self._votes[view, seed] = cast_votes(self._counted_spaces(view, cells), seed)
         return self._votes[view, seed]
+
+
+def _keep(kept: Encoded, encoded: Encoded, views: dict[View, np.ndarray]) -> None:
+    """Keep representations, and the lengths of hidden units where these were found with them."""
+    kept.views |= views
+    kept.lengths = encoded.lengths if kept.lengths is None else kept.lengths
+
+
+def _distances(placement: Placement) -> np.ndarray:
+    """Mean distance ``(m',)`` of new cells from their nearest ones of the reference."""
+    assert placement.neighbors is not None  # not in space
+    return placement.neighbors.distances.mean(1)
 
 
 def weights_version(module: SCRCLModule) -> tuple[int, ...]:

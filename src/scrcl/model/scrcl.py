@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import pandas as pd
@@ -153,7 +154,7 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
             "dropout_rate": dropout_rate,
         }
         self.refinement_trained_ = None
-        self._reference_data, self._reference_names, self._kept_results = None, pd.Index([]), None
+        self._reference_data, self._kept_results = None, None
         if adata is not None and registry is None:
             self._prepare(
                 adata,
@@ -183,9 +184,9 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
             self._batches(data),
             self._labels(data),
         )
-        reference = preparation.reference
+        reference = replace(preparation.reference, cell_names=data.obs_names.copy())
         self._set_reference(reference)
-        self._reference_data, self._reference_names = data, data.obs_names.copy()
+        self._reference_data = data
         parameters = describe_parameters(reference, options, self.registry["setup_args"], self._several)
         write_preparation(data, preparation, parameters)
         if preparation.network is not None:

@@ -1,6 +1,8 @@
 """Exact inference over graphs of any size: layer by layer, in chunks of cells."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scrcl.graph.adjacency import Propagation, reached
+from scrcl.graph.adjacency import Propagation, join_reference, query_weights, reached
+from scrcl.graph.placement import Placement
 from scrcl.utils.progress import track
 from scrcl.utils.threads import threads
 
@@ -21,17 +24,86 @@ CHUNK_CELLS = 16_384
 
 Representation = Literal["aligned", "refined"]
 REPRESENTATIONS = get_args(Representation)
-#: A representation by all modalities, or by the one with this number; and the lengths of the hidden units, ``(n, 2 M)``,
-#: which the aligned representation is without.
-View = tuple[Representation | Literal["lengths"], int | None]
-LENGTHS: View = ("lengths", None)
-#: Makes of a representation ``(m, ·)`` of cells, their features ``(m, d)`` and weights ``(m, M)`` what is kept of it.
-Complete: TypeAlias = Callable[[View, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+#: A representation by all modalities, or by the one with this number.
+View: TypeAlias = tuple[Representation, int | None]
+
+
+@dataclass
+class Encoded:
+    """What a network makes of ``m`` cells.
+
+    Attributes
+    ----------
+    views
+        The two views of each representation side by side, ``(m, 2 h)`` or ``(m, 2 c)``, float32.
+    lengths
+        ``(m, 2 M)`` lengths of the hidden units, which the aligned representation is without; ``None`` where only the
+        refined one was asked for.
+    """
+
+    views: dict[View, np.ndarray] = field(default_factory=dict)
+    lengths: np.ndarray | None = None
+
+
+class Encoder:
+    """A network over the cells of a reference, and over cells that were placed among them.
+
+    Parameters
+    ----------
+    module
+        The network.
+    features, propagation, modality_weights
+        Features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells of the reference.
+    adjacency
+        ``(n, n)`` their graph.
+    """
+
+    def __init__(
+        self,
+        module: SCRCLModule,
+        features: np.ndarray,
+        propagation: Propagation,
+        modality_weights: np.ndarray,
+        adjacency: sp.csr_array,
+    ) -> None:
+        self._module, self._features, self._propagation = module, features, propagation
+        self._weights, self._adjacency = modality_weights, adjacency
+
+    def reference(self, representation: Representation, cells: np.ndarray | None = None) -> Encoded:
+        """The cells of the reference, all or those with the numbers ``(m,)``."""
+        return encode(self._module, self._features, self._propagation, self._weights, representation, cells)
+
+    def __call__(self, placement: Placement, representation: Representation, chunk: int | None = None) -> Encoded:
+        """The new cells of a placement, up to ``chunk`` of them at once."""
+        module, size, around = self._module, min(chunk or CHUNK_CELLS, CHUNK_CELLS), placement.surroundings
+        features, weights = placement.features, placement.modality_weights
+        if around is None:
+            assert placement.neighbors is not None  # outside space they are always found
+            received, own = query_weights(self._adjacency, placement.neighbors)
+            graph = self._features, self._first_layer
+            return encode_new(module, features, received, own, weights, *graph, representation, size)
+        features, weights, positions = around.features, around.modality_weights, around.positions
+        propagation: Propagation | sp.csr_array = Propagation(around.graph)
+        if around.neighbors is not None:
+            propagation = join_reference(around.graph, self._adjacency, around.neighbors)
+            features = np.concatenate([self._features, features])
+            weights = np.concatenate([self._weights, weights])
+            positions = positions + len(self._features)
+        return encode(module, features, propagation, weights, representation, positions, size)
+
+    @cached_property
+    def _first_layer(self) -> np.ndarray:
+        """What new cells receive, beside features, from those of the reference, ``(n, M h)``."""
+        return first_layer(self._module, self._features, self._propagation)
 
 
 @torch.inference_mode()
 def first_layer(
-    module: SCRCLModule, features: np.ndarray, propagation: Propagation | sp.csr_array, cells: np.ndarray | None = None
+    module: SCRCLModule,
+    features: np.ndarray,
+    propagation: Propagation | sp.csr_array,
+    cells: np.ndarray | None = None,
+    chunk: int | None = None,
 ) -> np.ndarray:
     """The result ``(m, M h)`` of the first convolution over a graph, of features ``(n, d)`` and propagation ``(n, n)``.
 
@@ -40,8 +112,9 @@ def first_layer(
     module.eval()
     n = len(features) if cells is None else len(cells)
     hidden = np.empty((n, module.n_modalities * module.to_genes.in_features), dtype=np.float32)
-    with threads(min(n, CHUNK_CELLS) * features.shape[1]):
-        for part in _chunks(n):
+    size = chunk or CHUNK_CELLS
+    with threads(min(n, size) * features.shape[1]):
+        for part in _chunks(n, size):
             rows = part if cells is None else cells[part]
             hidden[part] = _convolve(module, _product(propagation[rows], features))
     return hidden
@@ -53,37 +126,39 @@ def encode(
     features: np.ndarray,
     propagation: Propagation | sp.csr_array,
     weights: np.ndarray,
-    representations: Sequence[Representation],
-    complete: Complete,
+    representation: Representation,
     cells: np.ndarray | None = None,
-) -> dict[View, np.ndarray]:
+    chunk: int | None = None,
+) -> Encoded:
     """Run the network over a whole graph.
 
     Parameters
     ----------
     module, features, propagation, weights
         The network, and features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells.
-    representations
-        Those that are wanted of them, for all modalities and each; with the aligned one come the lengths.
-    complete
-        Applied to each chunk of each.
+    representation
+        The one that is wanted of them, by all modalities and by each; with the aligned one come the lengths.
     cells
         ``(m,)`` those that are wanted; all by default.
+    chunk
+        Cells that pass the network at once.
     """
     if cells is None:
-        hidden = first_layer(module, features, propagation)
+        hidden = first_layer(module, features, propagation, None, chunk)
     else:
         received = propagation[cells]
         around = reached(received)  # the first layer is needed only there
-        hidden = first_layer(module, features, propagation, around)
+        hidden = first_layer(module, features, propagation, around, chunk)
         propagation, features, weights = received[:, around], features[cells], weights[cells]
-
-    def chunk(rows: slice) -> dict[View, np.ndarray]:
-        propagated = _product(propagation[rows], hidden)
-        return _represent(module, features[rows], propagated, weights[rows], representations, complete)
-
-    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
-        return _join(map(chunk, _chunks(len(features))), len(features))
+    n, size = len(features), chunk or CHUNK_CELLS
+    with threads(min(n, size) * features.shape[1]):
+        return _join(
+            (
+                _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows], representation)
+                for rows in _chunks(n, size)
+            ),
+            n,
+        )
 
 
 @torch.inference_mode()
@@ -95,9 +170,10 @@ def encode_new(
     weights: np.ndarray,
     reference_features: np.ndarray,
     reference_hidden: np.ndarray,
-    complete: Complete,
-) -> dict[View, np.ndarray]:
-    """Run the network over cells that receive from a graph and send nothing; each representation ``(m, ·)``.
+    representation: Representation,
+    chunk: int | None = None,
+) -> Encoded:
+    """Run the network over cells that receive from a graph and send nothing.
 
     Parameters
     ----------
@@ -107,37 +183,39 @@ def encode_new(
         Weights with which they receive from the graph, ``(m, n)``, and from themselves.
     reference_features, reference_hidden
         Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, M h)``.
-    complete
-        Applied to each chunk of each representation.
+    representation, chunk
+        As in :func:`encode`.
     """
     module.eval()
+    n, size = len(features), chunk or CHUNK_CELLS
 
-    def chunk(rows: slice) -> dict[View, np.ndarray]:
+    def encoded(rows: slice) -> Encoded:
         hidden = _convolve(module, _product(received[rows], reference_features) + own * features[rows])
         propagated = _product(received[rows], reference_hidden) + own * hidden
-        return _represent(module, features[rows], propagated, weights[rows], REPRESENTATIONS, complete)
+        return _represent(module, features[rows], propagated, weights[rows], representation)
 
-    with threads(min(len(features), CHUNK_CELLS) * features.shape[1]):
-        return _join(map(chunk, _chunks(len(features))), len(features))
+    with threads(min(n, size) * features.shape[1]):
+        return _join(map(encoded, _chunks(n, size)), n)
 
 
-def hidden_units(latent: dict[View, np.ndarray], shares: Sequence[float], n_hidden: int) -> np.ndarray:
+def hidden_units(encoded: Encoded, shares: Sequence[float], n_hidden: int) -> np.ndarray:
     """The mean ``(n, h)`` of the hidden units of both branches, of several modalities weighted by their shares.
 
     Columns that the aligned representation has beside its ``2 h`` are left out.
     """
-    by_branch = latent[LENGTHS].reshape(-1, 2, len(shares))
+    assert encoded.lengths is not None  # they come with the aligned representation
+    by_branch = encoded.lengths.reshape(-1, 2, len(shares))
     total: np.ndarray | float = 0.0
     for number, share in enumerate(shares):
-        aligned = latent["aligned", number if len(shares) > 1 else None]
+        aligned = encoded.views["aligned", number if len(shares) > 1 else None]
         views = aligned[:, : 2 * n_hidden].reshape(-1, 2, n_hidden)
         total = total + share / 2 * (by_branch[:, :, number, None] * views).sum(1)
     return np.asarray(total)
 
 
-def _chunks(n: int) -> Iterator[slice]:
-    starts = range(0, n, CHUNK_CELLS)
-    return track((slice(start, min(start + CHUNK_CELLS, n)) for start in starts), len(starts))
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    starts = range(0, n, size)
+    return track((slice(start, min(start + size, n)) for start in starts), len(starts))
 
 
 def _product(matrix: sp.csr_array, values: np.ndarray) -> np.ndarray:
@@ -162,26 +240,24 @@ def _represent(
     features: np.ndarray,
     propagated: np.ndarray,
     weights: np.ndarray,
-    wanted: Sequence[Representation],
-    complete: Complete,
-) -> dict[View, np.ndarray]:
+    representation: Representation,
+) -> Encoded:
     views = module.views(_tensor(module, features), _tensor(module, propagated))
-    pairs: dict[Representation, tuple[Tensor, Tensor]] = {}
-    found: dict[View, Tensor] = {}
-    if "aligned" in wanted:
-        pairs["aligned"] = views["embedding_1"], views["embedding_2"]
-        lengths = [part.norm(dim=1) for name in ("hidden_1", "hidden_2") for part in module.by_modality(views[name])]
-        found[LENGTHS] = torch.stack(lengths, 1)
-    if "refined" in wanted:
+    lengths = None
+    if representation == "aligned":
+        pair = views["embedding_1"], views["embedding_2"]
+        parts = [part.norm(dim=1) for name in ("hidden_1", "hidden_2") for part in module.by_modality(views[name])]
+        lengths = torch.stack(parts, 1).cpu().numpy()
+    else:
         refined = module.generative(views["hidden_1"], views["hidden_2"])
-        pairs["refined"] = refined["refined_1"], refined["refined_2"]
-    for name, pair in pairs.items():
-        by_modality = [module.by_modality(view) for view in pair]
-        if module.n_modalities > 1:
-            for number, parts in enumerate(zip(*by_modality, strict=True)):
-                found[name, number] = torch.cat(parts, 1)
-        found[name, None] = torch.cat([_weigh(parts, _tensor(module, weights)) for parts in by_modality], 1)
-    return {view: complete(view, values.cpu().numpy(), features, weights) for view, values in found.items()}
+        pair = refined["refined_1"], refined["refined_2"]
+    by_modality = [module.by_modality(view) for view in pair]
+    found: dict[View, Tensor] = {}
+    if module.n_modalities > 1:
+        for number, own in enumerate(zip(*by_modality, strict=True)):
+            found[representation, number] = torch.cat(own, 1)
+    found[representation, None] = torch.cat([_weigh(own, _tensor(module, weights)) for own in by_modality], 1)
+    return Encoded({view: values.cpu().numpy() for view, values in found.items()}, lengths)
 
 
 def _weigh(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
@@ -191,14 +267,18 @@ def _weigh(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
     return F.normalize(sum(weight[:, None] * part for weight, part in zip(weights.T, parts, strict=True)))
 
 
-def _join(chunks: Iterable[dict[View, np.ndarray]], n: int) -> dict[View, np.ndarray]:
-    joined: dict[View, np.ndarray] = {}
+def _join(chunks: Iterable[Encoded], n: int) -> Encoded:
+    joined = Encoded()
     start = 0
     for chunk in chunks:
-        stop = start + len(next(iter(chunk.values())))
-        for view, values in chunk.items():
-            if view not in joined:
-                joined[view] = np.empty((n, values.shape[1]), dtype=np.float32)
-            joined[view][start:stop] = values
+        stop = start + len(next(iter(chunk.views.values())))
+        for view, values in chunk.views.items():
+            if view not in joined.views:
+                joined.views[view] = np.empty((n, values.shape[1]), dtype=np.float32)
+            joined.views[view][start:stop] = values
+        if chunk.lengths is not None:
+            if joined.lengths is None:
+                joined.lengths = np.empty((n, chunk.lengths.shape[1]), dtype=np.float32)
+            joined.lengths[start:stop] = chunk.lengths
         start = stop
     return joined

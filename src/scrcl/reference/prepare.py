@@ -28,15 +28,8 @@ from .agreement import Agreement, join, own_structure
 from .batches import Batches
 from .modalities import KINDS, fit_modality
 from .modality import Modality
-from .reference import (
-    FEATURE_SHARE,
-    Reference,
-    joint_names,
-    n_inputs,
-    neighbor_features,
-    side_by_side,
-    split_features,
-)
+from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
+from .reference import FEATURE_SHARE, Reference
 from .tissue import Tissue
 
 #: Agreement with every other modality below which a warning is given; noise has about 0.01.

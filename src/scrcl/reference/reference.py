@@ -8,24 +8,27 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from scipy.spatial import cKDTree
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import RNA, Source
 from scrcl.graph.adjacency import ALL, Propagation, Rows, csr_from_dict, csr_to_dict, query_weights
 from scrcl.graph.neighbors import Neighbors, NeighborSearch
+from scrcl.graph.placement import Placement, Surroundings
+from scrcl.graph.recognition import Recognition
 from scrcl.labels.given import Labels
+from scrcl.nn.inference import CHUNK_CELLS, Encoded, View
+from scrcl.utils.progress import begin
 
 from .agreement import Agreement, join
 from .batches import Batches
+from .cells import Cells
 from .features import CountFeatures, column_slices
 from .mapping import DistanceScale
 from .modalities import Embedding, Rna, modality_from_dict
 from .modality import Modality
+from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .tissue import Tissue
 
-#: Leading features of each modality by which a cell is looked up among those of the reference.
-IDENTIFYING_FEATURES = 8
 #: Length of the features in the latent representation, beside views of length 1. Less, and types that training has drawn
 #: together are one; more, and noise counts.
 FEATURE_SHARE = 0.5
@@ -59,6 +62,8 @@ class Reference:
         The batches of the cells, if they are told apart, and what is taken out of each.
     labels
         The labels of cells, if any were given.
+    cell_names
+        ``(n,)`` names of the cells; ``None`` where they are not known.
     """
 
     modalities: dict[str, Modality]
@@ -72,6 +77,7 @@ class Reference:
     feature_share: float = FEATURE_SHARE
     batches: Batches | None = None
     labels: Labels | None = None
+    cell_names: pd.Index | None = None
 
     @property
     def n_cells(self) -> int:
@@ -221,22 +227,33 @@ class Reference:
         found = self.modalities[modality].linkage_features(features)
         return [self._smooth(each, cells) if self.corrected else each[cells] for each in found]
 
-    def latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None = None) -> np.ndarray:
-        """What cells with features ``(m, d)`` have of these in the latent representation, ``(m, s)``, float32.
+    def join(self, encoded: Encoded, features: np.ndarray, weights: np.ndarray) -> dict[View, np.ndarray]:
+        """Each representation ``(m, ·)`` of cells: what the network makes of them, and their own features beside it.
 
         Parameters
         ----------
-        features
-            ``(m, d)`` features of any cells.
-        weights
-            ``(m, M)`` their weights of the modalities.
-        modality
-            Number of the modality whose features are meant; all by default.
+        encoded
+            What the network makes of them.
+        features, weights
+            Features ``(m, d)`` and modality weights ``(m, M)`` of the same cells.
         """
-        # Sums of a row differ by rounding with how it lies in memory.
-        by_modality = self._neighbor_features_of(np.ascontiguousarray(features))
-        own = self._joined(by_modality, weights) if modality is None else by_modality[modality]
-        return np.float32(self.feature_share) * normalize(own)
+        if self.feature_share == 0:
+            return encoded.views
+        return {
+            view: np.concatenate([network, self._latent_features(features, weights, view[1])], 1)
+            for view, network in encoded.views.items()
+        }
+
+    def _latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None) -> np.ndarray:
+        """What cells with features ``(m, d)`` have of these in the latent representation, ``(m, s)``, float32."""
+        found = []
+        for start in range(0, len(features), CHUNK_CELLS):
+            rows = slice(start, start + CHUNK_CELLS)
+            # Sums of a row differ by rounding with how it lies in memory.
+            by_modality = self._neighbor_features_of(np.ascontiguousarray(features[rows]))
+            own = self._joined(by_modality, weights[rows]) if modality is None else by_modality[modality]
+            found.append(np.float32(self.feature_share) * normalize(own))
+        return np.concatenate(found)
 
     @cached_property
     def _weighed_features(self) -> np.ndarray:
@@ -266,21 +283,42 @@ class Reference:
 
     # ------------------------------------------------------------ query cells
 
-    def match_known(self, features: np.ndarray) -> np.ndarray:
-        """Find cells ``(m, d)`` among those of the reference: the one with the same features up to rounding, or -1."""
-        nearest = self._tree.query(self._identifying(features))[1]
-        # Rounding differs with the number of cells projected at once; two profiles differ by far more.
-        tolerance = 1e-4 * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
-        same = np.linalg.norm(self.features[nearest] - features, axis=1) <= tolerance
-        return np.where(same, nearest, -1)
+    def place(self, cells: Cells, rows: np.ndarray | None = None) -> Placement:
+        """Read cells, find them among those of the reference, and place those that are new.
+
+        All of them, or those with the numbers ``(m,)``; in space all are needed. ValueError if they cannot be read, or do not
+        fit the model.
+        """
+        features = self.read(cells.sources, rows, cells.batches)
+        if self.tissue is not None:
+            return self._place_in_space(self.tissue, cells, features)
+        found = self._recognition(features, cells.names if rows is None else cells.names[rows])
+        new = features[found < 0]
+        if len(new):
+            begin("placing")
+        return Placement(found, new, *self.query_neighbors(new))
+
+    def _place_in_space(self, tissue: Tissue, cells: Cells, features: np.ndarray) -> Placement:
+        """The same of cells with features ``(m, D)`` before smoothing: new ones are seen among all cells of their slices."""
+        slices = cells.slices
+        assert slices is not None  # the reference is in space
+        found = tissue.find(slices, features, cells.names, self.cell_names)
+        new = np.flatnonzero(found < 0)
+        if len(new) == 0:
+            return Placement(found, self.features[:0], None, self.weights[:0])
+        begin("placing")
+        around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
+        graph = tissue.options.graph(slices.select(around)) if cells.graph is None else cells.graph[around][:, around]
+        smoothed, positions = tissue.smooth(graph, features[around]), np.searchsorted(around, new)
+        weights, neighbors = np.ones((len(around), 1), dtype=np.float32), None
+        if tissue.options.joined or self.agreement is not None:
+            neighbors, weights = self.query_neighbors(smoothed)
+        surroundings = Surroundings(smoothed, graph, neighbors if tissue.options.joined else None, weights, positions)
+        return Placement(found, smoothed[positions], None, weights[positions], surroundings)
 
     @cached_property
-    def _tree(self) -> cKDTree:
-        return cKDTree(self._identifying(self.features))
-
-    def _identifying(self, features: np.ndarray) -> np.ndarray:
-        """The few features by which cells are looked up."""
-        return np.concatenate([part[:, :IDENTIFYING_FEATURES] for part in self._parts(features)], 1)
+    def _recognition(self) -> Recognition:
+        return Recognition(self.features, self.cell_names)
 
     def query_neighbors(self, features: np.ndarray) -> tuple[Neighbors, np.ndarray]:
         """The nearest cells of the reference to query cells ``(m, d)``, and their weights of the modalities ``(m, M)``."""
@@ -293,23 +331,23 @@ class Reference:
             weights = self.agreement.weights_of(self._by_modality, points, near)
         return self._search(self._joined(points, weights), self.n_neighbors), weights
 
-    def query_neighbor_features(self, features: np.ndarray, number: int | None = None) -> np.ndarray:
-        """That by which neighbours of query cells ``(m, d)`` are found, ``(m, s)``, in all modalities or one by number."""
-        points = self._neighbor_features_of(features)
-        if number is None and self.agreement is not None:
-            return self._joined(points, self.query_neighbors(features)[1])
-        return points[number or 0]
+    def query_neighbor_features(self, placement: Placement, number: int | None = None) -> np.ndarray:
+        """That by which neighbours of the new cells are found, ``(m', s)``, in all modalities or one by number."""
+        points = self._neighbor_features_of(placement.features)
+        return self._joined(points, placement.modality_weights) if number is None else points[number]
 
     def known_neighbor_features(self, number: int | None = None) -> np.ndarray:
         """The same ``(n, s)`` of the cells of the reference."""
         return self.neighbor_features if number is None else self._by_modality[number]
 
-    def smoothed_query(self, features: np.ndarray) -> np.ndarray:
-        """Features ``(m, s)`` of query cells ``(m, d)``, averaged over the graph, to which they send nothing."""
-        neighbors, weights = self.query_neighbors(features)
-        received, own = query_weights(self.adjacency, neighbors)
+    def smoothed_query(self, placement: Placement) -> np.ndarray:
+        """Features ``(m', s)`` of the new cells, averaged over the graph, to which they send nothing."""
+        if self.tissue is not None:
+            return placement.features
+        assert placement.neighbors is not None  # outside space they are always found
+        received, own = query_weights(self.adjacency, placement.neighbors)
         known = normalize(self.neighbor_features)
-        points = normalize(self._joined(self._neighbor_features_of(features), weights))
+        points = normalize(self.query_neighbor_features(placement))
         once = received @ known + own * points
         return normalize(received @ (self.propagation[:] @ known) + own * once, copy=False)
 
@@ -354,6 +392,7 @@ class Reference:
             "feature_share": self.feature_share,
             "batches": None if self.batches is None else self.batches.to_dict(),
             "labels": None if self.labels is None else self.labels.to_dict(),
+            "cell_names": None if self.cell_names is None else self.cell_names.to_numpy(dtype=object),
         }
 
     @classmethod
@@ -374,48 +413,21 @@ class Reference:
             feature_share=state["feature_share"],
             batches=None if batches is None else Batches.from_dict(batches),
             labels=None if labels is None else Labels.from_dict(labels),
+            cell_names=None if state["cell_names"] is None else pd.Index(state["cell_names"]),
         )
-
-
-def n_inputs(modalities: Mapping[str, Modality], tissue: Tissue | None) -> list[int]:
-    """Number of features of each modality that are read: in space, those that vary there."""
-    numbers = [modality.n_features for modality in modalities.values()]
-    return numbers if tissue is None else [int(tissue.kept[part].sum()) for part in column_slices(numbers)]
-
-
-def neighbor_features(
-    modalities: Mapping[str, Modality], parts: Sequence[np.ndarray], tissue: Tissue | None
-) -> list[np.ndarray]:
-    """That by which neighbours are found in each modality, of its features ``(n, d_m)``."""
-    if tissue is not None:
-        return [normalize(part) for part in parts]
-    return [modality.neighbor_features(part) for modality, part in zip(modalities.values(), parts, strict=True)]
-
-
-def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Features ``(n, d_m)`` of modalities in one array; no copy of a single one."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
-
-
-def split_features(features: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
-    """The inverse of :func:`side_by_side`, of modalities with so many features."""
-    return [features[:, part] for part in column_slices(numbers)]
-
-
-def joint_names(variables: dict[str, pd.Index]) -> pd.Index:
-    """One name for each variable of all modalities."""
-    if len(variables) == 1:
-        return next(iter(variables.values()))
-    names: dict[str, None] = {}
-    for modality, own in variables.items():
-        taken = set(names)
-        names |= dict.fromkeys(f"{modality}:{name}" if name in taken else name for name in own)
-    return pd.Index(list(names))
 
 
 def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
     """The state in today's form: until 0.1 there were two, for one and for several modalities."""
-    state = {"agreement": None, "tissue": None, "batches": None, "labels": None, "feature_share": 0.0, **state}
+    state = {
+        "agreement": None,
+        "tissue": None,
+        "batches": None,
+        "labels": None,
+        "feature_share": 0.0,
+        "cell_names": None,
+        **state,
+    }
     if "transform" not in state:
         return state
     names, genes = pd.Index(state["all_genes"]), pd.Index(state["genes"])

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from scrcl.graph.slices import Slices, find_cells
@@ -36,9 +37,9 @@ class Tissue:
         """Features ``(m, D)`` of cells with a spatial graph, as the model reads them, ``(m, d)``."""
         return smooth(adjacency, features[:, self.kept], self.options.smoothing)
 
-    def match_known(self, slices: Slices, features: np.ndarray) -> np.ndarray:
+    def find(self, slices: Slices, features: np.ndarray, names: pd.Index, known_names: pd.Index | None) -> np.ndarray:
         """Find cells among these by position and features ``(m, D)`` before smoothing: ``(m,)`` rows, -1 for others."""
-        return find_cells(slices, features, self.slices, self.features)
+        return find_cells(slices, features, self.slices, self.features, names, known_names)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and arrays."""
