@@ -8,7 +8,10 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
+from scrcl.utils.public import public
 
+
+@public
 def pbmc700() -> AnnData:
     """Load 700 peripheral blood mononuclear cells as counts, with their published annotation.
 
@@ -41,6 +44,7 @@ def pbmc700() -> AnnData:
     )
 
 
+@public
 def layered_tissue(n_cells: int = 1200, n_slices: int = 2, n_genes: int = 100, seed: int = 0) -> AnnData:
     """Simulate slices of a layered tissue, measured with a small panel.
 

@@ -10,6 +10,7 @@ from anndata import AnnData
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.names import as_names
+from scrcl.utils.public import public
 
 #: ``uns`` key under which SpatialData keeps which elements a table annotates.
 ATTRIBUTES_KEY = "spatialdata_attrs"
@@ -17,6 +18,7 @@ ATTRIBUTES_KEY = "spatialdata_attrs"
 SPATIAL_KEY = "spatial"
 
 
+@public
 def from_spatialdata(
     sdata: Any, table: str | None = None, coordinate_system: str | Mapping[str, str] | None = None
 ) -> AnnData:

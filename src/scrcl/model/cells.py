@@ -13,6 +13,7 @@ from scrcl.graph.slices import majority
 from scrcl.nn.inference import Representation, View
 from scrcl.utils import keys
 from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
+from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, Indices, SCRCLBase, cell_names
 from .habits import check_deterministic
@@ -101,7 +102,7 @@ class CellsMixin(SCRCLBase):
         indices: Indices = None,
         n_clusters: int | None = None,
         method: Method = "consensus",
-        resolution: float = RESOLUTION,
+        resolution: float | None = None,
         representation: Representation = "aligned",
         seed: int = 0,
         modality: str | None = None,
@@ -125,7 +126,8 @@ class CellsMixin(SCRCLBase):
             ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
             is sought by changing the resolution.
         resolution
-            Resolution of ``method="leiden"`` where ``n_clusters`` is not given: more gives more clusters.
+            Resolution of ``method="leiden"`` where ``n_clusters`` is not given: more gives more clusters. 0.1 by default; refused
+            where nothing would read it.
         representation
             Latent representation to cluster. The consensus of the aligned one, except in space, is read in the refined
             one as well.
@@ -167,6 +169,19 @@ class CellsMixin(SCRCLBase):
         check_option(method, METHODS, "method")
         view = self._view(representation, modality)
         check_n_clusters(n_clusters, self._reference.n_cells)
+        if resolution is None:
+            resolution = RESOLUTION
+        elif method != "leiden":
+            raise ScrclValueError(
+                f"resolution={resolution!r} is read by method='leiden' only, not by method={method!r}.",
+                "Pass `method='leiden'`, or `n_clusters` for more or fewer clusters.",
+            )
+        elif n_clusters is not None:
+            raise ScrclValueError(
+                f"resolution={resolution!r} is not read beside n_clusters={n_clusters}, which method='leiden' finds by changing "
+                "the resolution.",
+                "Leave one of them out.",
+            )
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
         check_at_least(n_majority, 0, "n_majority")

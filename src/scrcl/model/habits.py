@@ -2,11 +2,14 @@
 
 import inspect
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scvi import settings
 from scvi.train import Trainer
+
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError
+from scrcl.utils.public import unknown_argument
 
 #: Why some of them cannot mean anything.
 GRAPH_NEEDED = "the model learns from the graph of its cells, which batches of single cells do not have."
@@ -16,6 +19,8 @@ _CORRECT = (
     "Of covariates only batches are corrected: name them as `batch_key`. Correct others first, with scVI or Harmony, and "
     "name the corrected space: `features_key='X_scVI'`."
 )
+#: What the trainer may be told of precision.
+SINGLE_PRECISION = (None, 32, "32", "32-true")
 #: What is registered for other models, and what to do here.
 UNREGISTERED = {
     "categorical_covariate_keys": _CORRECT,
@@ -50,19 +55,20 @@ def check_split(train_size: Any, validation_size: Any, datasplitter_kwargs: Any,
         raise ValueError(f"datamodule cannot be used: {GRAPH_NEEDED} Build the model on AnnData or MuData.")
 
 
-def check_setup(kwargs: Mapping[str, Any]) -> None:
-    """Refuse what is registered for other models.
+def check_setup(kwargs: Mapping[str, Any], setup: Callable) -> None:
+    """Refuse what is registered for other models, and misspelt arguments of a setup.
 
     Raises
     ------
-    ValueError
-        If there is any.
+    ScrclTypeError
+        If there are any.
     """
     if "source_registry" in kwargs or not kwargs:
         return
-    name = next(iter(kwargs))
-    mend = UNREGISTERED.get(name, "Leave it out; the documentation of the setup lists what there is.")
-    raise ValueError(f"{name} is not an argument of the setup of this model. {mend}")
+    name, value = next(iter(kwargs.items()))
+    if name in UNREGISTERED:
+        raise ScrclTypeError(f"{name}={value!r} is not an argument of the setup of this model.", UNREGISTERED[name])
+    raise unknown_argument(name, value, inspect.signature(setup).parameters, setup.__name__)
 
 
 def as_options(config: Any, name: str) -> dict[str, Any]:
@@ -103,19 +109,30 @@ def check_callbacks(callbacks: Any) -> None:
                     )
 
 
-def check_trainer_options(trainer_kwargs: Mapping[str, Any]) -> None:
-    """Refuse options that neither the trainer of scvi-tools nor that of Lightning knows.
+def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) -> None:
+    """Refuse options that neither the trainer of scvi-tools nor that of Lightning knows, and those that do not work here.
 
     Raises
     ------
-    ValueError
-        If there are any.
+    ScrclTypeError
+        If there are any that are not known.
+    ScrclValueError
+        If another precision than 32 bits is asked for.
     """
+    own = inspect.signature(train).parameters
     known = {name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters}
-    unknown = sorted(set(trainer_kwargs) - known)
-    if unknown:
-        mend = " Say where to train by `accelerator` and `devices`." if "use_gpu" in unknown else ""
-        raise ValueError(f"train has no option {', '.join(unknown)}, and neither has scvi.train.Trainer.{mend}")
+    for name, value in trainer_kwargs.items():
+        if name not in known:
+            raise unknown_argument(name, value, own, "train")
+    precision, plugins = trainer_kwargs.get("precision"), trainer_kwargs.get("plugins") or ()
+    for plugin in plugins if isinstance(plugins, (list, tuple)) else [plugins]:
+        if "precision" in type(plugin).__name__.lower():
+            precision = getattr(plugin, "precision", type(plugin).__name__)
+    if precision not in SINGLE_PRECISION:
+        raise ScrclValueError(
+            f"precision={precision!r} is not supported: the model is trained and used in single precision.",
+            "Leave it out.",
+        )
 
 
 def warn_of_settings(batch_size: int | None) -> None:

@@ -15,11 +15,13 @@ import mudata
 import numpy as np
 import pandas as pd
 import torch
+from mudata import MuData
 from scvi import settings
 from scvi.model._utils import parse_device_args
 
 from scrcl.genes.associations import GeneMap
 from scrcl.utils import files
+from scrcl.utils.public import unknown_argument
 
 from .base import Data, check_type
 from .habits import GRAPH_NEEDED
@@ -30,6 +32,8 @@ logger = logging.getLogger("scvi.scrcl")
 #: Names of the files, and of what they hold, as scvi-tools has them.
 MODEL_FILE, ADATA_FILE, MDATA_FILE = "model.pt", "adata.h5ad", "mdata.h5mu"
 WEIGHTS, NAMES, ATTRIBUTES, VERSIONS = "model_state_dict", "var_names", "attr_dict", "versions"
+#: What the data may be written with.
+WRITE_OPTIONS = ("compression", "compression_opts", "convert_strings_to_categoricals", "as_dense")
 #: Packages whose versions are noted.
 PACKAGES = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "numpy", "pandas")
 
@@ -55,7 +59,7 @@ class SavingMixin(MarkersMixin):
         prefix
             Prefix of the file names.
         overwrite
-            Replace what the folder holds.
+            Replace the model that the folder holds, and the data that were saved with it.
         save_anndata
             Save the data too.
         save_kwargs
@@ -80,6 +84,10 @@ class SavingMixin(MarkersMixin):
             raise ValueError(f"dir_path={str(folder)!r} already exists. Name another folder, or pass `overwrite=True`.")
         if save_anndata and self.adata is None:
             raise ValueError("The model was loaded without data, so that save_anndata=True has nothing to save.")
+        known = ("dir_path", "prefix", "overwrite", "save_anndata", "save_kwargs", *WRITE_OPTIONS)
+        for name, value in anndata_write_kwargs.items():
+            if name not in WRITE_OPTIONS:
+                raise unknown_argument(name, value, known, "save")
         content = self._content()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
@@ -87,12 +95,14 @@ class SavingMixin(MarkersMixin):
             try:
                 torch.save(content, start + MODEL_FILE, **(save_kwargs or {}))
                 if save_anndata:
-                    self.adata.write(start + (MDATA_FILE if self._several else ADATA_FILE), **anndata_write_kwargs)
+                    _write(self.adata, start, anndata_write_kwargs)
             except (OSError, RuntimeError) as error:
                 raise OSError(
                     f"The model cannot be saved to dir_path={str(folder)!r}: {error}. Free space there, or name another folder."
                 ) from error
             folder.mkdir(exist_ok=True)
+            for name in (ADATA_FILE, MDATA_FILE):  # data of an earlier model
+                (folder / f"{prefix or ''}{name}").unlink(missing_ok=True)
             for file in Path(unfinished).iterdir():
                 file.replace(folder / file.name)
 
@@ -275,6 +285,18 @@ def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: b
         stacklevel=settings.warnings_stacklevel,
     )
     return None
+
+
+def _write(data: Data, start: str, options: dict[str, Any]) -> None:
+    """Write data to a file whose name begins so. Backed data stay with the file that they are read from."""
+    if isinstance(data, MuData):
+        mudata.write_h5mu(start + MDATA_FILE, data, **options)
+        return
+    opened = data.isbacked and data.file.is_open
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        anndata.io.write_h5ad(Path(start + ADATA_FILE), data, **options)
+    if opened and not data.file.is_open:
+        data.file.open()
 
 
 def _plain_table(table: pd.DataFrame) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from scrcl.reference.prepare import Mode, Options, prepare
 from scrcl.reference.reference import Reference
 from scrcl.reference.writing import describe_parameters, write_preparation
 from scrcl.utils.checks import check_at_least, check_option
+from scrcl.utils.public import public_class
 
 from .base import Data
 from .labels import LabelsMixin
@@ -34,6 +35,7 @@ SPATIAL_ARGUMENTS = {
 }
 
 
+@public_class
 class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
     r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
 

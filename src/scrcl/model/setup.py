@@ -131,7 +131,7 @@ class SetupMixin(BaseModelClass):
             elif hasattr(adata, "tables"):
                 mend = " Take a table of it, with the positions of its cells: `adata = scrcl.from_spatialdata(sdata)`."
             raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.{mend}")
-        check_setup(kwargs)
+        check_setup(kwargs, cls.setup_anndata)
         _own(adata)
         new = "source_registry" in kwargs
         (source,) = anndata_sources(adata, layer, features_key, new).values()
@@ -216,7 +216,7 @@ class SetupMixin(BaseModelClass):
             raise TypeError(
                 f"mdata must be a MuData object, not {type(mdata).__name__}. Use `setup_anndata` for one modality."
             )
-        check_setup(kwargs)
+        check_setup(kwargs, cls.setup_mudata)
         if mdata.is_view:
             mdata._init_as_actual(mdata.copy())
         new = "source_registry" in kwargs

@@ -1,8 +1,10 @@
 """Training. Wiring only."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from scvi.train._logger import SimpleLogger
 
 from scrcl.nn.batches import GraphDataModule
 from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner
@@ -119,7 +121,7 @@ class TrainingMixin(SCRCLBase):
         check_split(train_size, validation_size, datasplitter_kwargs, datamodule)
         plan_kwargs = as_options(plan_config, "plan_config") | as_options(plan_kwargs, "plan_kwargs")
         trainer_kwargs = as_options(trainer_config, "trainer_config") | trainer_kwargs
-        check_trainer_options(trainer_kwargs)
+        check_trainer_options(trainer_kwargs, self.train)
         check_callbacks(trainer_kwargs.get("callbacks") or ())
         if batch_size is not None:
             check_at_least(batch_size, 1, "batch_size")
@@ -161,6 +163,9 @@ class TrainingMixin(SCRCLBase):
         earlier = self.is_trained_ if self.refinement_trained_ is None else self.refinement_trained_
         begin("training")
         self.module.train()  # Lightning keeps the mode it finds
+        # The first logger makes the history.
+        if trainer_kwargs.get("logger") is not None:
+            trainer_kwargs["logger"] = [_HistoryLogger(), *_loggers(trainer_kwargs["logger"])]
         runner = self._train_runner_cls(
             self,
             training_plan=self._training_plan_cls(self.module, **plan_kwargs),
@@ -174,6 +179,20 @@ class TrainingMixin(SCRCLBase):
         with threads(n_batch * self._module_kwargs["n_hidden"] * len(reference.modalities), n_threads):
             runner()
         self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
+
+
+class _HistoryLogger(SimpleLogger):
+    """The logger that makes the history, beside others: it takes parts out of what it is given."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
+        super().log_metrics(dict(metrics), step)
+
+
+def _loggers(logger: Any) -> list[Any]:
+    """The loggers that are meant by the option of the trainer."""
+    if isinstance(logger, bool):  # with True, the one that there is anyway
+        return []
+    return list(logger) if isinstance(logger, Iterable) else [logger]
 
 
 def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) -> None:

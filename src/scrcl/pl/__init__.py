@@ -1,5 +1,7 @@
 """Plots."""
 
+from scrcl.utils.public import public as _public
+
 from ._batches import batches
 from ._certainty import certainty
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
@@ -22,3 +24,6 @@ __all__ = [
     "spatial",
     "umap",
 ]
+
+for _name in __all__:
+    globals()[_name] = _public(globals()[_name])

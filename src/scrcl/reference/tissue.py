@@ -37,7 +37,13 @@ class Tissue:
         """Features ``(m, D)`` of cells with a spatial graph, as the model reads them, ``(m, d)``."""
         return smooth(adjacency, features[:, self.kept], self.options.smoothing)
 
-    def find(self, slices: Slices, features: np.ndarray, names: pd.Index, known_names: pd.Index | None) -> np.ndarray:
+    def find(
+        self,
+        slices: Slices,
+        features: np.ndarray,
+        names: pd.Index | None = None,
+        known_names: pd.Index | None = None,
+    ) -> np.ndarray:
         """Find cells among these by position and features ``(m, D)`` before smoothing: ``(m,)`` rows, -1 for others."""
         return find_cells(slices, features, self.slices, self.features, names, known_names)
 
