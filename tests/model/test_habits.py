@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scvi
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.precision import DoublePrecision
 from scvi.train import TrainerConfig, TrainingPlanConfig
 
 import scrcl
@@ -61,8 +62,13 @@ class TestTraining:
             ({"validation_size": 0.1}, "validation_size=0.1 would hold cells out"),
             ({"datasplitter_kwargs": {"drop_last": True}}, "no cells are split off.*batch_size"),
             ({"datamodule": object()}, "datamodule cannot be used.*graph"),
-            ({"use_gpu": False}, "no option use_gpu.*`accelerator`"),
-            ({"patience": 3}, "no option patience, and neither has scvi.train.Trainer"),
+            ({"use_gpu": False}, "use_gpu=False is not an argument of `train`.*`accelerator=.gpu.`"),
+            ({"patience": 3}, "Did you mean `early_stopping_patience`"),
+            ({"zzz": 3}, "and those of scvi.train.Trainer"),
+            ({"precision": 64}, "precision=64 is not supported"),
+            ({"precision": "bf16-mixed"}, "precision='bf16-mixed' is not supported"),
+            ({"trainer_config": {"precision": "16-true"}}, "precision='16-true' is not supported"),
+            ({"plugins": [DoublePrecision()]}, "precision='64-true' is not supported"),
             ({"plan_config": "fast"}, "plan_config must be a dictionary or a configuration"),
             ({"trainer_config": 3}, "trainer_config must be a dictionary or a configuration"),
             ({"plan_config": {"learning_rate": 1}}, "plan_kwargs has unknown options: learning_rate"),
@@ -77,7 +83,7 @@ class TestTraining:
     )
     def test_what_cannot_be_done_is_refused(self, trained, options, message):
         before = trained.module.state_dict()["cell_encoder.linear.weight"].clone()
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             trained.train(1, **options)
         np.testing.assert_array_equal(trained.module.state_dict()["cell_encoder.linear.weight"], before)
 
@@ -162,12 +168,12 @@ class TestSetup:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ({"size_factor_key": "size"}, "size_factor_key is not an argument"),
-            ({"protein_expression_obsm_key": "adt"}, "protein_expression_obsm_key is not an argument"),
+            ({"size_factor_key": "size"}, "size_factor_key='size' is not an argument"),
+            ({"protein_expression_obsm_key": "adt"}, "protein_expression_obsm_key='adt' is not an argument"),
         ],
     )
     def test_what_other_models_register(self, adata, option, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(TypeError, match=message):
             scrcl.SCRCL.setup_anndata(adata, **option)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(TypeError, match=message):
             scrcl.SCRCL.setup_mudata(several(), {"rna": "rna", "prot": "protein"}, **option)

@@ -267,3 +267,37 @@ def test_search_for_hyperparameters(tmp_path):
         pytest.importorskip(package, reason="what scvi.autotune needs is installed by scvi-tools[autotune]")
     done = run_script(TUNED, tmp_path)
     assert "TRIED [8, 16] True 0" in done.stdout, done.stderr
+
+
+class Recorder(Logger):
+    """A logger of the user's own."""
+
+    name, version = "own", 0
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[dict] = []
+
+    def log_metrics(self, metrics, step=None):
+        self.found.append(dict(metrics))
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+@pytest.mark.parametrize("several", [False, True, None])
+def test_a_logger_of_ones_own_leaves_the_history(adata, several):
+    model, own = build(adata, epochs=1), Recorder()
+    model.train(2, enable_progress_bar=False, logger=False if several is None else [own] if several else own)
+    assert len(model.history["train_loss"]) == 3
+    scrcl.pl.history(model)
+    assert several is None or {"train_loss", "epoch"} <= set().union(*own.found)
+
+
+def test_a_trial_run_leaves_a_model_that_can_be_used(adata):
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
+    model.train(5, fast_dev_run=True, enable_progress_bar=False)
+    assert np.isfinite(model.get_latent_representation()).all()
+    model.train(2, enable_progress_bar=False)
+    assert len(model.history["train_loss"]) >= 2

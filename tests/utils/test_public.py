@@ -15,7 +15,6 @@ from scrcl.utils.public import SYNONYMS, public, public_class, unknown_argument
 
 from ..conftest import build, simulate
 
-
 ABSENT = ("differential_abundance", "get_normalized_expression", "setup_annbatch")
 
 

@@ -120,10 +120,10 @@ def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) ->
         If another precision than 32 bits is asked for.
     """
     own = inspect.signature(train).parameters
-    known = {name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters}
+    known = sorted({name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters})
     for name, value in trainer_kwargs.items():
         if name not in known:
-            raise unknown_argument(name, value, own, "train")
+            raise unknown_argument(name, value, own, "train", known, "scvi.train.Trainer")
     precision, plugins = trainer_kwargs.get("precision"), trainer_kwargs.get("plugins") or ()
     for plugin in plugins if isinstance(plugins, (list, tuple)) else [plugins]:
         if "precision" in type(plugin).__name__.lower():

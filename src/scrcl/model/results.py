@@ -72,6 +72,13 @@ class Query:
         return values
 
 
+class _ByPlacement(WeakKeyDictionary[Placement, Encoded]):
+    """What a network makes of the new cells of placements, as long as these are kept. What is unpickled begins without."""
+
+    def __reduce__(self) -> tuple:
+        return type(self), ()
+
+
 class Results:
     """What a network makes of the cells of a reference, and of others.
 
@@ -93,7 +100,7 @@ class Results:
         self.gene_maps: dict[AssociationMethod, GeneMap] = {}
         self._known = Encoded()
         #: The same of new cells, as long as their placement is kept.
-        self._new: WeakKeyDictionary[Placement, Encoded] = WeakKeyDictionary()
+        self._new = _ByPlacement()
         #: How sure clusters of the consensus are, by view, their number and seed.
         self.certainties: dict[Certain, Certainty] = {}
         self._clusterings: dict[tuple, Clustering] = {}

@@ -155,7 +155,9 @@ def usual_settings() -> Iterator[None]:
         yield
 
 
-def unknown_argument(argument: str, value: Any, known: Iterable[str], name: str) -> ScrclTypeError:
+def unknown_argument(
+    argument: str, value: Any, known: Iterable[str], name: str, further: Iterable[str] = (), source: str = ""
+) -> ScrclTypeError:
     """The error for an argument that a function does not have, with the one that is meant.
 
     Parameters
@@ -166,6 +168,8 @@ def unknown_argument(argument: str, value: Any, known: Iterable[str], name: str)
         Names of the arguments that there are.
     name
         What the user calls the function.
+    further, source
+        Names of arguments that are passed on, and what to.
     """
     known = [other for other in known if other not in NOT_NAMED]
     what = f"{argument}={_short(value)} is not an argument of `{name}`."
@@ -173,12 +177,14 @@ def unknown_argument(argument: str, value: Any, known: Iterable[str], name: str)
     if not near and argument in ADVICE:
         advice = ADVICE_OF_OBSM if argument == "key_added" and "representation" in name else ADVICE[argument]
         return ScrclTypeError(what, advice.format(name=name, call=f"model.{name}()"))
-    near = near or get_close_matches(argument.lower(), known, n=1, cutoff=ALIKE)
+    every = [*known, *further]
+    near = near or get_close_matches(argument.lower(), every, n=1, cutoff=ALIKE)
     if not near:  # as `spatial` for `spatial_key`
-        near = [other for other in known if argument.lower() in other.split("_")]
+        near = [other for other in every if argument.lower() in other.split("_")]
     if near:
         return ScrclTypeError(what, f"Did you mean `{near[0]}`?")
-    listed = f"Its arguments are {', '.join(f'`{other}`' for other in known)}." if known else "It takes none."
+    those = f" and those of {source}" if source else ""
+    listed = f"Its arguments are {', '.join(f'`{other}`' for other in known)}{those}." if known else "It takes none."
     return ScrclTypeError(what, f"Leave it out. {listed}")
 
 
