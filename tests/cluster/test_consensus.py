@@ -11,6 +11,7 @@ from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import LEAST_AGREEMENT, Ensemble, clustered_cells, cut_tree, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.trees import Tree
+from scrcl.utils.errors import ScrclValueError
 
 
 def build(
@@ -174,3 +175,10 @@ def test_warning_where_clusterings_hardly_agree():
         warnings.simplefilter("error")
         warn_if_undetermined(1, 0.0)
         warn_if_undetermined(4, 0.9)
+
+
+def test_more_clusters_than_cells_that_are_clustered_are_refused():
+    tree = scipy.cluster.hierarchy.linkage(np.random.default_rng(0).normal(size=(10, 2)), "average")
+    assert len(np.unique(cut_tree(tree, 10))) == 10
+    with pytest.raises(ScrclValueError, match="n_clusters=11 is more than the 10 cells.*method='kmeans'"):
+        cut_tree(tree, 11)

@@ -160,6 +160,22 @@ def test_too_few_cells_of_a_new_batch(model):
     assert len(model.get_clusters(query, indices=np.arange(30), n_clusters=3)) == 30
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_load_query_data_keeps_what_was_found_of_the_training_cells(folder, model, tmp_path):
+    """Genes are placed by the counts of the training cells, which the new model does not have."""
+    query = model.adata[::3].copy()
+    query.obs["donor"] = "third"
+    certainties = len(model._results.certainties)
+    expected = model.get_cell_gene_associations(genes=list(model.adata.var_names[:3]))
+    if folder:
+        model.save(tmp_path / "model")
+    mapped = scrcl.SCRCL.load_query_data(query, tmp_path / "model" if folder else model)
+    found = mapped.get_cell_gene_associations(model.adata, genes=list(model.adata.var_names[:3]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(mapped._results.certainties) == certainties
+    assert len(mapped.get_marker_genes(groupby="cell_type")) > 0
+
+
 def test_load_query_data_keeps_new_batches(model, tmp_path):
     query = simulate((60,), first=5, seed=5)
     expected = model.get_latent_representation(query)

@@ -1,7 +1,11 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
+
+from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
 from ..conftest import build, simulate
 
@@ -94,3 +98,37 @@ class TestResults:
         model = build(simulate(), epochs=40)
         for method in ("consensus", "kmeans", "leiden"):
             assert model.get_clusters(method=method).nunique() == 3
+
+
+@pytest.mark.parametrize("resolution", [5.0, 0.1])
+@pytest.mark.parametrize("choice", [{}, {"method": "kmeans"}, {"method": "consensus", "n_clusters": 3}])
+def test_a_resolution_that_nothing_reads_is_refused(trained, choice, resolution):
+    with pytest.raises(ScrclValueError, match=r"resolution=.*method='leiden'"):
+        trained.get_clusters(resolution=resolution, **choice)
+
+
+def test_a_resolution_beside_a_number_is_refused_and_alone_is_read(trained):
+    with pytest.raises(ScrclValueError, match="resolution=1.0 is not read beside n_clusters=3"):
+        trained.get_clusters(method="leiden", resolution=1.0, n_clusters=3)
+    few, many = (trained.get_clusters(method="leiden", resolution=r).nunique() for r in (0.1, 5.0))
+    assert few < many
+    usual, same = trained.get_clusters(method="leiden"), trained.get_clusters(method="leiden", resolution=0.1)
+    pd.testing.assert_series_equal(usual, same)
+
+
+@pytest.mark.parametrize("alpha", [7, 1.5, -0.1, "a", np.nan])
+def test_a_level_that_is_none_is_refused(trained, alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        trained.get_mapping_quality(alpha=alpha)
+
+
+def test_a_level_below_all_pvalues_is_told(trained):
+    """With 150 cells no p-value is below 1 / 151."""
+    new = simulate(20, seed=7)
+    new.X = new.X[:, ::-1].copy()
+    with pytest.warns(ScrclWarning, match=r"alpha=0.006 flags no cell: with 150 cells .* 0.0066. Pass `alpha=0.007`"):
+        assert not trained.get_mapping_quality(new, alpha=0.006)["outlier"].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScrclWarning)
+        assert trained.get_mapping_quality(new, alpha=0.007)["outlier"].any()
+        trained.get_mapping_quality(new, alpha=0)

@@ -6,8 +6,10 @@ from scvi.train import SaveCheckpoint
 
 import scrcl
 from scrcl.graph.placement import Placement
+from scrcl.model import results
 from scrcl.model.results import Query, weights_version
 from scrcl.nn.inference import View
+from scrcl.utils.errors import ScrclValueError
 
 from ..conftest import build, simulate
 from ..saved.make_golden import in_space, train
@@ -112,3 +114,10 @@ def test_every_change_of_weights_is_seen(adata):
     sum(parameter.sum() for parameter in model.module.parameters()).backward()
     optimizer.step()
     assert model._results is not third
+
+
+def test_more_clusters_than_are_clustered_are_refused_before_any_work(trained, monkeypatch):
+    monkeypatch.setattr(results, "CLUSTERED_CELLS", 40)
+    monkeypatch.setattr(results.Results, "_ensemble", None)
+    with pytest.raises(ScrclValueError, match="n_clusters=41 is more than the 40 cells"):
+        trained.get_clusters(n_clusters=41)

@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 import scvi
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
@@ -208,6 +209,7 @@ import sys
 import scvi
 import scrcl
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
 from scvi.train import SaveCheckpoint
 from tests.conftest import simulate
 

@@ -22,6 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.sizes import draw
 
 from .clustering import Clustering, number_by_size
@@ -188,6 +189,23 @@ def clustered_cells(n: int, seed: int) -> np.ndarray:
     return np.sort(draw(n, CLUSTERED_CELLS, seed))
 
 
+def check_leaves(n_clusters: int, n_leaves: int) -> None:
+    """Refuse more clusters than cells that are clustered.
+
+    Raises
+    ------
+    ScrclValueError
+        If there are more.
+    """
+    if n_clusters > n_leaves:
+        raise ScrclValueError(
+            f"n_clusters={n_clusters} is more than the {n_leaves:,} cells that method='consensus' clusters.",
+            "Ask for fewer, or use `method='kmeans'`.",
+            command="Ask for fewer, or use --method kmeans.",
+            options={"n_clusters": "--n-clusters", "method='consensus'": "--method consensus"},
+        )
+
+
 def cut_tree(tree: np.ndarray, n_clusters: int, least_cells: int = 1) -> np.ndarray:
     """Cut a tree where it has so many clusters of at least ``least_cells`` cells.
 
@@ -205,6 +223,7 @@ def cut_tree(tree: np.ndarray, n_clusters: int, least_cells: int = 1) -> np.ndar
     ``(m,)`` labels from 0, -1 for the cells of smaller clusters.
     """
     m = len(tree) + 1
+    check_leaves(n_clusters, m)
     children = tree[:, :2].astype(np.int64)
     sizes = np.concatenate([np.ones(m), tree[:, 3]])
     for least in range(least_cells, 0, -1):

@@ -110,7 +110,7 @@ class SCRCLBase(BaseModelClass):
         """Find cells among those of the model, and place those that are new.
 
         All cells of a data object are placed once, and their placement is kept while the object exists and what is read of
-        it stays the same. Of few cells that are asked for, only these are read, except in space.
+        it stays the same. Until then, of some cells that are asked for only these are read, except in space.
         """
         rows = None if indices is None else as_rows(indices, data.n_obs)
         reference = self._reference
@@ -121,7 +121,7 @@ class SCRCLBase(BaseModelClass):
         fingerprint = cells.fingerprint
         placement = None if fingerprint is None else self._placements.get(data, fingerprint)
         if placement is None:
-            if rows is not None and reference.tissue is None and len(rows) < data.n_obs / 2:
+            if rows is not None and reference.tissue is None and len(np.unique(rows)) < data.n_obs:
                 return Query(reference.place(cells, rows))
             placement = reference.place(cells)
             if fingerprint is not None:

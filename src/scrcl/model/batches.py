@@ -150,8 +150,11 @@ class BatchesMixin(SavingMixin):
         check_type(adata, model._several)
         names = model._batches(adata)
         learnt = model._reference.learn_batches(model._sources(adata), names)
-        model._reference, model._kept_results = replace(model._reference, batches=learnt), None
-        model._placements = Placements()
+        # Where the genes lie is found from the counts of the training cells, which the new model does not have.
+        model._gene_maps_to_save()
+        reference = replace(model._reference, batches=learnt)
+        model._kept_results = model._results.moved(model.module, reference)
+        model._reference, model._placements = reference, Placements()
         model.adata = adata
         return model
 

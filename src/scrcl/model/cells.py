@@ -11,6 +11,7 @@ from scrcl.cluster.leiden import RESOLUTION
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.graph.slices import majority
 from scrcl.nn.inference import Representation, View
+from scrcl.reference.mapping import check_level, warn_if_coarse
 from scrcl.utils import keys
 from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
 from scrcl.utils.errors import ScrclValueError
@@ -225,7 +226,8 @@ class CellsMixin(SCRCLBase):
         n_clusters, seed
             As in :meth:`get_clusters`.
         alpha
-            Level of the test: about the share of cells flagged where none is new in kind.
+            Level of the test, from 0 to 1: about the share of cells flagged where none is new in kind. The smallest p-value is
+            ``1 / (n + 1)`` with ``n`` cells in the model; a warning says where a smaller level can flag nothing.
 
         Returns
         -------
@@ -263,13 +265,14 @@ class CellsMixin(SCRCLBase):
                 "get_mapping_quality compares single cells. In space, neighbours share what was smoothed, so that cells of "
                 "another slice would seem new. Build a model without `spatial_key` for this."
             )
-        check_at_least(alpha, 0.0, "alpha")
+        check_level(alpha)
         check_n_clusters(n_clusters, self._reference.n_cells)
         check_at_least(seed, 0, "seed")
         data, view = self._data(adata), self._view("aligned", None)
         query = self._query(data, indices)
         distance, excess = self._results.distances(query)
         pvalue = self._reference.distance_scale.pvalues(excess)
+        warn_if_coarse(alpha, self._reference.n_cells)
         clustering, probabilities = self._consensus(query, view, n_clusters, seed)
         labels = query.take(clustering.labels, lambda: clustering.assign(self._results.latent_of_new(query, view)))
         return pd.DataFrame(

@@ -8,8 +8,8 @@ import pandas as pd
 from scrcl.labels.annotation import Annotation
 from scrcl.labels.given import UNASSIGNED
 from scrcl.labels.report import LabelReport, report_labels
+from scrcl.reference.mapping import check_level
 from scrcl.utils import keys
-from scrcl.utils.checks import check_at_least
 
 from .base import Data, Indices, cell_names
 from .batches import BatchesMixin
@@ -81,7 +81,7 @@ class LabelsMixin(BatchesMixin):
         200
         """
         annotation = self._annotation()
-        check_at_least(alpha, 0.0, "alpha")
+        check_level(alpha)
         data = self._data(adata)
         query = self._query(data, indices)
         index, results = cell_names(data, indices), self._results

@@ -12,7 +12,14 @@ import torch
 from sklearn.preprocessing import normalize
 
 from scrcl.cluster.clustering import Clustering
-from scrcl.cluster.consensus import LEAST_CELLS, Ensemble, clustered_cells, warn_if_undetermined
+from scrcl.cluster.consensus import (
+    CLUSTERED_CELLS,
+    LEAST_CELLS,
+    Ensemble,
+    check_leaves,
+    clustered_cells,
+    warn_if_undetermined,
+)
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
 from scrcl.cluster.mixture import Certainty, Space
@@ -106,6 +113,14 @@ class Results:
         self._clusterings: dict[tuple, Clustering] = {}
         self._ensembles: dict[tuple, Ensemble] = {}
         self._votes: dict[tuple, list[int]] = {}
+
+    def moved(self, module: SCRCLModule, reference: Reference) -> "Results":
+        """The same of a copy of the network, and of a reference with the same cells; what was found is kept."""
+        moved = Results(module, reference)
+        moved._known = self._known
+        for name in ("gene_maps", "certainties", "_clusterings", "_ensembles", "_votes"):
+            setattr(moved, name, dict(getattr(self, name)))
+        return moved
 
     # ------------------------------------------------------------------ cells
 
@@ -232,6 +247,7 @@ class Results:
             n_clusters = choose_number(self._counts(view, seed))
         if method == "kmeans":
             return kmeans(points, n_clusters, seed)
+        check_leaves(n_clusters, min(self.reference.n_cells, CLUSTERED_CELLS))
         found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, least_cells)
         warn_if_undetermined(n_clusters, agreement)
         return found

@@ -1,10 +1,15 @@
 """How well new cells fit among those of a reference, over plain arrays."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scvi import settings
 from statsmodels.nonparametric.smoothers_lowess import lowess
+
+from scrcl.utils.checks import check_at_least
+from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
 #: Cells below which distances are not compared with those of cells of similar signal, but with those of all.
 LEAST_CELLS = 50
@@ -58,3 +63,34 @@ class DistanceScale:
         """
         n = len(self.excess)
         return (1 + n - np.searchsorted(self.excess, excess, side="left")) / (n + 1)
+
+
+def check_level(alpha: float) -> None:
+    """Refuse a level of a test that is none.
+
+    Raises
+    ------
+    ScrclValueError
+        If it is not between 0 and 1.
+    """
+    check_at_least(alpha, 0.0, "alpha")
+    if alpha > 1:
+        raise ScrclValueError(
+            f"alpha={alpha!r} is no level of a test.",
+            "Pass a share of cells between 0 and 1, such as `alpha=0.05`.",
+            command="Pass a share of cells between 0 and 1, such as 0.05.",
+            options={"alpha": "--alpha"},
+        )
+
+
+def warn_if_coarse(alpha: float, n_cells: int) -> None:
+    """Warn where no p-value by the cells of a model can be as small as the level of a test; a level of 0 flags nothing."""
+    smallest = 1 / (n_cells + 1)
+    if 0 < alpha < smallest:
+        warnings.warn(
+            ScrclWarning(
+                f"alpha={alpha!r} flags no cell: with {n_cells:,} cells in the model, no p-value is below {smallest:.2g}.",
+                f"Pass `alpha={np.ceil(smallest * 1000) / 1000:g}` or more, or rank cells by `excess`.",
+            ),
+            stacklevel=settings.warnings_stacklevel,
+        )

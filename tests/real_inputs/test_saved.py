@@ -1,0 +1,86 @@
+"""What is beside a saved model: data that are read from a file, and what an earlier model left."""
+
+from pathlib import Path
+
+import anndata as ad
+import mudata
+import numpy as np
+import pytest
+
+import scrcl
+
+from ..conftest import build
+from .builders import typed
+
+SETUP = {"layer": "umi"}
+
+
+@pytest.fixture
+def backed(tmp_path):
+    typed().write_h5ad(tmp_path / "backed.h5ad")
+    data = ad.read_h5ad(tmp_path / "backed.h5ad", backed="r")
+    yield data
+    data.file.close()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_backed_data_stay_with_their_file(backed, tmp_path, times):
+    """Saving a model and its data leaves the user's object where it was, open, and with what it held."""
+    model = build(backed, epochs=1)
+    before, expected = backed.X[:5].toarray(), model.get_latent_representation()
+    for _ in range(times):
+        model.save(tmp_path / "m", save_anndata=True, overwrite=True)
+    assert Path(backed.filename).resolve() == (tmp_path / "backed.h5ad").resolve()
+    np.testing.assert_array_equal(backed.X[:5].toarray(), before)
+    again = scrcl.SCRCL.load(tmp_path / "m", accelerator="cpu")
+    np.testing.assert_allclose(again.get_latent_representation(), expected, atol=1e-6)
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "m" / "adata.h5ad").X[:5].toarray(), before)
+
+
+def test_an_earlier_file_of_data_does_not_go_with_the_new_model(tmp_path):
+    first, second = build(typed(), epochs=1), build(typed(90, seed=1), epochs=1)
+    first.save(tmp_path / "m", save_anndata=True)
+    first.save(tmp_path / "m", prefix="kept_", overwrite=True, save_anndata=True)
+    (tmp_path / "m" / "notes.txt").write_text("the user's own")
+    second.save(tmp_path / "m", overwrite=True)
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
+        "kept_adata.h5ad",
+        "kept_model.pt",
+        "model.pt",
+        "notes.txt",
+    ]
+    with pytest.warns(UserWarning, match="No data were saved"):
+        assert scrcl.SCRCL.load(tmp_path / "m", accelerator="cpu").adata is None
+
+
+def test_data_of_another_kind_do_not_stay_beside_the_model(tmp_path):
+    build(typed(), epochs=1).save(tmp_path / "m", save_anndata=True)
+    mdata = mudata.MuData({"rna": typed()})
+    scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna"})
+    several = scrcl.SCRCL(mdata, n_hidden=8, n_components=5)
+    several.train(1, enable_progress_bar=False)
+    several.save(tmp_path / "m", overwrite=True, save_anndata=True)
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == ["mdata.h5mu", "model.pt"]
+
+
+def test_a_failure_leaves_the_earlier_files(tmp_path, monkeypatch):
+    model = build(typed(), epochs=1)
+    model.save(tmp_path / "m", save_anndata=True)
+
+    def full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ad.io, "write_h5ad", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        model.save(tmp_path / "m", overwrite=True, save_anndata=True)
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == ["adata.h5ad", "model.pt"]
+
+
+def test_names_of_nullable_strings_are_saved(tmp_path):
+    adata = typed()
+    adata.obs_names = adata.obs_names.astype("string")
+    model = build(adata, epochs=1)
+    model.save(tmp_path / "m", save_anndata=True)
+    again = scrcl.SCRCL.load(tmp_path / "m", accelerator="cpu")
+    assert list(again.adata.obs_names) == list(adata.obs_names)
+    assert again.get_mapping_quality()["known"].all()
