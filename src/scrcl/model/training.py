@@ -178,6 +178,9 @@ class TrainingMixin(SCRCLBase):
         )
         with threads(n_batch * self._module_kwargs["n_hidden"] * len(reference.modalities), n_threads):
             runner()
+        found = getattr(self.trainer.logger, "history", None)
+        if not self.history_ and isinstance(found, dict):  # a trial run before has left none to go on with
+            self.history_ = found
         self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
 
 
