@@ -14,7 +14,7 @@ import operator
 import re
 import sys
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import ExitStack
 from unittest import mock
 
@@ -105,25 +105,25 @@ class Shift:
 
 
 def compares_with_a_constant(function) -> bool:
-    """Whether an assertion compares something with a number that has a fraction."""
+    """Whether a test asserts that something is above or below something, and names a number with a fraction."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError):
         return False
-    for test in (node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)):
-        for comparison in (node for node in ast.walk(test) if isinstance(node, ast.Compare)):
-            ordered = all(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in comparison.ops)
-            numbers = [node.value for node in ast.walk(comparison) if isinstance(node, ast.Constant)]
-            if ordered and any(isinstance(number, float) and 0 < abs(number) for number in numbers):
-                return True
-    return False
+    asserted = [part for node in nodes if isinstance(node, ast.Assert) for part in ast.walk(node.test)]
+    compared = [op for part in asserted if isinstance(part, ast.Compare) for op in part.ops]
+    return any(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in compared) and any(
+        isinstance(node, ast.Constant) and isinstance(node.value, float) for node in nodes
+    )
 
 
 class Recorder:
     """What was compared, in one run of the tests."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        #: By test, comparison, and which time it is made: its margins, and what is compared.
+        self.found: dict[tuple[str, str, int], list[tuple[float, float]]] = defaultdict(list)
+        self.times: Counter[tuple[str, str]] = Counter()
         self.failed: list[str] = []
 
     def pytest_collection_modifyitems(self, items):
@@ -143,6 +143,8 @@ class Recorder:
 
     def record(self, item, source: str, shown: str) -> None:
         """The two sides of a comparison, as pytest shows their values."""
+        time = min(self.times[item.nodeid, source], 3)  # the rest of a long loop together
+        self.times[item.nodeid, source] += 1
         try:
             if not isinstance(ast.parse(source.split(', f"')[0], mode="eval").body, ast.Compare | ast.Tuple):
                 return
@@ -156,7 +158,7 @@ class Recorder:
                     up = isinstance(op, ast.Gt | ast.GtE)
                     if up or isinstance(op, ast.Lt | ast.LtE):
                         value = right if any(left == number for number in numbers) else left
-                        self.found[item.nodeid, source].append((left - right if up else right - left, value))
+                        self.found[item.nodeid, source, time].append((left - right if up else right - left, value))
         except (AssertionError, SyntaxError, NameError, TypeError, ValueError, AttributeError):
             return
 
@@ -177,7 +179,7 @@ def main(arguments: list[str]) -> int:
         spread = max(margins) - min(margins)
         rows.append((min(margins), spread, key, " ".join("-" if one is None else f"{one[1]:.4g}" for one in each)))
     print("margin\tspread\ttest\tcomparison\tvalues of seeds 0 to 4, and with rounding errors")
-    for margin, spread, (test, source), values in sorted(rows):
+    for margin, spread, (test, source, _), values in sorted(rows):
         print(f"{margin:.3g}\t{spread:.3g}\t{test}\t{' '.join(source.split())}\t{values}")
     for number, run in enumerate(runs):
         for failure in run.failed:
