@@ -228,7 +228,7 @@ def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str,
         doubt = 1 - model.get_label_report(n_clusters=2).cells["probability"].reindex(adata.obs_names)[scored]
         found.append(
             {
-                "cells": f"{share:.0%} wrong",
+                "cells": f"with {share:.0%} wrong labels",
                 "AUROC": float(roc_auc_score(flipped[scored], doubt.fillna(0))),
                 "AUROC, trained space": float(roc_auc_score(flipped[scored], 1 - trained[scored, codes[scored]])),
                 "accuracy": float((model.predict().to_numpy(str) == truth)[scored].mean()),
