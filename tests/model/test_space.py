@@ -378,7 +378,7 @@ def test_cells_on_a_line():
 def test_a_graph_between_slices():
     adata = two_slices()
     adata.obsp["g"] = spatial_graph(slices_of(adata.obsm["spatial"]), "knn", 3)
-    with pytest.raises(ValueError, match="edges between slices.*library_key"):
+    with pytest.raises(ValueError, match="edges between slices.*Leave `spatial_neighbors_key` out"):
         setup(adata, spatial_key="spatial", sample_key="slice", spatial_neighbors_key="g")
 
 

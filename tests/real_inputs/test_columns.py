@@ -1,5 +1,6 @@
 """Columns of ``obs`` of every type: a batch, slice or label is the same whatever the type of its values."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -108,3 +109,11 @@ def test_entries_of_space_that_are_no_slices():
     adata.obs["plate"] = adata.obs["plate"].astype(float)
     panels = scrcl.pl.spatial(adata, color="kind", sample_key="plate")
     assert [len(panel.images) for panel in panels] == [1, 1]
+
+
+def test_more_batches_than_can_be_told_apart():
+    """Names of cells, or of wells, taken for batches."""
+    adata = ad.AnnData(np.ones((25_100, 3), dtype=np.float32))
+    adata.obs["well"] = np.arange(25_100) % 2_510
+    with pytest.raises(ValueError, match="batch_key='well' names 2,510 batches, more than the 2,500"):
+        scrcl.SCRCL.setup_anndata(adata, batch_key="well")

@@ -23,10 +23,11 @@ from scrcl.data.sources import (
     read_spatial_graph,
 )
 from scrcl.labels.given import UNASSIGNED
-from scrcl.reference.batches import check_sizes
+from scrcl.reference.batches import MAX_BATCHES, check_sizes
 from scrcl.reference.modalities import KINDS
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
+from scrcl.utils.errors import ScrclValueError
 
 from .fields import (
     BatchField,
@@ -282,8 +283,15 @@ def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
     names = read_batches(data, batch_key)
     if new:
         return
+    n_batches = len(set(names))
+    if n_batches > MAX_BATCHES:
+        raise ScrclValueError(
+            f"batch_key={batch_key!r} names {n_batches:,} batches, more than the {MAX_BATCHES:,} that can be told apart.",
+            "Name a column of fewer batches, such as the donor or the study.",
+            options={"batch_key": "--batch-key"},
+        )
     check_sizes(names, f"A batch of {where}.obs[{batch_key!r}]")
-    if len(set(names)) == 1:
+    if n_batches == 1:
         warnings.warn(
             f"All cells are of the one batch {str(names[0])!r} of {where}.obs[{batch_key!r}], so that nothing tells batches apart.",
             UserWarning,

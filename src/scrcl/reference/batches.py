@@ -34,6 +34,8 @@ LEAST_CELLS = 10
 APART = 1.05
 #: Cells on which it is found, and cells of a batch of query data by which that is learnt.
 JUDGED_CELLS = 5_000
+#: Batches of which at least two cells each are among these.
+MAX_BATCHES = JUDGED_CELLS // 2
 #: What a whole number ends with where it is written as a real one.
 WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
