@@ -319,7 +319,9 @@ def _read_table(path: Path, argument: str, all_genes: pd.Index) -> pd.DataFrame:
             "Give the two ends of an edge in columns 'source' and 'target', separated by commas or tabs.",
         )
     rest = table.iloc[1:].reset_index(drop=True)
-    numeric = [name for name in table.columns if len(rest) and pd.to_numeric(rest[name], errors="coerce").notna().all()]
+    numeric: list[Any] = [
+        name for name in table.columns if len(rest) and pd.to_numeric(rest[name], errors="coerce").notna().all()
+    ]
     header = table.iloc[0]
     named = _named_pair(pd.DataFrame(columns=header.astype(str)), EDGE_COLUMNS) is not None
     if named or _is_header(header, rest, numeric, all_genes):
@@ -335,7 +337,7 @@ def _read_table(path: Path, argument: str, all_genes: pd.Index) -> pd.DataFrame:
     return table
 
 
-def _is_header(first: pd.Series, rest: pd.DataFrame, numeric: Sequence[int], all_genes: pd.Index) -> bool:
+def _is_header(first: pd.Series, rest: pd.DataFrame, numeric: Sequence[Any], all_genes: pd.Index) -> bool:
     """Whether the first row names columns: text above numbers, or ends of an edge that are found nowhere else."""
     if any(pd.isna(first[name]) or pd.isna(pd.to_numeric(first[name], errors="coerce")) for name in numeric):
         return True

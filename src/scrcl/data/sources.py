@@ -377,7 +377,7 @@ def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
     where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
     check_key(key, data.obs, "batch_key", where)
     names = as_names(read_column(data.obs, key, where))
-    missing = int(np.equal(names, None).sum())
+    missing = int(pd.isna(names).sum())
     if missing:
         raise ScrclValueError(
             f"{where}[{key!r}] is missing for {missing:,} of {len(names):,} cells.",

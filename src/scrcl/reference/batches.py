@@ -170,7 +170,7 @@ class Batches:
     def codes_of(self, names: np.ndarray) -> np.ndarray:
         """Numbers ``(m,)`` of batches by name; -1 for those that are not known. "1.0" is "1" where only one of them is known."""
         known = pd.Index(self.names)
-        codes = known.get_indexer(names)
+        codes = known.get_indexer(pd.Index(names))
         # A number that was read as text, or saved by an earlier version, may have kept its ".0".
         numbers = known.str.replace(WHOLE, r"\1", regex=True)
         if (codes < 0).any() and numbers.is_unique:

@@ -13,7 +13,7 @@ def as_name(value: Any) -> str:
     """The name of one value: 1, 1.0 and ``"1"`` have the same name."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, float | np.floating) and abs(value) <= LARGEST_EXACT and value == int(value):
+    if isinstance(value, float | np.floating) and abs(float(value)) <= LARGEST_EXACT and float(value).is_integer():
         return str(int(value))
     # Days are read as points in time, and written as days.
     return str(value).removesuffix(" 00:00:00") if isinstance(value, pd.Timestamp) else str(value)
