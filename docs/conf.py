@@ -57,12 +57,13 @@ REFUSED = ("setup_annbatch",)
 def members_by_group(model: type) -> dict[str, list[str]]:
     """Public members that are defined in this package, by the title of their group and in the order of the source."""
     found: dict[str, list[str]] = {}
-    for cls in reversed(model.__mro__):
-        if cls.__module__.startswith("scrcl.model."):
-            module = cls.__module__.rpartition(".")[2]
-            for name in vars(cls):
-                if not name.startswith("_") and callable(getattr(model, name)) and name not in REFUSED:
-                    found.setdefault(module, []).append(name)
+    names = dict.fromkeys(name for cls in reversed(model.__mro__) for name in vars(cls))
+    for name in names:
+        member = getattr(model, name)
+        # A wrapped method of scvi-tools is in a class of this package, but keeps its module.
+        package, _, module = (getattr(member, "__module__", None) or "").rpartition(".")
+        if package == "scrcl.model" and callable(member) and not name.startswith("_") and name not in REFUSED:
+            found.setdefault(module, []).append(name)
     modules = [*(module for module in GROUPS if module in found), *(module for module in found if module not in GROUPS)]
     return {GROUPS.get(module, module.replace("_", " ").capitalize()): found[module] for module in modules}
 
