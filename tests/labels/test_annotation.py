@@ -148,7 +148,7 @@ def test_labels_that_the_others_contradict_are_not_learnt_from():
     with_all = Logistic.fit(found.space(points), codes, 2)(found.space(points))
     own = found.probabilities[np.arange(330), kind]
     assert own.mean() > with_all[np.arange(330), kind].mean() + 0.02
-    assert (found.probabilities.argmax(1) == kind).mean() > 0.98
+    assert (found.probabilities.argmax(1) == kind).mean() > 0.95
 
 
 def test_a_type_of_which_no_label_is_trusted_stays(monkeypatch):
