@@ -43,7 +43,7 @@ def points():
 
 
 class TestApproximateNeighbors:
-    @pytest.fixture(autouse=True, params=["lists", "descent"])
+    @pytest.fixture(autouse=True, params=["lists", pytest.param("descent", marks=pytest.mark.slow)])
     def approximate(self, request, monkeypatch):
         monkeypatch.setattr(neighbors, "EXACT_TARGETS", 1000)
         if request.param == "descent":

@@ -224,6 +224,7 @@ def test_save_and_load(data, model, tmp_path):
     scrcl.SCRCL.load(tmp_path / "model", adata=new)  # batches that it has not seen
 
 
+@pytest.mark.slow
 def test_a_type_of_one_batch_stays_apart():
     for kind in range(3):
         data = simulate(missing=((1, kind),))

@@ -31,6 +31,7 @@ def doublets(adata: ad.AnnData, number: int, seed: int = 0) -> ad.AnnData:
     return made
 
 
+@pytest.mark.slow
 def test_probabilities(model):
     found = model.get_cluster_probabilities(n_clusters=3, method="mixture")
     clusters = model.get_clusters(n_clusters=3)
