@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from scrcl.graph.adjacency import local_order, normalized_adjacency, symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
-from scrcl.nn.batches import graph_batch
 from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss
+from scrcl.nn.minibatches import graph_batch
 from scrcl.nn.module import SCRCLModule
 from scrcl.nn.plan import SCRCLTrainingPlan
 

@@ -47,12 +47,12 @@ def hold_out(adata: ad.AnnData, truth: np.ndarray, seed: int) -> list[float]:
     model = fit(adata[~out].copy(), seed)
     trained = model.get_clusters(n_clusters=n_clusters, seed=seed).to_numpy()
     placed = model.get_clusters(adata[out].copy(), n_clusters=n_clusters, seed=seed).to_numpy()
-    judged = scored[out]
+    evaluated = scored[out]
     return [
         adjusted_rand_score(every[out], placed),
         adjusted_rand_score(every[~out], trained),
-        adjusted_rand_score(truth[out][judged], every[out][judged]),
-        adjusted_rand_score(truth[out][judged], placed[judged]),
+        adjusted_rand_score(truth[out][evaluated], every[out][evaluated]),
+        adjusted_rand_score(truth[out][evaluated], placed[evaluated]),
     ]
 
 

@@ -172,7 +172,7 @@ def work(name: str, seed: int) -> dict[str, Any]:
             methods.setdefault(method, contrast(values, groups.to_numpy(), model._reference.genes))
         right = {t: str(groups[truth == t].value_counts().index[0]) for t in types}
         outside = table.set_index(["group", "gene"])["fraction_out"]
-        judged = {}
+        evaluated = {}
         for method, scores in methods.items():
             rows = []
             for t in types:
@@ -190,11 +190,11 @@ def work(name: str, seed: int) -> dict[str, Any]:
                         "auroc_of_known": auroc(scores, right[t], list(known)) if known else None,
                     }
                 )
-            judged[method] = dict(zip(types, rows, strict=True))
+            evaluated[method] = dict(zip(types, rows, strict=True))
         both = [(ranked(ours, g), ranked(methods["Wilcoxon"], g)) for g in ours.index]
         result["groupings"][grouping] = {
             "seconds": seconds,
-            "methods": judged,
+            "methods": evaluated,
             "overlap_20": float(np.mean([len(set(a[:20]) & set(b[:20])) / 20 for a, b in both])),
             "auroc_wilcoxon_of_scrcl": float(
                 np.mean([auroc(methods["Wilcoxon"], g, a[:50]) for g, (a, _) in zip(ours.index, both, strict=True)])
@@ -275,11 +275,11 @@ def known_in_top_ten(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         ]
         for name, found in runs.items():
             for method in found[0]["groupings"][grouping]["methods"]:
-                judged = [list(run["groupings"][grouping]["methods"][method].values()) for run in found]
-                one = [float(np.mean([len(t["hits"]) >= 1 for t in run])) for run in judged]
-                two = [float(np.mean([len(t["hits"]) >= 2 for t in run])) for run in judged]
-                theirs = [float(np.mean([t["auroc_of_wilcoxon"] for t in run])) for run in judged]
-                known = [float(np.mean([t["auroc_of_known"] for t in run if t["known"]])) for run in judged]
+                evaluated = [list(run["groupings"][grouping]["methods"][method].values()) for run in found]
+                one = [float(np.mean([len(t["hits"]) >= 1 for t in run])) for run in evaluated]
+                two = [float(np.mean([len(t["hits"]) >= 2 for t in run])) for run in evaluated]
+                theirs = [float(np.mean([t["auroc_of_wilcoxon"] for t in run])) for run in evaluated]
+                known = [float(np.mean([t["auroc_of_known"] for t in run if t["known"]])) for run in evaluated]
                 cells = [spread(one), spread(two), spread(theirs, 3), spread(known, 3)]
                 lines.append(f"| {name}, {len(found[0]['types'])} types | {method} | " + " | ".join(cells) + " |")
         folds += folded(f"Known markers in the top 10, {title}", lines)

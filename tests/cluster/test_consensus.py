@@ -56,7 +56,7 @@ def test_clusters_of_a_single_cell_are_none():
     centers = np.repeat(np.eye(8)[:3] * 6, 40, axis=0)
     points = np.concatenate([centers + rng.normal(size=(120, 8)), np.eye(8)[4:] * 40])
     ensemble = build(points, [points], [points], 0)
-    for least in (1, module.LEAST_CELLS, 10):
+    for least in (1, module.MIN_CLUSTER_CELLS, 10):
         sizes = np.bincount(ensemble.cut(4, least)[0].labels)
         assert len(sizes) == 4
         assert np.min(sizes) == 1 if least == 1 else np.min(sizes) >= least

@@ -41,14 +41,14 @@ def test_prior_gene_graph_by_hand():
     similarity[:3, :3] = 0.5
     similarity[[0, 1], [1, 0]] = 1.5
     np.fill_diagonal(similarity, 0)
-    ties = sp.csr_array(similarity)
+    mnn_pairs = sp.csr_array(similarity)
     profiles = np.array([[1, 0], [0, 1], [1, 0.1], [1, 1], [-1, 0]], dtype=float)
     # Two edges and the loop: B is tied to A most; one edge and the loop: A to B.
-    replaced = prior_gene_graph(ties, profiles, None, n_neighbors=2).toarray()
+    replaced = prior_gene_graph(mnn_pairs, profiles, None, n_neighbors=2).toarray()
     expected = np.eye(5)
     expected[0, 1] = expected[1, 0] = 1
     expected[2, 0] = 1  # C is tied to A and B alike; A has the more similar profile
     np.testing.assert_array_equal(replaced, expected)
     own = gene_graph(profiles, 3)
-    joined = prior_gene_graph(ties, profiles, own, n_neighbors=2).toarray()
+    joined = prior_gene_graph(mnn_pairs, profiles, own, n_neighbors=2).toarray()
     np.testing.assert_array_equal(joined, np.maximum(expected, own.toarray()))

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from scrcl.labels import annotation
 from scrcl.labels.annotation import N_FOLDS, Space, annotate
 from scrcl.labels.calibration import folds, tempered
-from scrcl.labels.given import Labels
+from scrcl.labels.cell_labels import Labels
 from scrcl.labels.logistic import Logistic
 
 from .test_novelty import blobs, some

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scrcl.labels.novelty import (
-    LEAST_CELLS,
+    MIN_NEW_CELLS,
     NEAREST,
     _few_labelled,
     distance_to_labelled,
@@ -76,7 +76,7 @@ def test_two_blobs_without_labels_are_two_types():
 
 
 def test_few_cells_and_stragglers_are_no_type():
-    points, kind = blobs([150, 150, LEAST_CELLS - 1])
+    points, kind = blobs([150, 150, MIN_NEW_CELLS - 1])
     assert (find_new(points, some(kind, 20, without=(2,)), np.minimum(kind, 1), 0) == -1).all()
     points, kind = blobs([150, 150])
     points[:12] *= np.linspace(3, 8, 12)[:, None].astype(np.float32)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 
 from scrcl.labels.annotation import Annotation, Space
-from scrcl.labels.given import Labels
+from scrcl.labels.cell_labels import Labels
 from scrcl.labels.logistic import Logistic
 from scrcl.labels.report import report_labels
 

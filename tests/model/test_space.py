@@ -66,7 +66,7 @@ def test_domains_of_a_small_panel(model):
 
 
 def test_what_is_written(model):
-    adata, tissue = model.adata, model._reference.tissue
+    adata, tissue = model.adata, model._reference.spatial
     graph = adata.obsp["scrcl_connectivities"]
     assert (sp.csr_array(graph) != spatial_graph(slices_of(adata.obsm["spatial"]), "knn", 6)).nnz == 0
     expected = smooth(model._reference.adjacency, tissue.features[:, tissue.kept], 10.0)

@@ -168,7 +168,7 @@ from pathlib import Path
 import torch
 import scvi
 import scrcl
-from scrcl.nn import batches
+from scrcl.nn import minibatches
 from tests.model.test_batches import simulate
 
 sizes, graph_batch = [], batches.graph_batch

@@ -4,8 +4,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from scrcl.nn.batches import graph_batch
 from scrcl.nn.losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
+from scrcl.nn.minibatches import graph_batch
 from scrcl.nn.module import SCRCLModule
 
 

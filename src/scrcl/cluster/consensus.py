@@ -38,7 +38,7 @@ N_STARTS, N_MIXTURES = 5, 2
 #: Linkages whose trees are cut.
 LINKAGES = ("ward", "average")
 #: Cells of the smallest cluster, where there is a choice: a test of a cluster against the others needs two.
-LEAST_CELLS = 2
+MIN_CLUSTER_CELLS = 2
 #: Agreement of the trees with the consensus below which a warning is given; about 0.5 on data without types.
 LEAST_AGREEMENT = 0.6
 
@@ -115,7 +115,7 @@ class Ensemble:
         weights = [np.full(len(kind), 1 / max(len(kind), 1)) for kind in (grown, others)]
         return np.column_stack(grown + others), np.concatenate(weights)
 
-    def cut(self, n_clusters: int, least_cells: int = LEAST_CELLS) -> tuple[Clustering, float]:
+    def cut(self, n_clusters: int, min_cells: int = MIN_CLUSTER_CELLS) -> tuple[Clustering, float]:
         """Reconcile ``n_clusters`` clusters by average linkage of how often two cells are apart.
 
         The probability that a cell belongs to a cluster is how often it is together with the cells of that cluster,
@@ -125,7 +125,7 @@ class Ensemble:
         ----------
         n_clusters
             Number of clusters.
-        least_cells
+        min_cells
             Cells of the smallest cluster, as far as the data allow it. The cells of smaller ones join those with which
             they are most often together.
 
@@ -135,7 +135,7 @@ class Ensemble:
         """
         found, weights = self.members(n_clusters)
         apart = pdist(found, "hamming", w=weights)
-        labels = cut_tree(scipy.cluster.hierarchy.linkage(apart, "average"), n_clusters, least_cells)
+        labels = cut_tree(scipy.cluster.hierarchy.linkage(apart, "average"), n_clusters, min_cells)
         together = _together(found, weights, labels, n_clusters)
         labels = number_by_size(np.where(labels < 0, together.argmax(1), labels))
         together = _together(found, weights, labels, n_clusters)
@@ -206,8 +206,8 @@ def check_leaves(n_clusters: int, n_leaves: int) -> None:
         )
 
 
-def cut_tree(tree: np.ndarray, n_clusters: int, least_cells: int = 1) -> np.ndarray:
-    """Cut a tree where it has so many clusters of at least ``least_cells`` cells.
+def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarray:
+    """Cut a tree where it has so many clusters of at least ``min_cells`` cells.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def cut_tree(tree: np.ndarray, n_clusters: int, least_cells: int = 1) -> np.ndar
         ``(m - 1, 4)`` linkage in the form of SciPy.
     n_clusters
         Number of clusters, at most ``m``.
-    least_cells
+    min_cells
         Cells of the smallest cluster; fewer where the tree is nowhere cut into so many of this size.
 
     Returns
@@ -226,7 +226,7 @@ def cut_tree(tree: np.ndarray, n_clusters: int, least_cells: int = 1) -> np.ndar
     check_leaves(n_clusters, m)
     children = tree[:, :2].astype(np.int64)
     sizes = np.concatenate([np.ones(m), tree[:, 3]])
-    for least in range(least_cells, 0, -1):
+    for least in range(min_cells, 0, -1):
         # How many clusters are large enough before each merge is undone, the last one first.
         large = sizes >= least
         gained = large[children].sum(1) - large[m:]

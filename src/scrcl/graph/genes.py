@@ -55,8 +55,8 @@ def prior_gene_graph(
     n = len(unit)
     rows, columns = [np.arange(n)], [np.arange(n)]
     for gene in np.flatnonzero(np.diff(similarity.indptr)):
-        ties = slice(similarity.indptr[gene], similarity.indptr[gene + 1])
-        others, strength = similarity.indices[ties], similarity.data[ties]
+        mnn_pairs = slice(similarity.indptr[gene], similarity.indptr[gene + 1])
+        others, strength = similarity.indices[mnn_pairs], similarity.data[mnn_pairs]
         order = np.lexsort((-(unit[others] @ unit[gene]), -strength))[: n_neighbors - 1]
         rows.append(np.full(len(order), gene))
         columns.append(others[order])

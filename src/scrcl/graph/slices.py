@@ -153,9 +153,9 @@ def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray
         if k == 0:
             continue
         near = nearest_in_space(slices.coordinates[rows], k)
-        ties = sp.csr_array((np.ones(near.size), (np.repeat(np.arange(len(rows)), k), own[near].ravel())))
+        mnn_pairs = sp.csr_array((np.ones(near.size), (np.repeat(np.arange(len(rows)), k), own[near].ravel())))
         votes = np.zeros((len(rows), n_labels))
-        votes[:, : ties.shape[1]] = ties.toarray()
+        votes[:, : mnn_pairs.shape[1]] = mnn_pairs.toarray()
         votes[np.arange(len(rows)), own] += 1.5  # its own vote, and half a vote more that decides between equals
         result[rows] = votes.argmax(1)
     return result

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from .calibration import find_temperature, folds, tempered
-from .given import UNLABELED, Labels
+from .cell_labels import UNLABELED, Labels
 from .logistic import SHARE_POWER, Logistic
 from .novelty import find_new
 

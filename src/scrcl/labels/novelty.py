@@ -6,7 +6,7 @@ from scipy.stats import poisson
 from scrcl.cluster.leiden import leiden
 from scrcl.graph.neighbors import NeighborSearch, nearest_neighbors
 
-from .given import UNLABELED
+from .cell_labels import UNLABELED
 
 #: Labelled cells from which the distance of a cell is measured.
 NEAREST = 3
@@ -15,7 +15,7 @@ FAR = 0.05
 #: Neighbours of a cell, and the share of these that must be far as well for it to be one of a type.
 NEIGHBORS, TOGETHER = 15, 0.5
 #: Cells of the smallest type that can be found.
-LEAST_CELLS = 15
+MIN_NEW_CELLS = 15
 #: Resolution at which far cells are divided into types.
 RESOLUTION = 0.2
 #: Probability of as few labelled cells among the cells of a group, were they of labelled types, below which they are not; and
@@ -85,13 +85,13 @@ def find_new(
     distances = distance_to_labelled(points, labelled)
     seems = np.where(labelled, codes, predicted)
     rate = (np.bincount(codes[labelled], minlength=seems.max() + 1) / np.maximum(np.bincount(seems), 1))[seems]
-    judged = labelled & np.isfinite(distances)
-    if not judged.any():
+    evaluated = labelled & np.isfinite(distances)
+    if not evaluated.any():
         return groups
-    far = distances > upper_quantile(distances[judged], 1 / rate[judged], FAR)
+    far = distances > upper_quantile(distances[evaluated], 1 / rate[evaluated], FAR)
     around = far[nearest_neighbors(points, min(NEIGHBORS, len(points) - 1)).indices].mean(1)
     together = np.flatnonzero(far & (around >= TOGETHER))
-    if len(together) < LEAST_CELLS:
+    if len(together) < MIN_NEW_CELLS:
         return groups
     found = leiden(points[together], RESOLUTION, seed).labels
     tells = np.ones(len(codes), dtype=bool) if batches is None else np.isin(batches, batches[labelled])
@@ -118,5 +118,5 @@ def _few_labelled(
     apart = np.bincount(groups, around) / sizes >= APART
     expected = np.where(apart, np.bincount(groups, rate), np.bincount(groups, rate * tells))
     unlikely = poisson.cdf(found, expected) <= np.where(apart, CHANCE_APART, CHANCE)
-    kept = (sizes - found >= LEAST_CELLS) & unlikely
+    kept = (sizes - found >= MIN_NEW_CELLS) & unlikely
     return np.where(kept, np.cumsum(kept) - 1, -1)[groups]

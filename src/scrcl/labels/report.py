@@ -47,14 +47,14 @@ def report_labels(annotation: Annotation, clusters: pd.Series, rows: np.ndarray,
     own = codes[rows]
     rows, own, names = rows[own >= 0], own[own >= 0], names[own >= 0]
     held_out = annotation.held_out[rows]
-    judged = ~np.isnan(held_out[:, 0])
-    predicted = np.where(judged, types[np.nan_to_num(held_out).argmax(1)], None)
+    evaluated = ~np.isnan(held_out[:, 0])
+    predicted = np.where(evaluated, types[np.nan_to_num(held_out).argmax(1)], None)
     probability = held_out[np.arange(len(own)), own]
     # As objects, so that what is missing is None under any version of pandas.
     cells = pd.DataFrame(
         {"label": types[own], "predicted": pd.Series(predicted, names, object), "probability": probability}, names
     )
-    confusions = pd.crosstab(cells["label"][judged], cells["predicted"][judged])
+    confusions = pd.crosstab(cells["label"][evaluated], cells["predicted"][evaluated])
     there = [name for name in annotation.names if name in confusions.columns or name in annotation.labels.names]
     confusions = confusions.reindex(index=list(annotation.labels.names), columns=there, fill_value=0)
     return LabelReport(

@@ -23,7 +23,7 @@ from scrcl.graph.adjacency import ALL, symmetric_adjacency
 from scrcl.graph.genes import directed_propagation
 from scrcl.graph.placement import Placement
 from scrcl.graph.slices import Slices
-from scrcl.labels.given import Labels
+from scrcl.labels.cell_labels import Labels
 from scrcl.nn.inference import REPRESENTATIONS, Representation, View
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.cells import Cells
@@ -100,7 +100,7 @@ class SCRCLBase(BaseModelClass):
 
     def _cells(self, data: Any) -> Cells:
         """All cells of data, before any is read."""
-        if self._reference.tissue is None:
+        if self._reference.spatial is None:
             return Cells(data.obs_names, self._sources(data), self._batches(data))
         slices, key = self._slices(data), self._setup("spatial_neighbors_key")
         graph = None if key is None else symmetric_adjacency(read_spatial_graph(data, key, slices))
@@ -121,7 +121,7 @@ class SCRCLBase(BaseModelClass):
         fingerprint = cells.fingerprint
         placement = None if fingerprint is None else self._placements.get(data, fingerprint)
         if placement is None:
-            if rows is not None and reference.tissue is None and len(np.unique(rows)) < data.n_obs:
+            if rows is not None and reference.spatial is None and len(np.unique(rows)) < data.n_obs:
                 return Query(reference.place(cells, rows))
             placement = reference.place(cells)
             if fingerprint is not None:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from scrcl.graph.batches import sample_of_each
+from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.reference.batch_report import BatchReport, report_batches
-from scrcl.reference.batches import JUDGED_CELLS, Batches
+from scrcl.reference.batches import MAX_EVALUATED_CELLS, Batches
 
 from .base import Data, check_type
 from .placements import Placements
@@ -92,7 +92,7 @@ class BatchesMixin(SavingMixin):
         query = self._query(data, None)
         if (query.known < 0).any():
             raise ValueError("The data of the model are not those that it was built on. Load it with these.")
-        rows = sample_of_each(batches.codes[query.known], JUDGED_CELLS)
+        rows = sample_of_each(batches.codes[query.known], MAX_EVALUATED_CELLS)
         known = query.known[rows]
         before = self._reference.uncorrected(self._sources(data), rows)
         names = batches.names[: batches.n_reference]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scrcl.cluster.clustering import Clustering
-from scrcl.cluster.consensus import LEAST_CELLS
+from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
 from scrcl.cluster.leiden import RESOLUTION
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.graph.slices import majority
@@ -17,8 +17,8 @@ from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_
 from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, Indices, SCRCLBase, cell_names
-from .habits import check_deterministic
 from .results import METHODS, Method, Query
+from .scvi_compat import check_deterministic
 
 
 class CellsMixin(SCRCLBase):
@@ -108,7 +108,7 @@ class CellsMixin(SCRCLBase):
         seed: int = 0,
         modality: str | None = None,
         n_majority: int = 0,
-        least_cells: int = LEAST_CELLS,
+        min_cells: int = MIN_CLUSTER_CELLS,
     ) -> pd.Series:
         """Return the clusters of cells.
 
@@ -139,7 +139,7 @@ class CellsMixin(SCRCLBase):
         n_majority
             In space, give each cell the label that most of it and its ``n_majority`` nearest cells in its slice have. The
             paper takes 50. 0 for no such smoothing.
-        least_cells
+        min_cells
             Cells of the smallest cluster of ``method="consensus"``, as far as the data allow it; the cells of smaller
             ones join those they are most like. A test of a cluster against the others needs two.
 
@@ -186,19 +186,19 @@ class CellsMixin(SCRCLBase):
         check_at_least(resolution, 0.0, "resolution")
         check_at_least(seed, 0, "seed")
         check_at_least(n_majority, 0, "n_majority")
-        check_at_least(least_cells, 1, "least_cells")
-        tissue = self._reference.tissue
-        if n_majority and tissue is None:
+        check_at_least(min_cells, 1, "least_cells")
+        spatial = self._reference.spatial
+        if n_majority and spatial is None:
             raise ValueError(
                 f"n_majority={n_majority} needs coordinates: `setup_anndata(adata, spatial_key='spatial')`."
             )
         data = self._data(adata)
         # Whom a cell is among is asked of all cells.
         query = self._query(data, None if n_majority else indices)
-        clustering = self._results.clustering(view, n_clusters, method, float(resolution), seed, least_cells)
+        clustering = self._results.clustering(view, n_clusters, method, float(resolution), seed, min_cells)
         labels = query.take(clustering.labels, lambda: clustering.assign(self._results.latent_of_new(query, view)))
-        if n_majority and tissue is not None:
-            own = majority(clustering.labels, tissue.slices, n_majority)[query.known]
+        if n_majority and spatial is not None:
+            own = majority(clustering.labels, spatial.slices, n_majority)[query.known]
             new = query.known < 0
             labels = np.where(new, majority(labels, self._slices(data), n_majority), own) if new.any() else own
             labels = labels if indices is None else labels[as_rows(indices, data.n_obs)]
@@ -260,7 +260,7 @@ class CellsMixin(SCRCLBase):
         False
         """
         self._check_if_trained(warn=False)
-        if self._reference.tissue is not None:
+        if self._reference.spatial is not None:
             raise NotImplementedError(
                 "get_mapping_quality compares single cells. In space, neighbours share what was smoothed, so that cells of "
                 "another slice would seem new. Build a model without `spatial_key` for this."

@@ -145,7 +145,7 @@ class CertaintyMixin(ModalitiesMixin):
             "runner_up_probability": np.maximum(others.max(1), 0),
             "outlier_score": certainty.outlier_scores(*asked),
         }
-        if self._reference.tissue is None:
+        if self._reference.spatial is None:
             far = report["outlier_score"] + self._results.distances(query)[1]
             report["outlier_score"] = (far / np.sqrt(2)).astype(np.float32)
             rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)

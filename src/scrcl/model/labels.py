@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scrcl.labels.annotation import Annotation
-from scrcl.labels.given import UNASSIGNED
+from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.labels.report import LabelReport, report_labels
 from scrcl.reference.mapping import check_level
 from scrcl.utils import keys
@@ -90,7 +90,7 @@ class LabelsMixin(BatchesMixin):
             return pd.DataFrame(probabilities.astype(np.float32), index=index, columns=list(annotation.names))
         codes = probabilities.argmax(1)
         new = query.known < 0
-        if alpha > 0 and new.any() and self._reference.tissue is None:
+        if alpha > 0 and new.any() and self._reference.spatial is None:
             pvalues = self._reference.distance_scale.pvalues(results.distances(query)[1])
             codes[new & (pvalues <= alpha)] = len(annotation.names)
         categories = pd.Index([*annotation.names, UNASSIGNED])

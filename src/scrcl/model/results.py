@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import (
     CLUSTERED_CELLS,
-    LEAST_CELLS,
+    MIN_CLUSTER_CELLS,
     Ensemble,
     check_leaves,
     clustered_cells,
@@ -207,7 +207,7 @@ class Results:
         reference = self.reference
         assert reference.labels is not None
         begin("labels")
-        smoothed = reference.features if reference.tissue is not None else reference.smoothed()
+        smoothed = reference.features if reference.spatial is not None else reference.smoothed()
         points = np.concatenate([self.latent(("aligned", None)), smoothed], 1)
         return annotate(points, smoothed, reference.labels, batches=reference.batch_codes)
 
@@ -225,10 +225,10 @@ class Results:
         method: Method,
         resolution: float,
         seed: int,
-        least_cells: int = LEAST_CELLS,
+        min_cells: int = MIN_CLUSTER_CELLS,
     ) -> Clustering:
         """Clusters of the cells of the reference."""
-        choice = (view, n_clusters, method, resolution, seed, least_cells)
+        choice = (view, n_clusters, method, resolution, seed, min_cells)
         if choice not in self._clusterings:
             begin("clustering")
             with threads(self.latent(view).size):
@@ -236,7 +236,7 @@ class Results:
         return self._clusterings[choice]
 
     def _cluster(
-        self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int, least_cells: int
+        self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int, min_cells: int
     ) -> Clustering:
         points = self.latent(view)
         if method == "leiden":
@@ -248,7 +248,7 @@ class Results:
         if method == "kmeans":
             return kmeans(points, n_clusters, seed)
         check_leaves(n_clusters, min(self.reference.n_cells, CLUSTERED_CELLS))
-        found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, least_cells)
+        found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, min_cells)
         warn_if_undetermined(n_clusters, agreement)
         return found
 
@@ -296,7 +296,7 @@ class Results:
         if choice not in self._ensembles:
             cells = clustered_cells(self.reference.n_cells, seed)
             features = self.reference.linkage_features(view[1], cells)
-            euclidean = self.reference.tissue is not None
+            euclidean = self.reference.spatial is not None
             self._ensembles[choice] = Ensemble.build(
                 self.latent(view), cells, self.spaces(view, cells), features, seed, enough, euclidean
             )
@@ -308,7 +308,7 @@ class Results:
         In space it is left out, as it lies farther from the domains.
         """
         spaces = self._counted_spaces(view, cells)
-        if view[0] == "aligned" and self.reference.tissue is None:
+        if view[0] == "aligned" and self.reference.spatial is None:
             spaces.append(self._latent_of(("refined", view[1]), cells))
         return spaces
 

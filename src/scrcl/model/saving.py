@@ -24,8 +24,8 @@ from scrcl.utils import files
 from scrcl.utils.public import unknown_argument
 
 from .base import Data, check_type
-from .habits import GRAPH_NEEDED
 from .markers import MarkersMixin
+from .scvi_compat import GRAPH_NEEDED
 
 logger = logging.getLogger("scvi.scrcl")
 

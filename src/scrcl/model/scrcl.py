@@ -221,7 +221,7 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
 
     def _describe(self, reference: Reference) -> str:
         """Features and cell graph in words."""
-        neighbors_key, tissue = self._setup("neighbors_key"), reference.tissue
+        neighbors_key, spatial = self._setup("neighbors_key"), reference.spatial
         if self._several:
             features = ", ".join(
                 f"{name!r} {number} features (weight {share:.2f})"
@@ -238,9 +238,9 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
         labels = reference.labels
         if labels is not None:
             features += f", {labels.labelled.sum():,} cells labelled with {len(labels.names)} types"
-        if tissue is not None:
-            n_slices = len(tissue.slices.names)
-            similar = f" and {graph}" if tissue.options.joined else ""
+        if spatial is not None:
+            n_slices = len(spatial.slices.names)
+            similar = f" and {graph}" if spatial.options.joined else ""
             graph = f"in space{similar}, {n_slices} slice{'s' if n_slices > 1 else ''}"
         return f"{features}; cell graph {graph}"
 

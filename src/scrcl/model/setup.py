@@ -22,7 +22,7 @@ from scrcl.data.sources import (
     read_positions,
     read_spatial_graph,
 )
-from scrcl.labels.given import UNASSIGNED
+from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.reference.batches import MAX_BATCHES, check_sizes
 from scrcl.reference.modalities import KINDS
 from scrcl.utils import keys
@@ -38,7 +38,7 @@ from .fields import (
     MuDataEmbeddingField,
     MuDataLabelsField,
 )
-from .habits import check_setup, swapped
+from .scvi_compat import check_setup, swapped
 
 #: What cells without a label are often called, in small letters.
 NO_TYPES = ("", "?", "-1", "na", "n/a", "nan", "none", "null", "unknown", "unlabeled", "unlabelled", "not available")

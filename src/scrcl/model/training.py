@@ -6,7 +6,7 @@ from typing import Any
 
 from scvi.train._logger import SimpleLogger
 
-from scrcl.nn.batches import GraphDataModule
+from scrcl.nn.minibatches import GraphDataModule
 from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner
 from scrcl.utils.checks import check_at_least, check_option
 from scrcl.utils.memory import for_batch, warn_if_short
@@ -14,7 +14,7 @@ from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
 
 from .base import SCRCLBase
-from .habits import as_options, check_callbacks, check_split, check_trainer_options, warn_of_settings
+from .scvi_compat import as_options, check_callbacks, check_split, check_trainer_options, warn_of_settings
 
 #: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
 DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 250

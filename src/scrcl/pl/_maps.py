@@ -156,20 +156,20 @@ def spatial(
     cells.obsm[spatial_key] = np.asarray(in_memory(adata.obsm[spatial_key]))[:, :2].astype(np.float64)
     _set_colors(cells, adata, names)
     drawn = []
-    for place, name, tissue in zip(
+    for place, name, spatial in zip(
         _panels(len(names), len(slices), ax), np.repeat(names, len(slices)), slices * len(names), strict=True
     ):
-        title = tissue.name if tissue.name and len(names) == 1 else ", ".join(filter(None, (name, tissue.name)))
+        title = spatial.name if spatial.name and len(names) == 1 else ", ".join(filter(None, (name, spatial.name)))
         options: dict[str, Any] = {"frameon": False, "title": title, **_scale(cells.obs[name])}
-        if tissue is not slices[-1]:  # the last slice has the legend for all
+        if spatial is not slices[-1]:  # the last slice has the legend for all
             options |= {"legend_loc": None, "colorbar_loc": None}
         # Not a view, which would drop the categories that other slices have.
         part = AnnData(
-            obs=cells.obs.iloc[tissue.rows],
-            obsm={spatial_key: cells.obsm[spatial_key][tissue.rows]},
+            obs=cells.obs.iloc[spatial.rows],
+            obsm={spatial_key: cells.obsm[spatial_key][spatial.rows]},
             uns=cells.uns,
         )
-        _draw_slice(part, str(name), spatial_key, tissue, place, {**options, **kwargs})
+        _draw_slice(part, str(name), spatial_key, spatial, place, {**options, **kwargs})
         drawn.append(place)
     return drawn[0] if len(drawn) == 1 else drawn
 
@@ -213,8 +213,10 @@ def _slices(adata: AnnData | MuData, sample_key: str | None) -> Iterator[_Slice]
         yield _Slice(sample, np.flatnonzero(samples == sample), libraries.get(sample, alone))
 
 
-def _draw_slice(cells: AnnData, name: str, spatial_key: str, tissue: _Slice, ax: Axes, options: dict[str, Any]) -> None:
-    images, factors = tissue.library.get("images", {}), tissue.library.get("scalefactors") or {}
+def _draw_slice(
+    cells: AnnData, name: str, spatial_key: str, spatial: _Slice, ax: Axes, options: dict[str, Any]
+) -> None:
+    images, factors = spatial.library.get("images", {}), spatial.library.get("scalefactors") or {}
     resolution = next((name for name in RESOLUTIONS if name in images), None)
     if resolution is not None:
         scale = float(factors.get(f"tissue_{resolution}_scalef", 1))

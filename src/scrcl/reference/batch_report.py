@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scrcl.graph.batches import mixing, sample_of_each
+from scrcl.graph.mutual_neighbors import mixing, sample_of_each
 
-from .batches import JUDGED_CELLS, Batches
+from .batches import MAX_EVALUATED_CELLS, Batches
 
 #: Share of a cluster, relative to the sizes of the batches, from which on it is of one batch only.
 ONLY = 0.95
@@ -30,7 +30,7 @@ class BatchReport:
         Data frame by batch. ``cells``; ``separation``: by the expression as measured, how much farther its cells are from
         their counterparts in other batches than from each other, of several modalities where it is most, 1 for no more, and
         above 1.05 an effect that is corrected; ``before`` and ``after``: mixing by the expression as measured, of several
-        modalities where it is least, and in the latent space; ``counterparts``: share of its cells that the cell graph joins
+        modalities where it is least, and in the latent space; ``mutual_neighbors``: share of its cells that the cell graph joins
         to a cell of another batch.
     clusters
         Data frame by cluster. ``cells``; ``mixing`` in the latent space; ``only_in``: the batch that nearly all of the
@@ -63,8 +63,8 @@ def report_batches(
     """
     codes, number = batches.codes, batches.n_reference
     names = pd.Index(batches.names[:number], name="batch")
-    judged = sample_of_each(codes, JUDGED_CELLS)
-    after = pd.Series(mixing(points[judged], codes[judged], n_neighbors))
+    evaluated = sample_of_each(codes, MAX_EVALUATED_CELLS)
+    after = pd.Series(mixing(points[evaluated], codes[evaluated], n_neighbors))
     edges = adjacency.tocoo()
     between = np.zeros(len(codes), dtype=bool)
     between[edges.row[codes[edges.row] != codes[edges.col]]] = True
@@ -73,7 +73,7 @@ def report_batches(
             "cells": np.bincount(codes),
             "separation": np.max([apart[:number] for apart in batches.separation.values()], axis=0),
             "before": np.min([free[:number] for free in batches.mixing.values()], axis=0),
-            "after": after.groupby(codes[judged]).mean().to_numpy(),
+            "after": after.groupby(codes[evaluated]).mean().to_numpy(),
             "counterparts": np.bincount(codes, between) / np.bincount(codes),
         },
         index=names,
@@ -86,7 +86,7 @@ def report_batches(
     by_cluster = pd.DataFrame(
         {
             "cells": clusters.value_counts().reindex(shares.index),
-            "mixing": after.groupby(clusters.to_numpy()[judged]).mean().reindex(shares.index),
+            "mixing": after.groupby(clusters.to_numpy()[evaluated]).mean().reindex(shares.index),
             "only_in": only,
         }
     ).join(shares)

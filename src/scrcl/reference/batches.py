@@ -6,8 +6,8 @@ Three things, each of one batch and no more than what a batch can do to all of i
   the cells) is that of the batch.
 - *Place.* The features of a batch are shifted. Not by its mean, which also differs where batches are made of other types,
   but so that counterparts, cells of two batches that are each other's nearest, lie together. Counterparts and shifts are
-  found from each other. What is left, which differs from type to type, cells are moved by; see :mod:`scrcl.reference.drifts`.
-- *Ties.* The cell graph joins batches at counterparts only; see :mod:`scrcl.graph.batches`.
+  found from each other. What is left, which differs from type to type, cells are moved by; see :mod:`scrcl.reference.mnn_correction`.
+- *Ties.* The cell graph joins batches at counterparts only; see :mod:`scrcl.graph.mutual_neighbors`.
 
 Notation: ``n`` cells, ``B`` batches, ``d_m`` features of modality ``m``.
 """
@@ -22,20 +22,28 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scrcl.data.sources import Source
-from scrcl.graph.batches import ALIGNED_CELLS, ROUNDS, batch_offsets, counterparts, mixing, sample_of_each, separation
+from scrcl.graph.mutual_neighbors import (
+    ALIGNED_CELLS,
+    ROUNDS,
+    batch_offsets,
+    mixing,
+    mutual_neighbors,
+    sample_of_each,
+    separation,
+)
 
-from .drifts import ANCHORS, N_TIES, Drift, Near, find_drifts
+from .mnn_correction import ANCHORS, N_MUTUAL_NEIGHBORS, CorrectionVectors, Near, fit_correction_vectors
 from .modalities import fit_modality
 from .modality import ByBatch, Modality
 
 #: Fewest cells of a batch by which it can be known.
-LEAST_CELLS = 10
+MIN_BATCH_CELLS = 10
 #: Separation of a batch before any correction above which there is an effect to be corrected.
 APART = 1.05
 #: Cells on which it is found, and cells of a batch of query data by which that is learnt.
-JUDGED_CELLS = 5_000
+MAX_EVALUATED_CELLS = 5_000
 #: Batches of which at least two cells each are among these.
-MAX_BATCHES = JUDGED_CELLS // 2
+MAX_BATCHES = MAX_EVALUATED_CELLS // 2
 #: What a whole number ends with where it is written as a real one.
 WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
@@ -60,7 +68,7 @@ class Batches:
         What of each modality is adapted to each batch, where an effect is corrected.
     shifts
         ``(B, d_m)`` what is taken from the features of each modality, where an effect is corrected.
-    drifts
+    corrections
         How the cells of each batch then move, for the same modalities.
     """
 
@@ -70,7 +78,7 @@ class Batches:
     separation: dict[str, np.ndarray]
     adaptations: dict[str, list[Adaptation]]
     shifts: dict[str, np.ndarray]
-    drifts: dict[str, list[Drift]]
+    corrections: dict[str, list[CorrectionVectors]]
 
     @property
     def corrected(self) -> bool:
@@ -116,19 +124,19 @@ class Batches:
         The batches, the modalities, and the features ``(n, d_m)`` of each.
         """
         unique, codes = np.unique(names, return_inverse=True)
-        judged = sample_of_each(codes, JUDGED_CELLS)
+        evaluated = sample_of_each(codes, MAX_EVALUATED_CELLS)
         members = [np.flatnonzero(codes == number) for number in range(len(unique))]
-        samples = [rows[sample_of_each(codes[rows], JUDGED_CELLS)] for rows in members]
+        samples = [rows[sample_of_each(codes[rows], MAX_EVALUATED_CELLS)] for rows in members]
         anchors = sample_of_each(codes, min(ALIGNED_CELLS * len(unique), ANCHORS))
         batches = cls(tuple(unique.tolist()), codes, {}, {}, {}, {}, {})
         modalities: dict[str, Modality] = {}
         features = []
         for name, source in sources.items():
             modality = fit_modality(name, source, n_variables, n_components, codes)
-            before = modality.neighbor_features(modality.features(source, judged))
-            of = codes[judged]
+            before = modality.neighbor_features(modality.features(source, evaluated))
+            of = codes[evaluated]
             batches.mixing[name] = np.bincount(of, mixing(before, of, n_neighbors)) / np.bincount(of)
-            batches.separation[name] = separation(before, of, N_TIES)
+            batches.separation[name] = separation(before, of, N_MUTUAL_NEIGHBORS)
             if batches.separation[name].max() <= APART:
                 modality = fit_modality(name, source, n_variables, n_components)
                 found = modality.features(source)
@@ -137,7 +145,7 @@ class Batches:
                 found = batches.adapted(modality, name, source, None, codes)
                 shifts = batches.shifts[name] = find_shifts(found, codes, modality.neighbor_features)
                 shifted, of = found[anchors] - shifts[codes[anchors]], codes[anchors]
-                batches.drifts[name] = find_drifts(shifted, of, modality.neighbor_features)
+                batches.corrections[name] = fit_correction_vectors(shifted, of, modality.neighbor_features)
                 batches.move(modality, name, found, codes)
             modalities[name] = modality
             features.append(found)
@@ -165,7 +173,7 @@ class Batches:
         for number in np.unique(codes):
             rows = np.flatnonzero(codes == number)
             shifted = features[rows] - self.shifts[name][number]
-            features[rows] = self.drifts[name][number](shifted, modality.neighbor_features)
+            features[rows] = self.corrections[name][number](shifted, modality.neighbor_features)
 
     def codes_of(self, names: np.ndarray) -> np.ndarray:
         """Numbers ``(m,)`` of batches by name; -1 for those that are not known. "1.0" is "1" where only one of them is known."""
@@ -209,7 +217,7 @@ class Batches:
         batches = self
         for batch in wanted:
             rows = np.flatnonzero(names == batch)
-            rows = rows[sample_of_each(np.zeros(len(rows), dtype=np.int64), JUDGED_CELLS)]
+            rows = rows[sample_of_each(np.zeros(len(rows), dtype=np.int64), MAX_EVALUATED_CELLS)]
             batches = replace(
                 batches,
                 names=(*batches.names, batch),
@@ -217,7 +225,7 @@ class Batches:
                 separation={name: np.append(apart, np.nan) for name, apart in batches.separation.items()},
                 adaptations=dict(batches.adaptations),
                 shifts=dict(batches.shifts),
-                drifts=dict(batches.drifts),
+                corrections=dict(batches.corrections),
             )
             for (name, modality), known in zip(modalities.items(), reference, strict=True):
                 batches._learn(name, modality, sources[name], rows, known)
@@ -226,32 +234,35 @@ class Batches:
     def _learn(self, name: str, modality: Modality, source: Source, rows: np.ndarray, reference: np.ndarray) -> None:
         """Add what is taken out of a modality of the last batch, whose cells are in some rows of a source."""
         near, before = modality.neighbor_features, len(self.names) - 1
-        known = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), JUDGED_CELLS)]
+        known = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), MAX_EVALUATED_CELLS)]
         nothing = np.zeros((1, modality.n_features), dtype=np.float32)
-        stays = Drift.of_nothing(modality.n_features)
-        adaptation, shift, drift = Adaptation(), nothing, stays
+        stays = CorrectionVectors.of_nothing(modality.n_features)
+        adaptation, shift, correction = Adaptation(), nothing, stays
         found = modality.features(source, rows)
-        apart = separation(near(np.concatenate([known, found])), _one_and_other(known, found), N_TIES)[1]
+        apart = separation(near(np.concatenate([known, found])), _one_and_other(known, found), N_MUTUAL_NEIGHBORS)[1]
         if name in self.corrected_modalities or apart > APART:
             adaptation = modality.adaptation(source, rows)
             found = modality.adapted(adaptation).features(source, rows)
-            shift, drift = _place_beside(known, found, near)
+            shift, correction = _place_beside(known, found, near)
         elif name not in self.shifts:
             return
         self.adaptations[name] = [*self.adaptations.get(name, [Adaptation()] * before), adaptation]
         self.shifts[name] = np.vstack([self.shifts.get(name, np.repeat(nothing, before, 0)), shift])
-        self.drifts[name] = [*self.drifts.get(name, [stays] * before), drift]
+        self.corrections[name] = [*self.corrections.get(name, [stays] * before), correction]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays."""
-        drifts = {name: [drift.to_dict() for drift in each] for name, each in self.drifts.items()}
-        return {**vars(self), "names": list(self.names), "drifts": drifts}
+        corrections = {name: [correction.to_dict() for correction in each] for name, each in self.corrections.items()}
+        return {**vars(self), "names": list(self.names), "drifts": corrections}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
-        drifts = {name: [Drift.from_dict(drift) for drift in each] for name, each in state["drifts"].items()}
-        return cls(**{**state, "names": tuple(state["names"]), "drifts": drifts})
+        corrections = {
+            name: [CorrectionVectors.from_dict(correction) for correction in each]
+            for name, each in state["drifts"].items()
+        }
+        return cls(**{**state, "names": tuple(state["names"]), "drifts": corrections})
 
 
 def _by_batch(each: Sequence[Modality], codes: np.ndarray) -> ByBatch:
@@ -273,10 +284,10 @@ def check_sizes(names: np.ndarray, where: str) -> None:
         If one has fewer than 10.
     """
     unique, sizes = np.unique(names, return_counts=True)
-    small = [f"{name!r} ({size})" for name, size in zip(unique.tolist(), sizes, strict=True) if size < LEAST_CELLS]
+    small = [f"{name!r} ({size})" for name, size in zip(unique.tolist(), sizes, strict=True) if size < MIN_BATCH_CELLS]
     if small:
         raise ValueError(
-            f"{where} is known by its cells, of which at least {LEAST_CELLS} are needed; there are fewer in "
+            f"{where} is known by its cells, of which at least {MIN_BATCH_CELLS} are needed; there are fewer in "
             f"{', '.join(small[:5])}{', …' if len(small) > 5 else ''}. Pass all cells of the batch, name the batch that these "
             "were processed with, or leave them out."
         )
@@ -306,22 +317,22 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, near: Near) -> np.nda
     points, of = features[sample], batches[sample]
     for _ in range(ROUNDS):
         moved = points - shifts[of].astype(np.float32)
-        ties = sp.triu(counterparts(near(moved), of, N_TIES)).tocoo()
+        mnn_pairs = sp.triu(mutual_neighbors(near(moved), of, N_MUTUAL_NEIGHBORS)).tocoo()
         # A cell counts once, however many counterparts it has.
-        number = np.bincount(np.concatenate(ties.coords), minlength=len(sample))
-        first, second = ties.coords
+        number = np.bincount(np.concatenate(mnn_pairs.coords), minlength=len(sample))
+        first, second = mnn_pairs.coords
         weights = 1 / np.maximum(number[first], number[second])
         differences = moved[first].astype(np.float64) - moved[second]
         shifts += batch_offsets(differences, np.stack([of[first], of[second]], 1), len(sizes), weights)
     return (shifts + sizes @ (means - shifts) / len(batches)).astype(np.float32)
 
 
-def _place_beside(reference: np.ndarray, features: np.ndarray, near: Near) -> tuple[np.ndarray, Drift]:
+def _place_beside(reference: np.ndarray, features: np.ndarray, near: Near) -> tuple[np.ndarray, CorrectionVectors]:
     """What to take from the features ``(m, d)`` of a batch, and how its cells move, to lie with those ``(n, d)`` of a reference."""
     of = _one_and_other(reference, features)
     found = find_shifts(np.concatenate([reference, features]), of, near)
     shift = found[1] - found[0]
-    return shift, find_drifts(np.concatenate([reference, features - shift]), of, near, fixed=0)[1]
+    return shift, fit_correction_vectors(np.concatenate([reference, features - shift]), of, near, fixed=0)[1]
 
 
 def _one_and_other(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -255,7 +255,7 @@ class CountFeatures(Normalizer):
         n = counts.shape[0]
         first, second = np.zeros((2, counts.shape[1]))
         for rows, block in _blocks(counts, np.float64):
-            fitted = self.fit_logarithms(log_normalize(block, totals[rows], self.target))
+            fitted = self.proportional_fitting(log_normalize(block, totals[rows], self.target))
             first += fitted.sum(0)
             second += (fitted**2).sum(0)
         variance = np.maximum(second / n - (first / n) ** 2, 0)

@@ -12,7 +12,7 @@ from scrcl.utils.checks import check_at_least
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
 #: Cells below which distances are not compared with those of cells of similar signal, but with those of all.
-LEAST_CELLS = 50
+MIN_SCALE_CELLS = 50
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DistanceScale:
     def fit(cls, signal: np.ndarray, distances: np.ndarray) -> Self:
         """Learn the scale from the signal ``(n,)`` of each cell, positive, and its distance ``(n,)`` from its neighbours."""
         x = np.log(np.maximum(signal, 1e-12))
-        if len(x) < LEAST_CELLS or np.ptp(x) < 1e-6:
+        if len(x) < MIN_SCALE_CELLS or np.ptp(x) < 1e-6:
             mean, variance = np.full(len(x), distances.mean()), np.full(len(x), distances.var())
         else:
             options = {"frac": 0.3, "it": 0, "delta": 0.01 * np.ptp(x), "return_sorted": False}

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from scrcl.data.counts import Counts
 from scrcl.data.sources import EMBEDDING, Source
 from scrcl.genes.associations import log_expression
-from scrcl.graph.batches import sample_of_each
+from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
 from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
 

@@ -92,7 +92,7 @@ class Normalizer:
     clip: float
 
     @staticmethod
-    def fit_logarithms(log: np.ndarray) -> np.ndarray:
+    def proportional_fitting(log: np.ndarray) -> np.ndarray:
         """Logarithms ``(n, G)`` relative to the mean of the cell; one without counts of these genes has none to fit."""
         return log / np.maximum(log.mean(1, keepdims=True), 1e-12)
 
@@ -100,7 +100,7 @@ class Normalizer:
         """Every normalisation of counts ``(n, G)`` of cells with the given totals."""
         log = log_normalize(block, totals, self.target)
         residuals = pearson_residuals(block, totals, self.fractions, self.clip)
-        fitted = self.fit_logarithms(log)
+        fitted = self.proportional_fitting(log)
         return {
             LOG: log,
             PEARSON: residuals,

@@ -8,20 +8,20 @@ from sklearn.preprocessing import normalize
 
 from .features import column_slices
 from .modality import Modality
-from .tissue import Tissue
+from .spatial import SpatialReference
 
 
-def n_inputs(modalities: Mapping[str, Modality], tissue: Tissue | None) -> list[int]:
+def n_inputs(modalities: Mapping[str, Modality], spatial: SpatialReference | None) -> list[int]:
     """Number of features of each modality that are read: in space, those that vary there."""
     numbers = [modality.n_features for modality in modalities.values()]
-    return numbers if tissue is None else [int(tissue.kept[part].sum()) for part in column_slices(numbers)]
+    return numbers if spatial is None else [int(spatial.kept[part].sum()) for part in column_slices(numbers)]
 
 
 def neighbor_features(
-    modalities: Mapping[str, Modality], parts: Sequence[np.ndarray], tissue: Tissue | None
+    modalities: Mapping[str, Modality], parts: Sequence[np.ndarray], spatial: SpatialReference | None
 ) -> list[np.ndarray]:
     """That by which neighbours are found in each modality, of its features ``(n, d_m)``."""
-    if tissue is not None:
+    if spatial is not None:
         return [normalize(part) for part in parts]
     return [modality.neighbor_features(part) for modality, part in zip(modalities.values(), parts, strict=True)]
 

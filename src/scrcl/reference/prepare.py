@@ -13,13 +13,13 @@ from sklearn.preprocessing import normalize
 from scrcl.data.networks import Network, read_network
 from scrcl.data.sources import Source
 from scrcl.graph.adjacency import symmetric_adjacency
-from scrcl.graph.batches import balanced_graph
 from scrcl.graph.genes import gene_graph, prior_gene_graph
+from scrcl.graph.mutual_neighbors import balanced_graph
 from scrcl.graph.neighbors import Neighbors, nearest_neighbors
 from scrcl.graph.slices import Slices
 from scrcl.graph.smoothing import varying_in_space
 from scrcl.graph.spatial import SpatialOptions
-from scrcl.labels.given import Labels
+from scrcl.labels.cell_labels import Labels
 from scrcl.utils.memory import warn_of_model
 from scrcl.utils.progress import begin
 from scrcl.utils.sizes import sample_cells
@@ -30,7 +30,7 @@ from .modalities import KINDS, fit_modality
 from .modality import Modality
 from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .reference import FEATURE_SHARE, Reference
-from .tissue import Tissue
+from .spatial import SpatialReference
 
 #: Agreement with every other modality below which a warning is given; noise has about 0.01.
 LEAST_AGREEMENT = 0.1
@@ -104,12 +104,12 @@ def prepare(
     network = _read_network(modalities, options)
 
     begin("graph")
-    tissue, features = None, side_by_side(by_modality)
+    spatial_reference, features = None, side_by_side(by_modality)
     if slices is not None and spatial is not None:
         kept = np.concatenate([varying_in_space(spatial, part) for part in by_modality])
-        tissue = Tissue(slices, features, kept, options.spatial)
-        features = tissue.smooth(spatial, features)
-    agreement, near = _agreement(modalities, by_modality, features, tissue, options.n_neighbors)
+        spatial_reference = SpatialReference(slices, features, kept, options.spatial)
+        features = spatial_reference.smooth(spatial, features)
+    agreement, near = _agreement(modalities, by_modality, features, spatial_reference, options.n_neighbors)
     shares = [1.0] if agreement is None else agreement.weights.mean(0, dtype=np.float64).tolist()
     _warn_if_contradicting(list(modalities), agreement, shares)
 
@@ -140,7 +140,7 @@ def prepare(
         gene_graph=genes,
         n_neighbors=options.n_neighbors,
         agreement=agreement,
-        tissue=tissue,
+        spatial=spatial_reference,
         batches=batches,
         # Features are corrected in part only, the views of the network by their graph.
         feature_share=0.0 if corrected else FEATURE_SHARE,
@@ -198,11 +198,13 @@ def _agreement(
     modalities: dict[str, Modality],
     by_modality: list[np.ndarray],
     features: np.ndarray,
-    tissue: Tissue | None,
+    spatial_reference: SpatialReference | None,
     n_neighbors: int,
 ) -> tuple[Agreement | None, list[np.ndarray]]:
     """How far several modalities agree, and that by which neighbours are found in each."""
-    near = neighbor_features(modalities, split_features(features, n_inputs(modalities, tissue)), tissue)
+    near = neighbor_features(
+        modalities, split_features(features, n_inputs(modalities, spatial_reference)), spatial_reference
+    )
     if len(modalities) == 1:
         return None, near
     structure = [

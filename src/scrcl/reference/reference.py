@@ -15,7 +15,7 @@ from scrcl.graph.adjacency import ALL, Propagation, Rows, csr_from_dict, csr_to_
 from scrcl.graph.neighbors import Neighbors, NeighborSearch
 from scrcl.graph.placement import Placement, Surroundings
 from scrcl.graph.recognition import Recognition
-from scrcl.labels.given import Labels
+from scrcl.labels.cell_labels import Labels
 from scrcl.nn.inference import CHUNK_CELLS, Encoded, View
 from scrcl.utils.progress import begin
 
@@ -27,7 +27,7 @@ from .mapping import DistanceScale
 from .modalities import Embedding, Rna, modality_from_dict
 from .modality import Modality
 from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
-from .tissue import Tissue
+from .spatial import SpatialReference
 
 #: Length of the features in the latent representation, beside views of length 1. Less, and types that training has drawn
 #: together are one; more, and noise counts.
@@ -54,7 +54,7 @@ class Reference:
         Number of nearest neighbours by which a query cell is placed.
     agreement
         How far several modalities agree for each cell; ``None`` for one.
-    tissue
+    spatial
         Where the cells are, if they are seen among their neighbours in space.
     feature_share
         Length of the features in the latent representation, where each view of the network has length 1; 0 for none.
@@ -73,7 +73,7 @@ class Reference:
     gene_graph: sp.csr_array
     n_neighbors: int
     agreement: Agreement | None = None
-    tissue: Tissue | None = None
+    spatial: SpatialReference | None = None
     feature_share: float = FEATURE_SHARE
     batches: Batches | None = None
     labels: Labels | None = None
@@ -92,7 +92,7 @@ class Reference:
     @cached_property
     def n_inputs(self) -> list[int]:
         """Number of features of each modality."""
-        return n_inputs(self.modalities, self.tissue)
+        return n_inputs(self.modalities, self.spatial)
 
     @property
     def weights(self) -> np.ndarray:
@@ -164,7 +164,7 @@ class Reference:
         assert self.batches is not None  # else there are none to be known
         names = np.unique(batches if wanted is None else wanted)
         new = names[self.batches.codes_of(names) < 0].tolist()
-        features = self.features if self.tissue is None else self.tissue.features
+        features = self.features if self.spatial is None else self.spatial.features
         numbers = [modality.n_features for modality in self.modalities.values()]
         parts = split_features(features, numbers)
         return self.batches.learn(batches, new, self.modalities, sources, parts) if new else self.batches
@@ -193,8 +193,8 @@ class Reference:
     @property
     def places(self) -> np.ndarray:
         """Points ``(n, d_s)`` of cells by which neighbourhoods are formed: those of counterparts lie together."""
-        if self.tissue is not None:
-            return self.tissue.slices.disjoint_coordinates
+        if self.spatial is not None:
+            return self.spatial.slices.disjoint_coordinates
         return self.smoothed() if self.corrected else self.neighbor_features
 
     def smoothed(self, modality: int | None = None, cells: Rows = ALL) -> np.ndarray:
@@ -202,7 +202,7 @@ class Reference:
 
         In space, the features, smoothed already. Of all cells ``(n, s)``, or of some.
         """
-        if self.tissue is not None:
+        if self.spatial is not None:
             return (self._weighed_features if modality is None else self._parts(self.features)[modality])[cells]
         return self._smooth(self.known_neighbor_features(modality), cells)
 
@@ -211,7 +211,7 @@ class Reference:
 
         Of all modalities, these by their weights.
         """
-        if self.tissue is not None:
+        if self.spatial is not None:
             return [self.smoothed(modality, cells)]
         by_modality = [
             self._linkage_of(name, part, cells)
@@ -272,7 +272,7 @@ class Reference:
 
     def _neighbor_features_of(self, features: np.ndarray) -> list[np.ndarray]:
         """That by which neighbours of cells with features ``(m, d)`` are found in each modality."""
-        return neighbor_features(self.modalities, self._parts(features), self.tissue)
+        return neighbor_features(self.modalities, self._parts(features), self.spatial)
 
     def _joined(self, by_modality: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
         """One modality as it is; several, at unit length, side by side and weighted."""
@@ -290,30 +290,30 @@ class Reference:
         fit the model.
         """
         features = self.read(cells.sources, rows, cells.batches)
-        if self.tissue is not None:
-            return self._place_in_space(self.tissue, cells, features)
+        if self.spatial is not None:
+            return self._place_in_space(self.spatial, cells, features)
         found = self._recognition(features, cells.names if rows is None else cells.names[rows])
         new = features[found < 0]
         if len(new):
             begin("placing")
         return Placement(found, new, *self.query_neighbors(new))
 
-    def _place_in_space(self, tissue: Tissue, cells: Cells, features: np.ndarray) -> Placement:
+    def _place_in_space(self, spatial: SpatialReference, cells: Cells, features: np.ndarray) -> Placement:
         """The same of cells with features ``(m, D)`` before smoothing: new ones are seen among all cells of their slices."""
         slices = cells.slices
         assert slices is not None  # the reference is in space
-        found = tissue.find(slices, features, cells.names, self.cell_names)
+        found = spatial.find(slices, features, cells.names, self.cell_names)
         new = np.flatnonzero(found < 0)
         if len(new) == 0:
             return Placement(found, self.features[:0], None, self.weights[:0])
         begin("placing")
         around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
-        graph = tissue.options.graph(slices.select(around)) if cells.graph is None else cells.graph[around][:, around]
-        smoothed, positions = tissue.smooth(graph, features[around]), np.searchsorted(around, new)
+        graph = spatial.options.graph(slices.select(around)) if cells.graph is None else cells.graph[around][:, around]
+        smoothed, positions = spatial.smooth(graph, features[around]), np.searchsorted(around, new)
         weights, neighbors = np.ones((len(around), 1), dtype=np.float32), None
-        if tissue.options.joined or self.agreement is not None:
+        if spatial.options.joined or self.agreement is not None:
             neighbors, weights = self.query_neighbors(smoothed)
-        surroundings = Surroundings(smoothed, graph, neighbors if tissue.options.joined else None, weights, positions)
+        surroundings = Surroundings(smoothed, graph, neighbors if spatial.options.joined else None, weights, positions)
         return Placement(found, smoothed[positions], None, weights[positions], surroundings)
 
     @cached_property
@@ -342,7 +342,7 @@ class Reference:
 
     def smoothed_query(self, placement: Placement) -> np.ndarray:
         """Features ``(m', s)`` of the new cells, averaged over the graph, to which they send nothing."""
-        if self.tissue is not None:
+        if self.spatial is not None:
             return placement.features
         assert placement.neighbors is not None  # outside space they are always found
         received, own = query_weights(self.adjacency, placement.neighbors)
@@ -388,7 +388,7 @@ class Reference:
             "gene_graph": csr_to_dict(self.gene_graph),
             "n_neighbors": self.n_neighbors,
             "agreement": None if self.agreement is None else self.agreement.to_dict(),
-            "tissue": None if self.tissue is None else self.tissue.to_dict(),
+            "tissue": None if self.spatial is None else self.spatial.to_dict(),
             "feature_share": self.feature_share,
             "batches": None if self.batches is None else self.batches.to_dict(),
             "labels": None if self.labels is None else self.labels.to_dict(),
@@ -400,7 +400,7 @@ class Reference:
         """The inverse of :meth:`to_dict`; also reads what earlier versions saved."""
         state = _from_earlier(state)
         modalities = {name: modality_from_dict(found) for name, found in state["modalities"].items()}
-        agreement, tissue, batches, labels = (state[name] for name in ("agreement", "tissue", "batches", "labels"))
+        agreement, spatial, batches, labels = (state[name] for name in ("agreement", "tissue", "batches", "labels"))
         return cls(
             modalities=modalities,
             features=state["features"],
@@ -409,7 +409,7 @@ class Reference:
             gene_graph=csr_from_dict(state["gene_graph"]),
             n_neighbors=state["n_neighbors"],
             agreement=None if agreement is None or len(modalities) == 1 else Agreement.from_dict(agreement),
-            tissue=None if tissue is None else Tissue.from_dict(tissue),
+            spatial=None if spatial is None else SpatialReference.from_dict(spatial),
             feature_share=state["feature_share"],
             batches=None if batches is None else Batches.from_dict(batches),
             labels=None if labels is None else Labels.from_dict(labels),

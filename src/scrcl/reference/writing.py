@@ -86,8 +86,8 @@ def describe_parameters(reference: Reference, options: Options, setup: dict[str,
         parameters |= {name: setup.get(name) or "" for name in ("features_key", "neighbors_key")}
     if reference.labels is not None:
         parameters |= {name: str(setup.get(name) or "") for name in ("labels_key", "unlabeled_category")}
-    if reference.tissue is not None:
-        parameters |= _describe_tissue(reference.tissue.options, setup)
+    if reference.spatial is not None:
+        parameters |= _describe_tissue(reference.spatial.options, setup)
     return parameters
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from scrcl.labels.given import Labels
+from scrcl.labels.cell_labels import Labels
 
 NAMES = np.array(["b", None, "a", "b", None, "a"], dtype=object)
 

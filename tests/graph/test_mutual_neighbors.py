@@ -6,15 +6,15 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
-from scrcl.graph.batches import (
+from scrcl.graph.mutual_neighbors import (
     MUTUAL,
     balanced_graph,
     batch_offsets,
-    counterparts,
     mixing,
+    mutual_neighbors,
+    paired_batches,
     sample_of_each,
     separation,
-    tied_batches,
 )
 
 
@@ -27,7 +27,7 @@ def points():
 def test_counterparts_against_brute_force(points):
     x, batches = points
     distance = cdist(x, x)
-    n_ties = 2
+    n_mutual = 2
 
     def rank(i, j):  # place of j among the cells of its batch, seen from i
         others = np.flatnonzero(batches == batches[j])
@@ -37,9 +37,9 @@ def test_counterparts_against_brute_force(points):
     for i in range(90):
         for j in range(90):
             near, far = sorted((rank(i, j), rank(j, i)))
-            if batches[i] != batches[j] and near < n_ties and far < MUTUAL * n_ties:
+            if batches[i] != batches[j] and near < n_mutual and far < MUTUAL * n_mutual:
                 expected[i, j] = 1
-    np.testing.assert_array_equal(counterparts(x, batches, n_ties).toarray(), expected)
+    np.testing.assert_array_equal(mutual_neighbors(x, batches, n_mutual).toarray(), expected)
 
 
 def test_a_cell_whose_likes_are_missing_has_no_counterparts():
@@ -47,7 +47,7 @@ def test_a_cell_whose_likes_are_missing_has_no_counterparts():
     here = np.concatenate([line, 1000 + line])  # two types, of which the other batch has the first
     points = np.concatenate([here, line + 0.25])[:, None]
     batches = np.repeat([0, 1], [80, 40])
-    found = counterparts(points, batches, 3)
+    found = mutual_neighbors(points, batches, 3)
     assert found[40:80].nnz == 0
     assert (np.diff(found.indptr)[:40] > 0).all()
 
@@ -64,13 +64,13 @@ def test_balanced_graph(points):
         assert graph[[i], :].toarray()[0, nearest].all()
     between = graph.tocoo()
     between = batches[between.row] != batches[between.col]
-    assert between.sum() == counterparts(x, batches, 4).nnz
+    assert between.sum() == mutual_neighbors(x, batches, 4).nnz
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 3, 7, 40, 200])
 def test_few_pairs_of_batches_join_all(n_batches):
     sizes = np.random.default_rng(0).integers(1, 9, n_batches)
-    pairs = tied_batches(np.repeat(np.arange(n_batches), sizes), n_batches)
+    pairs = paired_batches(np.repeat(np.arange(n_batches), sizes), n_batches)
     assert len(set(pairs)) == len(pairs) <= n_batches * np.ceil(np.log2(max(n_batches, 2)))
     if n_batches <= 3:
         assert len(pairs) == n_batches * (n_batches - 1) // 2

@@ -12,11 +12,11 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from scrcl.graph.batches import counterparts
+from scrcl.graph.mutual_neighbors import mutual_neighbors
 from scrcl.graph.neighbors import nearest_neighbors
 
 #: Candidates for counterparts of a cell in each other batch.
-N_TIES = 5
+N_MUTUAL_NEIGHBORS = 5
 #: Rounds in which cells move and counterparts are found again.
 ROUNDS = 2
 #: Cells around a cell by which it moves.
@@ -28,7 +28,7 @@ Near = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Drift:
+class CorrectionVectors:
     """How the cells of a batch move.
 
     Attributes
@@ -63,7 +63,9 @@ class Drift:
         return cls(**state)
 
 
-def find_drifts(features: np.ndarray, batches: np.ndarray, near: Near, fixed: int | None = None) -> list[Drift]:
+def fit_correction_vectors(
+    features: np.ndarray, batches: np.ndarray, near: Near, fixed: int | None = None
+) -> list[CorrectionVectors]:
     """Find how the cells of each batch move so that counterparts come together.
 
     In each round a cell goes half of the way, and meets the others there; beside a ``fixed`` batch, all of it.
@@ -82,7 +84,7 @@ def find_drifts(features: np.ndarray, batches: np.ndarray, near: Near, fixed: in
     points, stages = features, []
     members = [np.flatnonzero(batches == number) for number in range(int(batches.max()) + 1)]
     for _ in range(ROUNDS):
-        moves = (0.5 if fixed is None else 1.0) * _from_counterparts(points, batches, near)
+        moves = (0.5 if fixed is None else 1.0) * _offsets_to_mutual_neighbors(points, batches, near)
         if fixed is not None:
             moves[members[fixed]] = 0
         stages.append((points, moves))
@@ -91,14 +93,14 @@ def find_drifts(features: np.ndarray, batches: np.ndarray, near: Near, fixed: in
             before = stages[-1][0][rows]
             points[rows] = before - _mean_move(before, moves[rows], before, near)
     anchors, moves = (np.stack(each) for each in zip(*stages, strict=True))
-    return [Drift(anchors[:, rows], moves[:, rows]) for rows in members]
+    return [CorrectionVectors(anchors[:, rows], moves[:, rows]) for rows in members]
 
 
-def _from_counterparts(points: np.ndarray, batches: np.ndarray, near: Near) -> np.ndarray:
+def _offsets_to_mutual_neighbors(points: np.ndarray, batches: np.ndarray, near: Near) -> np.ndarray:
     """How far each point ``(n, d)`` lies from the mean of its counterparts; 0 where there are none."""
-    ties = counterparts(near(points), batches, N_TIES)
-    number = np.diff(ties.indptr)
-    means = (sp.csr_array(ties) @ points) / np.maximum(number, 1)[:, None]
+    mnn_pairs = mutual_neighbors(near(points), batches, N_MUTUAL_NEIGHBORS)
+    number = np.diff(mnn_pairs.indptr)
+    means = (sp.csr_array(mnn_pairs) @ points) / np.maximum(number, 1)[:, None]
     return np.where(number[:, None] > 0, points - means, 0).astype(np.float32)
 
 

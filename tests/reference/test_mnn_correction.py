@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scrcl.reference.drifts import Drift, find_drifts
+from scrcl.reference.mnn_correction import CorrectionVectors, fit_correction_vectors
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,16 @@ def apart(features, batches, types, kind) -> float:
     return float(np.linalg.norm(np.diff([features[(types == kind) & (batches == b)].mean(0) for b in (0, 1)], axis=0)))
 
 
-def moved(features: np.ndarray, batches: np.ndarray, drifts: list[Drift]) -> np.ndarray:
+def moved(features: np.ndarray, batches: np.ndarray, corrections: list[CorrectionVectors]) -> np.ndarray:
     found = features.copy()
-    for number, drift in enumerate(drifts):
-        found[batches == number] = drift(features[batches == number], itself)
+    for number, correction in enumerate(corrections):
+        found[batches == number] = correction(features[batches == number], itself)
     return found
 
 
 def test_each_type_moves_its_own_way(cells):
     features, batches, types = cells
-    found = moved(features, batches, find_drifts(features, batches, itself))
+    found = moved(features, batches, fit_correction_vectors(features, batches, itself))
     for kind in (0, 1):
         assert apart(features, batches, types, kind) > 2.5
         assert apart(found, batches, types, kind) < 0.7
@@ -48,18 +48,18 @@ def test_each_type_moves_its_own_way(cells):
 
 def test_a_cell_moves_by_itself(cells):
     features, batches, _ = cells
-    drifts = find_drifts(features, batches, itself)
+    corrections = fit_correction_vectors(features, batches, itself)
     own = features[batches == 1]
-    np.testing.assert_allclose(drifts[1](own, itself)[[3, 50]], drifts[1](own[[3, 50]], itself), atol=1e-4)
-    again = Drift.from_dict(drifts[1].to_dict())
-    np.testing.assert_array_equal(again(own, itself), drifts[1](own, itself))
+    np.testing.assert_allclose(corrections[1](own, itself)[[3, 50]], corrections[1](own[[3, 50]], itself), atol=1e-4)
+    again = CorrectionVectors.from_dict(corrections[1].to_dict())
+    np.testing.assert_array_equal(again(own, itself), corrections[1](own, itself))
 
 
 def test_a_fixed_batch_stays(cells):
     features, batches, types = cells
-    drifts = find_drifts(features, batches, itself, fixed=0)
-    np.testing.assert_array_equal(drifts[0](features[batches == 0], itself), features[batches == 0])
-    found = moved(features, batches, drifts)
+    corrections = fit_correction_vectors(features, batches, itself, fixed=0)
+    np.testing.assert_array_equal(corrections[0](features[batches == 0], itself), features[batches == 0])
+    found = moved(features, batches, corrections)
     assert apart(found, batches, types, 0) < 0.7
     assert apart(found, batches, types, 1) < 0.7
 
@@ -68,5 +68,5 @@ def test_batches_without_an_effect_hardly_move(cells):
     rng = np.random.default_rng(1)
     features = (15 * np.eye(3, 10)[rng.integers(3, size=300)] + rng.normal(size=(300, 10))).astype(np.float32)
     batches = rng.integers(2, size=300)
-    found = moved(features, batches, find_drifts(features, batches, itself))
+    found = moved(features, batches, fit_correction_vectors(features, batches, itself))
     assert np.linalg.norm(found - features, axis=1).mean() < 0.25 * np.linalg.norm(rng.normal(size=10))

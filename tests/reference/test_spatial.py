@@ -2,7 +2,7 @@ import numpy as np
 
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions, spatial_graph
-from scrcl.reference.tissue import Tissue
+from scrcl.reference.spatial import SpatialReference
 
 from ..conftest import slices_of
 
@@ -11,13 +11,13 @@ def test_tissue_smooths_what_varies_finds_cells_and_is_kept():
     rng = np.random.default_rng(0)
     slices = slices_of(rng.uniform(size=(30, 2)))
     features = rng.normal(size=(30, 4)).astype(np.float32)
-    tissue = Tissue(slices, features, np.array([True, False, True, True]), SpatialOptions())
+    tissue = SpatialReference(slices, features, np.array([True, False, True, True]), SpatialOptions())
     graph = spatial_graph(slices, "knn", 4)
     expected = smooth(graph, features[:, [0, 2, 3]], tissue.options.smoothing)
     np.testing.assert_array_equal(tissue.smooth(graph, features), expected)
     order = rng.permutation(30)
     np.testing.assert_array_equal(tissue.find(slices.select(order), features[order]), order)
     assert (tissue.find(slices, features + 1) == -1).all()
-    again = Tissue.from_dict(tissue.to_dict())
+    again = SpatialReference.from_dict(tissue.to_dict())
     assert again.options == tissue.options
     np.testing.assert_array_equal(again.smooth(graph, features), expected)

@@ -15,7 +15,7 @@ from .adjacency import symmetric_adjacency
 from .neighbors import Neighbors, NeighborSearch, nearest_neighbors
 
 #: Least number of nearest cells that a cell has in each other batch.
-LEAST_TIES = 3
+MIN_MUTUAL_NEIGHBORS = 3
 #: Among how many times as many the cell must be for the tie to be mutual.
 MUTUAL = 4
 #: Cells of each batch on which offsets between batches are found.
@@ -24,7 +24,7 @@ ALIGNED_CELLS = 2_000
 ROUNDS = 3
 
 
-def tied_batches(batches: np.ndarray, n_batches: int) -> list[tuple[int, int]]:
+def paired_batches(batches: np.ndarray, n_batches: int) -> list[tuple[int, int]]:
     """Which pairs of batches counterparts are sought in: all of a few, and about ``log2`` of the number for each of many.
 
     In the order of their size, each is tied to those 1, 2, 4, … places on, in a circle, so that any two are joined over a
@@ -36,7 +36,7 @@ def tied_batches(batches: np.ndarray, n_batches: int) -> list[tuple[int, int]]:
     return sorted((first, second) for first, second in pairs if first != second)
 
 
-def counterparts(points: np.ndarray, batches: np.ndarray, n_ties: int) -> sp.csr_array:
+def mutual_neighbors(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> sp.csr_array:
     """Join each cell to its counterparts in other batches.
 
     Parameters
@@ -45,7 +45,7 @@ def counterparts(points: np.ndarray, batches: np.ndarray, n_ties: int) -> sp.csr
         ``(n, d)`` points by whose distance cells are near.
     batches
         ``(n,)`` batch of each cell, numbered from 0.
-    n_ties
+    n_mutual
         Number of nearest cells in each other batch that are candidates.
 
     Returns
@@ -53,15 +53,15 @@ def counterparts(points: np.ndarray, batches: np.ndarray, n_ties: int) -> sp.csr
     Binary, symmetric ``(n, n)``, with edges between batches only.
     """
     edges = [np.empty((2, 0), dtype=np.int64)]
-    for pair in _meet(points, batches, n_ties):
-        rows, columns = pair.ties
+    for pair in _batch_pairs(points, batches, n_mutual):
+        rows, columns = pair.mnn_pairs
         edges.append(np.stack([pair.here[rows], pair.there[columns]]))
     ends = np.concatenate(edges, 1)
     n = len(points)
     return symmetric_adjacency(sp.csr_array((np.ones(ends.shape[1], dtype=np.float32), tuple(ends)), shape=(n, n)))
 
 
-class Meeting(NamedTuple):
+class BatchPair(NamedTuple):
     """Cells of two batches: who they are, their nearest in the other, and which of them are counterparts, by place."""
 
     batches: tuple[int, int]
@@ -69,26 +69,28 @@ class Meeting(NamedTuple):
     there: np.ndarray
     out: Neighbors
     back: Neighbors
-    ties: tuple[np.ndarray, np.ndarray]
+    mnn_pairs: tuple[np.ndarray, np.ndarray]
 
 
-def _meet(points: np.ndarray, batches: np.ndarray, n_ties: int) -> Iterator[Meeting]:
+def _batch_pairs(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> Iterator[BatchPair]:
     """The pairs of batches in which counterparts are sought."""
     n_batches = int(batches.max()) + 1
     members = [np.flatnonzero(batches == number) for number in range(n_batches)]
     searches = [NeighborSearch(points[rows]) for rows in members]
-    for first, second in tied_batches(batches, n_batches):
+    for first, second in paired_batches(batches, n_batches):
         here, there = members[first], members[second]
         if len(here) == 0 or len(there) == 0:
             continue
-        out = searches[second](points[here], min(MUTUAL * n_ties, len(there)))
-        back = searches[first](points[there], min(MUTUAL * n_ties, len(here)))
-        mutual = _leading(out, n_ties).multiply(back.to_sparse().T) + out.to_sparse().multiply(_leading(back, n_ties).T)
+        out = searches[second](points[here], min(MUTUAL * n_mutual, len(there)))
+        back = searches[first](points[there], min(MUTUAL * n_mutual, len(here)))
+        mutual = _leading(out, n_mutual).multiply(back.to_sparse().T) + out.to_sparse().multiply(
+            _leading(back, n_mutual).T
+        )
         rows, columns = sp.coo_array(mutual).coords
-        yield Meeting((first, second), here, there, out, back, (rows, columns))
+        yield BatchPair((first, second), here, there, out, back, (rows, columns))
 
 
-def separation(points: np.ndarray, batches: np.ndarray, n_ties: int) -> np.ndarray:
+def separation(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> np.ndarray:
     """How much farther off the nearest cells of other batches are than those of the own one: 1 if batches do nothing, ``(B,)``.
 
     Only cells that have counterparts count, so that it does not matter which types a batch has; and of two batches it is the
@@ -98,17 +100,17 @@ def separation(points: np.ndarray, batches: np.ndarray, n_ties: int) -> np.ndarr
     own = np.empty(len(points))
     for number in np.unique(batches):
         rows = np.flatnonzero(batches == number)
-        own[rows] = nearest_neighbors(points[rows], min(n_ties, len(rows) - 1)).distances.mean(1)
+        own[rows] = nearest_neighbors(points[rows], min(n_mutual, len(rows) - 1)).distances.mean(1)
     own = np.log(np.maximum(own, 1e-12))
     found: list[list[float]] = [[] for _ in range(int(batches.max()) + 1)]
-    for pair in _meet(points, batches, n_ties):
-        if len(pair.ties[0]) == 0:  # only where cells coincide
+    for pair in _batch_pairs(points, batches, n_mutual):
+        if len(pair.mnn_pairs[0]) == 0:  # only where cells coincide
             continue
-        sides = zip((pair.here, pair.there), (pair.out, pair.back), pair.ties, strict=True)
+        sides = zip((pair.here, pair.there), (pair.out, pair.back), pair.mnn_pairs, strict=True)
         logs = []
-        for cells, other, ties in sides:
-            tied = np.unique(ties)
-            across = np.log(np.maximum(other.distances[tied, :n_ties].mean(1), 1e-12))
+        for cells, other, mnn_pairs in sides:
+            tied = np.unique(mnn_pairs)
+            across = np.log(np.maximum(other.distances[tied, :n_mutual].mean(1), 1e-12))
             logs.append(np.median(across - own[cells[tied]]))
         for number in pair.batches:
             found[number].append(float(np.mean(logs)))
@@ -137,7 +139,7 @@ def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) ->
     Binary, symmetric ``(n, n)`` without self loops.
     """
     n, n_batches = len(points), int(batches.max()) + 1
-    each = max(LEAST_TIES, n_neighbors // n_batches)
+    each = max(MIN_MUTUAL_NEIGHBORS, n_neighbors // n_batches)
     edges = [np.empty((2, 0), dtype=np.int64)]
     for number in range(n_batches):
         rows = np.flatnonzero(batches == number)
@@ -147,7 +149,7 @@ def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) ->
             edges.append(np.stack([np.repeat(rows, k), rows[near].ravel()]))
     ends = np.concatenate(edges, 1)
     own = sp.csr_array((np.ones(ends.shape[1], dtype=np.float32), tuple(ends)), shape=(n, n))
-    return symmetric_adjacency(own + counterparts(points, batches, each))
+    return symmetric_adjacency(own + mutual_neighbors(points, batches, each))
 
 
 def batch_offsets(differences: np.ndarray, pairs: np.ndarray, n_batches: int, weights: np.ndarray) -> np.ndarray:

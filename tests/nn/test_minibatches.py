@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from scrcl.graph.adjacency import normalized_adjacency, symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
-from scrcl.nn.batches import BATCH_CELLS, LEAF_CELLS, GraphBatches, GraphDataModule, graph_batch, neighborhoods
+from scrcl.nn.minibatches import BATCH_CELLS, LEAF_CELLS, GraphBatches, GraphDataModule, graph_batch, neighborhoods
 
 
 def example() -> tuple[np.ndarray, sp.csr_array]:

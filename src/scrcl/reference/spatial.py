@@ -13,7 +13,7 @@ from scrcl.graph.spatial import SpatialOptions
 
 
 @dataclass(frozen=True)
-class Tissue:
+class SpatialReference:
     """Where the cells of a model are in space, and how it sees them among their neighbours.
 
     Attributes
