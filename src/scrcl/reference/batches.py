@@ -253,16 +253,16 @@ class Batches:
     def to_dict(self) -> dict[str, Any]:
         """Plain arrays."""
         corrections = {name: [correction.to_dict() for correction in each] for name, each in self.corrections.items()}
-        return {**vars(self), "names": list(self.names), "drifts": corrections}
+        return {**vars(self), "names": list(self.names), "corrections": corrections}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
         corrections = {
             name: [CorrectionVectors.from_dict(correction) for correction in each]
-            for name, each in state["drifts"].items()
+            for name, each in state["corrections"].items()
         }
-        return cls(**{**state, "names": tuple(state["names"]), "drifts": corrections})
+        return cls(**{**state, "names": tuple(state["names"]), "corrections": corrections})
 
 
 def _by_batch(each: Sequence[Modality], codes: np.ndarray) -> ByBatch:

@@ -388,7 +388,7 @@ class Reference:
             "gene_graph": csr_to_dict(self.gene_graph),
             "n_neighbors": self.n_neighbors,
             "agreement": None if self.agreement is None else self.agreement.to_dict(),
-            "tissue": None if self.spatial is None else self.spatial.to_dict(),
+            "spatial": None if self.spatial is None else self.spatial.to_dict(),
             "feature_share": self.feature_share,
             "batches": None if self.batches is None else self.batches.to_dict(),
             "labels": None if self.labels is None else self.labels.to_dict(),
@@ -400,7 +400,7 @@ class Reference:
         """The inverse of :meth:`to_dict`; also reads what earlier versions saved."""
         state = _from_earlier(state)
         modalities = {name: modality_from_dict(found) for name, found in state["modalities"].items()}
-        agreement, spatial, batches, labels = (state[name] for name in ("agreement", "tissue", "batches", "labels"))
+        agreement, spatial, batches, labels = (state[name] for name in ("agreement", "spatial", "batches", "labels"))
         return cls(
             modalities=modalities,
             features=state["features"],
@@ -421,7 +421,7 @@ def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
     """The state in today's form: until 0.1 there were two, for one and for several modalities."""
     state = {
         "agreement": None,
-        "tissue": None,
+        "spatial": None,
         "batches": None,
         "labels": None,
         "feature_share": 0.0,
@@ -429,6 +429,8 @@ def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
         **state,
     }
     if "transform" not in state:
+        if state.get("tissue") is not None:
+            state["spatial"] = state["tissue"]
         return state
     names, genes = pd.Index(state["all_genes"]), pd.Index(state["genes"])
     rna = Rna(names, names.get_indexer(genes), CountFeatures.from_dict(state["transform"]))
@@ -439,5 +441,5 @@ def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
         **state,
         "modalities": {RNA: modality.to_dict()},
         "gene_features": rna.gene_features,
-        "tissue": state.get("space"),
+        "spatial": state.get("space"),
     }
