@@ -61,7 +61,7 @@ def test_a_single_cell_type_is_not_divided_with_confidence(kind):
     model.train(enable_progress_bar=False)
     assert model.estimate_n_clusters().best == 1
     assert model.get_clusters().nunique() == 1
-    with pytest.warns(UserWarning, match="hardly determine 2 clusters"):
+    with pytest.warns(UserWarning, match="2 clusters are poorly supported"):
         probabilities = model.get_cluster_probabilities(n_clusters=2)
     assert (probabilities.max(axis=1) > 0.9).mean() < 0.25
 
@@ -78,5 +78,5 @@ def test_noise_is_not_divided_with_confidence():
     model = scrcl.SCRCL(null)
     model.train(enable_progress_bar=False)
     assert model.estimate_n_clusters().best == 1
-    with pytest.warns(UserWarning, match="hardly determine 3 clusters"):
+    with pytest.warns(UserWarning, match="3 clusters are poorly supported"):
         assert (model.get_cluster_probabilities(n_clusters=3).max(axis=1) > 0.9).mean() < 0.1

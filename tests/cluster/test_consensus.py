@@ -169,7 +169,7 @@ def test_warning_where_clusterings_hardly_agree():
     noise = np.random.default_rng(0).normal(size=(600, 20))
     agreement = build(noise, [noise], [noise, noise[:, ::2]], 0).cut(4)[1]
     assert agreement < LEAST_AGREEMENT
-    with pytest.warns(UserWarning, match="hardly determine 4 clusters"):
+    with pytest.warns(UserWarning, match="4 clusters are poorly supported"):
         warn_if_undetermined(4, agreement)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -85,7 +85,7 @@ class TestApproximateNeighbors:
 
     def test_too_many_neighbors(self, points, monkeypatch):
         monkeypatch.setattr(neighbors, "LISTED_TARGETS", 1000)
-        with pytest.raises(ValueError, match="n_neighbors=40 is too many.*at most 29"):
+        with pytest.raises(ValueError, match="n_neighbors=40 is too large.*at most 29"):
             neighbors.nearest_neighbors(points, 40)
 
 

@@ -56,5 +56,5 @@ def test_what_varies_in_space():
     assert kept[4:].sum() <= 2
     # Weak structure counts where there is no stronger.
     assert varying_in_space(graph, np.column_stack([wave + 2 * rng.normal(size=wave.shape), features[:, 4:]]))[:2].all()
-    with pytest.warns(UserWarning, match="hardly varies in space"):
+    with pytest.warns(UserWarning, match="does not vary in space"):
         assert varying_in_space(graph, features[:, 4:]).all()

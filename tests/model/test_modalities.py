@@ -456,7 +456,7 @@ class TestFaults:
     def test_lack_of_memory_is_foreseen(self, mdata, monkeypatch):
         monkeypatch.setattr(memory, "available", lambda: 1e9)
         scrcl.SCRCL.setup_mudata(mdata, KINDS)
-        with pytest.warns(UserWarning, match=r"A model of 180 cells will need about 1\.5 GB of memory, but 1\.0 GB"):
+        with pytest.warns(UserWarning, match=r"A model of 180 cells needs about 1\.5 GB of memory, but 1\.0 GB"):
             scrcl.SCRCL(mdata, n_components=10)
 
     def test_too_few_cells(self, mdata):

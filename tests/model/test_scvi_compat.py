@@ -129,7 +129,7 @@ class TestRepresentation:
             ({"give_mean": False}, "give_mean=False asks for a distribution"),
             ({"return_dist": True}, "return_dist=True asks for a distribution"),
             ({"dataloader": []}, "dataloader cannot be used.*batch_size"),
-            ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+            ({"batch_size": 0}, "batch_size=.* is not valid"),
         ],
     )
     def test_distributions_are_refused(self, trained, options, message):

@@ -13,10 +13,19 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
+from scrcl.cli.config import InputConfig
+from scrcl.cli.inputs import Input
+from scrcl.cli.inputs import read as read_input
+
 from ..conftest import simulate
 
 #: A filter of HDF5 that no plugin has.
 NO_FILTER = 499
+
+
+def read(path: Path, **options: Any) -> Input:
+    """What the command line reads from a file with these options."""
+    return read_input(InputConfig(input=path, **options))
 
 
 def typed(n_cells: int = 120, seed: int = 0) -> ad.AnnData:

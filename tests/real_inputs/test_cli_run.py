@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import anndata as ad
 import h5py
@@ -13,17 +14,18 @@ import pytest
 import scipy.sparse as sp
 
 import scrcl
-import scrcl.cli.page
 import scrcl.cli.run
 from scrcl.cli import main
-from scrcl.cli.errors import UserError, in_options, translate
-from scrcl.cli.inputs import Input, read
-from scrcl.cli.options import check_paths, parse
+from scrcl.cli.errors import UserError, as_message
+from scrcl.cli.inputs import Input
+from scrcl.cli.options import parse
 from scrcl.cli.outputs import check_writable, write
+from scrcl.cli.paths import check_paths
 from scrcl.cli.run import file_names
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import ScrclKeyError, ScrclValueError
 
 from ..conftest import simulate
+from .builders import read
 
 TYPES = np.array(["T cell [naive]", "B [/x] :smile:", "$a$ $b^"])
 SMALL = ["--epochs", "2", "--n-clusters", "3"]
@@ -197,7 +199,7 @@ def break_report(monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(scrcl.cli.page, "write_page", fail)
+    monkeypatch.setattr(scrcl.cli.run, "write_report", fail)
 
 
 def break_markers(monkeypatch):
@@ -271,17 +273,21 @@ def test_names_of_pictures_differ():
     assert all("/" not in name and len(f"{name}.png".encode()) < 256 for name in names)
 
 
-def test_words_about_a_file_called_adata():
-    from pathlib import Path
-
-    assert translate("adata.obsm['s'] holds NaN", Path("adata.h5ad")) == "obsm['s'] of adata.h5ad holds NaN"
-    assert translate("adata has 3 cells", Path("x/adata.h5ad")) == "x/adata.h5ad has 3 cells"
-    assert translate("'m/adata.h5ad' is not read", Path("in.h5ad")) == "'m/adata.h5ad' is not read"
-    assert translate("Pass adata.", Path("my--n_x.h5ad")) == "Pass my--n_x.h5ad."
-    error = ScrclValueError(
-        "n_clusters=3 in adata.X is wrong.", where="adata.X", options={"n_clusters": "--n-clusters"}
-    )
-    assert in_options(error, Path("n_clusters.h5ad")) == "--n-clusters=3 in X of n_clusters.h5ad is wrong."
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ScrclValueError("n_clusters=3 is more than 2 cells.", "Ask for fewer."), "--n-clusters=3 is more than 2 cells. Ask for fewer."),
+        (ScrclValueError("adata.obsm['s'] holds NaN.", "Drop them: `adata[x]`.", where="adata.obsm['s']"), "obsm['s'] of adata.h5ad holds NaN."),
+        (ScrclValueError("mdata['r'].X is empty.", where="mdata['r'].X"), "X of the modality 'r' of adata.h5ad is empty."),
+        (ScrclValueError("adata has 3 cells.", "Pass more.", where="adata"), "adata.h5ad has 3 cells. Pass more."),
+        (ScrclKeyError("layer='adata.X' is not in adata.layers.", where="adata.layers"), "--layer='adata.X' is not in layers of adata.h5ad."),
+        (ScrclValueError("max_epochs=0 is below 1.", "`train(5)`", command="Pass 5."), "--epochs=0 is below 1. Pass 5."),
+        (ScrclValueError("n_neighbors=3 and n_clusters=3 differ.", options={"n_clusters": "--n-clusters"}), "n_neighbors=3 and --n-clusters=3 differ."),
+        (UserError("'m/adata.h5ad' is not read.", "Pass `--layer x`."), "'m/adata.h5ad' is not read. Pass `--layer x`."),
+    ],
+)  # fmt: skip
+def test_words_of_options(error, message):
+    assert as_message(error, Path("adata.h5ad")) == message
 
 
 # ------------------------------------------------- a saved model

@@ -18,10 +18,9 @@ import scipy.sparse as sp
 
 from scrcl.cli import main
 from scrcl.cli.errors import UserError
-from scrcl.cli.inputs import read
 from scrcl.cli.outputs import check_writable, write
 
-from .builders import check_same, counts, normalised, write_0_6, write_loom, write_with_missing_filter
+from .builders import check_same, counts, normalised, read, write_0_6, write_loom, write_with_missing_filter
 
 
 def refuse(path, *clues, **options):

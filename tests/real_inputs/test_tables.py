@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from scrcl.cli.errors import UserError
-from scrcl.cli.inputs import read
 
-from .builders import check_same, counts
+from .builders import check_same, counts, read
 
 COUNTS = counts(12, 8)
 TABLE = pd.DataFrame(COUNTS.X.toarray().astype(int), COUNTS.obs_names, COUNTS.var_names)

@@ -3,9 +3,8 @@
 import pytest
 
 from scrcl.cli.errors import UserError
-from scrcl.cli.inputs import read
 
-from .builders import check_same, counts, write_10x
+from .builders import check_same, counts, read, write_10x
 
 
 @pytest.mark.parametrize("features", ["features", "genes"])

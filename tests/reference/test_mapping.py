@@ -75,7 +75,7 @@ class TestMappingQuality:
 
     @pytest.mark.parametrize("alpha", [-1.0, "5%", np.nan])
     def test_alpha_out_of_range(self, without_one_type, alpha):
-        with pytest.raises(ValueError, match="alpha must be a number"):
+        with pytest.raises(ValueError, match="alpha=.* is not valid"):
             without_one_type[0].get_mapping_quality(alpha=alpha)
 
 

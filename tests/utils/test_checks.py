@@ -34,7 +34,7 @@ def test_rows_of_four_cells(asked, rows):
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [([4], "only 4 cells"), ([-5], "only 4 cells"), ([True] * 3, "mask of length 3"), ([0.0], "whole numbers")],
+    [([4], "there are 4 cells"), ([-5], "there are 4 cells"), ([True] * 3, "mask of length 3"), ([0.0], "whole numbers")],
 )
 def test_rows_that_are_none(asked, message):
     with pytest.raises(ValueError, match=message):
@@ -51,7 +51,7 @@ def test_numbers_from_a_lowest_on(value, lowest, fine):
         check_at_least(value, lowest, "n")
     else:
         wanted = "a whole number" if isinstance(lowest, int) else "a number"
-        with pytest.raises(ValueError, match=re.escape(f"n must be {wanted} of at least {lowest}, not {value!r}.")):
+        with pytest.raises(ValueError, match=re.escape(f"n={value!r} is not valid. Pass {wanted} of at least {lowest}.")):
             check_at_least(value, lowest, "n")
 
 
@@ -60,7 +60,7 @@ def test_genes_are_matched_up_to_a_tenth():
     columns, missing = match_genes(present, pd.Index([*present[::-1], "x"]))
     np.testing.assert_array_equal(columns, [*range(8, -1, -1), -1])
     assert list(missing) == ["x"]
-    with pytest.raises(ValueError, match=r"2 of the 11 genes .* \(e\.g\. 'x'; the data have 'g0'\)"):
+    with pytest.raises(ValueError, match=r"2 of the 11 genes .* \(for example 'x'; the data have 'g0'\)"):
         match_genes(present, pd.Index([*present, "x", "y"]))
     with pytest.raises(ValueError, match="'g0'"):
         match_genes(pd.Index(["g0", "g0"]), present)
@@ -88,7 +88,7 @@ def test_given_features_keep_their_values():
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, values)
-    with pytest.raises(ValueError, match="two-dimensional"):
+    with pytest.raises(ValueError, match="not two dimensions"):
         as_features(values[0], "X")
 
 

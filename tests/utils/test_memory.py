@@ -13,7 +13,7 @@ class TestMemory:
         monkeypatch.setattr(memory, "available", lambda: 1e9)
         adata = simulate()
         scrcl.SCRCL.setup_anndata(adata)
-        with pytest.warns(UserWarning, match=r"150 cells will need about 1\.5 GB of memory, but 1\.0 GB.*n_components"):
+        with pytest.warns(UserWarning, match=r"150 cells needs about 1\.5 GB of memory, but 1\.0 GB.*n_components"):
             model = scrcl.SCRCL(adata)
         monkeypatch.setattr(memory, "available", lambda: 1.0)
         with pytest.warns(UserWarning, match=r"batches of 50 cells.*smaller `batch_size`"):

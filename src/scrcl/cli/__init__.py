@@ -3,22 +3,22 @@
 What takes seconds to import is imported when the arguments are known to be right.
 """
 
-import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
 
-from .errors import in_options
-from .options import check_paths, parse
+from .config import PredictConfig, RunConfig
+from .errors import as_message
+from .options import parse
+from .paths import check_paths
 from .progress import Phases
 
 
 class Result(Protocol):
-    """What a command found.
+    """What a command reports.
 
     Attributes
     ----------
@@ -45,38 +45,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    Exit status: 0 success, 1 an error that is explained on standard error, 2 wrong usage, 130 interrupted.
+    Exit status: 0 success, 1 an error that is explained on standard error, 130 interrupted.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 after wrong usage, 0 after help.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    arguments = parse(argv)
+    config = parse(sys.argv[1:] if argv is None else argv)
     # Results go to standard output; progress and errors to standard error.
     # Names of files, types and clusters may look like markup.
     results, console = (Console(stderr=stderr, markup=False, emoji=False, highlight=False) for stderr in (False, True))
     phases = Phases(console)
     try:
-        check_paths(arguments)
+        check_paths(config)
         with phases:
             phases.begin("loading")
-            found = _work(arguments, shlex.join(["scrcl", *argv]), phases)
+            result = _work(config, phases)
     except Exception as error:  # noqa: BLE001 (no traceback, whatever it is)
-        message = in_options(error, getattr(arguments, "input", None))
+        message = as_message(error, config.input)
         if phases.written:
             message += f" Written: {', '.join(phases.written)}."
         _print_error(console, message)
-        if arguments.json:
+        if config.json:
             print(json.dumps({"error": message}))
         return 1
     except KeyboardInterrupt:
         console.print(f"Interrupted. Written: {', '.join(phases.written) or 'nothing'}.", soft_wrap=True)
         return 130
-    if arguments.json:
-        print(json.dumps(found.as_json(), indent=2, default=str))
+    if config.json:
+        print(json.dumps(result.as_json(), indent=2, default=str))
     else:
-        found.print(results)
-    if found.missing:
-        missing = "; ".join(f"{what}: {reason}" for what, reason in found.missing.items())
-        _print_error(console, f"{arguments.output} is written. What is missing beside it: {missing}")
-    return 1 if found.missing else 0
+        result.print(results)
+    if result.missing:
+        missing = "; ".join(f"{what}: {reason}" for what, reason in result.missing.items())
+        _print_error(console, f"{config.output} is written. Missing beside it: {missing}")
+    return 1 if result.missing else 0
 
 
 def _print_error(console: Console, message: str) -> None:
@@ -84,11 +88,11 @@ def _print_error(console: Console, message: str) -> None:
     console.print(message, soft_wrap=True)
 
 
-def _work(arguments: argparse.Namespace, command: str, phases: Phases) -> Result:
-    if arguments.command == "predict":
+def _work(config: RunConfig | PredictConfig, phases: Phases) -> Result:
+    if isinstance(config, PredictConfig):
         from .predict import predict
 
-        return predict(arguments, command, phases)
+        return predict(config, phases)
     from .run import run
 
-    return run(arguments, command, phases)
+    return run(config, phases)

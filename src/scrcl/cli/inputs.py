@@ -7,9 +7,13 @@ from typing import Any
 import anndata as ad
 import mudata
 
+from scrcl import datasets
+
 from .causes import explained
-from .errors import UserError
-from .options import KINDS, TABLES, pairs, suffix
+from .config import InputConfig
+from .errors import OPTIONS, UserError
+from .options import KINDS, pairs
+from .paths import TABLES, suffix
 from .stores import RAW, Input, check_counts, in_memory, layers_of, matrices_of, read_store, require
 from .tables import read_table
 from .ten_x import matrices, read_10x_folder
@@ -17,17 +21,7 @@ from .ten_x import matrices, read_10x_folder
 __all__ = ["Input", "read"]
 
 
-def read(
-    path: Path,
-    layer: str | None = None,
-    modalities: dict[str, str] | None = None,
-    transpose: bool = False,
-    spatial_key: str | None = None,
-    sample_key: str | None = None,
-    batch_key: str | None = None,
-    labels_key: str | None = None,
-    unlabeled_category: str | None = None,
-) -> Input:
+def read(config: InputConfig) -> Input:
     """Read cells and counts; those of an .h5ad file stay there, and are read in blocks.
 
     Raises
@@ -35,8 +29,11 @@ def read(
     UserError
         If the file is broken, is something else, or lacks what an option names.
     """
+    if config.input is None:
+        return Input(datasets.pbmc700())
+    path, layer, modalities, spatial_key = config.input, config.layer, config.modalities, config.spatial_key
     with ExitStack() as undo:
-        found = undo.enter_context(_read_kind(path, layer, transpose, spatial_key))
+        found = undo.enter_context(_read_kind(path, layer, config.transpose, spatial_key))
         data = found.data
         if isinstance(data, mudata.MuData):
             found.setup |= _setup_modalities(path, data, modalities, layer)
@@ -47,15 +44,15 @@ def read(
                 check_counts(path, layer, found.matrices)
         if spatial_key is not None:
             require(spatial_key, data.obsm, "--spatial-key", f"obsm of {path}")
-            found.setup |= {"spatial_key": spatial_key, "sample_key": sample_key}
+            found.setup |= {"spatial_key": spatial_key, "sample_key": config.sample_key}
         _check_names(path, data)
-        for option, key in (("--sample-key", sample_key), ("--batch-key", batch_key), ("--labels-key", labels_key)):
+        for name in ("sample_key", "batch_key", "labels_key"):
+            key = getattr(config, name)
             if key is not None:
-                require(key, data.obs, option, f"obs of {path}")
-        if batch_key is not None:
-            found.setup["batch_key"] = batch_key
-        if labels_key is not None:
-            found.setup |= {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
+                require(key, data.obs, OPTIONS[name], f"obs of {path}")
+                found.setup[name] = key
+        if config.labels_key is not None:
+            found.setup["unlabeled_category"] = config.unlabeled_category
         for name, of in data.mod.items() if isinstance(data, mudata.MuData) else [("", data)]:
             if not of.var_names.is_unique:
                 twice = int(of.var_names.duplicated().sum())

@@ -20,7 +20,7 @@ from mudata import MuData
 
 from scrcl.utils import keys
 
-from .errors import UserError, in_options
+from .errors import UserError, as_message
 from .inputs import Input
 from .progress import Phases
 
@@ -59,7 +59,7 @@ def finish(unfinished: Path, output: Path, phases: Phases) -> None:
     os.umask(umask)
     unfinished.chmod(0o666 & ~umask)
     os.replace(unfinished, output)
-    phases.written.append(str(output))
+    phases.wrote(output)
 
 
 class Extras:
@@ -68,7 +68,7 @@ class Extras:
     Parameters
     ----------
     phases
-        Told of failures as they come.
+        Where failures are shown as they come.
     source
         The input, for messages.
     """
@@ -85,8 +85,8 @@ class Extras:
         try:
             return make(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 (whatever it is, the output must not be lost)
-            self.missing[what] = in_options(error, self._source)
-            self._phases.note(f"error: {what}: {self.missing[what]}")
+            self.missing[what] = as_message(error, self._source)
+            self._phases.show(f"error: {what}: {self.missing[what]}")
             return None
 
 

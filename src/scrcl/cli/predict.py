@@ -1,9 +1,8 @@
-"""Clusters of further cells by a saved model, how well they fit, and the types it learnt from labels. Wiring only."""
+"""Clusters of further cells by a saved model, how well they fit, and the types it learned from labels. Wiring only."""
 
-import argparse
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,14 @@ from scrcl.utils import keys
 from scrcl.utils.progress import begin, listening
 
 from .causes import explained
-from .errors import UserError
-from .findings import sizes_table
+from .config import PredictConfig
+from .errors import OPTIONS, UserError
 from .inputs import Input, read
 from .options import pairs
 from .outputs import check_writable, count, finish, reserved, write, write_types
 from .progress import Phases
 from .run import quiet
+from .summary import sizes_table
 
 #: What `--layer` calls the matrix that is no layer.
 NO_LAYER = "X"
@@ -59,7 +59,7 @@ class Predicted:
         """As tables."""
         console.print(sizes_table(self.clusters, f"{self.cells:,} cells, {len(self.clusters)} clusters", "cluster"))
         if self.types is not None:
-            console.print(sizes_table(self.types, "types, as learnt from labels"))
+            console.print(sizes_table(self.types, "types, learned from labels"))
         if self.outliers is not None:
             console.print(
                 f"{self.known:,} cells are cells that the model was built on; {self.outliers:,} cells are outliers: unlike "
@@ -70,69 +70,66 @@ class Predicted:
         console.print(f"Written to {self.outputs['output']}: {columns}, obsm['{keys.LATENT_KEY}']", soft_wrap=True)
 
 
-def predict(arguments: argparse.Namespace, command: str, phases: Phases) -> Predicted:
+def predict(config: PredictConfig, phases: Phases) -> Predicted:
     """Load, read, predict, and write.
 
     Parameters
     ----------
-    arguments
-        What :func:`scrcl.cli.options.parse` read.
-    command
-        What was typed.
+    config
+        The options.
     phases
-        Told of the phases.
+        Where progress is shown.
     """
-    notes: list[str] = []
     with (
-        reserved(arguments.output) as unfinished,
-        quiet(arguments.input, phases, notes),
+        reserved(config.output) as unfinished,
+        quiet(config.input, phases),
         listening(phases),
         ExitStack() as files,
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
-        model = SCRCL.load(arguments.model, adata=False)
+        model = SCRCL.load(config.model, adata=False)
         if not model.is_trained_:
-            raise UserError(f"The model in {arguments.model} is not trained. Train it before it is saved.")
-        found, query = _read(arguments, model)
+            raise UserError(f"The model in {config.model} is not trained.", "Train it before it is saved.")
+        found, query = _read(config, model)
         files.enter_context(found)
-        notes += found.notes
+        for note in found.notes:
+            phases.note(note)
         data = found.data
-        check_writable(found, arguments.output)
-        columns = _columns(model, query, arguments.alpha)
+        check_writable(found, config.output)
+        columns = _columns(model, query, config.alpha)
         types = probabilities = None
         if model.knows_labels:
-            types, probabilities = model.predict(query, alpha=arguments.alpha), model.predict(query, soft=True)
+            types, probabilities = model.predict(query, alpha=config.alpha), model.predict(query, soft=True)
         data.obsm[keys.LATENT_KEY] = model.get_latent_representation(query)
         for name, values in columns.items():
             data.obs[name] = values
         known, outliers = (columns.get(f"{keys.CLUSTERS_KEY}_{name}") for name in ("known", "outlier"))
         predicted = Predicted(
-            command=command,
-            model=str(arguments.model),
-            input=str(arguments.input),
-            outputs={"output": str(arguments.output)},
-            alpha=arguments.alpha,
+            command=config.command,
+            model=str(config.model),
+            input=str(config.input),
+            outputs={"output": str(config.output)},
+            alpha=config.alpha,
             cells=data.n_obs,
             clusters=count(columns[keys.CLUSTERS_KEY]),
             columns=list(columns),
             known=None if known is None else int(known.sum()),
             outliers=None if outliers is None else int(outliers.sum()),
-            notes=notes,
+            notes=phases.notes,
         )
         if types is not None and probabilities is not None:
             predicted.types = write_types(data, types, probabilities)
             predicted.columns += [keys.TYPES_KEY, keys.TYPES_CONFIDENCE_KEY]
         if predicted.outliers is not None and predicted.outliers > data.n_obs / 2:
-            notes.append(
+            phases.note(
                 f"{predicted.outliers:,} of {data.n_obs:,} cells are unlike those of the model. Check that these are raw counts "
                 "of the same genes, and name the layer that holds them: `--layer counts`."
             )
-            phases.note(f"note: {notes[-1]}")
         begin("writing")
-        data.uns[keys.RUN_KEY] = {"command": command, "model": str(arguments.model), "alpha": arguments.alpha}
-        write(found, unfinished, arguments.output)
-        finish(unfinished, arguments.output, phases)
+        data.uns[keys.RUN_KEY] = {"command": config.command, "model": str(config.model), "alpha": config.alpha}
+        write(found, unfinished, config.output)
+        finish(unfinished, config.output, phases)
     return predicted
 
 
@@ -154,26 +151,25 @@ def _columns(model: SCRCL, query: AnnData | MuData, alpha: float) -> dict[str, p
     return columns
 
 
-def _read(arguments: argparse.Namespace, model: SCRCL) -> tuple[Input, AnnData | MuData]:
+def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]:
     """The input, and its cells as the model looks for them: with their counts where those of its own cells were."""
     setup = model.registry["setup_args"]
     of_run = (model.run_ or {}).get("layer")
-    layer = _layer(arguments, setup, of_run)
-    places = (setup.get(key) for key in ("spatial_key", "sample_key", "batch_key"))
+    layer = _layer(config, setup, of_run)
+    same = {name: setup.get(name) for name in ("modalities", "spatial_key", "sample_key", "batch_key")}
     try:
-        found = read(arguments.input, layer, setup.get("modalities"), arguments.transpose, *places)
+        found = read(replace(config, layer=layer, **same))
     except UserError as error:
-        asked = next(
-            (option for option in ("--layer", "--spatial-key", "--sample-key", "--batch-key") if option in str(error)),
-            None,
-        )
-        if asked is None or (asked == "--layer" and arguments.layer is not None):
+        options = [OPTIONS[name] for name in ("layer", *same)]
+        asked = next((option for option in options if error.what.startswith(f"{option}=")), None)
+        if asked is None or (asked == "--layer" and config.layer is not None):
             raise
         other = f", or name where the counts are: --layer {NO_LAYER}, or a layer" if asked == "--layer" else ""
-        raise UserError(f"{error} The model was trained with this {asked}: add it to the input{other}.") from error
+        remedy = f"The model was trained with this {asked}: add it to the input{other}."
+        raise UserError(error.what, f"{error.remedy} {remedy}") from error
     data = found.data
     if isinstance(data, MuData):
-        if arguments.layer is None:
+        if config.layer is None:
             return found, data
         of_input, of_model = found.setup.get("layers", {}), setup.get("layers") or {}
         mods = {
@@ -198,9 +194,9 @@ def _read(arguments: argparse.Namespace, model: SCRCL) -> tuple[Input, AnnData |
     return found, query
 
 
-def _layer(arguments: argparse.Namespace, setup: Mapping[str, Any], of_run: str | None) -> str | None:
+def _layer(config: PredictConfig, setup: Mapping[str, Any], of_run: str | None) -> str | None:
     """Layer to read, in the form of the option; where none is named, that of the model."""
-    given = arguments.layer
+    given = config.layer
     if setup.get("modalities"):
         given = of_run if given is None else given
         named = {} if given is None else pairs(given)
@@ -209,7 +205,7 @@ def _layer(arguments: argparse.Namespace, setup: Mapping[str, Any], of_run: str 
         named = {**(setup.get("layers") or {}), **named}
         return ",".join(f"{name}={of}" for name, of in named.items() if of != NO_LAYER) or None
     if given is None:
-        return (of_run or setup.get("layer")) if _has_layers(arguments.input) else None
+        return (of_run or setup.get("layer")) if config.input is not None and _has_layers(config.input) else None
     return None if given == NO_LAYER else given
 
 

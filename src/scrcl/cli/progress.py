@@ -1,6 +1,7 @@
-"""The phases of a run: a bar for each on a terminal, a line for each in a log."""
+"""The phases of a run: a bar for each on a terminal, a line for each in a log; and what is said between them."""
 
 import time
+from pathlib import Path
 from typing import Self
 
 from rich.console import Console
@@ -8,18 +9,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Phases:
-    """Shows the phases of a run, and keeps the seconds that each took.
+    """Shows the phases of a run, and keeps what is reported of them.
 
     Parameters
     ----------
     console
         Where they are shown.
+
+    Attributes
+    ----------
+    seconds
+        Seconds that each phase took.
+    written
+        Files and folders that are written.
+    notes
+        What the user should know, each once.
     """
 
     def __init__(self, console: Console) -> None:
         self.seconds: dict[str, float] = {}
-        #: Files and folders that are written.
         self.written: list[str] = []
+        self.notes: list[str] = []
         self.console = console
         self._start = time.perf_counter()
         self._present: tuple[str, TaskID | None, float] | None = None
@@ -49,7 +59,7 @@ class Phases:
         now = time.perf_counter()
         task = None if self._progress is None else self._progress.add_task(phase, total=None)
         if task is None:
-            self.note(f"{now - self._start:8.1f} s  {phase}")
+            self.show(f"{now - self._start:8.1f} s  {phase}")
         self._present = phase, task, now
 
     def advance(self, done: int, total: int) -> None:
@@ -57,9 +67,19 @@ class Phases:
         if self._progress is not None and self._present is not None and self._present[1] is not None:
             self._progress.update(self._present[1], total=total, completed=done)
 
-    def note(self, line: str) -> None:
-        """Say something in between."""
+    def show(self, line: str) -> None:
+        """Show a line."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Keep a note, and show it the first time."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.show(f"note: {text}")
+
+    def wrote(self, path: Path) -> None:
+        """Keep that a file or folder is written."""
+        self.written.append(str(path))
 
     def _end(self) -> None:
         if self._present is None:

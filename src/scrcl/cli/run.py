@@ -1,6 +1,5 @@
 """A run, from the file of counts to all that is written. Wiring only."""
 
-import argparse
 import logging
 import re
 import warnings
@@ -17,23 +16,25 @@ import pandas as pd
 import scvi
 import torch
 from anndata import AnnData
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from mudata import MuData
 
-from scrcl import datasets, pl
+from scrcl import pl
 from scrcl.cluster.leiden import RESOLUTION
 from scrcl.model.scrcl import SCRCL
 from scrcl.reference.writing import share
 from scrcl.utils import keys
 from scrcl.utils.checks import check_n_clusters
-from scrcl.utils.errors import ScrclWarning
+from scrcl.utils.errors import PoorSupportWarning, ScrclWarning
 from scrcl.utils.progress import begin, listening
 
-from .errors import UserError, translate
-from .findings import Findings, compare, describe_clusters, find_doubts
+from .config import RunConfig
+from .errors import UserError, as_message
+from .html_report import check_report, write_report
 from .inputs import Input, read
 from .outputs import Extras, check_writable, finish, reserved, write, write_types
 from .progress import Phases
+from .summary import Summary, compare, describe_clusters, find_caveats
 
 #: Levels of the loggers of the libraries while the command runs.
 LOG_LEVELS = {
@@ -46,145 +47,127 @@ LOG_LEVELS = {
 MAX_NAME = 50
 #: Packages whose versions decide the result.
 RECORDED = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "scanpy", "scikit-learn", "igraph", "numpy")
+#: Published annotation of the data of the demo.
+DEMO_TYPES = "bulk_labels"
 
 
-def run(arguments: argparse.Namespace, command: str, phases: Phases) -> Findings:
+def run(config: RunConfig, phases: Phases) -> Summary:
     """Read, train, cluster, and write what was asked for.
 
     Parameters
     ----------
-    arguments
-        What :func:`scrcl.cli.options.parse` read.
-    command
-        What was typed.
+    config
+        The options.
     phases
-        Told of the phases.
+        Where progress is shown.
     """
-    is_demo = arguments.command == "demo"
-    space = (arguments.spatial_key, arguments.sample_key)
-    device = _device(arguments.device)
-    if arguments.report is not None:
-        from .page import check_page
-
-        check_page(arguments.report)
-    notes: list[str] = []
-    extras = Extras(phases, arguments.input)
+    is_demo = config.input is None
+    device = _device(config.device)
+    if config.report is not None:
+        check_report(config.report)
+    extras = Extras(phases, config.input)
     attempt = extras.attempt
+    caveats: list[str] = []
     with (
-        reserved(arguments.output) as unfinished,
-        reserved(arguments.markers) as table,
-        reserved(arguments.report) as page,
-        quiet(arguments.input, phases, notes),
+        reserved(config.output) as unfinished,
+        reserved(config.markers) as table,
+        reserved(config.report) as page,
+        quiet(config.input, phases, caveats),
         listening(phases),
         ExitStack() as files,
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
-        found = files.enter_context(_read(arguments))
-        for note in found.notes:
-            phases.note(f"note: {note}")
-            notes.append(note)
+        found = files.enter_context(_read(config, phases))
         data = found.data
-        check_n_clusters(arguments.n_clusters, data.n_obs, "--n-clusters")
-        check_writable(found, arguments.output)
-        model = _train(arguments, found, device, phases)
+        check_n_clusters(config.n_clusters, data.n_obs)
+        check_writable(found, config.output)
+        model = _train(config, found, device, phases)
         data.obsm[keys.LATENT_KEY] = model._results.latent(("aligned", None))  # not a copy, as by `share`
-        chosen = {"n_clusters": arguments.n_clusters, "seed": arguments.seed}
-        clustering = {**chosen, "method": arguments.method}
-        if arguments.method == "leiden" and arguments.n_clusters is None:
-            clustering["resolution"] = arguments.resolution or RESOLUTION
+        chosen = {"n_clusters": config.n_clusters, "seed": config.seed}
+        clustering = chosen | {"method": config.method}
+        if config.method == "leiden" and config.n_clusters is None:
+            clustering["resolution"] = config.resolution or RESOLUTION
         data.obs[keys.CLUSTERS_KEY] = model.get_clusters(**clustering)
-        model.run_ = {"layer": arguments.layer, "clustering": clustering}
-        types = None
-        if model.knows_labels:
-            types = write_types(data, model.predict(), model.predict(soft=True))
+        model.run_ = {"layer": config.layer, "clustering": clustering}
+        types = write_types(data, model.predict(), model.predict(soft=True)) if model.knows_labels else None
         markers = estimate = probabilities = None
         if table is not None or page is not None:
             begin("marker genes")
-            markers = attempt("marker genes", _markers, model, data, arguments.seed, phases)
-        if arguments.report is not None or arguments.json:
+            markers = attempt("marker genes", _markers, model, data, config.seed, phases)
+        if page is not None or config.json:
             begin("certainty")
-            estimate = attempt("number of clusters", model.estimate_n_clusters, seed=arguments.seed)
-            if arguments.method == "consensus":
+            estimate = attempt("number of clusters", model.estimate_n_clusters, seed=config.seed)
+            if config.method == "consensus":
                 probabilities = attempt("certainty", model.get_cluster_probabilities, **chosen)
-        if arguments.plots is not None:
+        if config.plots is not None:
             begin("plots")
-            annotations = ["bulk_labels"] if is_demo else []
-            annotations += [arguments.batch_key] if arguments.batch_key is not None else []
-            annotations += [keys.TYPES_KEY] if types is not None else []
-            _plot(model, data, arguments.plots, annotations, *space, extras, phases)
+            colors = [DEMO_TYPES if is_demo else None, config.batch_key, keys.TYPES_KEY if types else None]
+            _plot(config, model, data, config.plots, [name for name in colors if name is not None], extras, phases)
         begin("writing")
-        record = _record(arguments, model, data)
+        record = _record(config, model, data, clustering.get("resolution"))
         seconds = {name.replace(" ", "_"): round(value, 3) for name, value in phases.seconds.items()}
-        data.uns[keys.RUN_KEY] = {**record, "command": command, "seconds": seconds}
-        write(found, unfinished, arguments.output)
-        finish(unfinished, arguments.output, phases)
-        if table is not None and markers is not None:
-            attempt("marker genes", _write_markers, markers, table, arguments.markers, phases)
-        if arguments.save_model is not None:
-            attempt("model", _save, model, arguments.save_model, arguments.overwrite, phases)
-        findings = Findings(
-            command=command,
-            input="700 PBMC that scanpy ships" if is_demo else str(arguments.input),
+        data.uns[keys.RUN_KEY] = {**record, "command": config.command, "seconds": seconds}
+        write(found, unfinished, config.output)
+        finish(unfinished, config.output, phases)
+        if table is not None and config.markers is not None and markers is not None:
+            attempt("marker genes", _write_markers, markers, table, config.markers, phases)
+        if config.save_model is not None:
+            attempt("model", _save, model, config.save_model, config.overwrite, phases)
+        summary = Summary(
+            command=config.command,
+            input="700 PBMC that scanpy ships" if is_demo else str(config.input),
             clusters=describe_clusters(data.obs[keys.CLUSTERS_KEY], probabilities, markers),
-            n_clusters_given=arguments.n_clusters is not None,
+            n_clusters_given=config.n_clusters is not None,
             estimate=estimate,
-            notes=notes,
-            outputs=_outputs(arguments, [*phases.written, str(arguments.report)]),
+            notes=phases.notes,
+            outputs=_outputs(config, [*phases.written, str(config.report)]),
             seconds=phases.seconds,
             types=types,
-            agreement=compare(data.obs[keys.CLUSTERS_KEY], data.obs["bulk_labels"]) if is_demo else None,
+            agreement=compare(data.obs[keys.CLUSTERS_KEY], data.obs[DEMO_TYPES]) if is_demo else None,
             missing=extras.missing,
             **record,
         )
-        findings.doubts = find_doubts(findings, arguments.method)
-        if page is not None:
+        summary.caveats = find_caveats(summary, config.method) + caveats
+        if page is not None and config.report is not None:
             begin("report")
-            attempt("report", _write_page, page, arguments.report, phases, findings, model, data, markers, space)
-            findings.outputs = _outputs(arguments, phases.written)
-    return findings
+            attempt("report", _write_report, page, config, phases, summary, data, markers)
+            summary.outputs = _outputs(config, phases.written)
+    return summary
 
 
 def _device(name: str) -> dict[str, Any]:
-    """Where to train, as Lightning has it."""
+    """Arguments of Lightning that say where to train."""
     kind, _, number = name.partition(":")
     if kind == "cuda":
-        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= there:
-            raise UserError(f"--device {name} is not there: PyTorch finds {there} of them. Take --device cpu.")
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= n_devices:
+            raise UserError(
+                f"--device {name} does not exist: PyTorch finds {n_devices} CUDA devices.", "Pass --device cpu."
+            )
         return {"accelerator": "gpu", "devices": [int(number or 0)]}
     return {"accelerator": kind}
 
 
-def _read(arguments: argparse.Namespace) -> Input:
-    if arguments.input is None:
-        return Input(datasets.pbmc700())
-    found = read(
-        arguments.input,
-        arguments.layer,
-        arguments.modalities,
-        arguments.transpose,
-        arguments.spatial_key,
-        arguments.sample_key,
-        arguments.batch_key,
-        arguments.labels_key,
-        arguments.unlabeled_category,
-    )
-    if arguments.layer is not None and found.copied is not None:
+def _read(config: RunConfig, phases: Phases) -> Input:
+    found = read(config)
+    for note in found.notes:
+        phases.note(note)
+    if config.layer is not None and found.copied is not None:
         # What was read from the layer is X here; the model is to look for it where it is in the file.
-        found.data.layers[arguments.layer] = found.data.X
-        found.setup["layer"] = arguments.layer
+        found.data.layers[config.layer] = found.data.X
+        found.setup["layer"] = config.layer
     return found
 
 
-def _train(arguments: argparse.Namespace, found: Input, device: dict[str, Any], phases: Phases) -> SCRCL:
-    scvi.settings.seed = arguments.seed
+def _train(config: RunConfig, found: Input, device: dict[str, Any], phases: Phases) -> SCRCL:
+    scvi.settings.seed = config.seed
     (SCRCL.setup_mudata if isinstance(found.data, MuData) else SCRCL.setup_anndata)(found.data, **found.setup)
     model = SCRCL(found.data)
     share(found.data, model._reference)
     model.train(
-        arguments.epochs,
-        batch_size=arguments.batch_size,
+        config.epochs,
+        batch_size=config.batch_size,
         enable_progress_bar=False,
         callbacks=[_OnBatch(phases)],
         **device,
@@ -195,24 +178,22 @@ def _train(arguments: argparse.Namespace, found: Input, device: dict[str, Any], 
 
 
 @contextmanager
-def quiet(source: Path | None, phases: Phases, notes: list[str]) -> Iterator[None]:
-    """Keep the chatter of the libraries out of the progress display; our own warnings become notes."""
+def quiet(source: Path | None, phases: Phases, caveats: list[str] | None = None) -> Iterator[None]:
+    """Keep the chatter of the libraries out of the progress display; our own warnings become notes, and maybe caveats."""
     before = {name: logging.getLogger(name).level for name in LOG_LEVELS}
     for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
 
-    def note(message: Warning | str, *_: Any) -> None:
-        if isinstance(message, ScrclWarning):
-            text = message.as_command(str(source or "the data"))
-        else:
-            text = translate(str(message), source)
-        if text not in notes:
-            notes.append(text)
-            phases.note(f"note: {text}")
+    def note(warning: Warning | str, *_: object) -> None:
+        if isinstance(warning, ScrclWarning):
+            message = as_message(warning, source)
+            phases.note(message)
+            if caveats is not None and isinstance(warning, PoorSupportWarning) and message not in caveats:
+                caveats.append(message)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"scrcl\.(?!cli|pl)")
+        warnings.simplefilter("always", category=ScrclWarning)
         warnings.showwarning = note  # type: ignore[assignment]
         try:
             yield
@@ -222,19 +203,20 @@ def quiet(source: Path | None, phases: Phases, notes: list[str]) -> Iterator[Non
 
 
 class _OnBatch(Callback):
-    """Tells how many batches of training are done."""
+    """Shows how many minibatches of training are done."""
 
     def __init__(self, phases: Phases) -> None:
         self._phases = phases
 
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        self._phases.advance(trainer.global_step, int(trainer.max_epochs * trainer.num_training_batches))
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        n_batches = int(trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        self._phases.advance(trainer.global_step, n_batches)
 
 
 def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) -> pd.DataFrame:
     """Marker genes of the clusters; none where there is only one cluster."""
     if data.obs[keys.CLUSTERS_KEY].nunique() < 2:
-        phases.note("note: There is only one cluster, so there are no marker genes.")
+        phases.note("There is only one cluster, so there are no marker genes.")
         return pd.DataFrame()
     return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
 
@@ -246,23 +228,28 @@ def _write_markers(markers: pd.DataFrame, table: Path, output: Path, phases: Pha
 
 def _save(model: SCRCL, folder: Path, overwrite: bool, phases: Phases) -> None:
     model.save(folder, overwrite=overwrite)
-    phases.written.append(str(folder))
+    phases.wrote(folder)
 
 
-def _write_page(page: Path, output: Path, phases: Phases, *content: Any) -> None:
-    from .page import write_page
-
-    write_page(page, output, *content)
-    finish(page, output, phases)
+def _write_report(
+    page: Path,
+    config: RunConfig,
+    phases: Phases,
+    summary: Summary,
+    data: AnnData | MuData,
+    markers: pd.DataFrame | None,
+) -> None:
+    assert config.report is not None
+    write_report(page, config, summary, data, markers)
+    finish(page, config.report, phases)
 
 
 def _plot(
+    config: RunConfig,
     model: SCRCL,
     data: AnnData | MuData,
     folder: Path,
-    annotations: Sequence[str],
-    spatial_key: str | None,
-    sample_key: str | None,
+    colors: Sequence[str],
     extras: Extras,
     phases: Phases,
 ) -> None:
@@ -272,17 +259,23 @@ def _plot(
         ("history", partial(pl.history, model)),
         ("umap", partial(pl.umap, data)),
         ("cluster_sizes", partial(pl.cluster_sizes, data)),
-        *((f"umap_{name}", partial(pl.umap, data, color=name)) for name in annotations),
+        *((f"umap_{name}", partial(pl.umap, data, color=name)) for name in colors),
     ]
-    if spatial_key is not None:
-        samples = None if sample_key is None else data.obs[sample_key].astype(str)
-        for sample in [None] if samples is None else samples.unique():
-            cells = None if samples is None else samples == sample
-            name = "spatial" if sample is None else f"spatial_{sample}"
-            plots.append((name, partial(_map, data, cells, spatial_key, sample_key)))
+    if config.spatial_key is not None:
+        names = {"spatial_key": config.spatial_key, "sample_key": config.sample_key}
+        if config.sample_key is None:
+            plots.append(("spatial", partial(pl.spatial, data, **names)))
+        else:
+            samples = data.obs[config.sample_key].astype(str)
+            plots += [(f"spatial_{name}", partial(_map, data, samples == name, names)) for name in samples.unique()]
     for name, (_, draw) in zip(file_names([name for name, _ in plots]), plots, strict=True):
         extras.attempt(f"plot {name}.png", _write_plot, draw, folder / f"{name}.png")
-    phases.written.append(str(folder))
+    phases.wrote(folder)
+
+
+def _map(data: AnnData | MuData, cells: pd.Series, names: dict[str, str | None]) -> Any:
+    """A map of one slice."""
+    return pl.spatial(data[cells], **names)
 
 
 def _write_plot(draw: Callable[[], Any], path: Path) -> None:
@@ -292,11 +285,6 @@ def _write_plot(draw: Callable[[], Any], path: Path) -> None:
         figure = draw().get_figure(root=True)
         figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
-
-
-def _map(data: AnnData | MuData, cells: pd.Series | None, spatial_key: str, sample_key: str | None) -> Any:
-    """A map of one slice."""
-    return pl.spatial(data if cells is None else data[cells], spatial_key=spatial_key, sample_key=sample_key)
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -314,37 +302,36 @@ def file_names(names: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _outputs(arguments: argparse.Namespace, written: Sequence[str]) -> dict[str, str]:
+def _outputs(config: RunConfig, written: Sequence[str]) -> dict[str, str]:
     """What was asked for and is written."""
-    names = ("output", "markers", "report", "plots", "save_model")
-    asked = {name: str(getattr(arguments, name)) for name in names}
+    asked = {name: str(getattr(config, name)) for name in ("output", "markers", "report", "plots", "save_model")}
     return {name: path for name, path in asked.items() if path in written}
 
 
-def _record(arguments: argparse.Namespace, model: SCRCL, data: AnnData | MuData) -> dict[str, Any]:
+def _record(config: RunConfig, model: SCRCL, data: AnnData | MuData, resolution: float | None) -> dict[str, Any]:
     """What was run, in a form that .h5ad can hold."""
     given = {name: value for name, value in model.init_params_["non_kwargs"].items() if value is not None}
-    parameters = {**given, "epochs": len(model.history["train_loss"]), "method": arguments.method}
-    parameters["n_clusters"] = arguments.n_clusters or "found"
-    if arguments.method == "leiden" and arguments.n_clusters is None:
-        parameters["resolution"] = arguments.resolution or RESOLUTION
-    parameters["batch_size"] = arguments.batch_size or "by size"
-    parameters["device"] = arguments.device
-    parameters["layer"] = arguments.layer or "X"
-    parameters["spatial_key"], parameters["sample_key"] = arguments.spatial_key or "", arguments.sample_key or ""
-    parameters["batch_key"] = arguments.batch_key or ""
-    parameters["labels_key"] = arguments.labels_key or ""
-    parameters["unlabeled_category"] = arguments.unlabeled_category or ""
-    sizes = {"cells": data.n_obs, "genes": data.n_vars, "clusters": int(data.obs[keys.CLUSTERS_KEY].nunique())}
-    if isinstance(data, MuData):
-        parameters["modalities"] = arguments.modalities
-        del sizes["genes"]
-        sizes |= {name: data.mod[name].n_vars for name in arguments.modalities}
+    parameters = {
+        **given,
+        "epochs": len(model.history["train_loss"]),
+        "method": config.method,
+        "n_clusters": config.n_clusters or "found",
+        **({} if resolution is None else {"resolution": resolution}),
+        "batch_size": config.batch_size or "by size",
+        "device": config.device,
+        "layer": config.layer or "X",
+    }
+    for name in ("spatial_key", "sample_key", "batch_key", "labels_key", "unlabeled_category"):
+        parameters[name] = getattr(config, name) or ""
+    sizes = {"cells": data.n_obs, "clusters": int(data.obs[keys.CLUSTERS_KEY].nunique())}
+    if config.modalities is not None:
+        parameters["modalities"] = config.modalities
+        sizes |= {name: data.mod[name].n_vars for name in config.modalities}
     else:
-        sizes["genes_kept"] = int(data.var[keys.GENES_KEY].sum())
+        sizes |= {"genes": data.n_vars, "genes_kept": int(data.var[keys.GENES_KEY].sum())}
     return {
         "versions": {name: version(name) for name in RECORDED},
         "parameters": parameters,
-        "seed": arguments.seed,
+        "seed": config.seed,
         "sizes": sizes,
     }

@@ -15,10 +15,11 @@ import scipy.sparse as sp
 from anndata.io import read_elem, sparse_dataset
 
 from scrcl.utils.checks import check_key
+from scrcl.utils.errors import ScrclKeyError
 
 from .causes import check_is_readable, explained, look_through
 from .errors import UserError
-from .options import suffix
+from .paths import suffix
 from .ten_x import read_10x_file
 
 with suppress(ImportError):  # the filters of files that are compressed with a plugin
@@ -138,8 +139,8 @@ def require(key: str, mapping: Any, option: str, where: str) -> None:
     """Refuse what an option names and is not there."""
     try:
         check_key(key, mapping, option, where)
-    except KeyError as error:
-        raise UserError(str(error.args[0])) from error
+    except ScrclKeyError as error:
+        raise UserError(error.what, error.remedy) from error
 
 
 def layers_of(matrices: dict[str, Any]) -> dict[str, Any]:

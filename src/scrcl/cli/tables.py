@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from .causes import check_is_readable, is_disguised, look_through
 from .errors import UserError
-from .options import suffix
+from .paths import suffix
 
 #: What a name that is one of a gene looks like.
 GENE = re.compile(r"ENS[A-Z]*G\d{6,}.*|ACTB|GAPDH|MALAT1|B2M|(MT-|RP[LS]\d).*", re.IGNORECASE)

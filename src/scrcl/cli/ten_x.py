@@ -9,7 +9,7 @@ import scanpy as sc
 
 from .causes import check_is_readable, explained
 from .errors import UserError
-from .options import MATRIX
+from .paths import MATRIX
 
 #: What 10x calls the kinds of its features.
 KINDS = {

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scrcl.graph.neighbors import ListSearch, nearest_neighbors
+from scrcl.utils.errors import ScrclValueError
 
 #: Neighbours by which points join clusters, and of a point in the graph that Leiden divides.
 N_NEIGHBORS = 15
@@ -47,7 +48,7 @@ class Clustering:
     def assign_probabilities(self, points: np.ndarray) -> np.ndarray:
         """Probabilities ``(m, k)`` of points ``(m, d)``: the mean of those of their neighbours."""
         if self.probabilities is None:
-            raise ValueError("These clusters have no probabilities.")
+            raise ScrclValueError("These clusters have no probabilities.", "Cluster with method='consensus'.")
         return self.probabilities[self._neighbors(points)].mean(1)
 
     def join(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import PoorSupportWarning, ScrclValueError
 from scrcl.utils.sizes import draw
 
 from .clustering import Clustering, number_by_size
@@ -244,13 +244,16 @@ def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarra
 
 
 def warn_if_undetermined(n_clusters: int, agreement: float) -> None:
-    """Warn where the clusterings that were reconciled hardly agree."""
+    """Warn where the alternative clusterings disagree."""
     if n_clusters > 1 and agreement < LEAST_AGREEMENT:
         warnings.warn(
-            f"The data hardly determine {n_clusters} clusters: the clusterings that were reconciled agree with an "
-            f"adjusted Rand index of only {agreement:.2f}. See `get_cluster_probabilities()` for how certain each cell "
-            "is, and `estimate_n_clusters()` for other numbers.",
-            UserWarning,
+            PoorSupportWarning(
+                f"{n_clusters} clusters are poorly supported: alternative clusterings agree with an adjusted Rand index of "
+                f"only {agreement:.2f}.",
+                "See `model.get_cluster_probabilities()` for the confidence of each cell, and "
+                "`model.estimate_n_clusters()` for other numbers.",
+                command="Pass --report for the confidence of each cluster, and for other numbers.",
+            ),
             stacklevel=settings.warnings_stacklevel,
         )
 

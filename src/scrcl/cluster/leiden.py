@@ -11,6 +11,7 @@ from scvi import settings
 
 from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
+from scrcl.utils.errors import ScrclWarning
 
 from .clustering import N_NEIGHBORS, Clustering, number_by_size
 
@@ -29,15 +30,15 @@ def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: in
     return [_divide(points, network, resolution, seed).n_clusters for resolution in resolutions]
 
 
-def leiden_with(points: np.ndarray, n_clusters: int, seed: int, what: str = "clusters", mend: str = "") -> Clustering:
+def leiden_with(points: np.ndarray, n_clusters: int, seed: int, what: str = "clusters") -> Clustering:
     """Leiden communities at a resolution that gives the number of clusters asked for, or comes nearest to it.
 
     Parameters
     ----------
     points, n_clusters, seed
         ``(n, d)`` points, number of clusters, and seed of the optimiser.
-    what, mend
-        What the user calls the clusters, and what to do where there is no such resolution, for the warning.
+    what
+        What the user calls the clusters, for the warning.
     """
     network = _network(points)
     low, high = 0.0, 1.0
@@ -55,8 +56,11 @@ def leiden_with(points: np.ndarray, n_clusters: int, seed: int, what: str = "clu
             best = found
     if best.n_clusters != n_clusters:
         warnings.warn(
-            f"No resolution of Leiden gives {n_clusters} {what} here; the nearest gives {best.n_clusters}.{mend}",
-            UserWarning,
+            ScrclWarning(
+                f"No resolution of Leiden gives {n_clusters} {what}; the nearest gives {best.n_clusters}.",
+                "Pass `method='kmeans'` for an exact number." if what == "clusters" else "",
+                command="Pass --method kmeans for an exact number.",
+            ),
             stacklevel=settings.warnings_stacklevel,
         )
     return best

@@ -10,6 +10,8 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 
+from scrcl.utils.errors import ScrclValueError
+
 #: Targets up to which neighbours are searched for exactly.
 EXACT_TARGETS = 10_000
 #: Targets up to which neighbours are searched for in lists. Compiling nearest-neighbour descent takes longer than that.
@@ -152,9 +154,11 @@ class NeighborSearch:
         if self._listed is not None:
             return self._neighbors(*self._listed.among_themselves(n_neighbors))
         if n_neighbors >= DESCENT_NEIGHBORS:
-            raise ValueError(
-                f"n_neighbors={n_neighbors} is too many for the approximate search that more than {LISTED_TARGETS:,} cells "
-                f"need. Take at most {DESCENT_NEIGHBORS - 1}."
+            raise ScrclValueError(
+                f"n_neighbors={n_neighbors} is too large for the approximate search that more than {LISTED_TARGETS:,} cells "
+                "need.",
+                f"Pass at most {DESCENT_NEIGHBORS - 1}.",
+                command="Pass fewer cells.",
             )
         indices, distances = self._index.neighbor_graph
         others = without_itself(indices, np.arange(len(indices)))

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_names
 
 from .neighbors import without_itself
@@ -96,14 +97,22 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
             coordinates = np.ma.filled(coordinates.astype(np.float64), np.nan)
         positions: np.ndarray = np.array(coordinates, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} must hold numbers. Put x and y coordinates there.") from error
+        raise ScrclValueError(
+            f"{where} holds values other than numbers.", "Put x and y coordinates there.", where=where
+        ) from error
     if positions.ndim != 2 or positions.shape[1] not in (2, 3):
-        raise ValueError(f"{where} must have two or three columns (x, y, z), but its shape is {positions.shape}.")
+        raise ScrclValueError(
+            f"{where} has the shape {positions.shape}, not two or three columns.",
+            "Put x and y, or x, y and z there.",
+            where=where,
+        )
     bad = ~np.isfinite(positions).all(axis=1)
     if bad.any():
-        raise ValueError(
-            f"{where} holds NaN or infinite coordinates for {bad.sum():,} of {len(positions):,} cells. Remove these cells first: "
-            "`adata[np.isfinite(coordinates).all(1)]`."
+        raise ScrclValueError(
+            f"{where} holds NaN or infinite coordinates for {bad.sum():,} of {len(positions):,} cells.",
+            f"Remove these cells first: `adata = adata[np.isfinite({where}).all(axis=1)].copy()`.",
+            command="Remove these cells from the file first.",
+            where=where,
         )
     if samples is None:
         names: tuple[str, ...] = (NO_SAMPLES,)
@@ -111,9 +120,10 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
     else:
         codes, found = pd.factorize(as_names(samples))
         if (codes < 0).any():
-            raise ValueError(
-                f"{samples_where} is missing for {(codes < 0).sum():,} cells. Name the slice of every cell, or remove "
-                "these cells."
+            raise ScrclValueError(
+                f"{samples_where} is missing for {(codes < 0).sum():,} cells.",
+                "Name the slice of every cell, or remove these cells.",
+                where=samples_where,
             )
         names = tuple(found)
     slices = Slices(positions, codes.astype(np.int64), names)
@@ -121,9 +131,11 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
         position, count = np.unique(positions[rows], axis=0, return_counts=True)
         most = int(np.argmax(count))
         if count[most] > MOST_AT_ONE_POSITION:
-            raise ValueError(
-                f"{count[most]:,} cells of {describe(name)} are at one position, {position[most].tolist()}, in "
-                f"{where}, so that their coordinates are likely missing. Remove these cells, or pass their coordinates."
+            raise ScrclValueError(
+                f"{where} holds the same position, {position[most].tolist()}, for {count[most]:,} cells of {describe(name)}, "
+                "so their coordinates are probably missing.",
+                "Remove these cells, or pass their coordinates.",
+                where=where,
             )
     return slices
 

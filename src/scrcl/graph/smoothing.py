@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from scvi import settings
 
+from scrcl.utils.errors import PoorSupportWarning
+
 #: Share of the smoothing kernel that may be left out.
 KERNEL_TOLERANCE = 1e-6
 #: Moran's I below which a feature is noise in space, by itself and relative to that of the most autocorrelated one.
@@ -69,7 +71,7 @@ def autocorrelation(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray
 
 
 def varying_in_space(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
-    """Which of the features ``(n, d)`` vary in space; all, with a warning, where none is told from chance.
+    """Which of the features ``(n, d)`` vary in space; all, with a warning, where none is distinguished from chance.
 
     Those whose autocorrelation is above 0.1, or above 0.15 of the largest where that is less, and not below two standard
     deviations of what chance gives.
@@ -79,9 +81,11 @@ def varying_in_space(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarra
     if len(found) and found.max() > CERTAIN * chance:
         return found > max(2 * chance, min(LEAST_AUTOCORRELATION, LEAST_OF_LARGEST * found.max()))
     warnings.warn(
-        "Expression hardly varies in space: cells are no more like their neighbours than like others. Check that the "
-        "coordinates belong to these cells, or leave `spatial_key` out.",
-        UserWarning,
+        PoorSupportWarning(
+            "Expression does not vary in space: cells are no more similar to their neighbours than to other cells.",
+            "Check that the coordinates belong to these cells, or leave spatial_key out.",
+            command="Check that the coordinates belong to these cells, or leave --spatial-key out.",
+        ),
         stacklevel=settings.warnings_stacklevel,
     )
     return np.ones(features.shape[1], dtype=bool)

@@ -7,6 +7,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
+from scrcl.utils.errors import ScrclValueError
+
 from .adjacency import symmetric_adjacency
 from .slices import Slices, describe, nearest_in_space
 
@@ -80,7 +82,9 @@ def spatial_graph(
         If a slice has too few cells, the cells of one are on a line, or the radius is missing or far too large.
     """
     if kind == "radius" and radius is None:
-        raise ValueError("spatial_graph='radius' needs a `radius`, in the unit of the coordinates.")
+        raise ScrclValueError(
+            "spatial_graph='radius' requires a radius.", "Pass `radius`, in the unit of the coordinates."
+        )
     edges = []
     for name, rows in slices:
         points = slices.coordinates[rows]
@@ -103,9 +107,11 @@ def _nearest(points: np.ndarray, n_neighbors: int, name: str) -> np.ndarray:
     n = len(points)
     if n <= n_neighbors:
         fewer = f", or build the model with `n_spatial_neighbors={n - 1}` or fewer" if n > 1 else ""
-        raise ValueError(
-            f"n_spatial_neighbors={n_neighbors} needs at least {n_neighbors + 1} cells in each slice, but there are {n} in "
-            f"{describe(name)}. Pass all cells of the slice (results for some are had by `indices`), or leave it out{fewer}."
+        raise ScrclValueError(
+            f"n_spatial_neighbors={n_neighbors} requires at least {n_neighbors + 1} cells in each slice, but there are {n} in "
+            f"{describe(name)}.",
+            f"Pass all cells of the slice (for results of some, pass `indices`), or leave the slice out{fewer}.",
+            command="Leave the slice out, or pass all of its cells.",
         )
     return np.column_stack([np.repeat(np.arange(n), n_neighbors), nearest_in_space(points, n_neighbors).ravel()])
 
@@ -114,9 +120,9 @@ def _within(points: np.ndarray, radius: float, name: str) -> np.ndarray:
     tree = cKDTree(points)
     mean = tree.count_neighbors(tree, radius) / len(points) - 1
     if mean > MOST_NEIGHBORS:
-        raise ValueError(
-            f"radius={radius:g} joins a cell of {describe(name)} to {mean:,.0f} others on average. Pass a smaller one; the "
-            f"nearest cell is at {_spacing(points):.3g} typically."
+        raise ScrclValueError(
+            f"radius={radius:g} joins a cell of {describe(name)} to {mean:,.0f} others on average.",
+            f"Pass a smaller radius; the nearest cell is typically at {_spacing(points):.3g}.",
         )
     return tree.query_pairs(radius, output_type="ndarray")
 
@@ -128,9 +134,11 @@ def _triangulate(points: np.ndarray, radius: float | None, name: str) -> np.ndar
     try:
         simplices = Delaunay(places).simplices
     except (QhullError, ValueError) as error:
-        raise ValueError(
-            f"{describe(name).capitalize()} cannot be triangulated: its {len(points):,} cells are too few or lie on a line. "
-            "Use spatial_graph='knn', or leave this slice out."
+        raise ScrclValueError(
+            f"spatial_graph='delaunay' cannot triangulate {describe(name)}: its {len(points):,} cells are too few or lie on a "
+            "line.",
+            "Pass `spatial_graph='knn'`, or leave this slice out.",
+            command="Leave this slice out.",
         ) from error
     corners = simplices.shape[1]
     pairs = np.concatenate([simplices[:, [i, j]] for i in range(corners) for j in range(i)])

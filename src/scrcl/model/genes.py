@@ -197,6 +197,7 @@ class GenesMixin(CertaintyMixin):
                 4 * len(rows) * len(names),
                 f"The associations of {len(rows):,} cells with {len(names):,} genes",
                 "Pass `sparse=True`, or name `genes` or `groupby`.",
+                "Pass fewer cells.",
             )
         division = None if groupby is None else read_groups(adata, rows, groupby, least=1)
         gene_map = self._fitted_gene_map(method).select(variables)

@@ -242,7 +242,7 @@ class Results:
         if method == "leiden":
             if n_clusters is None:
                 return leiden(points, resolution, seed)
-            return leiden_with(points, n_clusters, seed, mend=" Use method='kmeans' for an exact number.")
+            return leiden_with(points, n_clusters, seed)
         if n_clusters is None:
             n_clusters = choose_number(self._counts(view, seed))
         if method == "kmeans":

@@ -140,8 +140,9 @@ class TrainingMixin(SCRCLBase):
         n_batch = min(data.batch_size, reference.n_cells)
         warn_if_short(
             for_batch(n_batch, reference.n_features, self._module_kwargs["n_hidden"]),
-            f"Training on batches of {n_batch:,} cells",
-            "Take a smaller `batch_size`.",
+            f"Training on minibatches of {n_batch:,} cells",
+            "Pass a smaller `batch_size`.",
+            "Pass a smaller --batch-size.",
         )
         if accelerator == "mps":
             raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")

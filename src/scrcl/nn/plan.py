@@ -10,6 +10,8 @@ from scvi import settings
 from scvi.module.base import BaseModuleClass, LossOutput
 from scvi.train import TrainingPlan, TrainRunner
 
+from scrcl.utils.errors import ScrclWarning
+
 
 class SCRCLTrainingPlan(TrainingPlan):
     """Training plan of SCRCL.
@@ -94,9 +96,10 @@ class SCRCLTrainRunner(TrainRunner):
             self.model.trainer = self.trainer
             self.model.is_trained_ = True
             warnings.warn(
-                f"Training was interrupted after {self.trainer.current_epoch} of {self.trainer.max_epochs} epochs. The "
-                "model is usable as it stands; call `train()` to go on.",
-                UserWarning,
+                ScrclWarning(
+                    f"Training was interrupted after {self.trainer.current_epoch} of {self.trainer.max_epochs} epochs.",
+                    "The model can be used as it is; call `model.train()` to continue.",
+                ),
                 stacklevel=settings.warnings_stacklevel,
             )
         finally:

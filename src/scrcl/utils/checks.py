@@ -1,6 +1,6 @@
-"""Checks of what a user passes: a clear error that names the argument and the mend, before any work is done."""
+"""Checks of what a user passes: a clear error that names the argument and the remedy, before any work is done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple, NoReturn
 
@@ -103,9 +103,11 @@ def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
     """Refuse cells without any count: nothing can be said of them."""
     empty = int((totals == 0).sum())
     if empty:
-        raise ValueError(
-            f"{empty:,} of {len(totals):,} cells in {where} have no counts. Remove them first: "
-            "`scanpy.pp.filter_cells(adata, min_counts=1)`."
+        raise ScrclValueError(
+            f"{empty:,} of {len(totals):,} cells in {where} have no counts.",
+            "Remove them first: `scanpy.pp.filter_cells(adata, min_counts=1)`.",
+            command="Remove them from the file first; of what 10x writes, pass the filtered matrix, not the raw one.",
+            where=where,
         )
 
 
@@ -134,15 +136,23 @@ def check_unique_genes(names: pd.Index, where: str = "adata.var_names") -> None:
         )
 
 
+def did_you_mean(name: object, names: Iterable[object]) -> str:
+    """`` Did you mean 'counts'?``, with the names that are nearest; empty if none is near."""
+    known = [other for other in names if isinstance(other, str)]
+    same = [other for other in known if other.casefold() == str(name).casefold()]
+    near = same or get_close_matches(str(name), known, n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def check_key(key: str, mapping: Any, argument: str, where: str) -> None:
     """Refuse a key that is not there, and say which are."""
     if key not in mapping:
         # Newer AnnData lists X among its layers, under None.
         names = [name for name in mapping.keys() if name is not None]
-        near = get_close_matches(str(key), [name for name in names if isinstance(name, str)], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ScrclKeyError(
-            f"{argument}={key!r} is not in {where}.", f"Present: {', '.join(map(repr, names)) or 'none'}.{hint}"
+            f"{argument}={key!r} is not in {where}.",
+            f"Present: {', '.join(map(repr, names)) or 'none'}.{did_you_mean(key, names)}",
+            where=where if where.startswith(("adata", "mdata")) else "",
         )
 
 
@@ -152,7 +162,7 @@ def check_at_least(value: Any, lowest: float, argument: str) -> None:
     wanted = "a whole number" if integral else "a number"
     kinds = (int, np.integer) if integral else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value < np.inf:
-        raise ValueError(f"{argument} must be {wanted} of at least {lowest}, not {value!r}.")
+        raise ScrclValueError(f"{argument}={value!r} is not valid.", f"Pass {wanted} of at least {lowest}.")
 
 
 def check_n_clusters(value: Any, n_cells: int, argument: str = "n_clusters") -> None:
@@ -161,13 +171,16 @@ def check_n_clusters(value: Any, n_cells: int, argument: str = "n_clusters") -> 
         return
     check_at_least(value, 2, argument)
     if value > n_cells:
-        raise ValueError(f"{argument}={value} is more than the {n_cells:,} cells there are. Ask for fewer.")
+        raise ScrclValueError(f"{argument}={value} is more than the {n_cells:,} cells.", "Pass a smaller number.")
 
 
 def check_option(value: Any, options: Sequence[str], argument: str) -> None:
     """Refuse a value that is not among the options."""
     if value not in options:
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, options))}, not {value!r}.")
+        raise ScrclValueError(
+            f"{argument}={value!r} is not valid.",
+            f"Pass one of {', '.join(map(repr, options))}.{did_you_mean(value, options)}",
+        )
 
 
 def as_features(array: Any, where: str) -> np.ndarray:
@@ -185,11 +198,19 @@ def as_features(array: Any, where: str) -> np.ndarray:
     try:
         features = np.asarray(array, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise ScrclValueError(f"{where} holds something else than numbers ({error}).", "Put numbers there.") from error
+        raise ScrclValueError(
+            f"{where} holds values other than numbers ({error}).", "Put numbers there.", where=where
+        ) from error
     if features.ndim != 2:
-        raise ValueError(f"{where} must be two-dimensional (cells by features), not of shape {features.shape}.")
+        raise ScrclValueError(
+            f"{where} has the shape {features.shape}, not two dimensions.",
+            "Put cells in rows and features in columns.",
+            where=where,
+        )
     if not np.isfinite(features).all():
-        raise ValueError(f"{where} holds NaN or infinite values. Compute it again on cells for which it is defined.")
+        raise ScrclValueError(
+            f"{where} holds NaN or infinite values.", "Compute it again on cells for which it is defined.", where=where
+        )
     return np.ascontiguousarray(features)
 
 
@@ -206,12 +227,21 @@ def as_rows(indices: Any, n_cells: int) -> np.ndarray:
         return np.empty(0, dtype=np.int64)
     if rows.dtype == bool:
         if len(rows) != n_cells:
-            raise ValueError(f"indices is a mask of length {len(rows):,}, but there are {n_cells:,} cells.")
+            raise ScrclValueError(
+                f"indices is a mask of length {len(rows):,}, but there are {n_cells:,} cells.",
+                "Pass one value for each cell.",
+            )
         return np.flatnonzero(rows)
     if not np.issubdtype(rows.dtype, np.integer) or rows.ndim != 1:
-        raise ValueError("indices must be a one-dimensional sequence of whole numbers or a boolean mask.")
+        raise ScrclValueError(
+            f"indices of type {rows.dtype} and shape {rows.shape} do not select cells.",
+            "Pass a one-dimensional sequence of whole numbers, or a boolean mask.",
+        )
     if rows.min() < -n_cells or rows.max() >= n_cells:
-        raise ValueError(f"indices reach {rows.max():,}, but there are only {n_cells:,} cells, numbered from 0.")
+        raise ScrclValueError(
+            f"indices range from {rows.min():,} to {rows.max():,}, but there are {n_cells:,} cells.",
+            f"Pass numbers from 0 to {n_cells - 1:,}.",
+        )
     return np.where(rows < 0, rows + n_cells, rows)
 
 
@@ -240,10 +270,12 @@ def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_nam
     columns = present.get_indexer(wanted)
     missing = wanted[columns < 0]
     if len(missing) > MAX_MISSING_GENES * len(wanted):
-        raise ValueError(
-            f"{len(missing):,} of the {len(wanted):,} genes that the model reads are missing from {where} "
-            f"(e.g. {missing[0]!r}; the data have {present[0]!r}). Pass data with the same genes and the same kind of "
-            "gene identifiers, or train a new model on the genes that both have."
+        raise ScrclValueError(
+            f"{where} lacks {len(missing):,} of the {len(wanted):,} genes of the model (for example {missing[0]!r}; the data "
+            f"have {present[0]!r}).",
+            "Pass data with the same genes and the same kind of gene identifiers, or train a new model on the genes that both "
+            "have.",
+            where=where,
         )
     return columns, missing
 
@@ -258,17 +290,18 @@ def check_genes(genes: Any, kept: pd.Index, every: pd.Index) -> np.ndarray:
     """
     names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
     if not names:
-        raise ValueError("genes is empty. Name at least one gene, or pass None for all.")
+        raise ScrclValueError("genes is empty.", "Name at least one gene, or pass None for all.")
     columns = kept.get_indexer(pd.Index(names))
     for name in (name for name, column in zip(names, columns, strict=True) if column < 0):
         if name in every:
-            raise KeyError(
-                f"The gene {name!r} is in the data, but not among the {len(kept):,} that the model keeps as they vary "
-                "most. Keep more: `SCRCL(adata, n_top_genes=...)`."
+            raise ScrclKeyError(
+                f"The gene {name!r} is in the data, but not among the {len(kept):,} most variable genes, which the model keeps.",
+                "Keep more genes: `SCRCL(adata, n_top_genes=...)`.",
             )
-        near = [other for other in every if other.casefold() == name.casefold()] or get_close_matches(name, every, n=3)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" The data have names like {every[0]!r}."
-        raise KeyError(f"The gene {name!r} is not in the data.{hint}")
+        raise ScrclKeyError(
+            f"The gene {name!r} is not in the data.",
+            did_you_mean(name, every).strip() or f"The data have names like {every[0]!r}.",
+        )
     return columns
 
 
@@ -282,8 +315,10 @@ def check_groups(groups: Any, present: Sequence[str], key: str) -> list[str]:
     """
     names = [groups] if isinstance(groups, str) else [str(group) for group in groups]
     if not names:
-        raise ValueError("groups is empty. Name at least one group, or pass None for all.")
+        raise ScrclValueError("groups is empty.", "Name at least one group, or pass None for all.")
     for name in names:
         if name not in present:
-            raise KeyError(f"The group {name!r} is not in groupby={key!r}. Present: {', '.join(map(repr, present))}.")
+            raise ScrclKeyError(
+                f"The group {name!r} is not in groupby={key!r}.", f"Present: {', '.join(map(repr, present))}."
+            )
     return names

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 
-class _Told:
+class _Message:
     """The fields of an error or a warning.
 
     Parameters
@@ -17,7 +17,7 @@ class _Told:
     where
         The place in the data that ``what`` names, as Python writes it, such as ``adata.layers['counts']``.
     options
-        Option of the command line of each argument that ``what`` names, such as ``{"n_clusters": "--n-clusters"}``.
+        Option of each further argument that ``what`` names, such as ``{"n_clusters": "--n-clusters"}``.
     """
 
     def __init__(
@@ -40,24 +40,44 @@ class _Told:
     def __reduce__(self) -> tuple:
         return _restore, (type(self), self.__dict__)
 
-    def as_command(self, source: str) -> str:
-        """The message for a user of the command line who named the file ``source``."""
-        _, _, slot = self.where.partition(".")
+    def as_command(self, source: str, options: Mapping[str, str] | None = None) -> str:
+        """The message for users of the command line.
+
+        Parameters
+        ----------
+        source
+            The file that was read; it stands for the data.
+        options
+            Option of each argument by which ``what`` may begin.
+        """
         # The place apart, so that no name in it is taken for an argument.
         parts = self.what.split(self.where) if self.where else [self.what]
+        argument, equals, rest = parts[0].partition("=")
+        parts[0] = f"{(options or {}).get(argument, argument)}{equals}{rest}"
         for argument, option in self.options.items():
             parts = [part.replace(argument, option) for part in parts]
-        what = (f"{slot} of {source}" if slot else source).join(parts)
+        what = _in_file(self.where, source).join(parts)
         return " ".join(part for part in (what, self.command) if part)
 
 
-def _restore(kind: type, state: dict) -> "_Told":
-    told = kind.__new__(kind)
-    told.__dict__.update(state)
-    return told
+def _in_file(where: str, source: str) -> str:
+    """A place in the data as one in the file: ``adata.X`` is ``X of counts.h5ad``."""
+    owner, bracket, place = where.partition("['")
+    if owner == "mdata" and bracket:
+        modality, _, place = place.partition("']")
+        source = f"the modality {modality!r} of {source}"
+    else:
+        _, _, place = where.partition(".")
+    return f"{place.removeprefix('.')} of {source}" if place else source
 
 
-class ScrclError(_Told, Exception):
+def _restore(kind: type, state: dict) -> "_Message":
+    message = kind.__new__(kind)
+    message.__dict__.update(state)
+    return message
+
+
+class ScrclError(_Message, Exception):
     """Something that the user can put right. Raised as one of its kinds, which are those of Python."""
 
 
@@ -73,5 +93,9 @@ class ScrclKeyError(ScrclError, KeyError):
     """A key or name that is not there."""
 
 
-class ScrclWarning(_Told, UserWarning):
+class ScrclWarning(_Message, UserWarning):
     """Something that the user should know, in the same form."""
+
+
+class PoorSupportWarning(ScrclWarning):
+    """A result that the data support poorly."""

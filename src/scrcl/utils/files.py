@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from .errors import ScrclTypeError
+
 
 class UnsafeFileError(ValueError):
     """A file holds more than tensors, numbers, text and plain containers."""
@@ -113,7 +115,9 @@ def to_plain(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
         items = [to_plain(item, f"{name}[{number}]") for number, item in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
-    raise TypeError(f"{name} is of type {type(value).__name__}, which is not saved. Pass numbers, text or plain lists.")
+    raise ScrclTypeError(
+        f"{name} is of type {type(value).__name__}, which cannot be saved.", "Pass numbers, text or plain lists."
+    )
 
 
 def from_plain(value: Any) -> Any:

@@ -6,6 +6,8 @@ from pathlib import Path
 import psutil
 from scvi import settings
 
+from .errors import ScrclWarning
+
 #: Numbers of 4 bytes that a cell takes while its features are computed and it is embedded and clustered, for each of
 #: its features and hidden units; bytes for each of its neighbours; measured, with something to spare.
 PER_FEATURE, PER_HIDDEN, PER_NEIGHBOR = 3, 3, 60
@@ -41,17 +43,21 @@ def warn_of_model(n_cells: int, n_features: int, n_hidden: int, n_neighbors: int
     warn_if_short(
         for_cells(n_cells, n_features, n_hidden, n_neighbors),
         f"A model of {n_cells:,} cells",
-        "Take a smaller `n_components`, or fewer cells and place the others later"
-        + (", and open the counts from the file: `anndata.read_h5ad(path, backed='r')`." if in_memory else "."),
+        "Pass a smaller `n_components`, or fewer cells and place the others later"
+        + (", and leave the counts in the file: `anndata.read_h5ad(path, backed='r')`." if in_memory else "."),
+        "Pass fewer cells.",
     )
 
 
-def warn_if_short(needed: float, work: str, mend: str) -> None:
-    """Warn if more memory is needed than there is, and say what to change."""
+def warn_if_short(needed: float, work: str, remedy: str, command: str) -> None:
+    """Warn if more memory is needed than there is, and say what to change in Python, and on the command line."""
     free = available()
     if needed > free:
         warnings.warn(
-            f"{work} will need about {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free. {mend}",
-            UserWarning,
+            ScrclWarning(
+                f"{work} needs about {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free.",
+                remedy,
+                command=command,
+            ),
             stacklevel=settings.warnings_stacklevel,
         )

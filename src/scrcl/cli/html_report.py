@@ -1,11 +1,10 @@
-"""The page of the results, to pass on: one HTML file with all in it, or the same as PDF."""
+"""The report of a run: one self-contained HTML file, or the same as PDF."""
 
 import base64
 from datetime import date
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import matplotlib as mpl
@@ -17,11 +16,11 @@ from matplotlib.axes import Axes
 from mudata import MuData
 
 from scrcl import pl
-from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
 
+from .config import RunConfig
 from .errors import UserError
-from .findings import N_MARKERS, Findings
+from .summary import N_MARKERS, Summary
 
 #: Cells that are mapped; of more, a random part.
 MAX_MAPPED = 50_000
@@ -29,7 +28,7 @@ MAX_MAPPED = 50_000
 N_DRAWN = 3
 
 
-def check_page(path: Path) -> None:
+def check_report(path: Path) -> None:
     """Refuse a PDF that could not be made in the end."""
     if path.suffix.lower() != ".pdf":
         return
@@ -37,52 +36,45 @@ def check_page(path: Path) -> None:
         import weasyprint  # noqa: F401
     except (ImportError, OSError) as error:  # it, or the libraries that it draws with
         raise UserError(
-            f"--report {path} needs WeasyPrint: `pip install 'scrcl[pdf]'`, and Pango, see its documentation. Or name an "
-            ".html file, and print it from a browser."
+            f"--report {path} needs WeasyPrint, and its library Pango.",
+            "Install it, `pip install 'scrcl[pdf]'`, or name an .html file and print it from a browser.",
         ) from error
 
 
-def write_page(
-    page: Path,
-    name: Path,
-    findings: Findings,
-    model: SCRCL,
-    data: AnnData | MuData,
-    markers: pd.DataFrame | None,
-    space: tuple[str | None, str | None],
+def write_report(
+    page: Path, config: RunConfig, summary: Summary, data: AnnData | MuData, markers: pd.DataFrame | None
 ) -> None:
-    """Write the page.
+    """Write the report.
 
     Parameters
     ----------
     page
-        File to write.
-    name
-        What it will be called, which tells the format.
-    findings, model, data, markers
-        What there is to show.
-    space
-        Keys of the coordinates and of the slices.
+        File to write, which gets its name later.
+    config
+        The options; ``report`` has the name, whose ending gives the format.
+    summary, data, markers
+        What is shown.
     """
     # A dollar in the name of a type is no formula.
     with mpl.rc_context({"text.parse_math": False}):
-        figures = _figures(findings, model, data, markers, space)
+        figures = _figures(config, summary, data, markers)
+    what = "cluster" if config.spatial_key is None else "domain"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    template = environment.from_string(files(__package__).joinpath("html_report.html").read_text(encoding="utf-8"))
     html = template.render(
-        found=findings,
-        title=f"{len(findings.clusters)} {'domains' if space[0] else 'clusters'} in {Path(findings.input).name}",
-        what="domain" if space[0] else "cluster",
+        summary=summary,
+        title=f"{len(summary.clusters)} {what}s in {Path(summary.input).name}",
+        what=what,
         date=date.today().isoformat(),
         figures=figures,
         colors=_colors(data),
-        largest=max(cluster.share for cluster in findings.clusters),
+        largest=max(cluster.share for cluster in summary.clusters),
         n_markers=N_MARKERS,
         n_mapped=min(MAX_MAPPED, data.n_obs),
-        others=findings.other_numbers(),
-        minutes=sum(findings.seconds.values()) / 60,
+        others=summary.other_numbers(),
+        minutes=sum(summary.seconds.values()) / 60,
     )
-    if name.suffix.lower() == ".pdf":
+    if config.report is not None and config.report.suffix.lower() == ".pdf":
         import weasyprint
 
         weasyprint.HTML(string=html).write_pdf(str(page))
@@ -91,32 +83,28 @@ def write_page(
 
 
 def _figures(
-    findings: Findings,
-    model: SCRCL,
-    data: AnnData | MuData,
-    markers: pd.DataFrame | None,
-    space: tuple[str | None, str | None],
+    config: RunConfig, summary: Summary, data: AnnData | MuData, markers: pd.DataFrame | None
 ) -> dict[str, str]:
-    """Figures by name, as addresses that hold the picture."""
+    """Figures by name, as URLs that hold the picture."""
     mpl.use("Agg")
     rows = np.sort(np.random.default_rng(0).permutation(data.n_obs)[:MAX_MAPPED])
     cells = AnnData(
         obs=data.obs[[keys.CLUSTERS_KEY]].iloc[rows], obsm={keys.LATENT_KEY: data.obsm[keys.LATENT_KEY][rows]}
     )
     _, ax = plt.subplots(figsize=(5.2, 4.6), layout="constrained")
-    many = len(findings.clusters) > 20
+    many = len(summary.clusters) > 20
     axes: dict[str, Axes] = {
         "umap": pl.umap(
             cells, ax=ax, title="", legend_loc="on data", legend_fontsize=8 if many else 10, legend_fontoutline=2
         )
     }
     data.uns[COLORS_KEY] = cells.uns[COLORS_KEY]
-    if findings.estimate is not None:
-        axes["number"] = pl.n_clusters(findings.estimate, ax=plt.subplots(figsize=(5.2, 4.6), layout="constrained")[1])
+    if summary.estimate is not None:
+        axes["number"] = pl.n_clusters(summary.estimate, ax=plt.subplots(figsize=(5.2, 4.6), layout="constrained")[1])
     if markers is not None and len(markers):
         axes["markers"] = pl.markers_dotplot(markers, n_genes=N_DRAWN)
-    if space[0] is not None:
-        drawn = pl.spatial(data, spatial_key=space[0], sample_key=space[1])
+    if config.spatial_key is not None:
+        drawn = pl.spatial(data, spatial_key=config.spatial_key, sample_key=config.sample_key)
         axes["space"] = drawn[0] if isinstance(drawn, list) else drawn
     pictures = {name: _picture(ax) for name, ax in axes.items()}
     plt.close("all")
@@ -126,7 +114,7 @@ def _figures(
 COLORS_KEY = f"{keys.CLUSTERS_KEY}_colors"
 
 
-def _colors(data: Any) -> dict[str, str]:
+def _colors(data: AnnData | MuData) -> dict[str, str]:
     """Colour of each cluster on the map."""
     return dict(zip(map(str, data.obs[keys.CLUSTERS_KEY].cat.categories), data.uns[COLORS_KEY], strict=False))
 

@@ -1,4 +1,4 @@
-"""What a run found, and what is uncertain of it."""
+"""The summary of a run, and its caveats."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ MANY_UNCERTAIN = 0.2
 
 @dataclass
 class Cluster:
-    """A cluster: how large, how certain, and by what it is told.
+    """A cluster: its size, its confidence and its markers.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Agreement:
 
 
 @dataclass
-class Findings:
+class Summary:
     """All that is reported of a run, in whatever form."""
 
     command: str
@@ -77,7 +77,7 @@ class Findings:
     seconds: dict[str, float]
     outputs: dict[str, str]
     notes: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
     agreement: Agreement | None = None
     types: dict[str, int] | None = None
     missing: dict[str, str] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Findings:
             table.add_row(cluster.name, f"{cluster.cells:,}", f"{cluster.share:.1%}")
         console.print(table)
         if self.types is not None:
-            console.print(sizes_table(self.types, "types, as learnt from labels"))
+            console.print(sizes_table(self.types, "types, learned from labels"))
         total = sum(self.seconds.values())
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
         console.print(f"{total:.1f} s: {shares}", soft_wrap=True)
@@ -182,34 +182,34 @@ def describe_clusters(
     return described
 
 
-def find_doubts(findings: Findings, method: str) -> list[str]:
-    """Say what is uncertain, in sentences."""
-    doubts = list(_doubts_of_number(findings))
-    for cluster in findings.clusters:
+def find_caveats(summary: Summary, method: str) -> list[str]:
+    """What is uncertain, in sentences."""
+    caveats = _caveats_of_number(summary)
+    for cluster in summary.clusters:
         if cluster.cells < FEW_CELLS:
-            doubts.append(f"Cluster {cluster.name} has only {cluster.cells} cells.")
+            caveats.append(f"Cluster {cluster.name} has only {cluster.cells} cells.")
         if cluster.uncertain is not None and cluster.uncertain > MANY_UNCERTAIN:
-            doubts.append(
+            caveats.append(
                 f"{cluster.uncertain:.0%} of the cells of cluster {cluster.name} belong to it with a probability below one "
                 f"half; the next most probable cluster is {cluster.next}."
             )
         if cluster.specific == 0:
-            doubts.append(
+            caveats.append(
                 f"No marker gene is higher in cluster {cluster.name} than in all others; it may be part of one."
             )
     if method != "consensus":
-        doubts.append(f"Clustering by {method} does not tell how certain the cluster of a cell is; consensus does.")
-    return doubts + [note for note in findings.notes if any(word in note for word in ("hardly", "poorly", "agree"))]
+        caveats.append(f"Clustering by {method} gives no confidence of clusters; consensus does.")
+    return caveats
 
 
-def _doubts_of_number(findings: Findings) -> list[str]:
-    others = findings.other_numbers()
-    if findings.estimate is None or not others:
+def _caveats_of_number(summary: Summary) -> list[str]:
+    others = summary.other_numbers()
+    if summary.estimate is None or not others:
         return []
-    found = len(findings.clusters)
-    if found == findings.estimate.best:
+    found = len(summary.clusters)
+    if found == summary.estimate.best:
         return [f"There are {found} clusters; {_supported(others)}."]
-    asked = "were asked for" if findings.n_clusters_given else "were found"
+    asked = "were asked for" if summary.n_clusters_given else "were found"
     rest = f" ({_supported(others[1:])})" if others[1:] else ""
     return [f"{found} clusters {asked}; the estimate is {others[0]}{rest}."]
 

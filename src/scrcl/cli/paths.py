@@ -1,0 +1,115 @@
+"""Checks of paths, before any work: what could not be read, and what could not be written in the end."""
+
+import os
+import tempfile
+from itertools import combinations
+from pathlib import Path
+
+from .config import Config
+from .errors import UserError
+from .options import FORMATS
+
+#: Endings of the files that are written, by option.
+SUFFIXES = {"-o": (".h5ad", ".h5mu"), "--markers": (".csv",), "--report": (".html", ".pdf")}
+#: Names of the matrix in a folder of 10x.
+MATRIX = ("matrix.mtx.gz", "matrix.mtx")
+TABLES = (".csv", ".tsv", ".txt")
+STORES = (".h5ad", ".h5mu", ".h5", ".zarr", ".zip", ".loom", ".hdf5")
+
+
+def check_paths(config: Config) -> None:
+    """Refuse what could not be read or written.
+
+    Raises
+    ------
+    UserError
+        With the option that names it.
+    """
+    if config.input is not None:
+        _check_input(config.input, config.transpose)
+    _check_distinct(config)
+    for option, path in config.files.items():
+        _check_output(path, config.overwrite or (option == "-o" and config.replace_output), option)
+    for option, path in config.folders.items():
+        if option == "--save-model" and os.path.lexists(path) and not config.overwrite:
+            raise UserError(
+                f"{path} exists already.",
+                "Name another folder after --save-model, or pass --overwrite to replace the model in it.",
+            )
+        _check_folder(path, option)
+
+
+def _check_distinct(config: Config) -> None:
+    """Refuse options that name the same file or folder, or something inside of what will be a file."""
+    written = config.files | config.folders
+    for option, path in written.items():
+        if config.input is not None and _same(config.input, path):
+            raise UserError(f"{path} is the input, which is never overwritten.", f"Name another path after {option}.")
+    for (other, earlier), (option, path) in combinations(written.items(), 2):
+        kind = "folder" if option in config.folders else "file"
+        if _same(earlier, path):
+            raise UserError(f"{option} names the file of {other}, {path}.", f"Name another {kind}.")
+        if other in config.files and earlier.resolve() in path.resolve().parents:
+            raise UserError(f"{option} {path} is inside {earlier}, the file of {other}.", f"Name another {kind}.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one thing, by whatever name or link."""
+    if one.exists() and other.exists():
+        return os.path.samefile(one, other)
+    return one.resolve() == other.resolve()
+
+
+def _check_folder(path: Path, option: str) -> None:
+    """Refuse a folder that cannot be made or written to."""
+    made = path
+    while not os.path.lexists(made) and made != made.parent:
+        made = made.parent
+    # A model is written beside its folder, and then takes its place there.
+    beside = [path.parent] if option == "--save-model" and made == path else []
+    for folder in (made, *beside):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            where = "" if folder == path else f" {folder} is in its way:"
+            raise UserError(
+                f"{option} {path}: the folder cannot be made or written to:{where} {error.strerror}.",
+                "Name another folder.",
+            ) from error
+
+
+def suffix(path: Path) -> str:
+    """The ending of a name, without ``.gz``."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _check_input(source: Path, transpose: bool) -> None:
+    if not source.exists():
+        raise UserError(f"{source} does not exist.", f"Name {FORMATS}.")
+    is_table = source.is_file() and suffix(source) in TABLES
+    if source.is_dir():
+        names = sorted(path.name for path in source.iterdir())
+        is_zarr = bool({".zgroup", "zarr.json"} & set(names))
+        if not is_zarr and not any(name.endswith(MATRIX) for name in names):
+            inside = [name for name in names if "feature_bc_matrix" in name]
+            raise UserError(
+                f"The folder {source} holds neither a matrix of 10x (matrix.mtx.gz) nor a zarr store.",
+                f"Name what is in it: {source / inside[0]}." if inside else f"Name {FORMATS}.",
+            )
+    elif not is_table and suffix(source) not in STORES:
+        remedy = f"Name the folder it is in: {source.parent}." if suffix(source) == ".mtx" else f"Name {FORMATS}."
+        raise UserError(f"{source} is of no format that is read.", remedy)
+    if transpose and not is_table:
+        raise UserError(f"--transpose is for tables, but {source} is none.", "Leave it out.")
+
+
+def _check_output(output: Path, overwrite: bool, option: str) -> None:
+    if output.is_dir():
+        raise UserError(f"{output} is a folder.", f"Name a file in it after {option}.")
+    if output.suffix.lower() not in SUFFIXES[option]:
+        raise UserError(f"{option} {output} must end in {' or '.join(SUFFIXES[option])}.")
+    if os.path.lexists(output) and not overwrite:
+        raise UserError(
+            f"{output} exists already.", f"Name another file after {option}, or pass --overwrite to replace it."
+        )
