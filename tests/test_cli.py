@@ -12,6 +12,7 @@ import sys
 import threading
 
 import anndata as ad
+import click
 import h5py
 import mudata
 import numpy as np
@@ -268,7 +269,11 @@ class TestRefusals:
         assert listing(tmp_path) == ["counts.h5ad"]
 
     def test_n_clusters(self, counts, tmp_path, capsys):
-        refuse(["run", counts, "-o", tmp_path / "o.h5ad", "--n-clusters", "151"], capsys, "--n-clusters=151 is more than the 150 cells")
+        refuse(
+            ["run", counts, "-o", tmp_path / "o.h5ad", "--n-clusters", "151"],
+            capsys,
+            "--n-clusters=151 is more than the 150 cells",
+        )
 
     @pytest.mark.parametrize(
         "options",
@@ -339,7 +344,13 @@ class TestRefusals:
 
     def test_too_few_cells(self, tmp_path, capsys):
         simulate(n_cells=10).write_h5ad(tmp_path / "in.h5ad")
-        refuse(["run", tmp_path / "in.h5ad", "-o", tmp_path / "o.h5ad"], capsys, "At least 16 cells are needed")
+        refuse(
+            ["run", tmp_path / "in.h5ad", "-o", tmp_path / "o.h5ad"],
+            capsys,
+            "in.h5ad has 10 cells",
+            "requires at least 16",
+            "Pass more cells",
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "name"),
@@ -348,7 +359,11 @@ class TestRefusals:
             (["run", "in.h5ad", "--ouput", "o.h5ad"], "--output"),
             (["predict", "m", "in.h5ad", "-o", "o.h5ad", "--alfa", "0"], "--alpha"),
             (["demo", "--n_clusters", "3"], "--n-clusters"),
-            (["predct"], "predict"),
+            pytest.param(
+                ["predct"],
+                "predict",
+                marks=pytest.mark.skipif(not hasattr(click, "NoSuchCommand"), reason="an earlier click"),
+            ),
         ],
     )
     def test_slips_are_met_with_the_right_name(self, capsys, arguments, name):

@@ -31,9 +31,7 @@ class TestTotalsOfMuData:
 
     def test_data_cut_to_the_genes_kept_are_refused(self, model):
         kept = model._reference.modalities["rna"].variables
-        with pytest.raises(
-            ValueError, match=r"mdata\['rna'\].* lacks 80 of the 120 genes of the model"
-        ):
+        with pytest.raises(ValueError, match=r"mdata\['rna'\].* lacks 80 of the 120 genes of the model"):
             model.get_latent_representation(self.cut(kept))
 
     def test_genes_that_only_totals_need_are_named(self, model):

@@ -34,7 +34,12 @@ def test_rows_of_four_cells(asked, rows):
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [([4], "there are 4 cells"), ([-5], "there are 4 cells"), ([True] * 3, "mask of length 3"), ([0.0], "whole numbers")],
+    [
+        ([4], "there are 4 cells"),
+        ([-5], "there are 4 cells"),
+        ([True] * 3, "mask of length 3"),
+        ([0.0], "whole numbers"),
+    ],
 )
 def test_rows_that_are_none(asked, message):
     with pytest.raises(ValueError, match=message):
@@ -51,7 +56,9 @@ def test_numbers_from_a_lowest_on(value, lowest, fine):
         check_at_least(value, lowest, "n")
     else:
         wanted = "a whole number" if isinstance(lowest, int) else "a number"
-        with pytest.raises(ValueError, match=re.escape(f"n={value!r} is not valid. Pass {wanted} of at least {lowest}.")):
+        with pytest.raises(
+            ValueError, match=re.escape(f"n={value!r} is not valid. Pass {wanted} of at least {lowest}.")
+        ):
             check_at_least(value, lowest, "n")
 
 

@@ -290,7 +290,7 @@ def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
             "Name a column of fewer batches, such as the donor or the study.",
             options={"batch_key": "--batch-key"},
         )
-    check_sizes(names, f"A batch of {where}.obs[{batch_key!r}]")
+    check_sizes(names, f"{where}.obs[{batch_key!r}]")
     if n_batches == 1:
         warnings.warn(
             f"All cells are of the one batch {str(names[0])!r} of {where}.obs[{batch_key!r}], so that nothing tells batches apart.",

@@ -31,6 +31,7 @@ from scrcl.graph.mutual_neighbors import (
     sample_of_each,
     separation,
 )
+from scrcl.utils.errors import ScrclValueError
 
 from .mnn_correction import ANCHORS, N_MUTUAL_NEIGHBORS, CorrectionVectors, Near, fit_correction_vectors
 from .modalities import fit_modality
@@ -213,7 +214,7 @@ class Batches:
         ValueError
             If a batch has too few cells to be known.
         """
-        check_sizes(names[np.isin(names, wanted)], "The batch of new cells")
+        check_sizes(names[np.isin(names, wanted)], "adata")
         batches = self
         for batch in wanted:
             rows = np.flatnonzero(names == batch)
@@ -286,10 +287,10 @@ def check_sizes(names: np.ndarray, where: str) -> None:
     unique, sizes = np.unique(names, return_counts=True)
     small = [f"{name!r} ({size})" for name, size in zip(unique.tolist(), sizes, strict=True) if size < MIN_BATCH_CELLS]
     if small:
-        raise ValueError(
-            f"{where} is known by its cells, of which at least {MIN_BATCH_CELLS} are needed; there are fewer in "
-            f"{', '.join(small[:5])}{', …' if len(small) > 5 else ''}. Pass all cells of the batch, name the batch that these "
-            "were processed with, or leave them out."
+        raise ScrclValueError(
+            f"{where} has batches of fewer than {MIN_BATCH_CELLS} cells: {', '.join(small[:5])}{', …' if len(small) > 5 else ''}.",
+            "Pass all cells of the batch, name the batch that these were processed with, or leave them out.",
+            where=where,
         )
 
 

@@ -15,6 +15,7 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 
 from scrcl.data.counts import Counts
 from scrcl.nn.sparse import to_torch
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.sizes import DENSE_ENTRIES
 
 from .normalizations import (
@@ -142,9 +143,9 @@ def variable_genes(
     varying = np.array([each.variance > 1e-12 * np.maximum(each.mean, 1) ** 2 for each in moments])
     n_varying = int(varying.any(0).sum())
     if n_varying < 2:
-        raise ValueError(
-            f"{n_varying} of {counts.n_genes} genes vary between cells, so there are no variable genes to tell cells apart "
-            "by. Pass counts of more genes, or check that the layer holds the counts of different cells."
+        raise ScrclValueError(
+            f"Only {n_varying} of {counts.n_genes} genes vary between cells, so there are no variable genes.",
+            "Pass counts of more genes, or check that the layer holds the counts of different cells.",
         )
     batches = np.zeros(counts.n_cells, dtype=np.int64) if batches is None else batches
     standardized = _standardized_variances(counts, moments, varying, batches)

@@ -15,6 +15,7 @@ from scrcl.data.sources import EMBEDDING, Source
 from scrcl.genes.associations import log_expression
 from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
 
 from .features import PRIOR_CELLS, CountFeatures, Moments, center_and_scale, principal_components, variable_genes
@@ -227,7 +228,11 @@ class Atac(Modality):
         frequencies = n / n_open[peaks]
         values = _term_frequencies(counts[:, peaks], counts.sum(axis=1, dtype=np.float64), frequencies)
         if len(peaks) < 3:
-            raise ValueError(f"{data.where} has {len(peaks)} peaks that are open in a cell, but at least 3 are needed.")
+            raise ScrclValueError(
+                f"{data.where} has {len(peaks)} peaks that are open in a cell, but at least 3 are required.",
+                "Pass counts of more peaks.",
+                where=data.where,
+            )
         n_components = min(n_components + 1, min(values.shape) - 1)
         found = TruncatedSVD(n_components, algorithm="arpack", random_state=0).fit(sp.csr_matrix(values))
         order = np.argsort(-found.singular_values_, kind="stable")[1:]
@@ -349,7 +354,7 @@ def fit_modality(
     """
     modality: Modality = KINDS[source.kind].fit(source, n_variables, n_components, batches)
     if modality.n_features == 0:
-        raise ValueError(f"The modality {name!r} is the same for all cells. Leave it out.")
+        raise ScrclValueError(f"The modality {name!r} is the same for all cells.", "Leave it out.")
     return modality
 
 

@@ -20,6 +20,7 @@ from scrcl.graph.slices import Slices
 from scrcl.graph.smoothing import varying_in_space
 from scrcl.graph.spatial import SpatialOptions
 from scrcl.labels.cell_labels import Labels
+from scrcl.utils.errors import PoorSupportWarning, ScrclValueError
 from scrcl.utils.memory import warn_of_model
 from scrcl.utils.progress import begin
 from scrcl.utils.sizes import sample_cells
@@ -164,9 +165,11 @@ def _fit(
 def _check_enough_cells(n_cells: int, n_neighbors: int, where: str) -> None:
     """Refuse no more cells than neighbours."""
     if n_cells <= n_neighbors:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} cells, but {where} has {n_cells}. Pass more "
-            f"cells or `n_neighbors={max(1, n_cells - 1)}` or fewer."
+        raise ScrclValueError(
+            f"{where} has {n_cells} cells, but n_neighbors={n_neighbors} requires at least {n_neighbors + 1}.",
+            f"Pass more cells, or `n_neighbors={max(1, n_cells - 1)}` or fewer.",
+            command="Pass more cells.",
+            where=where,
         )
 
 
@@ -262,9 +265,10 @@ def _warn_if_contradicting(names: list[str], agreement: Agreement | None, shares
     if alone:
         weights = ", ".join(f"{name!r} {share:.2f}" for name, share in zip(names, shares, strict=True))
         warnings.warn(
-            f"No other modality agrees with {' or with '.join(map(repr, alone))}: the neighbours of a cell in one say "
-            f"nothing of the cell in another (agreement {best.min():.2f} of 1). Either a modality is noise, or its cells "
-            f"are not those of the others; check how they were matched. Mean weights: {weights}.",
-            UserWarning,
+            PoorSupportWarning(
+                f"No other modality agrees with {' or with '.join(map(repr, alone))}: neighbours in one are not similar in "
+                f"another (agreement {best.min():.2f} of 1; mean weights: {weights}).",
+                "A modality is noise, or its cells are not those of the others: check how they were matched.",
+            ),
             stacklevel=settings.warnings_stacklevel,
         )
