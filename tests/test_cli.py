@@ -348,7 +348,7 @@ class TestRefusals:
             ["run", tmp_path / "in.h5ad", "-o", tmp_path / "o.h5ad"],
             capsys,
             "in.h5ad has 10 cells",
-            "requires at least 16",
+            "require at least 16",
             "Pass more cells",
         )
 

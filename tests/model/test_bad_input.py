@@ -41,7 +41,9 @@ def test_empty_genes_are_never_kept():
 def test_fewer_cells_than_neighbors():
     adata = simulate(15)
     setup(adata)
-    with pytest.raises(ValueError, match="adata has 15 cells, but n_neighbors=15 requires at least 16.*n_neighbors=14"):
+    with pytest.raises(
+        ValueError, match="adata has 15 cells, but 15 neighbours of each require at least 16.*n_neighbors=14"
+    ):
         scrcl.SCRCL(adata)
     scrcl.SCRCL(adata, n_neighbors=14)
 

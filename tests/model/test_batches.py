@@ -155,7 +155,7 @@ def test_cells_of_known_batches_need_no_companions(model):
 
 def test_too_few_cells_of_a_new_batch(model):
     query = simulate((30, 4), first=5, seed=5)
-    with pytest.raises(ValueError, match=r"at least 10 are needed; there are fewer in 'b6' \(4\)"):
+    with pytest.raises(ValueError, match=r"batches of fewer than 10 cells: 'b6' \(4\)"):
         model.get_clusters(query, n_clusters=3)
     assert len(model.get_clusters(query, indices=np.arange(30), n_clusters=3)) == 30
 

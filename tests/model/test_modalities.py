@@ -462,7 +462,7 @@ class TestFaults:
     def test_too_few_cells(self, mdata):
         small = MuData({name: mdata[name][:10].copy() for name in KINDS})
         scrcl.SCRCL.setup_mudata(small, KINDS)
-        with pytest.raises(ValueError, match="mdata has 10 cells, but n_neighbors=15 requires at least 16"):
+        with pytest.raises(ValueError, match="mdata has 10 cells, but 15 neighbours of each require at least 16"):
             scrcl.SCRCL(small)
 
     def test_unknown_modality_of_the_model(self, trained):

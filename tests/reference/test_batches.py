@@ -104,5 +104,5 @@ def test_codes_of_names():
 
 def test_batches_of_too_few_cells():
     check_sizes(np.repeat(["a", "b"], 10), "A batch")
-    with pytest.raises(ValueError, match=r"A batch is known by its cells.* fewer in 'b' \(9\)"):
+    with pytest.raises(ValueError, match=r"has batches of fewer than 10 cells: 'b' \(9\)"):
         check_sizes(np.repeat(["a", "b"], [10, 9]), "A batch")

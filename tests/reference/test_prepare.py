@@ -78,7 +78,7 @@ def test_a_graph_in_space(joined):
 
 
 def test_what_cannot_be_prepared():
-    with pytest.raises(ValueError, match="adata has 7 cells, but n_neighbors=7 requires at least 8"):
+    with pytest.raises(ValueError, match="adata has 7 cells, but 7 neighbours of each require at least 8"):
         prepare(two_sources(7), OPTIONS, 16, "adata")
     same = source(np.tile(np.arange(1, 6), (120, 1)), "protein")
     with pytest.raises(ValueError, match="'prot' is the same for all cells"):

@@ -14,6 +14,7 @@ from scrcl.reference.prepare import Mode, Options, prepare
 from scrcl.reference.reference import Reference
 from scrcl.reference.writing import describe_parameters, write_preparation
 from scrcl.utils.checks import check_at_least, check_option
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.public import public_class
 
 from .base import Data
@@ -257,4 +258,6 @@ def _check_spatial_options(spatial: SpatialOptions) -> None:
                 f"radius={spatial.radius!r} is not used by spatial_graph={spatial.kind!r}. Leave it out, or pass 'radius'."
             )
     elif spatial.kind == "radius":
-        raise ValueError("spatial_graph='radius' needs a `radius`, in the unit of the coordinates.")
+        raise ScrclValueError(
+            "spatial_graph='radius' requires a radius.", "Pass `radius`, in the unit of the coordinates."
+        )

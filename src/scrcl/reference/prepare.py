@@ -166,7 +166,7 @@ def _check_enough_cells(n_cells: int, n_neighbors: int, where: str) -> None:
     """Refuse no more cells than neighbours."""
     if n_cells <= n_neighbors:
         raise ScrclValueError(
-            f"{where} has {n_cells} cells, but n_neighbors={n_neighbors} requires at least {n_neighbors + 1}.",
+            f"{where} has {n_cells} cells, but {n_neighbors} neighbours of each require at least {n_neighbors + 1}.",
             f"Pass more cells, or `n_neighbors={max(1, n_cells - 1)}` or fewer.",
             command="Pass more cells.",
             where=where,
