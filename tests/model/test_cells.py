@@ -44,7 +44,7 @@ class TestResults:
         found = model.get_clusters(everything[200:], n_clusters=3, method=method)
         assert adjusted_rand_score(everything.obs["cell_type"][200:], found) > 0.9
 
-    @pytest.mark.parametrize("method", ["mixture", "consensus"])
+    @pytest.mark.parametrize("method", [pytest.param("mixture", marks=pytest.mark.slow), "consensus"])
     def test_cluster_probabilities(self, trained, method):
         adata = trained.adata
         found = trained.get_cluster_probabilities(n_clusters=3, method=method)

@@ -1,5 +1,7 @@
+from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 import scrcl
@@ -25,12 +27,12 @@ class TestMemory:
         assert not [warning for warning in recwarn if "of memory" in str(warning.message)]
 
     def test_what_is_free(self, monkeypatch):
-        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=3e9))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3e9))
         monkeypatch.setattr(
             memory.Path, "read_text", lambda path: {"memory.max": "5e9", "memory.current": "4e9"}[path.name]
         )
         assert memory.available() == 1e9
-        monkeypatch.setattr(memory.Path, "read_text", lambda path: "max")  # no limit of a container
+        monkeypatch.setattr(Path, "read_text", lambda path: "max")  # no limit of a container
         assert memory.available() == 3e9
 
     def test_estimates_grow_with_the_cells(self):
