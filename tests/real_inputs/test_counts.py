@@ -138,6 +138,17 @@ def test_counts_in_x_and_in_raw():
     assert data.n_vars == 60
 
 
+@pytest.mark.parametrize("name", ["raw", "X", "it's"])
+def test_counts_in_a_layer_with_a_name_of_another_place(name):
+    adata = normalised(typed())
+    adata.layers[name] = typed().X
+    type_remedy(lambda: scrcl.SCRCL.setup_anndata(adata), adata=adata)
+    assert scrcl.SCRCL(adata, n_components=5).registry["setup_args"]["layer"] == name
+    model, query = build(typed(), epochs=1), adata.copy()
+    query = type_remedy(lambda: model.get_latent_representation(query), adata=query)["adata"]
+    np.testing.assert_allclose(model.get_latent_representation(query), model.get_latent_representation(), atol=1e-5)
+
+
 def test_counts_that_are_nowhere():
     adata = normalised(typed())
     adata.raw = adata.copy()

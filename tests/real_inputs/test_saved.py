@@ -5,12 +5,14 @@ from pathlib import Path
 import anndata as ad
 import mudata
 import numpy as np
+import pandas as pd
 import pytest
 
 import scrcl
+from scrcl.utils.errors import ScrclValueError
 
 from ..conftest import build
-from .builders import typed
+from .builders import lazy, typed
 
 SETUP = {"layer": "umi"}
 
@@ -84,3 +86,42 @@ def test_names_of_nullable_strings_are_saved(tmp_path):
     again = scrcl.SCRCL.load(tmp_path / "m", accelerator="cpu")
     assert list(again.adata.obs_names) == list(adata.obs_names)
     assert again.get_mapping_quality()["known"].all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, "x"], pd.to_datetime(["2020-01-01", "2021-01-01"]), [(1, 2), (3, 4)]],
+    ids=["mixed", "dates", "tuples"],
+)
+def test_data_that_no_file_can_hold(values, tmp_path):
+    """The column is named, what is there stays, and the model can be saved by itself."""
+    model = build(typed(), epochs=1)
+    model.adata.obs["mine"] = list(values) * (model.adata.n_obs // 2)
+    with pytest.raises(ScrclValueError, match=r"save_anndata=True cannot write .*mine.*without `save_anndata`"):
+        model.save(tmp_path / "m", save_anndata=True)
+    assert not list(tmp_path.iterdir())
+    model.save(tmp_path / "m")
+    scrcl.SCRCL.load(tmp_path / "m", model.adata, accelerator="cpu")
+
+
+def test_data_that_are_read_lazily_are_saved(tmp_path):
+    adata = typed()
+    adata.obs["kind"] = adata.obs["kind"].astype("category")
+    model = build(lazy(adata, tmp_path), epochs=1)
+    expected = model.get_latent_representation()
+    model.save(tmp_path / "m", save_anndata=True)
+    again = scrcl.SCRCL.load(tmp_path / "m", accelerator="cpu")
+    np.testing.assert_allclose(again.get_latent_representation(), expected, atol=1e-6)
+    np.testing.assert_array_equal(again.adata.X.toarray(), adata.X.toarray())
+
+
+def test_folders_that_cannot_be_made(tmp_path):
+    model, file = build(typed(), epochs=1), tmp_path / "file"
+    file.write_text("the user's own")
+    for folder in (file / "m", Path("/proc/m")):
+        with pytest.raises(OSError, match=rf"cannot be saved to dir_path='{folder}'.*name another folder"):
+            model.save(folder)
+    for overwrite in (False, True):
+        with pytest.raises(ScrclValueError, match="is a file. Name a folder"):
+            model.save(file, overwrite=overwrite)
+    assert file.read_text() == "the user's own"

@@ -29,50 +29,56 @@ def find_counts(adata: AnnData, layer: str | None, where: str, new: bool) -> Rem
     new
         Whether these are new data, which are read as the model was set up.
     """
-    found = {name: size for name, size in _sizes(adata) if name != (layer or "X")}
+    found = {place: size for place, size in _sizes(adata) if place != _place_of(layer)}
     if not found:
         places = "neither X, nor a layer, nor `raw` holds any"
         return Remedy(f"Pass raw counts: {places} in {where}.", NOT_FOUND)
     # A layer before `raw`, whose genes may be others, and both before zeros and ones; of layers that with most counts.
-    name = min(found, key=lambda name: (found[name][0] <= 1, name == "raw", -found[name][1]))
+    place = min(found, key=lambda place: (found[place][0] <= 1, place == "raw", -found[place][1]))
+    name = next((name for name in adata.layers if name is not None and _place_of(name) == place), place)
     modality = where.removeprefix("mdata[").removesuffix("]") if where.startswith("mdata") else ""
-    place = name if name in ("X", "raw") else f"layers[{name!r}]"
     option = f"{modality[1:-1]}={name}" if modality else name
     command = f"Counts are in {place}: `--layer {option}`."
-    if name == "X" and not new:
+    if place == "X" and not new:
         command = "Counts are in X: leave out `--layer`."
-    line = _line_of_new(where, layer, place, modality) if new else _line_of_setup(name, layer, modality)
+    line = _line_of_new(where, layer, place, modality) if new else _line_of_setup(place, name, layer, modality)
     return Remedy(f"Counts are in {where}.{place}: {line}.", command)
 
 
 def _sizes(adata: AnnData) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Name of each matrix of counts, their maximum and their sum in some cells."""
-    matrices: dict[str, Any] = {"X": adata.X, **{name: adata.layers[name] for name in adata.layers if name is not None}}
+    """Place of each matrix of counts, their maximum and their sum in some cells."""
+    matrices: dict[str, Any] = {"X": adata.X}
+    matrices |= {_place_of(name): adata.layers[name] for name in adata.layers if name is not None}
     if adata.raw is not None:
         matrices["raw"] = adata.raw.X
-    for name, matrix in matrices.items():
+    for place, matrix in matrices.items():
         try:
-            counts = Counts.of(matrix, name)
+            counts = Counts.of(matrix, place)
             block = counts.head(N_CELLS)
         except (ValueError, TypeError):
             continue
         if block.nnz:
-            yield name, (float(block.max()), float(block.sum(dtype=float)))
+            yield place, (float(block.max()), float(block.sum(dtype=float)))
 
 
-def _line_of_setup(name: str, layer: str | None, modality: str) -> str:
-    """What to type to set up data by the counts in a layer, X or raw."""
-    if name == "raw":
+def _place_of(layer: str | None) -> str:
+    """Where a layer is, which may itself be called "raw"; ``None`` for X."""
+    return "X" if layer is None else f"layers[{layer!r}]"
+
+
+def _line_of_setup(place: str, name: str, layer: str | None, modality: str) -> str:
+    """What to type to set up data by the counts in a place, the name of whose layer is given, too."""
+    if place == "raw":
         if modality:
             return f"`mdata.mod[{modality}] = mdata[{modality}].raw.to_adata(); mdata.update()`"
         return "`adata = adata.raw.to_adata()`" + (f", then set it up without `layer={layer!r}`" if layer else "")
-    chosen = "" if name == "X" else f", layers={{{modality}: {name!r}}}" if modality else f", layer={name!r}"
+    chosen = "" if place == "X" else f", layers={{{modality}: {name!r}}}" if modality else f", layer={name!r}"
     return f"`SCRCL.setup_mudata(mdata, modalities{chosen})`" if modality else f"`SCRCL.setup_anndata(adata{chosen})`"
 
 
 def _line_of_new(where: str, layer: str | None, place: str, modality: str) -> str:
     """What to type to put the counts of new data where the model reads them."""
-    wanted = f"{where}.{'X' if layer is None else f'layers[{layer!r}]'}"
+    wanted = f"{where}.{_place_of(layer)}"
     if place != "raw":
         return f"`{wanted} = {where}.{place}.copy()`"
     line = (

@@ -21,6 +21,7 @@ from scvi.model._utils import parse_device_args
 
 from scrcl.genes.associations import GeneMap
 from scrcl.utils import files
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.public import unknown_argument
 
 from .base import Data, check_type
@@ -70,7 +71,7 @@ class SavingMixin(MarkersMixin):
         Raises
         ------
         ValueError
-            If the folder exists and ``overwrite`` is not set, or there are no data to save.
+            If the folder exists and ``overwrite`` is not set, or there are no data to save, or no file can hold them.
         OSError
             If it cannot be written.
 
@@ -80,6 +81,8 @@ class SavingMixin(MarkersMixin):
         >>> model.save("with_data/", save_anndata=True)
         """
         folder = Path(dir_path)
+        if folder.exists() and not folder.is_dir():
+            raise ScrclValueError(f"dir_path={str(folder)!r} is a file.", "Name a folder.")
         if folder.exists() and not overwrite:
             raise ValueError(f"dir_path={str(folder)!r} already exists. Name another folder, or pass `overwrite=True`.")
         if save_anndata and self.adata is None:
@@ -89,22 +92,23 @@ class SavingMixin(MarkersMixin):
             if name not in WRITE_OPTIONS:
                 raise unknown_argument(name, value, known, "save")
         content = self._content()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
-            start = os.path.join(unfinished, prefix or "")
-            try:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
+                start = os.path.join(unfinished, prefix or "")
                 torch.save(content, start + MODEL_FILE, **(save_kwargs or {}))
                 if save_anndata:
                     _write(self.adata, start, anndata_write_kwargs)
-            except (OSError, RuntimeError) as error:
-                raise OSError(
-                    f"The model cannot be saved to dir_path={str(folder)!r}: {error}. Free space there, or name another folder."
-                ) from error
-            folder.mkdir(exist_ok=True)
-            for name in (ADATA_FILE, MDATA_FILE):  # data of an earlier model
-                (folder / f"{prefix or ''}{name}").unlink(missing_ok=True)
-            for file in Path(unfinished).iterdir():
-                file.replace(folder / file.name)
+                folder.mkdir(exist_ok=True)
+                for name in (ADATA_FILE, MDATA_FILE):  # data of an earlier model
+                    (folder / f"{prefix or ''}{name}").unlink(missing_ok=True)
+                for file in Path(unfinished).iterdir():
+                    file.replace(folder / file.name)
+        except (OSError, RuntimeError) as error:
+            cause = getattr(error, "strerror", None) or error
+            raise OSError(
+                f"The model cannot be saved to dir_path={str(folder)!r}: {cause}. Free space there, or name another folder."
+            ) from error
 
     def _content(self) -> dict[str, Any]:
         """All that is saved: what scvi-tools saves, in its form, but plain."""
@@ -288,15 +292,36 @@ def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: b
 
 
 def _write(data: Data, start: str, options: dict[str, Any]) -> None:
-    """Write data to a file whose name begins so. Backed data stay with the file that they are read from."""
-    if isinstance(data, MuData):
-        mudata.write_h5mu(start + MDATA_FILE, data, **options)
-        return
-    opened = data.isbacked and data.file.is_open
-    with anndata.settings.override(allow_write_nullable_strings=True):
-        anndata.io.write_h5ad(Path(start + ADATA_FILE), data, **options)
-    if opened and not data.file.is_open:
-        data.file.open()
+    """Write data to a file whose name begins so. Backed data stay with the file that they are read from.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    ValueError
+        If it cannot hold the data.
+    """
+    several = isinstance(data, MuData)
+    if not isinstance(data.obs, pd.DataFrame):  # read lazily, which no file holds
+        data = data.to_memory()
+    opened = not several and data.isbacked and data.file.is_open
+    try:
+        with anndata.settings.override(allow_write_nullable_strings=True):
+            if several:
+                mudata.write_h5mu(start + MDATA_FILE, data, **options)
+            else:
+                anndata.io.write_h5ad(Path(start + ADATA_FILE), data, **options)
+    except (OSError, RuntimeError):
+        raise
+    except Exception as error:  # those of anndata are of many kinds
+        where = " ".join(getattr(error, "__notes__", []))
+        raise ScrclValueError(
+            f"save_anndata=True cannot write the data: {' '.join(f'{error}. {where}'.split()).rstrip('.')}.",
+            "Convert what is named to numbers or text, or save the model without `save_anndata`.",
+        ) from error
+    finally:
+        if opened and not data.file.is_open:
+            data.file.open()
 
 
 def _plain_table(table: pd.DataFrame) -> dict[str, Any]:
@@ -331,7 +356,7 @@ def _versions() -> dict[str, str]:
 def _unreadable(dir_path: str | os.PathLike[str], error: Exception, saved_by: dict[str, str]) -> str:
     """Why a model cannot be read, and what it was saved by."""
     ours = _versions()
-    cause = f"{type(error).__name__}: {' '.join(str(error).split()[:60])}"
+    cause = f"{type(error).__name__}: {' '.join(str(error).split()[:60]).rstrip('.')}"
     differing = [name for name in saved_by if saved_by[name] != ours.get(name)]
     saved = ", ".join(f"{name} {saved_by[name]} (here {ours.get(name, 'none')})" for name in differing)
     mend = f"It was saved by {saved}: load it with these." if saved else "Copy it again, or save it again."
