@@ -1,10 +1,9 @@
-"""Models saved by earlier versions give the same results for ever."""
+"""Saving and loading; models saved by version 0.2 give the same results in later versions."""
 
 import copy
 import pickle
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,69 +15,30 @@ import scrcl
 from scrcl.graph.neighbors import nearest_neighbors
 
 from ..conftest import build, simulate
-from ..saved.make_golden import embedded, in_space, several
-
-SAVED = Path(__file__).parents[1] / "saved"
-FOLDER = SAVED / "model_0.1"
+from ..saved.make_model import FOLDER, SETUPS, as_data, results
 
 
-@pytest.fixture
-def expected():
-    return np.load(FOLDER / "results.npz")
-
-
-def cells(expected, name: str) -> ad.AnnData:
-    return ad.AnnData(expected[name], var=pd.DataFrame(index=expected["genes"]))
-
-
-@pytest.fixture(params=["with data", "without data"])
-def model(request, expected):
-    adata = cells(expected, "counts") if request.param == "with data" else False
-    return scrcl.SCRCL.load(FOLDER, adata=adata, accelerator="cpu")
-
-
-def test_results(model, expected):
-    adata, new = cells(expected, "counts"), cells(expected, "new_counts")
-    for representation in ("aligned", "refined"):
-        found = model.get_latent_representation(adata, representation=representation)
-        np.testing.assert_allclose(found, expected[representation], atol=1e-5)
-    np.testing.assert_array_equal(model.get_clusters(adata, n_clusters=3, method="kmeans"), expected["clusters"])
-    np.testing.assert_allclose(model.get_latent_representation(new), expected["new"], atol=1e-5)
-    np.testing.assert_array_equal(model.get_clusters(new, n_clusters=3, method="kmeans"), expected["new_clusters"])
-
-
-def test_training_goes_on(model):
-    model.train(1, enable_progress_bar=False)
-    assert len(model.history["train_loss"]) == 4
-
-
-def test_genes(expected):
-    adata = cells(expected, "counts")
-    model = scrcl.SCRCL.load(FOLDER, adata=adata, accelerator="cpu")
-    assert model.get_gene_embedding().shape[1] == 4
-    assert model.get_cell_gene_associations(cells(expected, "new_counts"), genes="gene3").shape == (10, 1)
-    without = scrcl.SCRCL.load(FOLDER, adata=False, accelerator="cpu")
-    with pytest.raises(ValueError, match="adata=training_data"):
-        without.get_cell_gene_associations(adata)
-
-
-@pytest.mark.parametrize(
-    ("name", "make"), [("anndata", simulate), ("embedding", embedded), ("space", in_space), ("mudata", several)]
-)
-def test_models_of_the_flat_house(name, make):
-    """Between 0.1 and 0.2 there were two forms, for one and for several modalities."""
-    folder = SAVED / "earlier_0.1.1" / name
-    data, new = make(), make(seed=7)
-    if name == "anndata":
-        new = simulate(40, seed=7)
-    model = scrcl.SCRCL.load(folder, adata=data, accelerator="cpu")
-    with np.load(folder / "results.npz") as expected:
-        for representation in ("aligned", "refined"):
-            found = model.get_latent_representation(representation=representation)
-            np.testing.assert_allclose(found, expected[representation], atol=1e-5)
-        np.testing.assert_allclose(model.get_latent_representation(new), expected["new"], atol=1e-4)
-        np.testing.assert_array_equal(model.get_clusters(n_clusters=3, method="kmeans"), expected["clusters"])
-        np.testing.assert_array_equal(model.get_clusters(new, n_clusters=3, method="kmeans"), expected["new_clusters"])
+@pytest.mark.parametrize("kind", SETUPS)
+def test_saved_models_give_the_same_results_in_later_versions(kind):
+    """`tests/saved/make_model.py` was run once by version 0.2; its files are never written again."""
+    with np.load(FOLDER / kind / "results.npz") as arrays:
+        saved = {
+            part: {name.split("/")[1]: arrays[name] for name in arrays if name.startswith(part)}
+            for part in ("own", "new", "results")
+        }
+    data, new = as_data(kind, saved["own"]), as_data(kind, saved["new"])
+    model = scrcl.SCRCL.load(FOLDER / kind, adata=data, accelerator="cpu")
+    found = results(kind, model, data, new)
+    assert set(found) == set(saved["results"])
+    for name, expected in saved["results"].items():
+        if expected.dtype.kind == "U":
+            np.testing.assert_array_equal(found[name].astype(str), expected, err_msg=name)
+        else:
+            np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
+    without = scrcl.SCRCL.load(FOLDER / kind, adata=False, accelerator="cpu")
+    np.testing.assert_array_equal(without.get_latent_representation(new), model.get_latent_representation(new))
+    without.train(1, enable_progress_bar=False)
+    assert len(without.history["train_loss"]) == 4
 
 
 def test_a_checkpoint_leaves_nothing_of_its_weights(adata, tmp_path):
@@ -152,7 +112,7 @@ class TestSaveAndLoad:
     def test_other_genes_are_refused(self, saved):
         other = simulate()
         other.var_names = other.var_names.str.upper()
-        with pytest.raises(ValueError, match="missing from adata.var_names"):
+        with pytest.raises(ValueError, match="lacks 120 of the 120 genes"):
             scrcl.SCRCL.load(saved, adata=other)
 
     def test_everything_else_is_kept(self, trained, saved):
@@ -233,5 +193,5 @@ class TestSaveAndLoad:
     def test_model_of_another_class(self, adata, tmp_path):
         scvi.model.SCVI.setup_anndata(adata)
         scvi.model.SCVI(adata).save(tmp_path / "scvi")
-        with pytest.raises(ValueError, match="class SCVI, not SCRCL"):
+        with pytest.raises(ValueError, match="load a model of another class with that class"):
             scrcl.SCRCL.load(tmp_path / "scvi", adata=adata)

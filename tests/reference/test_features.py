@@ -136,16 +136,6 @@ def test_the_stabilised_normalizations_at_unit_length(counts):
     np.testing.assert_allclose(fitted.neighbor_features(features), expected, rtol=1e-5)
 
 
-def test_reads_the_two_normalizations_of_the_first_release(counts):
-    totals = totals_of(counts)
-    fitted = CountFeatures.fit(counts, totals, 4)
-    new = fitted.to_dict()
-    old = {key: new[key] for key in ("target", "fractions", "clip")}
-    old |= {name: new["projections"][name] for name in ("log", "pearson")}
-    features = CountFeatures.from_dict(old).transform(counts, totals)
-    np.testing.assert_array_equal(features, fitted.transform(counts, totals)[:, :8])
-
-
 def test_transform_does_not_depend_on_the_other_cells(counts, monkeypatch):
     totals = totals_of(counts)
     fitted = CountFeatures.fit(counts, totals, 6)

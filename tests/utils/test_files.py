@@ -16,8 +16,6 @@ from scrcl.utils import files
 from ..conftest import build, simulate
 from ..saved.make_golden import in_space, several, train
 
-SAVED = sorted((Path(__file__).parents[1] / "saved").rglob("model.pt"))
-
 
 class Bomb:
     """Pickled, it writes a file when it is made again."""
@@ -42,7 +40,7 @@ def globals_of(path: Path) -> set[str]:
 
 
 def same(found, expected) -> None:
-    """Compare nested containers, but for the tables, which are not made."""
+    """Compare nested containers."""
     if isinstance(expected, np.ndarray):
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
@@ -59,17 +57,6 @@ def same(found, expected) -> None:
         assert torch.equal(found, expected)
     elif not isinstance(expected, pd.DataFrame):
         assert found == expected
-
-
-@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.parent.name)
-def test_earlier_files_are_read_as_they_were_written(path):
-    """The oracle is the pickle itself, which these files of ours are safe to be read by."""
-    found = files.read(path)
-    expected = torch.load(path, weights_only=False)
-    same(found, expected)
-    for name, table in expected["attr_dict"]["history_"].items():
-        values = next(array for array in files.arrays_in(found["attr_dict"]["history_"][name]) if array.ndim == 2)
-        np.testing.assert_array_equal(values.ravel().astype(float), table[name].to_numpy(float))
 
 
 @pytest.mark.parametrize(
@@ -132,20 +119,6 @@ def test_a_bare_pickle_is_not_run(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         scrcl.SCRCL.load(folder, adata=False)
     assert not sign.exists()
-
-
-def test_tables_of_any_pandas(tmp_path):
-    """Files of earlier versions with text of Arrow, whose library may not be there, are read all the same."""
-    pytest.importorskip("pyarrow", reason="the file holds text of Arrow")
-    folder = SAVED[0].parent
-    content = torch.load(folder / "model.pt", weights_only=False)
-    for name, table in content["attr_dict"]["history_"].items():
-        table.columns = pd.Index([name], dtype="string[pyarrow]")
-    torch.save(content, tmp_path / "model.pt")
-    assert any(name.startswith("pyarrow") for name in globals_of(tmp_path / "model.pt"))
-    loaded = scrcl.SCRCL.load(tmp_path, adata=False, accelerator="cpu")
-    assert loaded.history["train_loss"]["train_loss"].dtype == float
-    assert len(loaded.history["train_loss"]) == 5
 
 
 def test_errors_quote_the_cause_and_the_versions(tmp_path, trained):

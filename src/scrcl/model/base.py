@@ -60,7 +60,7 @@ class SCRCLBase(BaseModelClass):
         return self.registry.get("setup_method_name") == "setup_mudata"
 
     def _setup(self, name: str) -> Any:
-        """An argument of the setup; models of earlier versions may not have it."""
+        """An argument of the setup; ``None`` where it was not given."""
         return self.registry["setup_args"].get(name)
 
     def _data(self, adata: Data | None) -> Any:

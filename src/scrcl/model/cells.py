@@ -70,7 +70,7 @@ class CellsMixin(SCRCLBase):
         -------
         Array of shape ``(n_cells, 2 * n_hidden + s)`` or ``(n_cells, 2 * n_refined + s)``, float32, in the order asked
         for. Each view has rows of length 1, and the ``s`` features, by default 100, rows of length 0.5. Where batches are
-        corrected, and in models of earlier versions, ``s`` is 0.
+        corrected, ``s`` is 0.
 
         Raises
         ------

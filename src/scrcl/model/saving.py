@@ -206,8 +206,6 @@ class SavingMixin(MarkersMixin):
             setup = cls.setup_mudata if several else cls.setup_anndata
             setup(data, source_registry=registry, **registry["setup_args"])
         gene_maps, certainties = attributes.pop("gene_maps_", {}), attributes.pop("certainties_", [])
-        if earlier := attributes.pop("gene_map_", None):  # earlier there was one
-            gene_maps["regression"] = earlier
         try:
             model = cls(data, registry=registry, **init["non_kwargs"])
             for name, value in attributes.items():
@@ -263,19 +261,15 @@ def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str 
         attributes = files.from_plain(content[ATTRIBUTES])
     except files.UnsafeFileError as error:
         raise ValueError(
-            f"{path!r} is not read: {error}. A model that this package has saved holds numbers, text, arrays and plain "
-            "containers only. Ask whoever it is from for one."
+            f"{path!r} is not read: {error}. A model saved by this package holds numbers, text, arrays and plain containers "
+            "only: load a model of another class with that class, and ask the sender of this file for a new one."
         ) from error
     except Exception as error:
         raise ValueError(_unreadable(dir_path, error, {})) from error
-    content[WEIGHTS].pop("pyro_param_store", None)  # of scvi-tools, in earlier files
     history = attributes.get("history_")
     if history is not None:
         attributes["history_"] = {name: _table(name, table) for name, table in history.items()}
-    versions = content.get(VERSIONS) or {
-        "scvi-tools": attributes["registry_"].get("scvi_version", "of unknown version")
-    }
-    return {**content, ATTRIBUTES: attributes, VERSIONS: versions}
+    return {**content, ATTRIBUTES: attributes}
 
 
 def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: bool) -> Data | None:
@@ -334,10 +328,7 @@ def _plain_table(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _table(name: str, saved: Any) -> pd.DataFrame:
-    """The inverse; also reads what earlier versions saved, whose values are the first array of two dimensions."""
-    if isinstance(saved, files.NotMade):
-        values = next(array for array in files.arrays_in(saved) if array.ndim == 2).ravel()
-        saved = {"steps": np.arange(len(values)), "of": "epoch", "values": values}
+    """The inverse."""
     index = pd.Index(saved["steps"], name=saved["of"])
     return pd.DataFrame({name: np.asarray(saved["values"], dtype=np.float64)}, index=index)
 

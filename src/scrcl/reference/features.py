@@ -286,9 +286,8 @@ class CountFeatures(Normalizer):
         for rows in entry_slices(counts.indptr):
             part = counts[rows]
             for name, values in self.above_zero(part, totals[rows]).items():
-                if name in self.parts:  # a model of 0.1 had two
-                    moved = to_torch(sp.csr_array((values, part.indices, part.indptr), part.shape)) @ loadings[name]
-                    features[rows, self.parts[name]] += moved.numpy()
+                moved = to_torch(sp.csr_array((values, part.indices, part.indptr), part.shape)) @ loadings[name]
+                features[rows, self.parts[name]] += moved.numpy()
         return features.astype(np.float32)
 
     def _at_zero(self, totals: np.ndarray) -> np.ndarray:
@@ -306,18 +305,12 @@ class CountFeatures(Normalizer):
         return [features[:, part] for name, part in self.parts.items() if name in LINKAGE]
 
     def stabilized(self, features: np.ndarray) -> np.ndarray:
-        """The stabilised normalisations among features ``(n, d)``; all of a model of 0.1, which had none."""
-        names = [name for name in self.parts if name in STABILIZED] or list(self.parts)
-        return np.concatenate([features[:, self.parts[name]] for name in names], 1)
+        """The stabilised normalisations among features ``(n, d)``."""
+        return np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1)
 
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
-        """By what neighbours are found: the stabilised normalisations among features ``(n, d)`` at unit length.
-
-        In a model of 0.1, which had none, all features as they are.
-        """
+        """By what neighbours are found: the stabilised normalisations among features ``(n, d)`` at unit length."""
         selected = self.stabilized(features)
-        if not set(STABILIZED) & set(self.parts):
-            return selected
         return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
 
     @property
@@ -348,11 +341,7 @@ class CountFeatures(Normalizer):
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; also reads what 0.1 saved, which had two normalisations."""
-        if "projections" not in state:
-            state = dict(state)
-            projections = {name: state.pop(name) for name in (LOG, PEARSON)}
-            state |= {"deviations": np.ones(len(state["fractions"])), "projections": projections}
+        """The inverse of :meth:`to_dict`."""
         projections = {name: Projection(**values) for name, values in state["projections"].items()}
         return cls(**{**state, "projections": projections})
 

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
-from scrcl.data.sources import RNA, Source
+from scrcl.data.sources import Source
 from scrcl.graph.adjacency import ALL, Propagation, Rows, csr_from_dict, csr_to_dict, query_weights
 from scrcl.graph.neighbors import Neighbors, NeighborSearch
 from scrcl.graph.placement import Placement, Surroundings
@@ -22,9 +22,9 @@ from scrcl.utils.progress import begin
 from .agreement import Agreement, join
 from .batches import Batches
 from .cells import Cells
-from .features import CountFeatures, column_slices
+from .features import column_slices
 from .mapping import DistanceScale
-from .modalities import Embedding, Rna, modality_from_dict
+from .modalities import modality_from_dict
 from .modality import Modality
 from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .spatial import SpatialReference
@@ -397,8 +397,7 @@ class Reference:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; also reads what earlier versions saved."""
-        state = _from_earlier(state)
+        """The inverse of :meth:`to_dict`."""
         modalities = {name: modality_from_dict(found) for name, found in state["modalities"].items()}
         agreement, spatial, batches, labels = (state[name] for name in ("agreement", "spatial", "batches", "labels"))
         return cls(
@@ -415,31 +414,3 @@ class Reference:
             labels=None if labels is None else Labels.from_dict(labels),
             cell_names=None if state["cell_names"] is None else pd.Index(state["cell_names"]),
         )
-
-
-def _from_earlier(state: dict[str, Any]) -> dict[str, Any]:
-    """The state in today's form: until 0.1 there were two, for one and for several modalities."""
-    state = {
-        "agreement": None,
-        "spatial": None,
-        "batches": None,
-        "labels": None,
-        "feature_share": 0.0,
-        "cell_names": None,
-        **state,
-    }
-    if "transform" not in state:
-        if state.get("tissue") is not None:
-            state["spatial"] = state["tissue"]
-        return state
-    names, genes = pd.Index(state["all_genes"]), pd.Index(state["genes"])
-    rna = Rna(names, names.get_indexer(genes), CountFeatures.from_dict(state["transform"]))
-    modality: Modality = rna
-    if state.get("center") is not None:
-        modality = Embedding(names, rna.columns, state["center"], state["scale"], cosine=False, genes=rna)
-    return {
-        **state,
-        "modalities": {RNA: modality.to_dict()},
-        "gene_features": rna.gene_features,
-        "spatial": state.get("space"),
-    }
