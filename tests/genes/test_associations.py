@@ -19,7 +19,7 @@ from scrcl.genes.associations import (
     log_expression,
     marker_statistics,
     permutation_pvalues,
-    spread,
+    standard_deviations,
 )
 
 
@@ -43,10 +43,10 @@ def standardized(expression: sp.csr_array) -> np.ndarray:
     return np.divide(dense - dense.mean(0), deviation, out=np.zeros_like(dense), where=deviation > 0)
 
 
-def test_log_expression_and_spread(data):
+def test_log_expression_and_deviations(data):
     _, expression, _, counts, totals = data
     np.testing.assert_allclose(expression.toarray(), np.log1p(counts * 30 / totals[:, None]))
-    np.testing.assert_allclose(spread(expression), expression.toarray().std(0))
+    np.testing.assert_allclose(standard_deviations(expression), expression.toarray().std(0))
 
 
 class TestNearest:

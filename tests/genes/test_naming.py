@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.genes.associations import Groups
-from scrcl.genes.naming import MIN_SCORE, GeneScores, GroupLevels, Naming, name_groups, reasons
+from scrcl.genes.naming import MIN_SCORE, GeneScores, GroupLevels, Naming, explain_names, name_groups
 
 #: Genes 0-4 mark the first group, 5-9 the second, 10-14 the first two alike; the others mark nothing.
 FIRST, SECOND, BOTH, NOTHING = np.arange(5), np.arange(5, 10), np.arange(10, 15), np.arange(100, 104)
@@ -21,7 +21,7 @@ def expression(seed: int = 0, n_groups: int = 4, n_genes: int = 400) -> tuple[np
 
 
 def levels_of(values: np.ndarray, groups: Groups) -> GroupLevels:
-    return GroupLevels.of([(slice(0, len(values)), sp.csr_array(values))], groups)
+    return GroupLevels.from_blocks([(slice(0, len(values)), sp.csr_array(values))], groups)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def name(levels: GroupLevels, *lists: np.ndarray, min_support: float = 0.5, seed
 def why(naming: Naming, *lists: np.ndarray, absent: dict | None = None) -> list[str]:
     names = ["one", "two", "three"][: len(lists)]
     genes = np.array([f"g{number}" for number in range(naming.up.shape[1])], dtype=object)
-    return reasons(naming, list(lists), names, genes, absent or {}, 0.5)
+    return explain_names(naming, list(lists), names, genes, absent or {}, 0.5)
 
 
 class TestLevels:
@@ -45,7 +45,7 @@ class TestLevels:
         order = np.random.default_rng(1).permutation(len(values))
         values, groups = values[order], Groups(groups.codes[order], 4)
         blocks = [(slice(start, start + 37), sp.csr_array(values[start : start + 37])) for start in range(0, 160, 37)]
-        levels = GroupLevels.of(blocks, groups)
+        levels = GroupLevels.from_blocks(blocks, groups)
         parts = [values[groups.codes == group] for group in range(4)]
         np.testing.assert_allclose(levels.mean, [part.mean(0) for part in parts])
         np.testing.assert_array_equal(levels.n_expressing, [(part > 0).sum(0) for part in parts])
@@ -54,7 +54,7 @@ class TestLevels:
 
     def test_modalities_side_by_side(self):
         values, groups = expression()
-        joined = GroupLevels.join([levels_of(values[:, :7], groups), levels_of(values[:, 7:], groups)])
+        joined = GroupLevels.concatenate([levels_of(values[:, :7], groups), levels_of(values[:, 7:], groups)])
         np.testing.assert_allclose(joined.mean, levels_of(values, groups).mean)
         assert joined.variance.shape == (400,)
 
@@ -155,8 +155,8 @@ class TestNames:
     def test_contested_name_gets_low_confidence(self, levels):
         found = name(levels, BOTH[:3], np.r_[BOTH[3:], FIRST[:1]], SECOND)
         assert found.confidence[0] < 0.9
-        assert found.rival[0] in (0, 1)
-        assert found.rival[0] != found.choice[0]
+        assert found.alternative[0] in (0, 1)
+        assert found.alternative[0] != found.choice[0]
 
     def test_random_lists_are_rarely_chosen(self):
         """Lists of random genes: in groups that differ in some genes, and in groups that differ in none."""
@@ -193,7 +193,7 @@ class TestReasons:
         lists = np.r_[FIRST[:2], NOTHING], SECOND
         found = why(name(levels, *lists), *lists, absent={"one": ["x"]})[0]
         assert found == (
-            "one scores highest, but the number of its genes that are up is 2 of 6 (g0, g1). The data lack 1 of the 7 genes of one."
+            "one scores highest, but only 2 of its 6 genes are up (g0, g1). The data lack 1 of the 7 genes of one."
         )
 
     def test_hardly_higher(self):
@@ -217,10 +217,10 @@ class TestReasons:
 
     def test_one_gene(self, levels):
         found = why(name(levels, FIRST[:1]), FIRST[:1], absent={"one": ["x", "y"]})[0]
-        assert found == "It rests on one gene, g0. The data lack 2 of the 3 genes of one."
+        assert found == "The name is based on a single gene, g0. The data lack 2 of the 3 genes of one."
 
     def test_contested(self, levels):
         lists = BOTH[:3], np.r_[BOTH[3:], BOTH[:1]]
         found = name(levels, *lists)
         assert found.confidence[0] < 0.8
-        assert why(found, *lists)[0] == f"{['one', 'two'][found.rival[0]]} fits nearly as well."
+        assert why(found, *lists)[0] == f"{['one', 'two'][found.alternative[0]]} fits nearly as well."

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
+from scrcl.cluster.components import Components
 from scrcl.labels import annotation
-from scrcl.labels.annotation import N_FOLDS, Space, annotate
+from scrcl.labels.annotation import N_COMPONENTS, N_FOLDS, annotate
 from scrcl.labels.calibration import folds, tempered
 from scrcl.labels.cell_labels import Labels
 from scrcl.labels.logistic import Logistic
@@ -13,24 +13,9 @@ from .test_novelty import blobs, some
 
 
 def labels_of(codes) -> Labels:
-    found = Labels.of(np.array([None if code < 0 else f"type {code}" for code in codes], dtype=object))
+    found = Labels.from_values(np.array([None if code < 0 else f"type {code}" for code in codes], dtype=object))
     assert found is not None
     return found
-
-
-def test_the_space(monkeypatch):
-    rng = np.random.default_rng(0)
-    points = (5 + rng.normal(size=(200, 4)) * [4, 3, 2, 1]).astype(np.float32)
-    reduced = Space.fit(points)(points)
-    np.testing.assert_allclose(reduced.mean(0), 0, atol=1e-5)
-    assert (reduced**2).sum(1).mean() == pytest.approx(1, rel=1e-4)
-    apart = np.linalg.norm(points[:50] - points[50:100], axis=1)
-    within = np.linalg.norm(reduced[:50] - reduced[50:100], axis=1)
-    np.testing.assert_allclose(within / apart, within[0] / apart[0], rtol=1e-3)  # all dimensions are kept
-    monkeypatch.setattr(annotation, "N_COMPONENTS", 2)
-    two, expected = Space.fit(points)(points), PCA(2).fit_transform(points)
-    np.testing.assert_allclose(np.abs(np.corrcoef(two.T, expected.T)[[0, 1], [2, 3]]), 1, atol=1e-4)
-    assert np.isfinite(Space.fit(np.ones((5, 2), np.float32))(np.ones((5, 2), np.float32))).all()
 
 
 def test_types_of_all_points():
@@ -54,7 +39,9 @@ def test_a_new_type_is_one_like_the_others():
 def test_names_that_are_taken():
     points, kind = blobs([80, 60, 70])
     codes = some(kind, 20, without=(2,))
-    given = Labels.of(np.array([None if code < 0 else ("new 1", "new 3")[code] for code in codes], dtype=object))
+    given = Labels.from_values(
+        np.array([None if code < 0 else ("new 1", "new 3")[code] for code in codes], dtype=object)
+    )
     assert given is not None
     assert annotate(points, points, given).names == ("new 1", "new 3", "new 2")
 
@@ -68,7 +55,7 @@ def test_a_label_is_judged_by_the_others():
     assert np.isnan(found.held_out[codes < 0]).all()
     for wrong, right in ((3, 0), (50, 1)):
         assert found.held_out[wrong].argmax() == right
-    x, labelled = Space.fit(points)(points), np.flatnonzero(codes >= 0)
+    x, labelled = Components.fit(points, N_COMPONENTS)(points), np.flatnonzero(codes >= 0)
     fold = folds(codes[labelled], N_FOLDS, 0)
     for number in range(N_FOLDS):
         held, others = labelled[fold == number], labelled[fold != number]
@@ -145,14 +132,14 @@ def test_labels_that_the_others_contradict_are_not_learnt_from():
     flipped = rng.permutation(np.flatnonzero(kind == 0))[:30]
     codes[flipped] = 1
     found = annotate(points, points, labels_of(codes))
-    with_all = Logistic.fit(found.space(points), codes, 2)(found.space(points))
+    with_all = Logistic.fit(found.components(points), codes, 2)(found.components(points))
     own = found.probabilities[np.arange(330), kind]
     assert own.mean() > with_all[np.arange(330), kind].mean() + 0.02
     assert (found.probabilities.argmax(1) == kind).mean() > 0.95
 
 
 def test_a_type_of_which_no_label_is_trusted_stays(monkeypatch):
-    monkeypatch.setattr(annotation, "CONTRADICTED", 0.0)
+    monkeypatch.setattr(annotation, "MAX_ODDS_AGAINST_LABEL", 0.0)
     points, kind = blobs([40, 40])
     found = annotate(points, points, labels_of(some(kind, 6)))
     np.testing.assert_array_equal(found.probabilities.argmax(1), kind)

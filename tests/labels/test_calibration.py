@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scrcl.labels.calibration import (
-    UNKNOWN_TEMPERATURE,
+    DEFAULT_TEMPERATURE,
     calibration_error,
     find_temperature,
     folds,
@@ -45,7 +45,7 @@ def test_probabilities_that_say_nothing_become_even():
 def test_a_type_thought_impossible_does_no_harm():
     probabilities = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert np.isfinite(find_temperature(probabilities, np.array([1, 1]), np.ones(2)))
-    assert find_temperature(np.empty((0, 2)), np.empty(0, int), np.empty(0)) == UNKNOWN_TEMPERATURE
+    assert find_temperature(np.empty((0, 2)), np.empty(0, int), np.empty(0)) == DEFAULT_TEMPERATURE
 
 
 def test_tempered_by_hand():

@@ -7,7 +7,7 @@ NAMES = np.array(["b", None, "a", "b", None, "a"], dtype=object)
 
 
 def test_labels_are_numbered_by_name():
-    labels = Labels.of(NAMES)
+    labels = Labels.from_values(NAMES)
     assert labels is not None
     assert labels.names == ("a", "b")
     np.testing.assert_array_equal(labels.codes, [1, -1, 0, 1, -1, 0])
@@ -15,15 +15,15 @@ def test_labels_are_numbered_by_name():
 
 
 def test_no_label_at_all():
-    assert Labels.of(np.array([None, None], dtype=object)) is None
-    assert Labels.of(np.empty(0, dtype=object)) is None
+    assert Labels.from_values(np.array([None, None], dtype=object)) is None
+    assert Labels.from_values(np.empty(0, dtype=object)) is None
 
 
 def test_edges_between_labels_are_cut_and_no_others():
     rng = np.random.default_rng(0)
     dense = np.triu(rng.random((6, 6)) < 0.8, 1).astype(np.float32)
     dense += dense.T
-    labels = Labels.of(NAMES)
+    labels = Labels.from_values(NAMES)
     assert labels is not None
     expected = dense.copy()
     for i in range(6):
@@ -31,14 +31,14 @@ def test_edges_between_labels_are_cut_and_no_others():
             if NAMES[i] is not None and NAMES[j] is not None and NAMES[i] != NAMES[j]:
                 expected[i, j] = 0
     assert (expected != dense).any()
-    found = labels.cut(sp.csr_array(dense))
+    found = labels.remove_conflicts(sp.csr_array(dense))
     np.testing.assert_array_equal(found.toarray(), expected)
     assert found.dtype == np.float32
     assert found.has_canonical_format
 
 
 def test_there_and_back():
-    labels = Labels.of(NAMES)
+    labels = Labels.from_values(NAMES)
     assert labels is not None
     again = Labels.from_dict(labels.to_dict())
     assert again.names == labels.names

@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from scrcl.labels import logistic
-from scrcl.labels.logistic import STRENGTH, Logistic
+from scrcl.labels.logistic import INVERSE_PENALTY, Logistic
 
 
 def points(n_types: int):
@@ -15,7 +15,7 @@ def points(n_types: int):
 @pytest.mark.parametrize("n_types", [2, 4])
 def test_against_scikit_learn(n_types):
     x, codes = points(n_types)
-    expected = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000).fit(x, codes)
+    expected = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=1000).fit(x, codes)
     found = Logistic.fit(x, codes, n_types)(x)
     np.testing.assert_allclose(found, expected.predict_proba(x), atol=0.01)
     np.testing.assert_allclose(found.sum(1), 1)
@@ -38,7 +38,7 @@ def test_types_count_by_a_power_of_their_points():
     sizes = np.bincount(codes)
     for power, weight in ((1.0, np.ones(120)), (0.5, 1 / np.sqrt(sizes)[codes])):
         weight = weight * 120 / weight.sum()
-        expected = LogisticRegression(C=STRENGTH, max_iter=1000).fit(x, codes, sample_weight=weight)
+        expected = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(x, codes, sample_weight=weight)
         found = Logistic.fit(x, codes, 3, power)
         np.testing.assert_allclose(found(x), expected.predict_proba(x), atol=0.01)
         np.testing.assert_allclose(found.shares, sizes**power / (sizes**power).sum())
@@ -55,7 +55,7 @@ def test_shares_of_types(monkeypatch):
     np.testing.assert_allclose(after.sum(1), 1)
     odds = np.log(after[:, 1] / after[:, 0]) - np.log(before[:, 1] / before[:, 0])
     np.testing.assert_allclose(odds, odds[0], atol=1e-6)  # all points alike
-    monkeypatch.setattr(logistic, "SHARE_STEPS", 300)
+    monkeypatch.setattr(logistic, "SHARE_ITERATIONS", 300)
     full = even.adapted(x, 1.0)(x)[:, 1].mean()
     grid = np.linspace(0.01, 0.5, 200)
     best = grid[np.argmax([np.log(before @ [1 - share, share]).sum() for share in grid])]

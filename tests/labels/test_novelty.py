@@ -3,7 +3,7 @@ import pytest
 
 from scrcl.labels.novelty import (
     MIN_NEW_CELLS,
-    NEAREST,
+    N_NEAREST,
     _few_labelled,
     distance_to_labelled,
     find_new,
@@ -35,7 +35,7 @@ def test_distance_against_all_pairs():
     for i in range(len(points)):
         own = np.sort(apart[i])
         own = own[1:] if labelled[i] else own
-        assert distance_to_labelled(points, labelled)[i] == pytest.approx(own[:NEAREST].mean(), abs=1e-4)
+        assert distance_to_labelled(points, labelled)[i] == pytest.approx(own[:N_NEAREST].mean(), abs=1e-4)
 
 
 def test_few_labelled_points():

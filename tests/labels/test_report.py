@@ -1,7 +1,8 @@
 import numpy as np
 import pandas as pd
 
-from scrcl.labels.annotation import Annotation, Space
+from scrcl.cluster.components import Components
+from scrcl.labels.annotation import Annotation
 from scrcl.labels.cell_labels import Labels
 from scrcl.labels.logistic import Logistic
 from scrcl.labels.report import report_labels
@@ -13,11 +14,11 @@ def example() -> Annotation:
     held_out = np.full((6, 4), np.nan)
     held_out[:3] = [[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0], [0.3, 0.6, 0.1, 0]]
     probabilities = np.eye(4)[[0, 0, 1, 3, 3, 2]]
-    space = Space(np.zeros(1, np.float32), np.ones((1, 1), np.float32))
+    components = Components(np.zeros(1, np.float32), np.ones((1, 1), np.float32))
     return Annotation(
         labels,
         ("a", "b", "c", "new 1"),
-        space,
+        components,
         Logistic(np.zeros((1, 4)), np.zeros(4), np.full(4, 0.25)),
         1.0,
         probabilities,

@@ -11,23 +11,23 @@ import scipy.sparse as sp
 
 from .associations import Groups
 
-#: The answer where no list fits.
-NONE = "none of these"
+#: Name of a group that no list fits.
+NO_NAME = "none of these"
 #: Share of random gene sets that may score as high as a list that fits, over all lists together.
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 #: Lowest score of a list that fits.
 MIN_SCORE = 0.2
-#: Share of resampled lists below which a name is reported as unsure.
-SURE = 0.8
-#: Cells of average expression that are added to each group, so that a mean over few cells is not an extreme.
+#: Share of resamples that lead to the same name, below which the name is reported as uncertain.
+MIN_CONFIDENCE = 0.8
+#: Cells of average expression added to each group, which shrinks means over few cells.
 PRIOR_CELLS = 2.0
-#: Genes with the most similar mean expression, among which random sets are drawn.
-SIMILAR_GENES = 2000
-#: Cells that must express a gene that random sets are drawn from.
+#: Number of genes of similar mean expression from which random sets are drawn.
+N_SIMILAR_GENES = 2000
+#: Least number of cells that express a gene of a random set.
 MIN_EXPRESSING = 3
-#: Standard errors by which a gene that is up exceeds the groups without it.
-MIN_ERRORS = 3.0
-#: Added to the variance within groups, so that a gene without any is not infinitely high.
+#: Standard errors by which a gene that is up exceeds its low level.
+MIN_STANDARD_ERRORS = 3.0
+#: Added to the variance within groups, which may be 0.
 MIN_VARIANCE = 1e-3
 
 
@@ -53,15 +53,15 @@ class GroupLevels:
     n_expressing: np.ndarray
 
     @classmethod
-    def of(cls, blocks: Iterable[tuple[slice, sp.csr_array]], groups: Groups) -> "GroupLevels":
-        """Levels of genes whose log-normalised expression is read in blocks of cells, each block once."""
+    def from_blocks(cls, blocks: Iterable[tuple[slice, sp.csr_array]], groups: Groups) -> "GroupLevels":
+        """Levels from log-normalised expression, read once in blocks of cells."""
         total: np.ndarray | float = 0.0
         squares: np.ndarray | float = 0.0
         expressing: np.ndarray | float = 0.0
         for rows, block in blocks:
             codes = groups.codes[rows]
-            of_group = (np.ones(len(codes)), (codes, np.arange(len(codes))))
-            member = sp.csr_array(of_group, shape=(groups.n_groups, len(codes)))
+            indicator = (np.ones(len(codes)), (codes, np.arange(len(codes))))
+            member = sp.csr_array(indicator, shape=(groups.n_groups, len(codes)))
             present = block.copy()
             present.data = np.ones_like(block.data)
             total = total + (member @ block).toarray()
@@ -73,7 +73,7 @@ class GroupLevels:
         return cls(sizes, mean, within, np.asarray(expressing))
 
     @classmethod
-    def join(cls, parts: "list[GroupLevels]") -> "GroupLevels":
+    def concatenate(cls, parts: "list[GroupLevels]") -> "GroupLevels":
         """Levels of the genes of several modalities of the same cells."""
         return cls(
             parts[0].sizes,
@@ -90,19 +90,18 @@ class GroupLevels:
 
 @dataclass(frozen=True)
 class GeneScores:
-    r"""How high genes are in groups, from 0 to 1, relative to the highest group and to the groups without the gene.
+    r"""Scores of genes in groups, from 0 to 1, relative to the highest group and to the groups with low levels.
 
-    The means :math:`m_{kg}` of a gene over the groups are divided into high and low ones, where the sum of squares
-    between the two is largest. With the mean of the low ones, :math:`l_g`, the highest of all, :math:`h_g`, and the
+    The means :math:`m_{kg}` of a gene over the groups are divided into high and low ones so that the sum of squares
+    between them is largest. With the mean of the low ones, :math:`l_g`, the highest of all, :math:`h_g`, and the
     standard deviation within groups, :math:`\sigma_g`, the difference :math:`\delta_{kg} = \max(m_{kg} - l_g, 0)` enters
-    the score in three ways: how much of the way from low to high it is, how large it is beside the spread of cells, and
-    beside the level itself,
+    the score relative to the difference of high and low, to the deviation of cells, and to the level itself,
 
     .. math:: s_{kg} = \Bigl(\frac{\delta_{kg}}{h_g - l_g}\Bigr)^2 \sqrt{\frac{\delta_{kg}}{\delta_{kg} + \sigma_g}}
               \, \frac{\delta_{kg}}{m_{kg}}.
 
-    So it does not matter how many of the groups or cells have the gene, as long as some do not; a gene that another
-    group has far more of gets a low score; and one that all groups have gets a low score in all.
+    So the score does not depend on how many groups or cells express the gene, as long as some do not. It is low for a gene
+    that is far higher in another group, and for one that all groups express.
 
     Attributes
     ----------
@@ -120,7 +119,7 @@ class GeneScores:
 
     @classmethod
     def fit(cls, mean: np.ndarray, variance: np.ndarray) -> "GeneScores":
-        """Divide the means ``(K, G)`` of each gene in two, where the sum of squares between the parts is largest."""
+        """Divide the means ``(K, G)`` of each gene into low and high ones."""
         n_groups, n_genes = mean.shape
         ordered = np.cumsum(np.sort(mean, axis=0), axis=0)
         n_low = np.arange(1, n_groups)[:, None]
@@ -129,34 +128,39 @@ class GeneScores:
         best = (n_low * (n_groups - n_low) * (high - low) ** 2).argmax(0), np.arange(n_genes)
         return cls(low[best], mean.max(0), np.sqrt(variance + MIN_VARIANCE))
 
-    def way(self, mean: np.ndarray) -> np.ndarray:
-        """How much of the way from low to high means ``(K, G)`` are, from 0 to 1."""
+    def relative_height(self, mean: np.ndarray) -> np.ndarray:
+        """Position of means ``(K, G)`` between the low and the high level, from 0 to 1."""
         return np.clip((mean - self.low) / np.maximum(self.high - self.low, 1e-12), 0, 1)
 
-    def errors(self, mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """By how many standard errors means ``(K, G)`` exceed the low level."""
+    def standard_errors(self, mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Number of standard errors by which means ``(K, G)`` exceed the low level."""
         return (mean - self.low) / self.deviation * np.sqrt(sizes)[:, None]
 
     def __call__(self, mean: np.ndarray) -> np.ndarray:
         """Scores ``(K, G)`` of means."""
         above = np.maximum(mean - self.low, 0)
-        return self.way(mean) ** 2 * np.sqrt(above / (above + self.deviation)) * above / np.maximum(mean, 1e-12)
+        return (
+            self.relative_height(mean) ** 2
+            * np.sqrt(above / (above + self.deviation))
+            * above
+            / np.maximum(mean, 1e-12)
+        )
 
     def select(self, columns: np.ndarray) -> "GeneScores":
-        """The same of some genes."""
+        """The scores of some genes."""
         return GeneScores(self.low[columns], self.high[columns], self.deviation[columns])
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How well lists of marker genes fit groups of cells.
+    """Fit of lists of marker genes to groups of cells.
 
     Attributes
     ----------
     gene_score
         ``(K, G)`` score of each gene, see :class:`GeneScores`.
     up
-        ``(K, G)`` whether the gene is nearer to its high than to its low level, and above the low one beyond doubt.
+        ``(K, G)`` whether the gene is nearer to its high than to its low level, and significantly above the low one.
     score
         ``(K, L)`` mean score of the genes of each list.
     support
@@ -166,13 +170,13 @@ class Naming:
     fits
         ``(K, L)`` whether the list fits the group.
     choice
-        ``(K,)`` number of the list chosen, or ``L`` for none.
+        ``(K,)`` number of the list that names the group, or ``L`` for none.
     best
-        ``(K,)`` number of the list chosen or, where there is none, of the one with the highest score.
+        ``(K,)`` number of that list or, if there is none, of the one with the highest score.
     confidence
         ``(K,)`` share of resampled lists and cells that lead to the same choice.
-    rival
-        ``(K,)`` the choice that they lead to most often otherwise; the same as ``choice`` where there is no other.
+    alternative
+        ``(K,)`` the most frequent other choice of the resamples; the same as ``choice`` if there is no other.
     """
 
     gene_score: np.ndarray
@@ -184,7 +188,7 @@ class Naming:
     choice: np.ndarray
     best: np.ndarray
     confidence: np.ndarray
-    rival: np.ndarray
+    alternative: np.ndarray
 
 
 def name_groups(
@@ -196,17 +200,18 @@ def name_groups(
     n_random: int = 1000,
     n_samples: int = 200,
 ) -> Naming:
-    """Choose the list of marker genes that fits each group best, or none.
+    """Name each group by the list of marker genes that fits it best, or by none.
 
     A list fits if its mean score is at least :data:`MIN_SCORE` and above that of nearly all random sets of as many genes
-    with similar mean expression, and enough of its genes are up. Of those that fit, the one with the highest score is
-    chosen; a list of which less than half was measured counts in proportion to twice that part. Lists are resampled with replacement, and means within their standard errors, to find how much the choice
-    depends on single genes and cells.
+    with similar mean expression, and enough of its genes are up. Of the lists that fit, the one with the highest score is
+    chosen; if less than half of a list was measured, its score is multiplied by twice that fraction. Genes of the
+    lists are resampled with replacement, and means within their standard errors, to find how much the choice depends on
+    single genes and cells.
 
     Parameters
     ----------
     levels
-        Expression of all ``G`` genes in the groups, of which there are at least two.
+        Expression of all ``G`` genes in at least two groups.
     lists
         Numbers of the genes of each list; at least one gene each.
     min_support
@@ -214,77 +219,78 @@ def name_groups(
     seed
         Seed of the random sets and of the resampling.
     measured
-        ``(L,)`` fraction of the genes of each list that the data have; all by default.
+        ``(L,)`` fraction of the genes of each list that is in the data; 1 by default.
     n_random, n_samples
         Number of random gene sets, and of resampled lists.
     """
     rng = np.random.default_rng(seed)
     n_groups, n_lists = len(levels.sizes), len(lists)
-    part = np.ones(n_lists) if measured is None else np.minimum(2 * measured, 1)
+    measured_weight = np.ones(n_lists) if measured is None else np.minimum(2 * measured, 1)
     overall = levels.overall
     weight = (levels.sizes / (levels.sizes + PRIOR_CELLS))[:, None]
     mean = weight * levels.mean + (1 - weight) * overall
     scores = GeneScores.fit(mean, levels.variance)
     gene_score = scores(mean)
-    up = (scores.way(mean) > 0.5) & (scores.errors(mean, levels.sizes) > MIN_ERRORS)
+    up = (scores.relative_height(mean) > 0.5) & (scores.standard_errors(mean, levels.sizes) > MIN_STANDARD_ERRORS)
     score = np.stack([gene_score[:, genes].mean(1) for genes in lists], 1)
     support = np.stack([up[:, genes].mean(1) for genes in lists], 1)
 
     pvalue, threshold = np.empty_like(score), np.empty_like(score)
-    similar = _SimilarGenes.of(overall, levels.n_expressing.sum(0))
+    similar = _SimilarGenes.from_levels(overall, levels.n_expressing.sum(0))
     for number, genes in enumerate(lists):
         random = similar.mean_scores(gene_score, overall[genes], n_random, rng)
         reached = (random >= score[:, [number]]).sum(1)
         pvalue[:, number] = np.minimum((1 + reached) / (1 + random.shape[1]) * n_lists, 1)
-        threshold[:, number] = np.quantile(random, 1 - LEVEL / n_lists, axis=1)
+        threshold[:, number] = np.quantile(random, 1 - SIGNIFICANCE / n_lists, axis=1)
 
     def fitting(score: np.ndarray, support: np.ndarray) -> np.ndarray:
         return (score > threshold) & (score >= MIN_SCORE) & (support > min_support)
 
     def choose(fits: np.ndarray, score: np.ndarray) -> np.ndarray:
-        return np.where(fits.any(1), np.where(fits, score * part, -np.inf).argmax(1), n_lists)
+        return np.where(fits.any(1), np.where(fits, score * measured_weight, -np.inf).argmax(1), n_lists)
 
     fits = fitting(score, support)
     choice = choose(fits, score)
-    best = np.where(choice < n_lists, choice, (score * part).argmax(1))
+    best = np.where(choice < n_lists, choice, (score * measured_weight).argmax(1))
 
-    listed, place = np.unique(np.concatenate(lists), return_inverse=True)
+    listed, positions = np.unique(np.concatenate(lists), return_inverse=True)
     ends = np.cumsum([len(genes) for genes in lists])
-    places = np.split(place, ends[:-1])
-    of_listed, error = scores.select(listed), np.sqrt(levels.variance[listed] / levels.sizes[:, None])
-    answers = np.zeros((n_groups, n_lists + 1))
+    list_positions = np.split(positions, ends[:-1])
+    listed_scores, error = scores.select(listed), np.sqrt(levels.variance[listed] / levels.sizes[:, None])
+    n_chosen, rows = np.zeros((n_groups, n_lists + 1)), np.arange(n_groups)
     for _ in range(n_samples):
         drawn = mean[:, listed] + error * rng.standard_normal(error.shape)
-        drawn_score = of_listed(drawn)
-        drawn_up = (of_listed.way(drawn) > 0.5) & (of_listed.errors(drawn, levels.sizes) > MIN_ERRORS)
-        chosen = [rng.choice(genes, len(genes)) for genes in places]
-        again = np.stack([drawn_score[:, genes].mean(1) for genes in chosen], 1)
-        of_up = np.stack([drawn_up[:, genes].mean(1) for genes in chosen], 1)
-        answers[np.arange(n_groups), choose(fitting(again, of_up), again)] += 1
-    every = np.arange(n_groups)
-    confidence = answers[every, choice] / n_samples
-    answers[every, choice] = 0
-    rival = np.where(answers.any(1), answers.argmax(1), choice)
-    return Naming(gene_score, up, score, support, pvalue, fits, choice, best, confidence, rival)
+        drawn_score = listed_scores(drawn)
+        drawn_up = (listed_scores.relative_height(drawn) > 0.5) & (
+            listed_scores.standard_errors(drawn, levels.sizes) > MIN_STANDARD_ERRORS
+        )
+        resampled = [rng.choice(genes, len(genes)) for genes in list_positions]
+        resampled_score = np.stack([drawn_score[:, genes].mean(1) for genes in resampled], 1)
+        resampled_support = np.stack([drawn_up[:, genes].mean(1) for genes in resampled], 1)
+        n_chosen[rows, choose(fitting(resampled_score, resampled_support), resampled_score)] += 1
+    confidence = n_chosen[rows, choice] / n_samples
+    n_chosen[rows, choice] = 0
+    alternative = np.where(n_chosen.any(1), n_chosen.argmax(1), choice)
+    return Naming(gene_score, up, score, support, pvalue, fits, choice, best, confidence, alternative)
 
 
 @dataclass(frozen=True)
 class _SimilarGenes:
-    """The genes that random sets are drawn from.
+    """Genes from which random sets are drawn.
 
     Attributes
     ----------
     genes
-        Their numbers, by increasing mean expression.
+        Numbers of the genes, by increasing mean expression.
     overall
-        That mean.
+        Mean expression of each.
     """
 
     genes: np.ndarray
     overall: np.ndarray
 
     @classmethod
-    def of(cls, overall: np.ndarray, n_expressing: np.ndarray) -> "_SimilarGenes":
+    def from_levels(cls, overall: np.ndarray, n_expressing: np.ndarray) -> "_SimilarGenes":
         genes = np.flatnonzero(n_expressing >= min(MIN_EXPRESSING, n_expressing.max()))
         genes = genes[np.argsort(overall[genes], kind="stable")]
         return cls(genes, overall[genes])
@@ -292,8 +298,8 @@ class _SimilarGenes:
     def mean_scores(
         self, gene_score: np.ndarray, overall: np.ndarray, n_random: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Mean scores ``(K, B)`` of random sets of genes with similar means; a set of one gene is each of these genes."""
-        window = min(SIMILAR_GENES, len(self.genes))
+        """Mean scores ``(K, B)`` of random sets of genes with similar means; for a single gene, the scores of all similar genes."""
+        window = min(N_SIMILAR_GENES, len(self.genes))
         first = np.clip(np.searchsorted(self.overall, overall) - window // 2, 0, len(self.genes) - window)
         if len(first) == 1:
             return gene_score[:, self.genes[first[0] : first[0] + window]]
@@ -303,7 +309,7 @@ class _SimilarGenes:
         return total / len(first)
 
 
-def reasons(
+def explain_names(
     naming: Naming,
     lists: list[np.ndarray],
     names: list[str],
@@ -311,7 +317,7 @@ def reasons(
     absent: dict[str, list[str]],
     min_support: float,
 ) -> list[str]:
-    """Why each group has no name, or why its name is unsure, in a sentence; empty where it is sure.
+    """Why each group has no name, or why its name is uncertain, in a sentence; empty if the name is certain.
 
     Parameters
     ----------
@@ -322,14 +328,14 @@ def reasons(
     genes
         ``(G,)`` names of the genes.
     absent
-        Genes of each list, by name, that the data do not have.
+        Genes of each list, by name, that are not in the data.
     min_support
         As in :func:`name_groups`.
     """
-    return [_reason(naming, group, lists, names, genes, absent, min_support) for group in range(len(naming.choice))]
+    return [_explain(naming, group, lists, names, genes, absent, min_support) for group in range(len(naming.choice))]
 
 
-def _reason(
+def _explain(
     naming: Naming,
     group: int,
     lists: list[np.ndarray],
@@ -338,36 +344,33 @@ def _reason(
     absent: dict[str, list[str]],
     min_support: float,
 ) -> str:
-    choice, rival = naming.choice[group], naming.rival[group]
-    named, best = choice < len(names), naming.best[group]
-    name, columns, own = names[best], lists[best], naming.up[group, lists[best]]
-    found = []
+    best, alternative, named = naming.best[group], naming.alternative[group], naming.choice[group] < len(names)
+    name, columns, score = names[best], lists[best], naming.score[group, best]
+    up = naming.up[group, columns]
     if not named and not naming.support[group].any():
         return "No gene of the lists is higher here than in the other clusters."
+    reason = ""
     if not named and naming.support[group, best] <= min_support:
-        which = f" ({', '.join(genes[columns[own]])})" if own.any() else ""
-        found.append(
-            f"{name} scores highest, but the number of its genes that are up is {own.sum()} of {len(columns)}{which}."
-        )
-    elif not named and naming.score[group, best] < MIN_SCORE:
-        found.append(
+        genes_up = f" ({', '.join(genes[columns[up]])})" if up.any() else ""
+        verb = "is" if up.sum() == 1 else "are"
+        reason = f"{name} scores highest, but only {up.sum()} of its {len(columns)} genes {verb} up{genes_up}."
+    elif not named and score < MIN_SCORE:
+        reason = (
             f"{name} scores highest, but its genes are hardly higher here than elsewhere "
-            f"({naming.score[group, best]:.2f}, at least {MIN_SCORE:.2f} needed)."
+            f"({score:.2f}; at least {MIN_SCORE:.2f} is required)."
         )
     elif not named:
-        found.append(
+        reason = (
             f"{name} scores highest, but {naming.pvalue[group, best] / len(names):.1%} of random sets of as many genes "
-            f"score as high (at most {LEVEL / len(names):.1%} allowed)."
+            f"score as high (at most {SIGNIFICANCE / len(names):.1%} is allowed)."
         )
     elif len(columns) == 1:
-        found.append(f"It rests on one gene, {genes[columns[0]]}.")
-    elif naming.confidence[group] < SURE:
-        found.append(
-            f"{names[rival]} fits nearly as well."
-            if rival < len(names)
-            else f"It depends on few genes of {name}, without which no list fits."
-        )
+        reason = f"The name is based on a single gene, {genes[columns[0]]}."
+    elif naming.confidence[group] < MIN_CONFIDENCE and alternative < len(names):
+        reason = f"{names[alternative]} fits nearly as well."
+    elif naming.confidence[group] < MIN_CONFIDENCE:
+        reason = f"The name depends on few genes of {name}, without which no list fits."
     missing = absent.get(name, [])
-    if missing and (found or len(missing) > len(columns)):
-        found.append(f"The data lack {len(missing)} of the {len(missing) + len(columns)} genes of {name}.")
-    return " ".join(found)
+    if missing and (reason or len(missing) > len(columns)):
+        reason += f" The data lack {len(missing)} of the {len(missing) + len(columns)} genes of {name}."
+    return reason.strip()

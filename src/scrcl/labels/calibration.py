@@ -1,12 +1,12 @@
-"""Probabilities that mean what they say."""
+"""Calibration of the probabilities of types."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-#: Range of temperatures. At the hottest, labels that the features say nothing of leave all types equally probable.
-COLDEST, HOTTEST = 0.2, 1000.0
-#: Temperature where no cell can be held out: from one point of each type, probabilities are too even.
-UNKNOWN_TEMPERATURE = 0.6
+#: Range of temperatures. At the highest, labels that are unrelated to the features make all types equally probable.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 1000.0
+#: Temperature where no cell can be held out: with one point of each type, probabilities are too even.
+DEFAULT_TEMPERATURE = 0.6
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -16,52 +16,53 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def find_temperature(probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> float:
-    """The temperature at which the types ``(n,)`` of cells are the most probable: Guo et al., ICML 2017.
+    """The temperature that maximises the likelihood of types ``(n,)`` (Guo et al., ICML 2017).
 
     Parameters
     ----------
     probabilities
-        ``(n, C)`` of cells that had no part in finding them.
+        ``(n, C)`` of cells that were held out.
     codes
         ``(n,)`` their types, from 0.
     weights
-        ``(n,)`` how much each cell counts.
+        ``(n,)`` weight of each cell.
 
     Returns
     -------
-    A temperature between ``COLDEST`` and ``HOTTEST``; ``UNKNOWN_TEMPERATURE`` where there are no cells.
+    A temperature between ``MIN_TEMPERATURE`` and ``MAX_TEMPERATURE``; ``DEFAULT_TEMPERATURE`` if there are no cells.
     """
     if len(codes) == 0:
-        return UNKNOWN_TEMPERATURE
-    rows, floor = np.arange(len(codes)), np.finfo(np.float32).tiny
+        return DEFAULT_TEMPERATURE
+    rows, smallest = np.arange(len(codes)), np.finfo(np.float32).tiny
 
-    def surprise(log_temperature: float) -> float:
-        own = tempered(np.maximum(probabilities, floor), np.exp(log_temperature))[rows, codes]
-        return float(-weights @ np.log(own))
+    def negative_log_likelihood(log_temperature: float) -> float:
+        true = tempered(np.maximum(probabilities, smallest), np.exp(log_temperature))[rows, codes]
+        return float(-weights @ np.log(true))
 
-    found = minimize_scalar(surprise, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
-    return float(np.exp(found.x))
+    bounds = np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)
+    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))
 
 
 def folds(codes: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """The fold ``(n,)`` in which each cell is held out, from 0: those of a type are spread evenly.
+    """The fold ``(n,)`` in which each cell is held out, from 0; the cells of a type are spread evenly.
 
-    A type of one cell cannot be learnt without it, so that it is never held out: -1.
+    The only cell of a type is never held out, as the type cannot be learned without it: -1. Unlike
+    :class:`sklearn.model_selection.StratifiedKFold`, this accepts types of fewer cells than folds.
     """
     rng = np.random.default_rng(seed)
-    found = np.full(len(codes), -1)
+    fold = np.full(len(codes), -1)
     for code in np.unique(codes):
         rows = rng.permutation(np.flatnonzero(codes == code))
         if len(rows) > 1:
-            found[rows] = (np.arange(len(rows)) + rng.integers(n_folds)) % n_folds
-    return found
+            fold[rows] = (np.arange(len(rows)) + rng.integers(n_folds)) % n_folds
+    return fold
 
 
 def calibration_error(probabilities: np.ndarray, codes: np.ndarray, n_bins: int = 15) -> float:
-    """The expected calibration error of the most probable types: Naeini et al., AAAI 2015.
+    """The expected calibration error of the most probable types (Naeini et al., AAAI 2015).
 
-    The mean difference, over bins of equal width, between how probable the most probable type was and how often it was
-    right.
+    The mean difference, over bins of equal width, between the probability of the most probable type and how often it is
+    the true one.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def calibration_error(probabilities: np.ndarray, codes: np.ndarray, n_bins: int 
     n_bins
         Number of bins.
     """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == codes
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == codes
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, confidence - right, minlength=n_bins)
+    gaps = np.bincount(bins, confidence - correct, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(codes))

@@ -1,15 +1,22 @@
-"""The labels that were given, and what they do to the cell graph."""
+"""Labels of cells, and the cell graph without edges between different labels."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self, TypedDict
 
 import numpy as np
 import scipy.sparse as sp
 
-#: What predictions call a cell that fits no type.
+#: Predicted type of a cell that fits no type.
 UNASSIGNED = "unassigned"
-#: Number of a cell without a label.
+#: Code of a cell without a label.
 UNLABELED = -1
+
+
+class SavedLabels(TypedDict):
+    """Labels as text and numbers."""
+
+    names: list[str]
+    codes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -21,14 +28,14 @@ class Labels:
     names
         Names of the ``C`` types that at least one cell is labelled with.
     codes
-        ``(n,)`` number of the type of each cell, -1 where it has no label.
+        ``(n,)`` number of the type of each cell, -1 for a cell without a label.
     """
 
     names: tuple[str, ...]
     codes: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Self | None:
+    def from_values(cls, values: np.ndarray) -> Self | None:
         """Labels by name ``(n,)``, ``None`` for a cell without one; ``None`` if no cell has any."""
         labelled = np.array([value is not None for value in values], dtype=bool)
         codes = np.full(len(values), UNLABELED, dtype=np.int64)
@@ -42,18 +49,18 @@ class Labels:
         """``(n,)`` which cells have a label."""
         return self.codes != UNLABELED
 
-    def cut(self, adjacency: sp.csr_array) -> sp.csr_array:
-        """The graph ``(n, n)`` without its edges between cells of different labels; those of cells without any stay."""
+    def remove_conflicts(self, adjacency: sp.csr_array) -> sp.csr_array:
+        """The graph ``(n, n)`` without edges between cells of different labels; edges of unlabelled cells stay."""
         edges = adjacency.tocoo()
         first, second = self.codes[edges.row], self.codes[edges.col]
         kept = (first == second) | (first == UNLABELED) | (second == UNLABELED)
         return sp.csr_array((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=adjacency.shape)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SavedLabels:
         """Plain text and numbers."""
         return {"names": list(self.names), "codes": self.codes}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: SavedLabels) -> Self:
         """The inverse of :meth:`to_dict`."""
         return cls(tuple(state["names"]), state["codes"])

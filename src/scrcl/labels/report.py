@@ -1,4 +1,4 @@
-"""What labels and data have to say of each other."""
+"""Comparison of labels with what the data predict."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,20 @@ from .annotation import Annotation
 
 @dataclass(frozen=True)
 class LabelReport:
-    """Labels beside what the data say; :meth:`scrcl.SCRCL.get_label_report` returns it.
+    """Labels compared with predictions; :meth:`scrcl.SCRCL.get_label_report` returns it.
 
     Attributes
     ----------
     cells
-        Data frame of the cells with a label, the most doubtful first. ``label``: the one that was given; ``predicted``: what
-        the cell is by its features and the labels of other cells; ``probability``: how probable its own label is by
-        these, calibrated, NaN for the only cell of a type.
+        Data frame of the labelled cells, the most doubtful first. ``label``: the label that was passed; ``predicted``: the
+        type predicted from the features and the labels of other cells; ``probability``: the calibrated probability of
+        the label by the same prediction, NaN for the only cell of a type.
     clusters
-        Data frame by cluster. ``cells``; ``labelled``: how many of them have a label; ``label``: the most frequent one, missing
-        where there is none; ``agreement``: share of the labelled cells that have it; ``predicted``: what most of the cells
-        are predicted to be.
+        Data frame by cluster. ``cells``: number of cells; ``labelled``: number of labelled cells; ``label``: the most
+        frequent label, missing if there is none; ``agreement``: share of the labelled cells that have it; ``predicted``: the
+        type predicted for most cells.
     confusions
-        Number of labelled cells by label (rows) and by what they are predicted to be (columns), as in ``cells``.
+        Number of labelled cells by label (rows) and predicted type (columns), as in ``cells``.
     """
 
     cells: pd.DataFrame
@@ -32,63 +32,65 @@ class LabelReport:
 
 
 def report_labels(annotation: Annotation, clusters: pd.Series, rows: np.ndarray, names: pd.Index) -> LabelReport:
-    """Describe labels.
+    """Compare labels with predicted types.
 
     Parameters
     ----------
     annotation
-        What was learnt from labels.
+        Types learned from the labels.
     clusters
         ``(n,)`` categorical, of all cells.
     rows, names
-        The cells ``(m,)`` to be reported, by number, and their names.
+        Numbers ``(m,)`` and names of the cells to report.
     """
     types, codes = np.array(annotation.names, dtype=object), annotation.labels.codes
-    own = codes[rows]
-    rows, own, names = rows[own >= 0], own[own >= 0], names[own >= 0]
+    labelled = codes[rows] >= 0
+    rows, names = rows[labelled], names[labelled]
     held_out = annotation.held_out[rows]
     evaluated = ~np.isnan(held_out[:, 0])
     predicted = np.where(evaluated, types[np.nan_to_num(held_out).argmax(1)], None)
-    probability = held_out[np.arange(len(own)), own]
-    # As objects, so that what is missing is None under any version of pandas.
-    cells = pd.DataFrame(
-        {"label": types[own], "predicted": pd.Series(predicted, names, object), "probability": probability}, names
-    )
+    # As objects, so that a missing value is None in any version of pandas.
+    columns = {
+        "label": types[codes[rows]],
+        "predicted": pd.Series(predicted, names, object),
+        "probability": held_out[np.arange(len(rows)), codes[rows]],
+    }
+    cells = pd.DataFrame(columns, names)
     confusions = pd.crosstab(cells["label"][evaluated], cells["predicted"][evaluated])
-    there = [name for name in annotation.names if name in confusions.columns or name in annotation.labels.names]
-    confusions = confusions.reindex(index=list(annotation.labels.names), columns=there, fill_value=0)
+    labels = list(annotation.labels.names)
+    columns_kept = [name for name in annotation.names if name in labels or name in confusions.columns]
     return LabelReport(
         cells.sort_values("probability", kind="stable", na_position="last"),
         _by_cluster(annotation, clusters),
-        confusions,
+        confusions.reindex(index=labels, columns=columns_kept, fill_value=0),
     )
 
 
 def _by_cluster(annotation: Annotation, clusters: pd.Series) -> pd.DataFrame:
-    kinds, codes = clusters.cat.categories, annotation.labels.codes
-    labelled = codes >= 0
-    of_labels = _counts(clusters.cat.codes.to_numpy()[labelled], codes[labelled], len(kinds), len(annotation.names))
-    of_predicted = _counts(
-        clusters.cat.codes.to_numpy(), annotation.probabilities.argmax(1), len(kinds), len(annotation.names)
-    )
-    number, types = of_labels.sum(1), np.array(annotation.names, dtype=object)
+    index = pd.Index(clusters.cat.categories, name="cluster")
+    types, labelled = np.array(annotation.names, dtype=object), annotation.labels.labelled
+    codes = clusters.cat.codes.to_numpy()
+    shape = len(index), len(types)
+    n_by_label = _counts(codes[labelled], annotation.labels.codes[labelled], shape)
+    n_by_prediction = _counts(codes, annotation.probabilities.argmax(1), shape)
+    n_labelled = n_by_label.sum(1)
+    label = np.where(n_labelled > 0, types[n_by_label.argmax(1)], None)
     with np.errstate(invalid="ignore"):
-        agreement = of_labels.max(1) / number
-    index, label = pd.Index(kinds, name="cluster"), np.where(number > 0, types[of_labels.argmax(1)], None)
+        agreement = n_by_label.max(1) / n_labelled
     return pd.DataFrame(
         {
-            "cells": of_predicted.sum(1),
-            "labelled": number,
+            "cells": n_by_prediction.sum(1),
+            "labelled": n_labelled,
             "label": pd.Series(label, index, object),
             "agreement": agreement,
-            "predicted": types[of_predicted.argmax(1)],
+            "predicted": types[n_by_prediction.argmax(1)],
         },
         index=index,
     )
 
 
-def _counts(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: int) -> np.ndarray:
-    """How often each pair occurs, ``(n_rows, n_columns)``."""
-    counts = np.zeros((n_rows, n_columns), dtype=np.int64)
+def _counts(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Number of occurrences of each pair, an array of the given shape."""
+    counts = np.zeros(shape, dtype=np.int64)
     np.add.at(counts, (rows, columns), 1)
     return counts

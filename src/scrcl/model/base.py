@@ -92,7 +92,7 @@ class SCRCLBase(BaseModelClass):
     def _labels(self, data: Any) -> Labels | None:
         """Labels of any cells, where the model learns from them and there are any."""
         key = self._setup("labels_key")
-        return None if key is None else Labels.of(read_labels(data, key, self._setup("unlabeled_category")))
+        return None if key is None else Labels.from_values(read_labels(data, key, self._setup("unlabeled_category")))
 
     def _is_reference(self, data: Any) -> bool:
         """Whether the data are those that the model was built on, with the same cells still."""

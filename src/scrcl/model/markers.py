@@ -13,7 +13,7 @@ from scvi import settings
 
 from scrcl.data.networks import check_identifiers, read_gene_sets
 from scrcl.genes.associations import marker_statistics, permutation_pvalues
-from scrcl.genes.naming import NONE, GroupLevels, name_groups, reasons
+from scrcl.genes.naming import NO_NAME, GroupLevels, explain_names, name_groups
 from scrcl.reference.reference import joint_names
 from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least, check_groups, check_key, check_unique_genes
@@ -254,9 +254,9 @@ class MarkersMixin(GenesMixin):
 
         groupby = self._own_groups(adata) if groupby is None else groupby
         rows, division, clusters = read_groups(adata, np.arange(adata.n_obs), groupby, least=2)
-        levels = GroupLevels.join(
+        levels = GroupLevels.concatenate(
             [
-                GroupLevels.of(self._reference.modalities[name].logarithms(source, rows), division)
+                GroupLevels.from_blocks(self._reference.modalities[name].logarithms(source, rows), division)
                 for name, source in sources.items()
             ]
         )
@@ -272,13 +272,15 @@ class MarkersMixin(GenesMixin):
             own = candidates[best[cluster]]
             own = own[naming.up[cluster, own]]
             speaking.append(", ".join(genes[own[np.argsort(-naming.gene_score[cluster, own], kind="stable")]]))
-        names = np.array([*usable, NONE], dtype=object)
+        names = np.array([*usable, NO_NAME], dtype=object)
         several = len(usable) > 1
         result = pd.DataFrame(
             {
                 "name": names[naming.choice],
                 "confidence": np.where(naming.choice < len(usable), naming.confidence, np.nan),
-                "reason": reasons(naming, candidates, usable, genes.to_numpy(object), missing, float(min_support)),
+                "reason": explain_names(
+                    naming, candidates, usable, genes.to_numpy(object), missing, float(min_support)
+                ),
                 "best": names[best],
                 "score": naming.score[every, best],
                 "support": naming.support[every, best],

@@ -129,7 +129,7 @@ class TrainingMixin(SCRCLBase):
         reference = self._reference
         # With a weight of 0, training is that without labels.
         labels = None if plan_kwargs.get("labels_weight") == 0 else reference.labels
-        adjacency = reference.adjacency if labels is None else labels.cut(reference.adjacency)
+        adjacency = reference.adjacency if labels is None else labels.remove_conflicts(reference.adjacency)
         codes = None if labels is None else labels.codes
         data = GraphDataModule(reference.features, adjacency, reference.places, batch_size, codes)
         if n_threads is not None:
