@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 import scrcl
-from scrcl.cluster.mixture import log_student_t
+from scrcl.cluster.confidence import log_student_t
 from scrcl.nn.inference import View
 
 VIEW: View = ("aligned", None)

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster import consensus as module
 from scrcl.cluster.clustering import Clustering
-from scrcl.cluster.consensus import LEAST_AGREEMENT, Ensemble, clustered_cells, cut_tree, warn_if_undetermined
+from scrcl.cluster.consensus import MIN_TREE_AGREEMENT, Ensemble, clustered_cells, cut_tree, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.trees import Tree
 from scrcl.utils.errors import ScrclValueError
@@ -168,7 +168,7 @@ def test_duplicate_cells():
 def test_warning_where_clusterings_hardly_agree():
     noise = np.random.default_rng(0).normal(size=(600, 20))
     agreement = build(noise, [noise], [noise, noise[:, ::2]], 0).cut(4)[1]
-    assert agreement < LEAST_AGREEMENT
+    assert agreement < MIN_TREE_AGREEMENT
     with pytest.warns(UserWarning, match="4 clusters are poorly supported"):
         warn_if_undetermined(4, agreement)
     with warnings.catch_warnings():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from scrcl.cluster.trees import LEAST_COHESION, adjusted_rand, agglomerate, enough_for, grow, joining_distance
+from scrcl.cluster.trees import MIN_COHESION, adjusted_rand, agglomerate, enough_for, grow, joining_distance
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -21,7 +21,7 @@ def test_joining_distance_by_brute_force():
     for a, b in itertools.permutations(range(4), 2):
         between = np.mean([x @ y for x in members[a] for y in members[b]])
         within = [np.mean([x @ y for x, y in itertools.permutations(members[k], 2)]) for k in (a, b)]
-        noise_free = between / np.sqrt(np.prod(np.maximum(within, LEAST_COHESION)))
+        noise_free = between / np.sqrt(np.prod(np.maximum(within, MIN_COHESION)))
         assert distance[a, b] == pytest.approx(max(1 - noise_free, 1e-6))
 
 

@@ -5,7 +5,7 @@ import torch
 from scipy.special import softmax
 from scipy.stats import multivariate_t
 
-from scrcl.cluster.mixture import Mixture, divide
+from scrcl.cluster.confidence import Mixture, component_means
 from scrcl.nn.mixture import MixtureModel, Start, find_start, fit_mixture
 
 CENTERS = np.array([[5.0, 0, 0], [0, 5, 0], [0, 0, 5]])
@@ -61,7 +61,7 @@ def test_density_of_the_model_against_scipy():
 
 def test_the_parameters_are_found(fitted):
     points, labels = toy()
-    means, clusters = divide(points, labels, 0)
+    means, clusters = component_means(points, labels, 0)
     assert fitted.clusters.tolist() == clusters.tolist()
     found = [np.average(fitted.means[clusters == k], 0, fitted.weights[:-1][clusters == k]) for k in range(3)]
     np.testing.assert_allclose(found, CENTERS - CENTERS.mean(0), atol=0.6)
@@ -104,7 +104,7 @@ def test_the_seed_decides_and_the_state_of_torch_stays(fitted):
 
 def test_start():
     points, labels = toy()
-    start = find_start(points, labels, *divide(points, labels, 0), np.array([0, 0, 1]))
+    start = find_start(points, labels, *component_means(points, labels, 0), np.array([0, 0, 1]))
     assert start.shares.sum() == pytest.approx(1)
     within = points - np.array([points[labels == k].mean(0) for k in range(3)])[labels]
     np.testing.assert_allclose(start.scales, [within[:, :2].std(), within[:, 2].std()])

@@ -17,7 +17,6 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist
 from scvi import settings
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
@@ -26,6 +25,7 @@ from scrcl.utils.errors import PoorSupportWarning, ScrclValueError
 from scrcl.utils.sizes import draw
 
 from .clustering import Clustering, number_by_size
+from .components import Components
 from .kmeans import fit_kmeans
 from .trees import Tree, adjusted_rand, grow, indicator
 
@@ -40,7 +40,7 @@ LINKAGES = ("ward", "average")
 #: Cells of the smallest cluster, where there is a choice: a test of a cluster against the others needs two.
 MIN_CLUSTER_CELLS = 2
 #: Agreement of the trees with the consensus below which a warning is given; about 0.5 on data without types.
-LEAST_AGREEMENT = 0.6
+MIN_TREE_AGREEMENT = 0.6
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Ensemble:
             As in :func:`~scrcl.cluster.trees.grow`.
         """
         trees = grow(spaces, features, seed, n_clusters, euclidean)
-        return cls(points, cells, trees, [_components(space) for space in spaces], seed)
+        return cls(points, cells, trees, [_reduce(space) for space in spaces], seed)
 
     @cached_property
     def linkages(self) -> list[np.ndarray]:
@@ -245,7 +245,7 @@ def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarra
 
 def warn_if_undetermined(n_clusters: int, agreement: float) -> None:
     """Warn where the alternative clusterings disagree."""
-    if n_clusters > 1 and agreement < LEAST_AGREEMENT:
+    if n_clusters > 1 and agreement < MIN_TREE_AGREEMENT:
         warnings.warn(
             PoorSupportWarning(
                 f"{n_clusters} clusters are poorly supported: alternative clusterings agree with an adjusted Rand index of "
@@ -258,9 +258,10 @@ def warn_if_undetermined(n_clusters: int, agreement: float) -> None:
         )
 
 
-def _components(points: np.ndarray) -> np.ndarray:
+def _reduce(points: np.ndarray) -> np.ndarray:
     """The leading principal components ``(m, p)``."""
-    return PCA(min(N_COMPONENTS, *points.shape), svd_solver="covariance_eigh").fit_transform(points.astype(np.float64))
+    points = points.astype(np.float64)
+    return Components.fit(points, N_COMPONENTS)(points)
 
 
 def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:

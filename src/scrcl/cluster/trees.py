@@ -28,7 +28,7 @@ SMALLEST_CELLS, SMALLEST_SHARE = 5, 0.005
 #: for squared distances, by which domains in space are joined.
 SIZE_POWER, DOMAIN_SIZE_POWER = 0.05, 0.15
 #: Least similarity within a cluster by which noise is corrected.
-LEAST_COHESION = 0.02
+MIN_COHESION = 0.02
 
 #: Rows of a matrix between clusters.
 Rows: TypeAlias = int | slice
@@ -170,7 +170,7 @@ def agglomerate(profiles: np.ndarray, labels: np.ndarray, euclidean: bool = Fals
 def joining_distance(cosines: np.ndarray, sizes: np.ndarray, rows: Rows = ALL) -> np.ndarray:
     """Distance ``(k, k)`` between clusters, or some rows, from cosines summed over pairs of cells and from sizes."""
     pairs = np.maximum(sizes * (sizes - 1), 1)
-    cohesion = np.maximum((np.diag(cosines) - sizes) / pairs, LEAST_COHESION)
+    cohesion = np.maximum((np.diag(cosines) - sizes) / pairs, MIN_COHESION)
     between = cosines[rows] / np.multiply.outer(sizes[rows], sizes)
     return np.maximum(1 - between / np.sqrt(np.multiply.outer(cohesion[rows], cohesion)), 1e-6)
 

@@ -21,7 +21,7 @@ from .recognition import named_rows, same_features
 #: Name of the slice where there is only one.
 NO_SAMPLES = "all cells"
 #: Cells at one position above which their coordinates are taken for missing.
-MOST_AT_ONE_POSITION = 1000
+MAX_CELLS_AT_POSITION = 1000
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
     for name, rows in slices:
         position, count = np.unique(positions[rows], axis=0, return_counts=True)
         most = int(np.argmax(count))
-        if count[most] > MOST_AT_ONE_POSITION:
+        if count[most] > MAX_CELLS_AT_POSITION:
             raise ScrclValueError(
                 f"{where} holds the same position, {position[most].tolist()}, for {count[most]:,} cells of {describe(name)}, "
                 "so their coordinates are probably missing.",

@@ -11,7 +11,7 @@ from scrcl.utils.errors import PoorSupportWarning
 #: Share of the smoothing kernel that may be left out.
 KERNEL_TOLERANCE = 1e-6
 #: Moran's I below which a feature is noise in space, by itself and relative to that of the most autocorrelated one.
-LEAST_AUTOCORRELATION, LEAST_OF_LARGEST = 0.1, 0.15
+MIN_AUTOCORRELATION, MIN_OF_LARGEST = 0.1, 0.15
 #: Standard deviations above chance from which on something varies in space.
 CERTAIN = 4
 
@@ -79,7 +79,7 @@ def varying_in_space(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarra
     found = autocorrelation(adjacency, features)
     chance = _chance(adjacency)
     if len(found) and found.max() > CERTAIN * chance:
-        return found > max(2 * chance, min(LEAST_AUTOCORRELATION, LEAST_OF_LARGEST * found.max()))
+        return found > max(2 * chance, min(MIN_AUTOCORRELATION, MIN_OF_LARGEST * found.max()))
     warnings.warn(
         PoorSupportWarning(
             "Expression does not vary in space: cells are no more similar to their neighbours than to other cells.",

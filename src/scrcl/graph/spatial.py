@@ -15,7 +15,7 @@ from .slices import Slices, describe, nearest_in_space
 SpatialGraph = Literal["knn", "radius", "delaunay", "grid"]
 SPATIAL_GRAPHS = get_args(SpatialGraph)
 #: Mean number of neighbours above which a graph is refused: the radius is far too large.
-MOST_NEIGHBORS = 500
+MAX_MEAN_NEIGHBORS = 500
 #: Distance up to which spots of a grid are adjacent, relative to the nearest. On a square grid the diagonal is at 1.41,
 #: on a hexagonal one the second ring at 1.73.
 GRID_REACH = 1.2
@@ -119,7 +119,7 @@ def _nearest(points: np.ndarray, n_neighbors: int, name: str) -> np.ndarray:
 def _within(points: np.ndarray, radius: float, name: str) -> np.ndarray:
     tree = cKDTree(points)
     mean = tree.count_neighbors(tree, radius) / len(points) - 1
-    if mean > MOST_NEIGHBORS:
+    if mean > MAX_MEAN_NEIGHBORS:
         raise ScrclValueError(
             f"radius={radius:g} joins a cell of {describe(name)} to {mean:,.0f} others on average.",
             f"Pass a smaller radius; the nearest cell is typically at {_spacing(points):.3g}.",

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from scrcl.cluster.clustering import Clustering
+from scrcl.cluster.confidence import ClusterConfidence
 from scrcl.cluster.leiden import RESOLUTION
-from scrcl.cluster.mixture import Certainty
 from scrcl.nn.inference import Representation, View
 from scrcl.reference.modality import log_counts
 from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
@@ -201,4 +201,4 @@ class CertaintyMixin(ModalitiesMixin):
         for found in saved:
             representation, number = found["view"]
             choice = ((representation, number), found["n_clusters"], found["seed"])
-            self._results.certainties[choice] = Certainty.from_dict(found)
+            self._results.certainties[choice] = ClusterConfidence.from_dict(found)

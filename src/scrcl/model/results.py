@@ -12,6 +12,7 @@ import torch
 from sklearn.preprocessing import normalize
 
 from scrcl.cluster.clustering import Clustering
+from scrcl.cluster.confidence import ClusterConfidence, JointComponents
 from scrcl.cluster.consensus import (
     CLUSTERED_CELLS,
     MIN_CLUSTER_CELLS,
@@ -22,7 +23,6 @@ from scrcl.cluster.consensus import (
 )
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
-from scrcl.cluster.mixture import Certainty, Space
 from scrcl.cluster.number import NumberOfClusters, cast_votes, choose_number, estimate_number
 from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
@@ -109,7 +109,7 @@ class Results:
         #: The same of new cells, as long as their placement is kept.
         self._new = _ByPlacement()
         #: How sure clusters of the consensus are, by view, their number and seed.
-        self.certainties: dict[Certain, Certainty] = {}
+        self.certainties: dict[Certain, ClusterConfidence] = {}
         self._clusterings: dict[tuple, Clustering] = {}
         self._ensembles: dict[tuple, Ensemble] = {}
         self._votes: dict[tuple, list[int]] = {}
@@ -254,7 +254,7 @@ class Results:
 
     # -------------------------------------------------------------- certainty
 
-    def certainty(self, view: View, n_clusters: int | None, seed: int) -> Certainty:
+    def certainty(self, view: View, n_clusters: int | None, seed: int) -> ClusterConfidence:
         """How sure clusters of the consensus are, at the level of the agreement of the trees with it."""
         choice = (view, n_clusters, seed)
         if choice not in self.certainties:
@@ -263,11 +263,13 @@ class Results:
             level = ensemble.agreement_with(clustering.labels[ensemble.cells], clustering.n_clusters)
             begin("certainty")
             kinds = self.kinds(view)
-            space = Space.fit(kinds)
+            components = JointComponents.fit(kinds)
             batches = self.reference.batch_codes
             with threads(self.latent(view).size):
-                mixture = fit_mixture(space(kinds), clustering.labels, batches, seed, space.kinds)
-            self.certainties[choice] = Certainty.fit(space, mixture, kinds, clustering.labels, level, batches)
+                mixture = fit_mixture(components(kinds), clustering.labels, batches, seed, components.kinds)
+            self.certainties[choice] = ClusterConfidence.fit(
+                components, mixture, kinds, clustering.labels, level, batches
+            )
         return self.certainties[choice]
 
     def kinds(self, view: View, query: Query | None = None) -> list[np.ndarray]:

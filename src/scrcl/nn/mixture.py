@@ -1,4 +1,4 @@
-"""The Bayesian mixture of :mod:`scrcl.cluster.mixture` in Pyro, and the posterior of its parameters."""
+"""The Bayesian mixture of :mod:`scrcl.cluster.confidence` in Pyro, and the posterior of its parameters."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from scvi.module.base import PyroBaseModuleClass
 from scvi.train import LowLevelPyroTrainingPlan
 
-from scrcl.cluster.mixture import Mixture, divide
+from scrcl.cluster.confidence import Mixture, component_means
 
 #: Steps of stochastic variational inference, and cells of one.
 N_STEPS, CELLS_EACH_STEP = 200, 4_096
@@ -177,7 +177,7 @@ class MixtureModule(PyroBaseModuleClass):
 def log_student_t(
     points: torch.Tensor, means: torch.Tensor, scales: torch.Tensor, degrees: torch.Tensor
 ) -> torch.Tensor:
-    """As :func:`scrcl.cluster.mixture.log_student_t`, with gradients."""
+    """As :func:`scrcl.cluster.confidence.log_student_t`, with gradients."""
     dimensions, precisions = points.shape[1], scales**-2
     squares = points**2 @ precisions.T - 2 * points @ (means * precisions).T + (means**2 * precisions).sum(1)
     constant = torch.lgamma((degrees + dimensions) / 2) - torch.lgamma(degrees / 2)
@@ -206,7 +206,7 @@ def fit_mixture(
     n = len(points)
     batches = np.zeros(n, dtype=np.int64) if batches is None else batches
     kinds = np.zeros(points.shape[1], dtype=np.int64) if kinds is None else kinds
-    means, clusters = divide(points, labels, seed)
+    means, clusters = component_means(points, labels, seed)
     start = find_start(points, labels, means, clusters, kinds)
     tensors = (torch.tensor(points, dtype=torch.float32), torch.tensor(labels), torch.tensor(batches))
     with torch.random.fork_rng(devices=[]), pyro.settings.context(module_local_params=True):

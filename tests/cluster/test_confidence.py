@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_t
 
-from scrcl.cluster.mixture import Certainty, Mixture, Space, divide, log_student_t
+from scrcl.cluster.confidence import ClusterConfidence, JointComponents, Mixture, component_means, log_student_t
 
 #: Dimensions of each kind.
 FIRST, SECOND = slice(0, 2), slice(2, 5)
@@ -76,12 +76,12 @@ def test_pairs_by_hand(mixture):
     np.testing.assert_allclose(many, np.tile(np.log(expected), 1000), rtol=1e-9)
 
 
-def toy(each: int = 60) -> tuple[list[np.ndarray], np.ndarray, Mixture, Space]:
+def toy(each: int = 60) -> tuple[list[np.ndarray], np.ndarray, Mixture, JointComponents]:
     """Three clusters in two kinds of points, and the mixture by their means and scales."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], each)
     kinds = [4.0 * np.eye(3)[labels] + rng.normal(size=(3 * each, 3)) for _ in range(2)]
-    space = Space.fit(kinds)
+    space = JointComponents.fit(kinds)
     points = space(kinds)
     means = np.array([points[labels == k].mean(0) for k in range(3)])
     mixture = Mixture(
@@ -100,7 +100,7 @@ def toy(each: int = 60) -> tuple[list[np.ndarray], np.ndarray, Mixture, Space]:
 
 def test_certainty_by_hand():
     kinds, labels, mixture, space = toy()
-    certainty = Certainty.fit(space, mixture, kinds, labels, 0.9)
+    certainty = ClusterConfidence.fit(space, mixture, kinds, labels, 0.9)
     found = certainty.probabilities(kinds, labels)
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     rows = np.arange(len(labels))
@@ -120,7 +120,7 @@ def test_certainty_by_hand():
 
 def test_what_lies_between_is_less_certain_and_far_is_outlying():
     kinds, labels, mixture, space = toy()
-    certainty = Certainty.fit(space, mixture, kinds, labels, 0.9)
+    certainty = ClusterConfidence.fit(space, mixture, kinds, labels, 0.9)
     own = certainty.probabilities(kinds, labels)[np.arange(180), labels]
     between = [np.array([[2.0, 2, 0]])] * 2
     assert certainty.probabilities(between, np.array([0]))[0, 0] < np.quantile(own, 0.1)
@@ -131,7 +131,7 @@ def test_what_lies_between_is_less_certain_and_far_is_outlying():
 
 def test_counts_speak_for_doublets():
     kinds, labels, mixture, space = toy()
-    certainty = Certainty.fit(space, mixture, kinds, labels, 0.9)
+    certainty = ClusterConfidence.fit(space, mixture, kinds, labels, 0.9)
     without = certainty.doublet_scores(kinds)
     found = certainty.doublet_scores(kinds, log_counts=np.full(180, 0.5))
     np.testing.assert_allclose(found, (without + 1) / np.sqrt(2), atol=1e-5)
@@ -140,22 +140,24 @@ def test_counts_speak_for_doublets():
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_levels_at_the_bounds(level):
     kinds, labels, mixture, space = toy()
-    own = Certainty.fit(space, mixture, kinds, labels, level).probabilities(kinds, labels)[np.arange(180), labels]
+    own = ClusterConfidence.fit(space, mixture, kinds, labels, level).probabilities(kinds, labels)[
+        np.arange(180), labels
+    ]
     assert own.mean() == pytest.approx(np.clip(level, 0.05, 0.999), abs=1e-4)
 
 
 def test_a_single_cluster_is_certain():
     kinds, labels, mixture, space = toy()
     single = replace(mixture, clusters=np.zeros(3, dtype=int))
-    certainty = Certainty.fit(space, single, kinds, 0 * labels, 1.0)
+    certainty = ClusterConfidence.fit(space, single, kinds, 0 * labels, 1.0)
     assert (certainty.probabilities(kinds, 0 * labels) == 1).all()
     assert np.isfinite(certainty.doublet_scores(kinds)).all()
 
 
-def test_a_space_has_the_distances_of_its_points():
+def test_joint_components_keep_the_distances_of_each_kind():
     rng = np.random.default_rng(0)
     kinds = [rng.normal(size=(50, 4)), 1000 * rng.normal(size=(50, 30)) + 5]
-    space = Space.fit(kinds)
+    space = JointComponents.fit(kinds)
     points = space(kinds)
     assert (np.bincount(space.kinds) == [4, 30]).all()
     np.testing.assert_allclose(points.mean(0), 0, atol=1e-9)
@@ -164,15 +166,15 @@ def test_a_space_has_the_distances_of_its_points():
         expected = np.linalg.norm(given[:, None] - given, axis=2)
         found = np.linalg.norm(part[:, None] - part, axis=2)
         np.testing.assert_allclose(found / found.max(), expected / np.max(expected), atol=1e-6)
-        assert np.linalg.norm(part) == pytest.approx(np.sqrt(49), rel=1e-6)
+        assert np.linalg.norm(part) == pytest.approx(np.sqrt(50), rel=1e-6)
 
 
 def test_parts_are_of_one_cluster_each(monkeypatch):
-    monkeypatch.setattr("scrcl.cluster.mixture.COMPONENTS_EACH", 2)
+    monkeypatch.setattr("scrcl.cluster.confidence.MAX_COMPONENTS_OF_CLUSTER", 2)
     rng = np.random.default_rng(0)
     centers = np.array([[0, 0], [0, 5], [9, 0]])
     points = centers.repeat(60, 0) + 0.1 * rng.normal(size=(180, 2))
-    means, clusters = divide(points, np.repeat([0, 0, 1], 60), seed=0)
+    means, clusters = component_means(points, np.repeat([0, 0, 1], 60), seed=0)
     assert clusters.tolist() == [0, 0, 1, 1]
     np.testing.assert_allclose(means[np.argsort(means[:2, 1])], centers[:2], atol=0.1)
     assert np.abs(means[2:] - centers[2]).max() < 0.5
@@ -180,23 +182,23 @@ def test_parts_are_of_one_cluster_each(monkeypatch):
 
 def test_by_default_a_cluster_is_one_part():
     labels = np.array([0, 0, 0, 0, 0, 1, 1])
-    means, clusters = divide(POINTS, labels, seed=0)
+    means, clusters = component_means(POINTS, labels, seed=0)
     assert clusters.tolist() == [0, 1]
     np.testing.assert_allclose(means, [POINTS[:5].mean(0), POINTS[5:].mean(0)])
 
 
 def test_certainty_survives_a_dictionary():
     kinds, labels, mixture, space = toy()
-    certainty = Certainty.fit(space, mixture, kinds, labels, 0.9)
-    again = Certainty.from_dict(certainty.to_dict())
+    certainty = ClusterConfidence.fit(space, mixture, kinds, labels, 0.9)
+    again = ClusterConfidence.from_dict(certainty.to_dict())
     np.testing.assert_array_equal(again.probabilities(kinds, labels), certainty.probabilities(kinds, labels))
 
 
 def test_what_is_usual_is_told_by_a_sample(monkeypatch):
     kinds, labels, mixture, space = toy()
-    certainty = Certainty.fit(space, mixture, kinds, labels, 0.9)
+    certainty = ClusterConfidence.fit(space, mixture, kinds, labels, 0.9)
     monkeypatch.setattr("scrcl.utils.sizes.SAMPLE_CELLS", 120)
-    sampled = Certainty.fit(space, mixture, kinds, labels, 0.9)
+    sampled = ClusterConfidence.fit(space, mixture, kinds, labels, 0.9)
     assert not np.array_equal(sampled.centers, certainty.centers)
     differences = np.abs(sampled.probabilities(kinds, labels) - certainty.probabilities(kinds, labels))
     assert differences.mean() < 0.02
