@@ -221,6 +221,7 @@ def work(name: str, seed: int) -> dict[str, Any]:
     for kind, (lists, right) in lists_of(name).items():
         for grouping in ("clusters", "published types"):
             table = model.get_cluster_names(lists, groupby=grouping, seed=seed)
+            confidence = table["confidence"].astype(float)
             of_group = pd.Series(truth).groupby(adata.obs[grouping].to_numpy(str))
             withheld: dict[str, pd.DataFrame] = {}
             for group, types in of_group:
@@ -240,7 +241,7 @@ def work(name: str, seed: int) -> dict[str, Any]:
                         "type": share.index[0],
                         "name": table.loc[str(group), "name"],
                         "right": bool(table.loc[str(group), "name"] in own),
-                        "confidence": float(table.loc[str(group), "confidence"]),
+                        "confidence": confidence[str(group)],
                         "name_without": withheld[key].loc[str(group), "name"],
                     }
                 )

@@ -101,7 +101,7 @@ def measure(model: scrcl.SCRCL, seconds: float) -> tuple[float, float, int]:
     model.train(100_000, accelerator="cpu", enable_progress_bar=False, callbacks=[watch])
     reference = model._reference
     graph = reference.features, reference.propagation, reference.weights
-    work = partial(encode, model.module, *graph, ["aligned"], lambda view, latent, features, weights: latent)
+    work = partial(encode, model.module, *graph, "aligned")
     return watch.mean, repeated(work, seconds / 2), watch.n_threads
 
 

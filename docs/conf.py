@@ -102,7 +102,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "ht
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tutorials are committed with their output
 nb_merge_streams = True
-nb_output_stderr = "remove"
+nb_output_stderr = "show"
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"

@@ -21,15 +21,24 @@ import scrcl
 from .conftest import build, simulate
 
 #: One panel or several: the type does not say which.
+draw_umap: Any = scrcl.pl.umap
 draw_spatial: Any = scrcl.pl.spatial
 
 
-@pytest.fixture
-def result(adata):
+@pytest.fixture(scope="module")
+def clustered():
+    adata = simulate()
     model = build(adata)
     adata.obsm["X_scrcl"] = model.get_latent_representation()
     adata.obs["scrcl"] = model.get_clusters(n_clusters=3)
-    yield model, adata
+    return model, adata
+
+
+@pytest.fixture
+def result(clustered):
+    """The model, and a copy of its data."""
+    model, adata = clustered
+    yield model, adata.copy()
     plt.close("all")
 
 
@@ -67,30 +76,30 @@ def test_history_of_an_untrained_model(adata):
 
 def test_umap(result):
     _, adata = result
-    ax = scrcl.pl.umap(adata)
+    ax = draw_umap(adata)
     assert isinstance(ax, Axes)
     coordinates = adata.obsm["X_scrcl_umap"]
     assert coordinates.shape == (150, 2)
     assert np.isfinite(coordinates).all()
-    scrcl.pl.umap(adata, color="cell_type")
+    draw_umap(adata, color="cell_type")
     np.testing.assert_array_equal(adata.obsm["X_scrcl_umap"], coordinates)
 
 
 def test_umap_follows_the_latent_representation(result):
     _, adata = result
-    scrcl.pl.umap(adata)
+    draw_umap(adata)
     before = adata.obsm["X_scrcl_umap"].copy()
     adata.obsm["X_scrcl"] = adata.obsm["X_scrcl"][::-1].copy()
-    scrcl.pl.umap(adata)
+    draw_umap(adata)
     assert not np.array_equal(adata.obsm["X_scrcl_umap"], before)
 
 
 @pytest.mark.slow  # the others draw a stand-in
 def test_umap_is_reproducible_and_keeps_types_together(result):
     _, adata = result
-    scrcl.pl.umap(adata)
+    draw_umap(adata)
     found = adata.obsm.pop("X_scrcl_umap")
-    scrcl.pl.umap(adata)
+    draw_umap(adata)
     np.testing.assert_array_equal(adata.obsm["X_scrcl_umap"], found)
     assert found.shape == (150, 2)
     assert np.isfinite(found).all()
@@ -100,14 +109,14 @@ def test_umap_is_reproducible_and_keeps_types_together(result):
 
 
 def test_umap_of_another_basis(result):
-    """What is drawn is the map of the representation that is named; the map that was kept is of another one."""
+    """The map is of the named representation, although the map of another one was kept."""
     _, adata = result
-    scrcl.pl.umap(adata)
+    draw_umap(adata)
     adata.obsm["X_other"] = np.random.default_rng(0).normal(size=(150, 5)).astype(np.float32)
-    ax = scrcl.pl.umap(adata, basis="X_other")
+    ax = draw_umap(adata, basis="X_other")
     np.testing.assert_allclose(np.sort(ax.collections[0].get_offsets(), 0), np.sort(adata.obsm["X_other"][:, :2], 0))
     with pytest.raises(KeyError, match="basis='X_nothing' is not in adata.obsm"):
-        scrcl.pl.umap(adata, basis="X_nothing")
+        draw_umap(adata, basis="X_nothing")
 
 
 def drawn_values(ax):
@@ -118,30 +127,30 @@ def test_umap_of_genes(result):
     """As in scanpy: values of a gene, from a layer or from raw, and several panels."""
     _, adata = result
     expected = np.sort(adata[:, "gene3"].X.toarray().ravel())
-    np.testing.assert_allclose(np.sort(drawn_values(scrcl.pl.umap(adata, color="gene3"))), expected)
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3"))), expected)
     adata.layers["twice"] = adata.X * 2
-    np.testing.assert_allclose(np.sort(drawn_values(scrcl.pl.umap(adata, color="gene3", layer="twice"))), 2 * expected)
-    several = scrcl.pl.umap(adata, color=["scrcl", "gene3", "cell_type"])
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3", layer="twice"))), 2 * expected)
+    several = draw_umap(adata, color=["scrcl", "gene3", "cell_type"])
     assert [ax.get_title() for ax in several] == ["scrcl", "gene3", "cell_type"]
     np.testing.assert_allclose(np.sort(drawn_values(several[1])), expected)
-    assert len(scrcl.pl.umap(adata, color=["gene3"])) == 1
+    assert len(draw_umap(adata, color=["gene3"])) == 1
     with pytest.raises(ValueError, match="ax is for one panel, but there are 2"):
-        scrcl.pl.umap(adata, color=["scrcl", "gene3"], ax=plt.subplots()[1])
-    with pytest.raises(KeyError, match="color='Foo' is not in adata.obs, and is no name of a gene"):
-        scrcl.pl.umap(adata, color=["scrcl", "Foo"])
+        draw_umap(adata, color=["scrcl", "gene3"], ax=plt.subplots()[1])
+    with pytest.raises(KeyError, match="color='Foo' is not in adata.obs, and is not the name of a gene"):
+        draw_umap(adata, color=["scrcl", "Foo"])
 
 
 def test_umap_of_several_modalities(result):
     _, adata = result
     mdata = mudata.MuData({"rna": adata, "prot": adata[:, :5].copy()})
     mdata.obsm["X_scrcl"], mdata.obs["scrcl"] = adata.obsm["X_scrcl"], adata.obs["scrcl"]
-    axes = scrcl.pl.umap(mdata, color=["scrcl", "rna:gene3"])
+    axes = draw_umap(mdata, color=["scrcl", "rna:gene3"])
     np.testing.assert_allclose(np.sort(drawn_values(axes[1])), np.sort(adata[:, "gene3"].X.toarray().ravel()))
     assert mdata.obsm["X_scrcl_umap"].shape == (150, 2)
 
 
 class TestSpatial:
-    """The map of the tissue, as squidpy draws it."""
+    """Maps of tissue, as in squidpy."""
 
     @pytest.fixture(autouse=True)
     def close(self):
@@ -182,9 +191,9 @@ class TestSpatial:
         colors = dict(zip("xyz", adata.uns["kind_colors"], strict=True))
         for ax, name in zip(axes, "ab", strict=True):
             cells = adata[adata.obs["slice"] == name]
-            places = {tuple(place): kind for place, kind in zip(cells.obsm["spatial"], cells.obs["kind"], strict=True)}
-            for place, color in zip(ax.collections[0].get_offsets(), ax.collections[0].get_facecolors(), strict=True):
-                assert to_hex(color) == colors[places[tuple(place)]].lower()
+            kinds = {tuple(point): kind for point, kind in zip(cells.obsm["spatial"], cells.obs["kind"], strict=True)}
+            for point, color in zip(ax.collections[0].get_offsets(), ax.collections[0].get_facecolors(), strict=True):
+                assert to_hex(color) == colors[kinds[tuple(point)]].lower()
 
     def test_the_image_of_the_tissue(self):
         adata = tissue()
@@ -199,6 +208,19 @@ class TestSpatial:
         np.testing.assert_allclose(first.dataLim.extents[:2], [-0.5, -0.5])
         with pytest.raises(ValueError, match=r"images of 2 slices, 'a', 'b'.*sample_key="):
             draw_spatial(adata, color="kind")
+
+    @pytest.mark.parametrize(("n_slices", "n_colors", "grid"), [(1, 3, (1, 3)), (2, 3, (3, 2)), (5, 1, (2, 4))])
+    def test_panels_are_in_rows(self, n_slices, n_colors, grid):
+        adata = tissue()
+        adata.obs["slice"] = pd.Categorical((np.arange(60) % n_slices).astype(str))
+        axes = draw_spatial(adata, color=["kind", "gene0", "gene1"][:n_colors], sample_key="slice")
+        assert len(axes) == n_slices * n_colors
+        assert {ax.get_subplotspec().get_gridspec().get_geometry() for ax in axes} == {grid}
+        assert [ax.get_subplotspec().num1 for ax in axes] == list(range(len(axes)))
+
+    def test_a_misspelt_color(self):
+        with pytest.raises(KeyError, match=r"color='knd' is not in adata.obs.*Did you mean 'kind'\?"):
+            draw_spatial(tissue(), color="knd")
 
 
 def tissue():
@@ -250,9 +272,9 @@ def slices_on_images():
     [("n_clusters", lambda: scrcl.pl.n_clusters(evidence())), ("spatial", slices_on_images)],
 )
 def test_images(name, draw, tmp_path):
-    """What is drawn looks as the picture that was looked at; fonts and smoothing of edges may differ.
+    """The figure looks like the stored image, which was checked by eye; fonts and antialiasing may differ.
 
-    A change that is meant: look at the new picture, whose place the message tells, and put it in ``tests/images``.
+    After an intended change, check the new image, whose path the message has, and put it into ``tests/images``.
     """
     with plt.rc_context(fname=matplotlib_fname(), rc={"savefig.dpi": 50}):
         figure = draw().get_figure(root=True)
@@ -282,15 +304,15 @@ def test_plots_draw_on_given_axes(result):
     model, adata = result
     _, axes = plt.subplots(1, 3)
     assert scrcl.pl.history(model, ax=axes[0]) is axes[0]
-    assert scrcl.pl.umap(adata, ax=axes[1]) is axes[1]
+    assert draw_umap(adata, ax=axes[1]) is axes[1]
     assert scrcl.pl.cluster_sizes(adata, ax=axes[2]) is axes[2]
 
 
 def test_missing_keys(adata):
     with pytest.raises(KeyError, match="color='scrcl' is not in adata.obs"):
-        scrcl.pl.umap(adata)
+        draw_umap(adata)
     with pytest.raises(KeyError, match="basis='X_scrcl' is not in adata.obsm"):
-        scrcl.pl.umap(adata, color="cell_type")
+        draw_umap(adata, color="cell_type")
     with pytest.raises(KeyError, match="key='scrcl' is not in adata.obs"):
         scrcl.pl.cluster_sizes(adata)
 
@@ -396,8 +418,12 @@ def test_batches():
     adata = simulate()
     adata.obs["batch"] = np.repeat(["a", "b"], [70, 80])
     model = build(adata, setup={"batch_key": "batch"})
-    axes = scrcl.pl.batches(model, n_clusters=3)
+    axes: list[Any] = scrcl.pl.batches(model, n_clusters=3)
     assert len(axes) == 3
+    assert [ax.get_title() for ax in axes[:2]] == [
+        f"{space}: mixing {model.get_batch_report(n_clusters=3).batches[key].mean():.2f}"
+        for space, key in (("as measured", "before"), ("latent space", "after"))
+    ]
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["a", "b"]
     assert sum(len(points.get_offsets()) for points in axes[1].collections) == 150
     assert len(axes[2].patches) == 3
@@ -435,7 +461,7 @@ class TestLabels:
 
     def test_without_labels(self, trained):
         for plot in (scrcl.pl.confusion, scrcl.pl.confidence):
-            with pytest.raises(ValueError, match="knows no labels"):
+            with pytest.raises(ValueError, match="labels"):
                 plot(trained)
 
 

@@ -93,11 +93,8 @@ def _figures(
     )
     _, ax = plt.subplots(figsize=(5.2, 4.6), layout="constrained")
     many = len(summary.clusters) > 20
-    axes: dict[str, Axes] = {
-        "umap": pl.umap(
-            cells, ax=ax, title="", legend_loc="on data", legend_fontsize=8 if many else 10, legend_fontoutline=2
-        )
-    }
+    pl.umap(cells, ax=ax, title="", legend_loc="on data", legend_fontsize=8 if many else 10, legend_fontoutline=2)
+    axes = {"umap": ax}
     data.uns[COLORS_KEY] = cells.uns[COLORS_KEY]
     if summary.estimate is not None:
         axes["number"] = pl.n_clusters(summary.estimate, ax=plt.subplots(figsize=(5.2, 4.6), layout="constrained")[1])

@@ -1,17 +1,21 @@
 """Plots of batches."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from scrcl.model.scrcl import SCRCL
 
 from ._maps import umap_coordinates
 
 
-def batches(model: Any, n_clusters: int | None = None, seed: int = 0) -> np.ndarray:
-    """Plot cells by batch before and after correction, and how freely batches mix in each cluster.
+def batches(model: SCRCL, n_clusters: int | None = None, seed: int = 0) -> list[Axes]:
+    """Plot cells by batch before and after correction, and the mixing of batches in each cluster.
 
-    Of many cells, some of each batch are drawn.
+    If there are many cells, a sample of each batch is drawn.
 
     Parameters
     ----------
@@ -27,7 +31,7 @@ def batches(model: Any, n_clusters: int | None = None, seed: int = 0) -> np.ndar
     Raises
     ------
     ValueError
-        If the model knows no batches, or has not the data that it was built on.
+        If the model has no batches, or was loaded without its data.
 
     Examples
     --------
@@ -38,25 +42,21 @@ def batches(model: Any, n_clusters: int | None = None, seed: int = 0) -> np.ndar
     """
     report = model.get_batch_report(n_clusters=n_clusters, seed=seed)
     names, codes, before, after = model.get_batch_spaces()
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    for ax, space, title, key in zip(
-        axes, (before, after), ("as measured", "latent space"), ("before", "after"), strict=False
+    axes = list(plt.subplots(1, 3, figsize=(13, 4), layout="constrained")[1])
+    order = np.random.default_rng(seed).permutation(len(codes))  # so that no batch hides the others
+    cells = AnnData(obs=pd.DataFrame({"batch": pd.Categorical(np.take(names, codes[order]), names)}))
+    for ax, space, title, key, legend in (
+        (axes[0], before, "as measured", "before", "best"),
+        (axes[1], after, "latent space", "after", None),
     ):
-        x, y = umap_coordinates(space, seed).T
-        order = np.random.default_rng(seed).permutation(len(x))  # no batch on top
-        colors = plt.get_cmap("tab20" if len(names) > 10 else "tab10")(codes % 20)
-        ax.scatter(x[order], y[order], s=max(1.0, min(20.0, 2e4 / len(x))), c=colors[order], lw=0)
-        ax.set(title=f"{title}: mixing {report.batches[key].mean():.2f}", xticks=[], yticks=[])
-    for number, name in enumerate(names):
-        axes[0].scatter([], [], color=plt.get_cmap("tab20" if len(names) > 10 else "tab10")(number % 20), label=name)
-    axes[0].legend(frameon=False, fontsize=8)
-    clusters = report.clusters
-    colors = ["#e45756" if isinstance(only, str) else "#4c78a8" for only in clusters["only_in"]]
-    bars = axes[2].barh(clusters.index.astype(str), clusters["mixing"], color=colors)
-    alone = [f"only {only}" if isinstance(only, str) else "" for only in clusters["only_in"]]
-    axes[2].bar_label(bars, alone, padding=3, fontsize=8)
+        cells.obsm["UMAP"] = umap_coordinates(space, seed)[order]
+        title = f"{title}: mixing {report.batches[key].mean():.2f}"
+        sc.pl.embedding(cells, "UMAP", color="batch", title=title, legend_loc=legend, show=False, ax=ax)
+    clusters, single = report.clusters, report.clusters["only_in"].notna()
+    bars = axes[2].barh(clusters.index.astype(str), clusters["mixing"], color=np.where(single, "#e45756", "#4c78a8"))
+    axes[2].bar_label(bars, ("only " + clusters["only_in"].astype(str)).where(single, ""), padding=3, fontsize=8)
     axes[2].axvline(1, color="0.3", ls=":")
     axes[2].invert_yaxis()
-    axes[2].set(xlabel="mixing (1: as by chance)", ylabel="cluster")
+    axes[2].set(xlabel="mixing (1: as expected by chance)", ylabel="cluster")
     axes[2].spines[["top", "right"]].set_visible(False)
     return axes

@@ -1,8 +1,11 @@
-"""Plots of how sure the clusters of cells are."""
+"""Plots of the confidence of clusters."""
+
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
@@ -10,13 +13,14 @@ from mudata import MuData
 from scrcl.data.sources import read_column
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
+from scrcl.utils.errors import ScrclValueError
 
 from ._maps import kept_umap
 
-#: Bounds of the probability by which cells are counted, and colours from uncertain to certain.
+#: Bounds of the bins of probability in which cells are counted, and their colours.
 BOUNDS = (0.0, 0.5, 0.7, 0.9, 1.0)
 COLORS = ("#b2182b", "#f4a582", "#9dbbd9", "#2f5d8c")
-#: Outlier score from which on a cell is ringed.
+#: Cells with at least this outlier score are marked by a ring.
 OUTLYING = 3.0
 #: Bins of a reliability diagram.
 N_BINS = 10
@@ -25,20 +29,20 @@ N_BINS = 10
 def certainty(
     adata: AnnData | MuData, report: pd.DataFrame, labels_key: str | None = None, basis: str = keys.LATENT_KEY
 ) -> list[Axes]:
-    """Plot how sure the clusters of cells are.
+    """Plot the confidence of the clusters of cells.
 
-    On a UMAP, cells by the probability of their cluster, with a ring around those that are far from all clusters; beside it, how
-    many cells of each cluster are how certain. Of cells whose types are known, a third panel is a reliability diagram: in
-    each bin of probability, the share of cells that are of the most frequent type of their cluster.
+    The first panel is a UMAP of cells by the probability of their cluster, with a ring around cells that are far from all
+    clusters; the second has the distribution of this probability in each cluster. If types are known, a third panel is a
+    reliability diagram: the share of cells that have the most frequent type of their cluster, by probability.
 
     Parameters
     ----------
     adata
         Data with the latent representation.
     report
-        What :meth:`scrcl.SCRCL.get_cell_report` returned for these cells.
+        The result of :meth:`scrcl.SCRCL.get_cell_report` for these cells.
     labels_key
-        Key of ``adata.obs`` of known types; cells without are left out of the diagram.
+        Key of ``adata.obs`` of known types; cells without a type are left out of the diagram.
     basis
         Key of ``adata.obsm`` of the latent representation.
 
@@ -49,7 +53,7 @@ def certainty(
     Raises
     ------
     ValueError
-        If the report is of other cells, or has other columns.
+        If the report has other cells or lacks a column.
     KeyError
         If a key is missing.
 
@@ -59,19 +63,20 @@ def certainty(
     """
     missing = [name for name in ("cluster", "probability", "outlier_score") if name not in report]
     if missing:
-        raise ValueError(f"report has no column {missing[0]!r}. Pass what `model.get_cell_report()` returned.")
+        raise ScrclValueError(f"report has no column {missing[0]!r}.", "Pass the result of `model.get_cell_report()`.")
     if not report.index.equals(adata.obs_names):
-        raise ValueError("report is of other cells than adata. Pass `model.get_cell_report(adata)`.")
+        raise ScrclValueError("report has other cells than adata.", "Pass `model.get_cell_report(adata)`.")
     if labels_key is not None:
         check_key(labels_key, adata.obs, "labels_key", "adata.obs")
     points = kept_umap(adata, basis)
     number = 2 if labels_key is None else 3
     axes = list(plt.subplots(1, number, figsize=(4.6 * number, 4), layout="constrained")[1])
     _map(axes[0], points, report)
-    _counts(axes[1], report)
+    _shares(axes[1], report)
     if labels_key is not None:
-        right = is_majority(report["cluster"].to_numpy(), read_column(adata.obs, labels_key, "adata.obs"))
-        _reliability(axes[2], report["probability"].to_numpy(), right)
+        types = read_column(adata.obs, labels_key, "adata.obs")
+        is_right = is_majority(report["cluster"].to_numpy(), types)
+        _reliability(axes[2], report[["probability"]].assign(is_majority=is_right).dropna())
     return axes
 
 
@@ -79,51 +84,36 @@ def _map(ax: Axes, points: np.ndarray, report: pd.DataFrame) -> None:
     """Cells by probability, the uncertain ones on top."""
     order = np.argsort(-report["probability"].to_numpy(), kind="stable")
     size = float(np.clip(12_000 / len(points), 2, 25))
-    drawn = ax.scatter(
-        points[order, 0],
-        points[order, 1],
-        c=report["probability"].to_numpy()[order],
-        s=size,
-        vmin=0,
-        vmax=1,
-        cmap="RdYlBu",
-        lw=0,
-    )
+    cells = AnnData(obs=report[["probability"]].iloc[order], obsm={"UMAP": points[order]})
+    options = {"size": size, "vmin": 0, "vmax": 1, "cmap": "RdYlBu", "sort_order": False, "colorbar_loc": None}
+    sc.pl.embedding(cells, "UMAP", color="probability", ax=ax, show=False, **options)
+    ax.figure.colorbar(ax.collections[0], ax=ax, label="probability of the cluster", shrink=0.7)
     outlying = points[report["outlier_score"].to_numpy() >= OUTLYING]
     ax.scatter(outlying[:, 0], outlying[:, 1], s=3 * size, facecolors="none", edgecolors="black", lw=0.6)
-    ax.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{len(outlying):,} cells far from all clusters")
-    ax.figure.colorbar(drawn, ax=ax, label="probability of the cluster", shrink=0.7)
+    ax.set_title(f"{len(outlying):,} cells far from all clusters")
 
 
-def _counts(ax: Axes, report: pd.DataFrame) -> None:
-    """Shares of the cells of each cluster that are how certain."""
-    level = pd.cut(report["probability"], BOUNDS, include_lowest=True)
-    table = pd.crosstab(report["cluster"], level, dropna=False, normalize="index")
-    left = np.zeros(len(table))
-    for number, color in enumerate(COLORS):
-        bounds, share = level.cat.categories[number], table.iloc[:, number].to_numpy()
-        low, high = max(bounds.left, 0), bounds.right
-        ax.barh(table.index.astype(str), share, left=left, color=color, label=f"{low:.1f} to {high:.1f}")
-        left += share
+def _shares(ax: Axes, report: pd.DataFrame) -> None:
+    """Shares of the cells of each cluster in the bins of probability."""
+    labels = [f"{low:.1f} to {high:.1f}" for low, high in pairwise(BOUNDS)]
+    bins = pd.cut(report["probability"], BOUNDS, labels=labels, include_lowest=True)
+    table = pd.crosstab(report["cluster"], bins, dropna=False, normalize="index")
+    table.plot.barh(ax=ax, stacked=True, color=dict(zip(labels, COLORS, strict=True)), width=0.8)
     ax.invert_yaxis()
     ax.set(xlabel="share of cells", ylabel="cluster", xlim=(0, 1))
     ax.legend(title="probability", frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _reliability(ax: Axes, probability: np.ndarray, right: np.ndarray) -> None:
-    """Share of cells that are right, by probability."""
-    known = ~np.isnan(right)
-    bins = np.minimum((probability[known] * N_BINS).astype(int), N_BINS - 1)
-    counts = np.bincount(bins, minlength=N_BINS)
-    filled = np.flatnonzero(counts)
-    mean, share = (
-        np.bincount(bins, values, N_BINS)[filled] / counts[filled] for values in (probability[known], right[known])
-    )
+def _reliability(ax: Axes, cells: pd.DataFrame) -> None:
+    """Share of cells that have the most frequent type of their cluster, by probability."""
+    bins = cells.groupby((cells["probability"] * N_BINS).astype(int).clip(upper=N_BINS - 1))
+    counts, means = bins.size(), bins.mean()
+    probability, share = means["probability"], means["is_majority"]
     ax.plot([0, 1], [0, 1], color="0.7", ls="--", lw=1)
-    ax.plot(mean, share, color=COLORS[-1], lw=1.2)
-    ax.scatter(mean, share, s=10 + 190 * counts[filled] / np.max(counts), color=COLORS[-1])
-    error = float(np.average(np.abs(mean - share), weights=counts[filled]))
+    ax.plot(probability, share, color=COLORS[-1], lw=1.2)
+    ax.scatter(probability, share, s=10 + 190 * counts / counts.max(), color=COLORS[-1])
+    error = float(np.average((probability - share).abs(), weights=counts))
     ax.set(
         xlabel="probability of the cluster",
         ylabel="share of its most frequent type",
@@ -135,13 +125,9 @@ def _reliability(ax: Axes, probability: np.ndarray, right: np.ndarray) -> None:
 
 
 def is_majority(clusters: np.ndarray, labels: pd.Series) -> np.ndarray:
-    """Whether each cell is of the most frequent type of its cluster: 1 or 0, and NaN for cells without a type."""
-    types = labels.astype(object).to_numpy()
+    """Whether each cell has the most frequent type of its cluster: 1 or 0, and NaN for cells without a type."""
     known = labels.notna().to_numpy()
-    found = np.full(len(types), np.nan)
-    for cluster in np.unique(clusters):
-        members = (clusters == cluster) & known
-        if members.any():
-            names, sizes = np.unique(types[members].astype(str), return_counts=True)
-            found[members] = types[members].astype(str) == names[np.argmax(sizes)]
-    return found
+    types = labels[known].astype(str)
+    result = np.full(len(labels), np.nan)
+    result[known] = types == types.groupby(clusters[known]).transform(lambda members: members.mode()[0])
+    return result

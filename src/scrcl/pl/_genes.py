@@ -1,7 +1,6 @@
 """Plots of genes: markers, associations, and the gene embedding."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,20 +11,22 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import read_column
+from scrcl.model.scrcl import SCRCL
 from scrcl.utils.checks import check_at_least, check_genes, check_groups, check_key
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_groups
 
 from ._maps import umap_coordinates
-from ._plots import _axes
+from ._plots import new_axes
 
-#: Cells that a heat map shows; of more, a random part.
+#: Cells in a heat map; if there are more, a random sample of so many is drawn.
 MAX_CELLS = 2000
 
 
-def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = None, **kwargs: Any) -> Axes:
+def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Plot the best marker genes of each group as dots.
 
-    The colour is the mean association of the group less that of all other cells, the size the fraction of its cells that
+    The colour is the mean association of the group minus that of all other cells, the size the fraction of its cells that
     express the gene.
 
     Parameters
@@ -33,7 +34,7 @@ def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = N
     markers
         The table of :meth:`scrcl.SCRCL.get_marker_genes`, with all genes.
     n_genes
-        Number of genes of each group. A gene is shown once, with the group where it scores highest.
+        Number of genes of each group. Each gene is shown once, with the group in which it scores highest.
     ax
         Axes to draw on; new ones by default.
     **kwargs
@@ -46,7 +47,7 @@ def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = N
     Raises
     ------
     ValueError
-        If the table lacks columns, or genes were left out of it.
+        If the table lacks columns, or genes of some groups.
 
     Examples
     --------
@@ -56,13 +57,8 @@ def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = N
     score, fraction = _wide(markers, "score"), _wide(markers, "fraction_in")
     shown = _best(markers, n_genes)
     genes = [gene for group in shown.values() for gene in group]
-    # scanpy takes names and groups from the data, and what it draws from the two tables.
-    cells = AnnData(
-        score.to_numpy(),
-        obs=pd.DataFrame({"group": score.index}, index=score.index),
-        var=pd.DataFrame(index=score.columns),
-    )
-    cells.obs["group"] = pd.Categorical(score.index, categories=score.index)
+    # scanpy takes names and groups from the data, and values from the two tables.
+    cells = AnnData(score, obs=pd.DataFrame({"group": pd.Categorical(score.index, score.index)}, index=score.index))
     limit = float(np.quantile(np.abs(score[genes].to_numpy()), 0.98))
     options = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r", **kwargs}
     cmap = options.pop("cmap")
@@ -74,7 +70,7 @@ def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = N
 
 
 def associations_heatmap(
-    model: Any, markers: pd.DataFrame, groupby: str, adata: AnnData | None = None, n_genes: int = 5, **kwargs: Any
+    model: SCRCL, markers: pd.DataFrame, groupby: str, adata: AnnData | None = None, n_genes: int = 5, **kwargs: object
 ) -> Axes:
     """Plot the associations of cells with the best marker genes of their groups as a heat map.
 
@@ -87,9 +83,9 @@ def associations_heatmap(
     groupby
         Key of ``adata.obs`` of the groups that order the cells.
     adata
-        Cells, by default those of the model. Of more than 2,000 a random part is shown.
+        Cells, by default those of the model. Of more than 2,000 cells, a random sample is shown.
     n_genes
-        Number of genes of each group. A gene is shown once, with the group where it scores highest.
+        Number of genes of each group. Each gene is shown once, with the group in which it scores highest.
     **kwargs
         Passed to :func:`scanpy.pl.heatmap`.
 
@@ -116,10 +112,9 @@ def associations_heatmap(
     groups = as_groups(read_column(adata.obs, groupby, "adata.obs"))
     rows = rows[groups.codes[rows] >= 0]
     genes = [gene for group in shown.values() for gene in group]
-    found = model.get_cell_gene_associations(adata, rows, genes=genes)
-    cells = AnnData(found.to_numpy(), obs=pd.DataFrame(index=found.index), var=pd.DataFrame(index=found.columns))
+    cells = AnnData(model.get_cell_gene_associations(adata, rows, genes=genes))
     cells.obs[groupby] = groups[rows].remove_unused_categories()
-    limit = float(np.quantile(np.abs(found.to_numpy()), 0.99))
+    limit = float(np.quantile(np.abs(cells.X), 0.99))
     options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "show_gene_labels": True, **kwargs}
     axes = sc.pl.heatmap(cells, shown, groupby, show=False, **options)
     if not options.get("swap_axes"):
@@ -162,17 +157,17 @@ def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes |
     present = markers["group"].astype(str)
     check_groups(group, list(present.unique()), "group")
     best = markers[present == group].nlargest(n_genes, "score")
-    ax = _axes(ax)
+    ax = ax or new_axes()
     margin = best["score_high"].to_numpy() - best["score"].to_numpy()
     ax.barh(best["gene"], best["score"], xerr=margin, color="#4c78a8", error_kw={"lw": 1, "capsize": 2})
     ax.invert_yaxis()
-    ax.set(xlabel="association with the group less that with other cells (s.d.)", title=_title(group))
+    ax.set(xlabel="association with the group minus that with other cells (s.d.)", title=_title(group))
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
 def gene_modules(
-    model: Any, modules: pd.Series | None = None, genes: Sequence[str] = (), ax: Axes | None = None
+    model: SCRCL, modules: pd.Series | None = None, genes: Sequence[str] = (), ax: Axes | None = None
 ) -> Axes:
     """Plot a map of the gene embedding, coloured by module.
 
@@ -181,9 +176,9 @@ def gene_modules(
     model
         A trained :class:`~scrcl.SCRCL`.
     modules
-        Module of each gene; those of :meth:`scrcl.SCRCL.get_gene_modules` by default.
+        Module of each gene, by name; the result of :meth:`scrcl.SCRCL.get_gene_modules` by default.
     genes
-        Genes to name on the map.
+        Genes whose names are written on the map.
     ax
         Axes to draw on; new ones by default.
 
@@ -194,7 +189,7 @@ def gene_modules(
     Raises
     ------
     KeyError
-        If a gene is not among those that the model keeps.
+        If a gene is not among the genes that the model keeps.
 
     Examples
     --------
@@ -204,14 +199,13 @@ def gene_modules(
     modules = model.get_gene_modules() if modules is None else modules
     reference = model._reference
     named = check_genes(genes, reference.genes, reference.all_genes) if len(genes) else np.empty(0, dtype=int)
-    placed = np.flatnonzero(embedding.to_numpy().any(1))
+    embedded = np.flatnonzero(embedding.to_numpy().any(1))
     points = np.full((len(embedding), 2), np.nan)
-    points[placed] = umap_coordinates(normalize(embedding.to_numpy()[placed]))
-    cells = AnnData(
-        obs=pd.DataFrame({"module": pd.Categorical(modules.reindex(embedding.index))}, index=embedding.index),
-        obsm={"X_genes": points},
-    )[placed].copy()
-    ax = sc.pl.embedding(cells, "genes", color="module", title="gene modules", frameon=False, show=False, ax=_axes(ax))
+    points[embedded] = umap_coordinates(normalize(embedding.to_numpy()[embedded]))
+    table = pd.DataFrame({"module": pd.Categorical(modules.reindex(embedding.index))}, index=embedding.index)
+    nodes = AnnData(obs=table.iloc[embedded], obsm={"X_genes": points[embedded]})
+    ax = ax or new_axes()
+    sc.pl.embedding(nodes, "genes", color="module", title="gene modules", frameon=False, show=False, ax=ax)
     for column in named:
         ax.annotate(reference.genes[column], points[column], fontsize=8, xytext=(3, 3), textcoords="offset points")
         ax.plot(*points[column], "o", mfc="none", mec="black", ms=4)
@@ -219,20 +213,20 @@ def gene_modules(
 
 
 def _spread_labels(ax: Axes, n_cells: int) -> None:
-    """Move the labels of groups apart, as little as is needed, and tie those that moved to their groups."""
+    """Move the labels of groups apart, as little as needed, and connect each with its group by a line."""
     centers, labels = ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()]
     height = ax.get_window_extent().height / ax.figure.dpi * 72
     size = float(ax.get_yticklabels()[0].get_fontsize())
     gap = min(1.25 * size / height, 1 / len(centers)) * n_cells
     offsets = gap * np.arange(len(centers))
-    # The nearest positions that are so far from one another are an isotonic regression.
-    places = isotonic_regression(centers - offsets, y_min=gap / 2, y_max=n_cells - gap / 2 - offsets[-1]) + offsets
-    ax.set_yticks(places, labels)
+    # The nearest positions at this distance from each other are an isotonic regression.
+    positions = isotonic_regression(centers - offsets, y_min=gap / 2, y_max=n_cells - gap / 2 - offsets[-1]) + offsets
+    ax.set_yticks(positions, labels)
     ax.tick_params(axis="y", pad=12)
     width = ax.get_window_extent().width / ax.figure.dpi * 72
     ax.plot(
-        np.array([[-1.0, -10.0]] * len(places)).T / width,
-        np.stack([centers, places]),
+        np.array([[-1.0, -10.0]] * len(positions)).T / width,
+        np.stack([centers, positions]),
         transform=ax.get_yaxis_transform(),
         color="0.4",
         lw=0.6,
@@ -241,15 +235,15 @@ def _spread_labels(ax: Axes, n_cells: int) -> None:
 
 
 def _title(group: str) -> str:
-    """Of a cluster, which goes by its number, and of a group that has a name."""
+    """The title for a cluster, which has a number, or for a group with a name."""
     return f"marker genes of cluster {group}" if group.isdecimal() else f"marker genes: {group}"
 
 
 def _check_table(markers: pd.DataFrame, *columns: str) -> None:
     missing = [column for column in columns if column not in getattr(markers, "columns", ())]
     if missing:
-        raise ValueError(
-            f"markers has no column {', '.join(map(repr, missing))}. Pass the table of `model.get_marker_genes()`."
+        raise ScrclValueError(
+            f"markers has no column {', '.join(map(repr, missing))}.", "Pass the table of `model.get_marker_genes()`."
         )
 
 
@@ -258,13 +252,15 @@ def _wide(markers: pd.DataFrame, values: str) -> pd.DataFrame:
     _check_table(markers, "group", "gene", values)
     wide = markers.pivot_table(index="group", columns="gene", values=values, observed=True)
     if wide.isna().to_numpy().any():
-        raise ValueError("markers lacks genes of some groups. Pass the whole table: `get_marker_genes(n_top=None)`.")
+        raise ScrclValueError(
+            "markers lacks genes of some groups.", "Pass the whole table: `model.get_marker_genes(n_top=None)`."
+        )
     wide.index = wide.index.astype(str).rename(None)
     return wide
 
 
 def _best(markers: pd.DataFrame, n_genes: int) -> dict[str, list[str]]:
-    """The best genes of each group, each gene with the group where it scores highest."""
+    """The best genes of each group, each gene with the group in which it scores highest."""
     _check_table(markers, "group", "gene", "score")
     check_at_least(n_genes, 1, "n_genes")
     best = markers.sort_values("score", ascending=False).groupby("group", observed=True).head(n_genes)

@@ -1,6 +1,4 @@
-"""Plots of types that were learnt from labels."""
-
-from typing import Any
+"""Plots of cell types that were learnt from labels."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,9 +6,11 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
+from scrcl.model.scrcl import SCRCL
 
-def confusion(model: Any, ax: Axes | None = None) -> Axes:
-    """Plot what labelled cells are by their features and the labels of other cells: the share of the cells of each label.
+
+def confusion(model: SCRCL, ax: Axes | None = None) -> Axes:
+    """Plot the types that are predicted for labelled cells from the labels of other cells, as shares of the cells of each label.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def confusion(model: Any, ax: Axes | None = None) -> Axes:
     Raises
     ------
     ValueError
-        If the model knows no labels.
+        If the model has no labels.
 
     Examples
     --------
@@ -48,13 +48,13 @@ def confusion(model: Any, ax: Axes | None = None) -> Axes:
             )
     ax.set_xticks(range(len(counts.columns)), counts.columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(counts)), [f"{name} ({size:,})" for name, size in zip(counts.index, sizes, strict=True)])
-    ax.set(xlabel="predicted from the labels of others", ylabel="label (cells)")
+    ax.set(xlabel="predicted from the labels of other cells", ylabel="label (cells)")
     ax.figure.colorbar(image, ax=ax, label="share of the label")
     return ax
 
 
-def confidence(model: Any, adata: AnnData | MuData | None = None, ax: Axes | None = None) -> Axes:
-    """Plot how probable the types of cells are, by type: median, quartiles, and 5 % and 95 %.
+def confidence(model: SCRCL, adata: AnnData | MuData | None = None, ax: Axes | None = None) -> Axes:
+    """Plot the probabilities of the predicted types, by type: median, quartiles, and the quantiles of 5 % and 95 %.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def confidence(model: Any, adata: AnnData | MuData | None = None, ax: Axes | Non
     Raises
     ------
     ValueError
-        If the model knows no labels.
+        If the model has no labels.
 
     Examples
     --------
@@ -82,16 +82,15 @@ def confidence(model: Any, adata: AnnData | MuData | None = None, ax: Axes | Non
     >>> ax = scrcl.pl.confidence(model)
     """
     types, best = model.predict(adata), model.predict(adata, soft=True).max(axis=1)
-    there = [name for name in types.cat.categories if (types == name).any()]
+    quantiles = best.groupby(types, observed=True).quantile(np.array([0.05, 0.25, 0.5, 0.75, 0.95])).unstack()
+    sizes = types.value_counts()[quantiles.index]
     if ax is None:
-        _, ax = plt.subplots(figsize=(5, 1 + 0.3 * len(there)), layout="constrained")
-    of_types = [best[(types == name).to_numpy()].to_numpy() for name in there]
-    quantiles = np.array([np.quantile(own, [0.05, 0.25, 0.5, 0.75, 0.95]) for own in of_types])
-    places = np.arange(len(there))
-    ax.hlines(places, quantiles[:, 0], quantiles[:, 4], color="#9dbbd9", lw=1.5)
-    ax.hlines(places, quantiles[:, 1], quantiles[:, 3], color="#9dbbd9", lw=7)
-    ax.plot(quantiles[:, 2], places, "o", color="#2f5d8c", ms=5)
-    ax.set_yticks(places, [f"{name} ({len(own):,})" for name, own in zip(there, of_types, strict=True)])
+        _, ax = plt.subplots(figsize=(5, 1 + 0.3 * len(sizes)), layout="constrained")
+    positions = np.arange(len(sizes))
+    ax.hlines(positions, quantiles[0.05], quantiles[0.95], color="#9dbbd9", lw=1.5)
+    ax.hlines(positions, quantiles[0.25], quantiles[0.75], color="#9dbbd9", lw=7)
+    ax.plot(quantiles[0.5], positions, "o", color="#2f5d8c", ms=5)
+    ax.set_yticks(positions, [f"{name} ({size:,})" for name, size in sizes.items()])
     ax.invert_yaxis()
     ax.set(xlabel="probability of the type", ylabel="predicted type (cells)", xlim=(0, 1.02))
     ax.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,6 @@
-"""Plots of training and of what the model found."""
+"""Plots of the training history, of the number of clusters, and of their sizes."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,14 +11,16 @@ from mudata import MuData
 
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.data.sources import read_column
+from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
+from scrcl.utils.errors import ScrclValueError
 
-#: Colours of the number that is chosen, of those that come next, and of the others.
+#: Colours of the estimated number, of the other numbers with votes, and of the rest.
 CHOSEN, POSSIBLE, OTHER = "#2f5d8c", "#9dbbd9", "0.85"
 
 
-def history(model: Any, ax: Axes | None = None) -> Axes:
+def history(model: SCRCL | Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """Plot the training history, the total loss and its terms by epoch.
 
     Each curve is divided by its first value, as the terms differ by orders of magnitude.
@@ -38,7 +39,7 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     Raises
     ------
     ValueError
-        If there is no history, as the model is not trained.
+        If there is no history, because the model is not trained.
 
     Examples
     --------
@@ -46,10 +47,10 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     """
     curves: Mapping[str, pd.DataFrame] | None = getattr(model, "history", model)
     if not curves:
-        raise ValueError("model has no training history. Train it first: `model.train()`.")
-    ax = _axes(ax)
+        raise ScrclValueError("model has no training history.", "Train it first: `model.train()`.")
+    ax = ax or new_axes()
     for name, curve in curves.items():
-        if "loss" not in name:  # a learning rate, say
+        if "loss" not in name:  # such as the learning rate
             continue
         values = curve.iloc[:, 0].to_numpy(dtype=float)
         start = values[0] if values[0] != 0 else 1.0
@@ -61,17 +62,17 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
 
 
 def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
-    """Plot the evidence for each number of clusters: the votes, and below them all else, each on its own scale.
+    """Plot the evidence for each number of clusters: the votes, and below them the other criteria, each on its own scale.
 
-    The estimate is dark: the largest number with a vote, or 1, which need not have the most votes. The other numbers with
-    votes are lighter.
+    The estimate is dark: the largest number with a vote, or 1 if there are no votes. It need not have the most votes. Other
+    numbers with votes are lighter.
 
     Parameters
     ----------
     estimate
-        What :meth:`scrcl.SCRCL.estimate_n_clusters` returned.
+        The result of :meth:`scrcl.SCRCL.estimate_n_clusters`.
     ax
-        Axes whose place the plot takes; new ones by default.
+        Axes that the plot replaces; new ones by default.
 
     Returns
     -------
@@ -80,29 +81,28 @@ def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
     Raises
     ------
     ValueError
-        If ``ax`` is not in a grid, as those of :func:`matplotlib.pyplot.subplots` are.
+        If ``ax`` is not in a grid; axes of :func:`matplotlib.pyplot.subplots` are.
 
     Examples
     --------
     >>> ax = scrcl.pl.n_clusters(model.estimate_n_clusters())
     """
-    ax = _axes(ax)
+    ax = ax or new_axes()
     curve, best = estimate.curve, estimate.best
-    votes = curve["votes"]
     colors = {best: CHOSEN, **dict.fromkeys(estimate.runner_ups, POSSIBLE)}
-    ax.bar(curve.index, votes, color=[colors.get(number, OTHER) for number in curve.index])
+    ax.bar(curve.index, curve["votes"], color=[colors.get(number, OTHER) for number in curve.index])
     next_best = ", ".join(map(str, estimate.runner_ups))
     ax.set(title=f"{best} clusters" + (f" (or {next_best})" if next_best else ""), ylabel="votes")
     ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     others = list(curve.columns.drop("votes"))
-    place = ax.get_subplotspec()
-    if place is None:
-        raise ValueError("ax has no place in a grid, which could be divided. Take one of `plt.subplots()`.")
-    places = place.subgridspec(1 + len(others), 1, height_ratios=[1.5, *[1] * len(others)])
-    ax.set_subplotspec(places[0])
+    cell = ax.get_subplotspec()
+    if cell is None:
+        raise ScrclValueError("ax is not in a grid, so that it cannot be divided.", "Pass axes of `plt.subplots()`.")
+    grid = cell.subgridspec(1 + len(others), 1, height_ratios=[1.5, *[1] * len(others)])
+    ax.set_subplotspec(grid[0])
     panels = [ax]
     for number, column in enumerate(others):
-        panel = ax.figure.add_subplot(places[1 + number], sharex=ax)
+        panel = ax.figure.add_subplot(grid[1 + number], sharex=ax)
         panel.plot(curve.index, curve[column], color="0.55", lw=1.2, marker=".")
         panel.plot([best], curve.loc[[best], column], "o", color=CHOSEN)
         panel.set_ylabel(str(column).replace("_", " "))
@@ -146,7 +146,7 @@ def cluster_sizes(adata: AnnData | MuData, key: str = keys.CLUSTERS_KEY, ax: Axe
     """
     check_key(key, adata.obs, "key", "adata.obs")
     sizes = read_column(adata.obs, key, "adata.obs").value_counts()
-    ax = _axes(ax)
+    ax = ax or new_axes()
     bars = ax.barh(sizes.index.astype(str), sizes.to_numpy(), color="#4c78a8")
     ax.bar_label(bars, [f"{size:,}" for size in sizes], padding=3)
     ax.invert_yaxis()
@@ -156,5 +156,6 @@ def cluster_sizes(adata: AnnData | MuData, key: str = keys.CLUSTERS_KEY, ax: Axe
     return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax
+def new_axes() -> Axes:
+    """Axes of a new figure."""
+    return plt.subplots(layout="constrained")[1]
