@@ -1,5 +1,6 @@
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Threads cost more than they give with arrays this small, above all where others want the cores too. Libraries read this
@@ -79,13 +80,26 @@ def real_data(name: str) -> Path:
     return path
 
 
+def replace_umap(monkeypatch: pytest.MonkeyPatch, function: Callable) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("scrcl.") and hasattr(module, "umap_coordinates"):
+            monkeypatch.setattr(module, "umap_coordinates", function)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def real_umap() -> Iterator[Callable]:
+    """Maps show the first two columns: compiling UMAP takes ten seconds."""
+    real = scrcl.pl._maps.umap_coordinates
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        replace_umap(monkeypatch, lambda latent, seed=0: latent[:, :2].astype(np.float32))
+        yield real
+
+
 @pytest.fixture(autouse=True)
-def quick_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps show the first two columns, but in tests marked slow: compiling UMAP takes ten seconds."""
-    if request.node.get_closest_marker("slow") is None:
-        for name, module in list(sys.modules.items()):
-            if name.startswith("scrcl.pl.") and hasattr(module, "umap_coordinates"):
-                monkeypatch.setattr(module, "umap_coordinates", lambda latent, seed=0: latent[:, :2].astype(np.float32))
+def umap_of_slow_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, real_umap: Callable) -> None:
+    """Tests marked slow draw what UMAP gives."""
+    if request.node.get_closest_marker("slow") is not None:
+        replace_umap(monkeypatch, real_umap)
 
 
 @pytest.fixture

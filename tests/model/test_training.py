@@ -143,14 +143,6 @@ class TestBatches:
             trained.train(1, batch_size=batch_size)
 
 
-def test_mixed_precision(adata):
-    scrcl.SCRCL.setup_anndata(adata)
-    model = scrcl.SCRCL(adata, n_hidden=16, n_refined=8, n_components=10)
-    model.train(2, accelerator="cpu", precision="bf16-mixed", batch_size=50, enable_progress_bar=False)
-    assert np.isfinite(model.history["train_loss"].to_numpy(dtype=float)).all()
-    assert model.get_latent_representation().dtype == np.float32
-
-
 def run_script(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     (folder / "script.py").write_text(script)
     root = Path(__file__).parents[2]

@@ -309,6 +309,7 @@ def layered(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_report_of_names_with_brackets(layered):
     page = (layered / "report.html").read_text(encoding="utf-8")
     assert "without labels" not in page
@@ -411,6 +412,7 @@ def test_predict_without_labels(tmp_path, monkeypatch, capsys, options):
     assert "scrcl_type" not in new.obs
 
 
+@pytest.mark.slow
 def test_predict_in_space(tmp_path, monkeypatch):
     """Also that a picture of each slice is kept, whatever their names."""
     monkeypatch.chdir(tmp_path)

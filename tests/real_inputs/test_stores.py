@@ -270,6 +270,7 @@ def test_files_are_closed(file, tmp_path):
 # ---------------------------------------------------------------- what cannot be read
 
 
+@pytest.mark.slow
 def test_locked(file):
     with h5py.File(file, "r+"):
         run = subprocess.run(
