@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from scrcl.graph.adjacency import local_order, normalized_adjacency, symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.nn.losses import alignment_loss, cross_view_loss, neighborhood_loss
-from scrcl.nn.minibatches import graph_batch
+from scrcl.nn.minibatches import graph_minibatch
 from scrcl.nn.module import SCRCLModule
 from scrcl.nn.plan import SCRCLTrainingPlan
 
@@ -65,7 +65,7 @@ def dense_losses(e1: Tensor, e2: Tensor, z1: Tensor, z2: Tensor, adjacency: Tens
 def losses(n: int, dense: bool) -> Callable[[], None]:
     """One forward and backward pass of the full loss."""
     graph = cell_graph(n)
-    adjacency = graph_batch(np.zeros((n, 1), np.float32), graph)["adjacency"]
+    adjacency = graph_minibatch(np.zeros((n, 1), np.float32), graph)["adjacency"]
     if dense:
         adjacency = adjacency.to_dense()
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def scrcl_step(n: int) -> Callable[[], None]:
     """One training step of SCRCL with its defaults."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    batch = graph_batch(rng.normal(size=(n, 100)).astype(np.float32), cell_graph(n))
+    batch = graph_minibatch(rng.normal(size=(n, 100)).astype(np.float32), cell_graph(n))
     profiles = rng.normal(size=(2_000, 50)).astype(np.float32)
     module = SCRCLModule(profiles, n_input=100, n_hidden=H, n_refined=C, temperature=1.0, dropout_rate=0.1)
     optimizer = SCRCLTrainingPlan(module).configure_optimizers()["optimizer"]

@@ -7,7 +7,14 @@ import scipy.sparse as sp
 
 from scrcl.graph.adjacency import normalized_adjacency, symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
-from scrcl.nn.minibatches import BATCH_CELLS, LEAF_CELLS, GraphBatches, GraphDataModule, graph_batch, neighborhoods
+from scrcl.nn.minibatches import (
+    MAX_LEAF_CELLS,
+    MINIBATCH_CELLS,
+    GraphDataModule,
+    GraphMinibatches,
+    graph_minibatch,
+    neighborhoods,
+)
 
 
 def example() -> tuple[np.ndarray, sp.csr_array]:
@@ -17,7 +24,7 @@ def example() -> tuple[np.ndarray, sp.csr_array]:
 
 def test_a_batch_is_a_graph():
     features, adjacency = example()
-    batch = graph_batch(features, adjacency)
+    batch = graph_minibatch(features, adjacency)
     np.testing.assert_array_equal(batch["features"].numpy(), features)
     np.testing.assert_array_equal(batch["adjacency"].to_dense().numpy(), adjacency.toarray())
     np.testing.assert_array_equal(batch["propagation"].to_dense().numpy(), normalized_adjacency(adjacency).toarray())
@@ -30,7 +37,7 @@ def test_labels_go_with_their_cells():
         for batch in GraphDataModule(features, adjacency, features, size, labels).train_dataloader():
             rows = [np.flatnonzero((features == row).all(1))[0] for row in batch["features"].numpy()]
             np.testing.assert_array_equal(batch["labels"].numpy(), labels[rows])
-    assert "labels" not in graph_batch(features, adjacency)
+    assert "labels" not in graph_minibatch(features, adjacency)
 
 
 def test_one_batch_holds_all_cells_with_their_edges():
@@ -66,8 +73,8 @@ class TestManyBatches:
         leaves = neighborhoods(points, np.random.default_rng(0))
         np.testing.assert_array_equal(np.sort(np.concatenate(leaves)), np.arange(3000))
         sizes = [len(leaf) for leaf in leaves]
-        assert max(sizes) <= LEAF_CELLS
-        assert min(sizes) >= LEAF_CELLS // 2
+        assert max(sizes) <= MAX_LEAF_CELLS
+        assert min(sizes) >= MAX_LEAF_CELLS // 2
 
     def test_neighborhoods_are_near(self, points):
         """By hand: points of a leaf lie closer to each other than points at random."""
@@ -81,7 +88,7 @@ class TestManyBatches:
 
     def test_batches_of_an_epoch(self, points, adjacency):
         numbered = np.arange(3000, dtype=np.float32)[:, None]
-        batches = GraphBatches(numbered, adjacency, points, 7, seed=0)
+        batches = GraphMinibatches(numbered, adjacency, points, 7, seed=0)
         dense = adjacency.toarray()
         epochs, kept = [], 0.0
         for _ in range(2):
@@ -97,14 +104,14 @@ class TestManyBatches:
             epochs.append(np.concatenate(cells))
         assert (epochs[0] != epochs[1]).any(), "each epoch draws batches anew"
         assert kept / 2 > 2.5 * adjacency.nnz / 7, "random batches would keep a seventh of the edges"
-        again = [batch["features"].numpy()[:, 0] for batch in GraphBatches(numbered, adjacency, points, 7, seed=0)]
+        again = [batch["features"].numpy()[:, 0] for batch in GraphMinibatches(numbered, adjacency, points, 7, seed=0)]
         np.testing.assert_array_equal(np.concatenate(again), epochs[0])
 
     @pytest.mark.parametrize(
         ("n", "batch_size", "expected"),
-        [(10, None, 1), (20_001, None, -(-20_001 // BATCH_CELLS)), (10, 3, 4), (10, 99, 1)],
+        [(10, None, 1), (20_001, None, -(-20_001 // MINIBATCH_CELLS)), (10, 3, 4), (10, 99, 1)],
     )
     def test_number_of_batches(self, n, batch_size, expected):
         module = GraphDataModule(np.zeros((n, 1), np.float32), sp.csr_array((n, n)), np.zeros((n, 1)), batch_size)
-        assert module.n_batches == expected
+        assert module.n_minibatches == expected
         assert len(module.train_dataloader()) == expected

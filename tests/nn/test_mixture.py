@@ -32,8 +32,8 @@ def test_density_of_the_model_against_scipy():
     values = {
         "weights": torch.tensor([0.2, 0.3, 0.4, 0.1]),
         "means": torch.tensor(CENTERS, dtype=torch.float32),
-        "shared": torch.tensor([0.5, 1.5]),
-        "own": torch.tensor([1.0, 2.0, 0.5]),
+        "kind_scales": torch.tensor([0.5, 1.5]),
+        "factors": torch.tensor([1.0, 2.0, 0.5]),
         "degrees": torch.tensor([3.0, 5.0]),
         "mislabeled": torch.tensor(0.2),
     }
@@ -105,7 +105,7 @@ def test_the_seed_decides_and_the_state_of_torch_stays(fitted):
 def test_start():
     points, labels = toy()
     start = find_start(points, labels, *component_means(points, labels, 0), np.array([0, 0, 1]))
-    assert start.shares.sum() == pytest.approx(1)
+    assert start.fractions.sum() == pytest.approx(1)
     within = points - np.array([points[labels == k].mean(0) for k in range(3)])[labels]
     np.testing.assert_allclose(start.scales, [within[:, :2].std(), within[:, 2].std()])
     squares = (points**2).mean(0)

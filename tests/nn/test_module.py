@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch
 
 from scrcl.nn.losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
-from scrcl.nn.minibatches import graph_batch
+from scrcl.nn.minibatches import graph_minibatch
 from scrcl.nn.module import SCRCLModule
 
 
@@ -14,13 +14,13 @@ def test_loss_is_the_mean_over_pairs():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     profiles = rng.normal(size=(9, 4)).astype(np.float32)
-    module = SCRCLModule(profiles, [3, 5], 6, 4, temperature=1.0, dropout_rate=0.0, shares=[0.7, 0.3])
+    module = SCRCLModule(profiles, [3, 5], 6, 4, temperature=1.0, dropout_rate=0.0, modality_shares=[0.7, 0.3])
     features = rng.normal(size=(20, 8)).astype(np.float32)
     graph = sp.random_array((20, 20), density=0.2, rng=rng)
     adjacency = sp.csr_array(((graph + graph.T) != 0).astype(np.float32))
     adjacency.setdiag(0)
     adjacency.eliminate_zeros()
-    batch = graph_batch(features, adjacency)
+    batch = graph_minibatch(features, adjacency)
     views, refined, found = module(batch)
     a, p = batch["adjacency"], batch["propagation"]
     own = torch.from_numpy(features).split([3, 5], 1)
@@ -40,7 +40,7 @@ def test_loss_is_the_mean_over_pairs():
             total += share * other_share * (pair + cross_view_loss(z1[m], z2[other], a))
     torch.testing.assert_close(found.loss, total)
     labels = np.arange(20) % 4 - 1
-    with_labels = module.loss(graph_batch(features, adjacency, labels), views, refined, labels_weight=0.3)
+    with_labels = module.loss(graph_minibatch(features, adjacency, labels), views, refined, labels_weight=0.3)
     contrast = torch.zeros(())
     for m, share in enumerate((0.7, 0.3)):
         for other, other_share in enumerate((0.7, 0.3)):

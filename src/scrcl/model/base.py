@@ -137,7 +137,7 @@ class SCRCLBase(BaseModelClass):
         self.module = self._module_cls(
             gene_profiles=directed_propagation(reference.gene_graph) @ reference.gene_features,
             n_input=reference.n_inputs,
-            shares=reference.shares,
+            modality_shares=reference.shares,
             **self._module_kwargs,
         )
 

@@ -135,7 +135,7 @@ class TrainingMixin(SCRCLBase):
         if n_threads is not None:
             check_at_least(n_threads, 1, "n_threads")
         if max_epochs is None:
-            max_epochs = min(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // data.n_batches))
+            max_epochs = min(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // data.n_minibatches))
         check_at_least(max_epochs, 1, "max_epochs")
         n_batch = min(data.batch_size, reference.n_cells)
         warn_if_short(

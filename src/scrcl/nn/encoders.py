@@ -1,11 +1,11 @@
-"""The encoders: a cell by itself, a cell among its neighbours, and a gene among its neighbours."""
+"""Encoders of a cell alone, of a cell and its neighbours, and of a gene and its neighbours."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class CellEncoder(nn.Module):
-    """The first branch: sees each cell by itself."""
+    """The first branch: a linear layer on the features of each cell alone."""
 
     def __init__(self, n_input: int, n_hidden: int) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class CellEncoder(nn.Module):
 
 
 class NeighborhoodEncoder(nn.Module):
-    """The second branch: two graph convolutions and a linear layer see each cell among its neighbours."""
+    """The second branch: two graph convolutions over the cell graph, and a linear layer."""
 
     def __init__(self, n_input: int, n_hidden: int, dropout_rate: float) -> None:
         super().__init__()
@@ -26,24 +26,24 @@ class NeighborhoodEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout_rate)
         self.linear = nn.Linear(n_hidden, n_hidden)
 
-    # Propagating before the weights, not after, is the same convolution; here d <= h or the two are equal.
+    # Propagation before the weights gives the same convolution as after them, at no higher cost, as d <= h.
     def first(self, propagated: Tensor) -> Tensor:
-        """What follows the first propagation: features ``(n, d)`` to hidden units ``(n, h)``."""
+        """The first convolution after its propagation: features ``(n, d)`` to hidden units ``(n, h)``."""
         return F.leaky_relu(self.convolution_1(propagated))
 
     def second(self, propagated: Tensor) -> Tensor:
-        """What follows the second propagation, ``(n, h)`` to ``(n, h)``."""
+        """The second convolution after its propagation, and the linear layer: ``(n, h)`` to ``(n, h)``."""
         return F.leaky_relu(self.linear(self.dropout(F.leaky_relu(self.convolution_2(propagated)))))
 
 
 class GeneEncoder(nn.Module):
-    r"""One graph convolution over the gene graph gives each gene an embedding.
+    r"""One graph convolution over the gene graph, which embeds the genes.
 
     The published layer has one weight per *cell*, :math:`\Gamma = \mathrm{ReLU}(\bar B X^\top \Theta)` with
     :math:`\Theta` of shape ``(n, c)``. With :math:`\Theta = U_d W` in the span of the leading ``d`` left singular
-    vectors of ``X``, it is :math:`\mathrm{ReLU}(\bar B F W)` with gene features :math:`F = X^\top U_d`, whose weight
-    no longer depends on the number of cells. For ``d = n`` the two are the same layer, so full rank and low rank
-    differ only in the features that are passed.
+    vectors of ``X``, this is :math:`\mathrm{ReLU}(\bar B F W)` with gene features :math:`F = X^\top U_d`, whose weight
+    does not depend on the number of cells. For ``d = n`` both are the same layer, so full and low rank differ only in
+    the features that are passed.
     """
 
     def __init__(self, n_features: int, n_refined: int) -> None:
@@ -53,6 +53,6 @@ class GeneEncoder(nn.Module):
     def forward(self, profiles: Tensor) -> Tensor:
         r"""Map gene profiles :math:`\bar B F`, ``(G, d)``, to gene embeddings ``(G, c)``.
 
-        The features are fixed, so they are propagated over the gene graph once and not at every step.
+        The features are constant, so they are propagated over the gene graph only once.
         """
         return F.relu(self.convolution(profiles))

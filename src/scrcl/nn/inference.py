@@ -1,4 +1,4 @@
-"""Exact inference over graphs of any size: layer by layer, in chunks of cells."""
+"""Exact inference over graphs of any size, layer by layer, in chunks of cells."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,21 +24,20 @@ CHUNK_CELLS = 16_384
 
 Representation = Literal["aligned", "refined"]
 REPRESENTATIONS = get_args(Representation)
-#: A representation by all modalities, or by the one with this number.
+#: A representation of all modalities, or of the modality with this number.
 View: TypeAlias = tuple[Representation, int | None]
 
 
 @dataclass
 class Encoded:
-    """What a network makes of ``m`` cells.
+    """Representations of ``m`` cells by the network.
 
     Attributes
     ----------
     views
         The two views of each representation side by side, ``(m, 2 h)`` or ``(m, 2 c)``, float32.
     lengths
-        ``(m, 2 M)`` lengths of the hidden units, which the aligned representation is without; ``None`` where only the
-        refined one was asked for.
+        ``(m, 2 M)`` lengths of the hidden units, which the aligned representation lacks; ``None`` with the refined one.
     """
 
     views: dict[View, np.ndarray] = field(default_factory=dict)
@@ -46,7 +45,7 @@ class Encoded:
 
 
 class Encoder:
-    """A network over the cells of a reference, and over cells that were placed among them.
+    """A network for the cells of a reference, and for new cells that were placed among them.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ class Encoder:
     features, propagation, modality_weights
         Features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells of the reference.
     adjacency
-        ``(n, n)`` their graph.
+        ``(n, n)`` graph of these cells.
     """
 
     def __init__(
@@ -70,22 +69,22 @@ class Encoder:
         self._weights, self._adjacency = modality_weights, adjacency
 
     def reference(self, representation: Representation, cells: np.ndarray | None = None) -> Encoded:
-        """The cells of the reference, all or those with the numbers ``(m,)``."""
+        """Encode the cells of the reference, all or those with the numbers ``(m,)``."""
         return encode(self._module, self._features, self._propagation, self._weights, representation, cells)
 
     def __call__(self, placement: Placement, representation: Representation, chunk: int | None = None) -> Encoded:
-        """The new cells of a placement, up to ``chunk`` of them at once."""
-        module, size, around = self._module, min(chunk or CHUNK_CELLS, CHUNK_CELLS), placement.surroundings
+        """Encode the new cells of a placement, up to ``chunk`` of them at once."""
+        module, size, surroundings = self._module, min(chunk or CHUNK_CELLS, CHUNK_CELLS), placement.surroundings
         features, weights = placement.features, placement.modality_weights
-        if around is None:
-            assert placement.neighbors is not None  # outside space they are always found
-            received, own = query_weights(self._adjacency, placement.neighbors)
+        if surroundings is None:
+            assert placement.neighbors is not None  # always found without coordinates
+            received, own_weight = query_weights(self._adjacency, placement.neighbors)
             graph = self._features, self._first_layer
-            return encode_new(module, features, received, own, weights, *graph, representation, size)
-        features, weights, positions = around.features, around.modality_weights, around.positions
-        propagation: Propagation | sp.csr_array = Propagation(around.graph)
-        if around.neighbors is not None:
-            propagation = join_reference(around.graph, self._adjacency, around.neighbors)
+            return encode_new(module, features, received, own_weight, weights, *graph, representation, size)
+        features, weights, positions = surroundings.features, surroundings.modality_weights, surroundings.positions
+        propagation: Propagation | sp.csr_array = Propagation(surroundings.graph)
+        if surroundings.neighbors is not None:
+            propagation = join_reference(surroundings.graph, self._adjacency, surroundings.neighbors)
             features = np.concatenate([self._features, features])
             weights = np.concatenate([self._weights, weights])
             positions = positions + len(self._features)
@@ -93,7 +92,7 @@ class Encoder:
 
     @cached_property
     def _first_layer(self) -> np.ndarray:
-        """What new cells receive, beside features, from those of the reference, ``(n, M h)``."""
+        """Output ``(n, M h)`` of the first convolution for the cells of the reference, from which new cells receive it."""
         return first_layer(self._module, self._features, self._propagation)
 
 
@@ -105,9 +104,9 @@ def first_layer(
     cells: np.ndarray | None = None,
     chunk: int | None = None,
 ) -> np.ndarray:
-    """The result ``(m, M h)`` of the first convolution over a graph, of features ``(n, d)`` and propagation ``(n, n)``.
+    """The output ``(m, M h)`` of the first convolution, for all cells or those with the numbers ``(m,)``.
 
-    Of all cells, or of those with the numbers ``(m,)``.
+    From features ``(n, d)`` and propagation ``(n, n)``.
     """
     module.eval()
     n = len(features) if cells is None else len(cells)
@@ -137,19 +136,19 @@ def encode(
     module, features, propagation, weights
         The network, and features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells.
     representation
-        The one that is wanted of them, by all modalities and by each; with the aligned one come the lengths.
+        The representation to compute, of all modalities and of each; the aligned one comes with the lengths.
     cells
-        ``(m,)`` those that are wanted; all by default.
+        ``(m,)`` numbers of the cells to encode; all by default.
     chunk
-        Cells that pass the network at once.
+        Number of cells that are encoded at once.
     """
     if cells is None:
         hidden = first_layer(module, features, propagation, None, chunk)
     else:
         received = propagation[cells]
-        around = reached(received)  # the first layer is needed only there
-        hidden = first_layer(module, features, propagation, around, chunk)
-        propagation, features, weights = received[:, around], features[cells], weights[cells]
+        senders = reached(received)  # the only cells that need the first layer
+        hidden = first_layer(module, features, propagation, senders, chunk)
+        propagation, features, weights = received[:, senders], features[cells], weights[cells]
     n, size = len(features), chunk or CHUNK_CELLS
     with threads(min(n, size) * features.shape[1]):
         return _join(
@@ -166,7 +165,7 @@ def encode_new(
     module: SCRCLModule,
     features: np.ndarray,
     received: sp.csr_array,
-    own: float,
+    own_weight: float,
     weights: np.ndarray,
     reference_features: np.ndarray,
     reference_hidden: np.ndarray,
@@ -179,10 +178,10 @@ def encode_new(
     ----------
     module, features, weights
         The network, and features ``(m, d)`` and modality weights ``(m, M)`` of the new cells.
-    received, own
-        Weights with which they receive from the graph, ``(m, n)``, and from themselves.
+    received, own_weight
+        Weights ``(m, n)`` with which they receive from the graph, and the weight of each cell for itself.
     reference_features, reference_hidden
-        Features ``(n, d)`` of the cells of the graph, and the result of their first convolution ``(n, M h)``.
+        Features ``(n, d)`` of the cells of the graph, and the output ``(n, M h)`` of their first convolution.
     representation, chunk
         As in :func:`encode`.
     """
@@ -190,24 +189,24 @@ def encode_new(
     n, size = len(features), chunk or CHUNK_CELLS
 
     def encoded(rows: slice) -> Encoded:
-        hidden = _convolve(module, _product(received[rows], reference_features) + own * features[rows])
-        propagated = _product(received[rows], reference_hidden) + own * hidden
+        hidden = _convolve(module, _product(received[rows], reference_features) + own_weight * features[rows])
+        propagated = _product(received[rows], reference_hidden) + own_weight * hidden
         return _represent(module, features[rows], propagated, weights[rows], representation)
 
     with threads(min(n, size) * features.shape[1]):
         return _join(map(encoded, _chunks(n, size)), n)
 
 
-def hidden_units(encoded: Encoded, shares: Sequence[float], n_hidden: int) -> np.ndarray:
-    """The mean ``(n, h)`` of the hidden units of both branches, of several modalities weighted by their shares.
+def hidden_units(encoded: Encoded, modality_shares: Sequence[float], n_hidden: int) -> np.ndarray:
+    """The mean ``(n, h)`` of the hidden units of both branches, weighted by the shares of the modalities.
 
-    Columns that the aligned representation has beside its ``2 h`` are left out.
+    Columns of the aligned representation after the first ``2 h`` are ignored.
     """
-    assert encoded.lengths is not None  # they come with the aligned representation
-    by_branch = encoded.lengths.reshape(-1, 2, len(shares))
+    assert encoded.lengths is not None  # part of the aligned representation
+    by_branch = encoded.lengths.reshape(-1, 2, len(modality_shares))
     total: np.ndarray | float = 0.0
-    for number, share in enumerate(shares):
-        aligned = encoded.views["aligned", number if len(shares) > 1 else None]
+    for number, share in enumerate(modality_shares):
+        aligned = encoded.views["aligned", number if len(modality_shares) > 1 else None]
         views = aligned[:, : 2 * n_hidden].reshape(-1, 2, n_hidden)
         total = total + share / 2 * (by_branch[:, :, number, None] * views).sum(1)
     return np.asarray(total)
@@ -219,7 +218,7 @@ def _chunks(n: int, size: int) -> Iterator[slice]:
 
 
 def _product(matrix: sp.csr_array, values: np.ndarray) -> np.ndarray:
-    # On all cores, which that of SciPy is not.
+    # Parallel, unlike the product of SciPy.
     return (to_torch(matrix) @ _on_cpu(values)).numpy()
 
 
@@ -252,16 +251,16 @@ def _represent(
         refined = module.generative(views["hidden_1"], views["hidden_2"])
         pair = refined["refined_1"], refined["refined_2"]
     by_modality = [module.by_modality(view) for view in pair]
-    found: dict[View, Tensor] = {}
+    joint = torch.cat([_weighted_mean(parts, _tensor(module, weights)) for parts in by_modality], 1)
+    encoded: dict[View, Tensor] = {(representation, None): joint}
     if module.n_modalities > 1:
-        for number, own in enumerate(zip(*by_modality, strict=True)):
-            found[representation, number] = torch.cat(own, 1)
-    found[representation, None] = torch.cat([_weigh(own, _tensor(module, weights)) for own in by_modality], 1)
-    return Encoded({view: values.cpu().numpy() for view, values in found.items()}, lengths)
+        for number, branches in enumerate(zip(*by_modality, strict=True)):
+            encoded[representation, number] = torch.cat(branches, 1)
+    return Encoded({view: values.cpu().numpy() for view, values in encoded.items()}, lengths)
 
 
-def _weigh(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
-    """The view of all modalities ``(n, ·)``: their weighted mean, which lies where they were aligned, at unit length."""
+def _weighted_mean(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+    """Weighted mean ``(n, ·)`` of the aligned views of all modalities, at unit length."""
     if len(parts) == 1:
         return parts[0]
     return F.normalize(sum(weight[:, None] * part for weight, part in zip(weights.T, parts, strict=True)))

@@ -1,4 +1,4 @@
-"""The Bayesian mixture of :mod:`scrcl.cluster.confidence` in Pyro, and the posterior of its parameters."""
+"""The Bayesian mixture of :mod:`scrcl.cluster.confidence` in Pyro, and variational inference of its parameters."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,14 +14,14 @@ from scvi.train import LowLevelPyroTrainingPlan
 
 from scrcl.cluster.confidence import Mixture, component_means
 
-#: Steps of stochastic variational inference, and cells of one.
-N_STEPS, CELLS_EACH_STEP = 200, 4_096
+#: Steps of stochastic variational inference, and cells of each.
+N_STEPS, MINIBATCH_CELLS = 200, 4_096
 #: Learning rate of Adam.
 LEARNING_RATE = 0.02
 
 
 class Start(NamedTuple):
-    """Where inference starts, and what the priors are about.
+    """Initial values of inference, which also centre the priors.
 
     Attributes
     ----------
@@ -32,11 +32,11 @@ class Start(NamedTuple):
     scales
         ``(m,)`` root mean square distance of a cell from the mean of its component, per dimension of each kind.
     spread
-        ``(p,)`` root mean square distance of a cell from the mean of all, likewise.
+        ``(p,)`` root mean square distance of a cell from the mean of all cells, in the same way.
     kinds
         ``(p,)`` kind of each dimension, numbered from 0.
-    shares
-        ``(C,)`` shares of cells nearest to each component.
+    fractions
+        ``(C,)`` fraction of the cells nearest to each component.
     """
 
     means: np.ndarray
@@ -44,7 +44,7 @@ class Start(NamedTuple):
     scales: np.ndarray
     spread: np.ndarray
     kinds: np.ndarray
-    shares: np.ndarray
+    fractions: np.ndarray
 
 
 class MixtureModel(PyroModule):
@@ -58,18 +58,18 @@ class MixtureModel(PyroModule):
         x_i^{(m)} \mid c, b \sim t_{\nu_m}(\mu_c + \delta_b, \mathrm{diag}(f_c s)^2), \quad
         P(y_i \mid c) = 1 - \rho \text{ if } y_i = k(c) \text{ and } \rho / (K - 1) \text{ otherwise,}
 
-    :math:`s_j` being the scale of all dimensions of one kind, shared by the components but for a factor :math:`f_c`,
-    :math:`y_i` the cluster that the cell was put in, :math:`k(c)` that of the component, and the component of
-    cells in no cluster being wide and saying nothing of :math:`y_i`. Which component a cell is of is summed over.
+    where :math:`s_j` is the scale of all dimensions of one kind, multiplied in each component by a factor :math:`f_c`,
+    :math:`y_i` is the assigned cluster of the cell, and :math:`k(c)` is the cluster of the component. The component of cells
+    in no cluster is wide, and under it all :math:`y_i` are equally probable. The components of the cells are marginalised.
 
     Parameters
     ----------
     start
-        Where inference starts.
+        Initial values.
     n_obs
         Number of cells.
     n_batches
-        Number of batches; shifts are learned where there are several.
+        Number of batches; shifts are learned if there are several.
     """
 
     def __init__(self, start: Start, n_obs: int, n_batches: int) -> None:
@@ -80,17 +80,17 @@ class MixtureModel(PyroModule):
         self.register_buffer("kinds", torch.tensor(start.kinds))
         self.register_buffer("scales", torch.tensor(start.scales, dtype=torch.float32))
         self.register_buffer("spread", torch.tensor(start.spread, dtype=torch.float32))
-        self.register_buffer("shares", torch.tensor(start.shares, dtype=torch.float32))
+        self.register_buffer("fractions", torch.tensor(start.fractions, dtype=torch.float32))
 
     def forward(self, points: torch.Tensor, labels: torch.Tensor, batches: torch.Tensor) -> None:
         """Log density of points ``(m, p)`` with clusters and batches ``(m,)``."""
         number, dimensions = self.means.shape
         zero, one = points.new_zeros(()), points.new_ones(())
-        prior = torch.cat([self.shares * number, one[None]])
+        prior = torch.cat([self.fractions * number, one[None]])
         weights = pyro.sample("weights", dist.Dirichlet(prior + 1))
         means = pyro.sample("means", dist.Normal(self.means, self.scales[self.kinds]).to_event(2))
-        shared = pyro.sample("shared", dist.LogNormal(self.scales.log(), 0.2).to_event(1))[self.kinds]
-        own = pyro.sample("own", dist.LogNormal(zero.expand(number), 0.1).to_event(1))
+        kind_scales = pyro.sample("kind_scales", dist.LogNormal(self.scales.log(), 0.2).to_event(1))[self.kinds]
+        factors = pyro.sample("factors", dist.LogNormal(zero.expand(number), 0.1).to_event(1))
         degrees = pyro.sample("degrees", dist.LogNormal(np.log(4.0) * torch.ones_like(self.scales), 0.5).to_event(1))
         mislabeled = pyro.sample("mislabeled", dist.Beta(one, 19 * one))
         if self.n_batches > 1:
@@ -100,23 +100,23 @@ class MixtureModel(PyroModule):
             )
             points = points - shifts[batches]
         centers = torch.cat([means, means.new_zeros(1, dimensions)])
-        scales = torch.cat([own[:, None] * shared, self.spread[None]])
+        scales = torch.cat([factors[:, None] * kind_scales, self.spread[None]])
         same = labels[:, None] == self.clusters
         others = mislabeled / max(self.n_clusters - 1, 1)
         labeled = torch.where(same, 1 - mislabeled, others).log()
         labeled = torch.cat([labeled, labeled.new_full((len(labels), 1), -np.log(self.n_clusters))], 1)
         density = points.new_zeros(len(points), len(centers))
         for kind in range(len(self.scales)):
-            own_kind = self.kinds == kind
+            columns = self.kinds == kind
             density = density + log_student_t(
-                points[:, own_kind], centers[:, own_kind], scales[:, own_kind], degrees[kind]
+                points[:, columns], centers[:, columns], scales[:, columns], degrees[kind]
             )
         with pyro.plate("cells", self.n_obs, subsample_size=len(points)):
             pyro.factor("observed", torch.logsumexp(density + labeled + weights.log(), 1))
 
 
 class MixtureModule(PyroBaseModuleClass):
-    """Model and guide, a normal distribution of each transformed parameter, by the conventions of scvi-tools.
+    """Model and guide in the form of scvi-tools; the guide is a normal distribution of each transformed parameter.
 
     Parameters
     ----------
@@ -128,12 +128,12 @@ class MixtureModule(PyroBaseModuleClass):
         super().__init__()
         self._model = MixtureModel(start, n_obs, n_batches)
         number, dimensions = start.means.shape
-        shares = torch.tensor([*start.shares * 0.99, 0.01], dtype=torch.float32)
+        weights = torch.tensor([*start.fractions * 0.99, 0.01], dtype=torch.float32)
         values = {
-            "weights": shares / shares.sum(),
+            "weights": weights / weights.sum(),
             "means": self._model.means,
-            "shared": self._model.scales,
-            "own": torch.ones(number),
+            "kind_scales": self._model.scales,
+            "factors": torch.ones(number),
             "degrees": torch.full_like(self._model.scales, 4.0),
             "mislabeled": torch.tensor(0.05),
             "shift_scale": 0.1 * self._model.scales.mean(),
@@ -148,7 +148,7 @@ class MixtureModule(PyroBaseModuleClass):
 
     @property
     def guide(self) -> AutoNormal:
-        """The family of posteriors."""
+        """The variational family."""
         return self._guide
 
     @staticmethod
@@ -164,7 +164,7 @@ class MixtureModule(PyroBaseModuleClass):
             kinds=self._model.kinds.cpu().numpy(),
             means=median["means"],
             deviations=deviations,
-            scales=median["own"][:, None] * median["shared"][self._model.kinds.cpu().numpy()],
+            scales=median["factors"][:, None] * median["kind_scales"][self._model.kinds.cpu().numpy()],
             weights=weights / weights.sum(),
             clusters=clusters,
             degrees=median["degrees"],
@@ -193,15 +193,15 @@ def fit_mixture(
     Parameters
     ----------
     points
-        ``(n, p)``, of which the mean is the origin.
+        ``(n, p)`` points with mean 0.
     labels
-        ``(n,)`` cluster of each, numbered from 0 without gaps.
+        ``(n,)`` cluster of each point, numbered from 0 without gaps.
     batches
-        ``(n,)`` number of the batch of each; ``None`` where batches are not told apart.
+        ``(n,)`` number of the batch of each point; ``None`` without batches.
     seed
-        Seed of the division into parts and of inference. The random state of torch stays as it was.
+        Seed of the initial values and of inference. The random state of torch does not change.
     kinds
-        ``(p,)`` kind of each dimension, numbered from 0; all of one by default.
+        ``(p,)`` kind of each dimension, numbered from 0; a single kind by default.
     """
     n = len(points)
     batches = np.zeros(n, dtype=np.int64) if batches is None else batches
@@ -212,13 +212,13 @@ def fit_mixture(
     with torch.random.fork_rng(devices=[]), pyro.settings.context(module_local_params=True):
         torch.manual_seed(seed)
         module = MixtureModule(start, n, int(batches.max()) + 1)
-        module.guide(*(tensor[:2] for tensor in tensors))  # makes its parameters
-        # The plan of scvi-tools without its trainer, which takes longer to start than this takes.
+        module.guide(*(tensor[:2] for tensor in tensors))  # creates its parameters
+        # The plan of scvi-tools without its trainer, whose start takes longer than this inference.
         plan = LowLevelPyroTrainingPlan(module, optim_kwargs={"lr": LEARNING_RATE})
         optimizer = plan.configure_optimizers()
-        n_epochs = -(-N_STEPS // -(-n // CELLS_EACH_STEP))
+        n_epochs = -(-N_STEPS // -(-n // MINIBATCH_CELLS))
         for _ in range(n_epochs):
-            for rows in torch.randperm(n).split(CELLS_EACH_STEP):
+            for rows in torch.randperm(n).split(MINIBATCH_CELLS):
                 optimizer.zero_grad()
                 plan.training_step([tensor[rows] for tensor in tensors], 0)["loss"].backward()
                 optimizer.step()
@@ -228,13 +228,13 @@ def fit_mixture(
 def find_start(
     points: np.ndarray, labels: np.ndarray, means: np.ndarray, clusters: np.ndarray, kinds: np.ndarray
 ) -> Start:
-    """Where to start from the means of parts ``(C, p)`` of clusters ``(C,)``, with dimensions of some kinds ``(p,)``."""
-    far = np.where(labels[:, None] == clusters, 0, np.inf)
+    """Initial values from the means ``(C, p)`` of components, their clusters ``(C,)`` and the kinds ``(p,)`` of dimensions."""
+    penalty = np.where(labels[:, None] == clusters, 0, np.inf)
     squares = (points**2).sum(1)[:, None] - 2 * points @ means.T + (means**2).sum(1)
-    nearest = (squares + far).argmin(1)
+    nearest = (squares + penalty).argmin(1)
     within, total = (_by_kind(offsets, kinds) for offsets in (points - means[nearest], points))
-    shares = np.bincount(nearest, minlength=len(means)) / len(points)
-    return Start(means, clusters, within, total[kinds], kinds, shares)
+    fractions = np.bincount(nearest, minlength=len(means)) / len(points)
+    return Start(means, clusters, within, total[kinds], kinds, fractions)
 
 
 def _by_kind(offsets: np.ndarray, kinds: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,23 +14,26 @@ from .encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
 from .losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
 from .sparse import symmetric_product
 
+#: Arrays by name.
+Tensors: TypeAlias = dict[str, Tensor]
+
 
 class SCRCLModule(BaseModuleClass):
     r"""The network of scRCL.
 
-    A batch is a graph: a dictionary with the cell ``features`` ``(n, d)``, the binary ``adjacency`` ``(n, n)`` of the
-    cells of the batch, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR; and, where
-    there are any, the ``labels`` ``(n,)`` by number, -1 for none.
+    A minibatch is a graph: a dictionary with the cell ``features`` ``(n, d)``, the binary ``adjacency`` ``(n, n)`` of its
+    cells, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR; and optionally the
+    ``labels`` ``(n,)`` by number, -1 for none.
 
-    Each modality has two branches of its own, which all read the same graph. Whatever has columns for a modality has
-    those of all ``M`` side by side; usually there is one.
+    Each modality has two branches, which all use the same graph. Arrays have the columns of all ``M`` modalities side by
+    side; usually there is one.
 
     Parameters
     ----------
     gene_profiles
-        ``(G, d_g)`` features of the genes kept, propagated over the gene graph.
+        ``(G, d_g)`` features of the selected genes, propagated over the gene graph.
     n_input
-        Number of cell features of each modality, ``d`` in all.
+        Number of cell features of each modality, ``d`` in total.
     n_hidden
         Number of hidden units ``h`` of each branch.
     n_refined
@@ -39,8 +42,8 @@ class SCRCLModule(BaseModuleClass):
         Temperature of the softmax in the alignment losses.
     dropout_rate
         Dropout in the second branch and before the map to gene space.
-    shares
-        How much each modality counts in the loss, adding up to 1.
+    modality_shares
+        Weight of each modality in the loss; their sum is 1.
     """
 
     def __init__(
@@ -51,15 +54,15 @@ class SCRCLModule(BaseModuleClass):
         n_refined: int,
         temperature: float,
         dropout_rate: float,
-        shares: Sequence[float] = (1.0,),
+        modality_shares: Sequence[float] = (1.0,),
     ) -> None:
         super().__init__()
         n_genes, n_gene_features = gene_profiles.shape
         self.temperature = temperature
-        self.shares = list(shares)
+        self.modality_shares = list(modality_shares)
         self.n_inputs = [n_input] if isinstance(n_input, int) else list(n_input)
         first, *others = self.n_inputs
-        # The first modality has names of its own, so that models of one modality are saved as they always were.
+        # These attributes name the parameters in saved models.
         self.cell_encoder = CellEncoder(first, n_hidden)
         self.neighborhood_encoder = NeighborhoodEncoder(first, n_hidden, dropout_rate)
         self.gene_encoder = GeneEncoder(n_gene_features, n_refined)
@@ -84,10 +87,10 @@ class SCRCLModule(BaseModuleClass):
     def _neighborhood_encoders(self) -> list[NeighborhoodEncoder]:
         return [self.neighborhood_encoder, *self.other_neighborhood_encoders]
 
-    def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+    def _get_inference_input(self, tensors: Tensors, **kwargs: object) -> Tensors:
         return {"features": tensors["features"], "propagation": tensors["propagation"]}
 
-    def inference(self, features: Tensor, propagation: Tensor) -> dict[str, Tensor]:
+    def inference(self, features: Tensor, propagation: Tensor) -> Tensors:
         """Encode the cells.
 
         Returns
@@ -100,16 +103,16 @@ class SCRCLModule(BaseModuleClass):
         )
 
     def convolve(self, propagated: Tensor) -> Tensor:
-        """The first graph convolution ``(n, M h)``, of features ``(n, d)`` that are propagated over the graph."""
+        """The first graph convolution ``(n, M h)``, of features ``(n, d)`` propagated over the graph."""
         parts = zip(self._neighborhood_encoders, propagated.split(self.n_inputs, 1), strict=True)
         return _side_by_side([encoder.first(part) for encoder, part in parts])
 
-    def views(self, features: Tensor, propagated: Tensor) -> dict[str, Tensor]:
-        """What :meth:`inference` returns, from features ``(n, d)`` and what :meth:`convolve` gave, propagated."""
+    def views(self, features: Tensor, propagated: Tensor) -> Tensors:
+        """The outputs of :meth:`inference`, from features ``(n, d)`` and the propagated output ``(n, M h)`` of :meth:`convolve`."""
         cells = zip(self._cell_encoders, features.split(self.n_inputs, 1), strict=True)
-        around = zip(self._neighborhood_encoders, self.by_modality(propagated), strict=True)
+        neighborhoods = zip(self._neighborhood_encoders, self.by_modality(propagated), strict=True)
         hidden_1 = [encoder(x) for encoder, x in cells]
-        hidden_2 = [encoder.second(x) for encoder, x in around]
+        hidden_2 = [encoder.second(x) for encoder, x in neighborhoods]
         return {
             "hidden_1": _side_by_side(hidden_1),
             "hidden_2": _side_by_side(hidden_2),
@@ -118,24 +121,22 @@ class SCRCLModule(BaseModuleClass):
         }
 
     def by_modality(self, values: Tensor) -> tuple[Tensor, ...]:
-        """The columns of each modality."""
+        """The columns of each modality, as separate tensors."""
         return values.chunk(self.n_modalities, 1)
 
-    def _get_generative_input(
-        self, tensors: dict[str, Tensor], inference_outputs: dict[str, Tensor], **kwargs: Any
-    ) -> dict[str, Tensor]:
+    def _get_generative_input(self, tensors: Tensors, inference_outputs: Tensors, **kwargs: object) -> Tensors:
         return {"hidden_1": inference_outputs["hidden_1"], "hidden_2": inference_outputs["hidden_2"]}
 
-    def generative(self, hidden_1: Tensor, hidden_2: Tensor) -> dict[str, Tensor]:
+    def generative(self, hidden_1: Tensor, hidden_2: Tensor) -> Tensors:
         """Refine the views by cell-gene associations.
 
         Returns
         -------
         ``genes`` ``(G, c)``, the gene embeddings, and ``refined_1``, ``refined_2`` ``(n, M c)``, the refined views with
-        L2-normalised rows. All modalities share the map to the genes.
+        L2-normalised rows. The map to the genes is the same for all modalities.
         """
         genes = self.gene_encoder(self.gene_profiles)
-        # (H W + b) G = H (W G) + b G: the (n, n_genes) matrix is never formed.
+        # (H W + b) G = H (W G) + b G avoids the (n, n_genes) matrix.
         weight, bias = self.to_genes.weight.T @ genes, self.to_genes.bias @ genes
         refined_1, refined_2 = (
             [F.normalize(x @ weight + bias) for x in self.by_modality(self.dropout(hidden))]
@@ -145,26 +146,26 @@ class SCRCLModule(BaseModuleClass):
 
     def loss(
         self,
-        tensors: dict[str, Tensor],
-        inference_outputs: dict[str, Tensor],
-        generative_outputs: dict[str, Tensor],
+        tensors: Tensors,
+        inference_outputs: Tensors,
+        generative_outputs: Tensors,
         neighborhood_weight: float = 100.0,
         cross_view_weight: float = 1.0,
         alignment_weight: float = 1.0,
         labels_weight: float = 10.0,
     ) -> LossOutput:
-        r"""The total loss.
+        r"""The total loss: the three terms of Peng et al., AAAI 2026, and a contrast of labels.
 
         :math:`L = \lambda_0 L_\text{align} + \lambda_1 L_\text{nbr} + \lambda_2 L_\text{cross}`, and
-        :math:`+ \lambda_3 L_\text{lab}` where there are labels.
+        :math:`+ \lambda_3 L_\text{lab}` with labels.
 
-        Of several modalities, each term is a mean over all pairs of a cell branch and a neighbourhood branch, of the
-        same modality or not, weighted by the shares of both.
+        With several modalities, each term is a mean over all pairs of a cell branch and a neighbourhood branch, of the
+        same modality or not, weighted by the product of their shares.
 
         Parameters
         ----------
         tensors, inference_outputs, generative_outputs
-            The batch and what :meth:`inference` and :meth:`generative` made of it.
+            The minibatch, and the outputs of :meth:`inference` and :meth:`generative`.
         neighborhood_weight
             :math:`\lambda_1`.
         cross_view_weight
@@ -197,13 +198,14 @@ class SCRCLModule(BaseModuleClass):
     def _over_pairs(
         self, loss: Callable[[Tensor, Tensor], Tensor], views_1: Sequence[Tensor], views_2: Sequence[Tensor]
     ) -> Tensor:
-        """Mean of a loss over all pairs of a first and a second view, weighted by the shares of their modalities."""
-        pairs = product(zip(self.shares, views_1, strict=True), zip(self.shares, views_2, strict=True))
+        """Mean of a loss over all pairs of a first and a second view, weighted by the product of the shares of their modalities."""
+        shares = self.modality_shares
+        pairs = product(zip(shares, views_1, strict=True), zip(shares, views_2, strict=True))
         terms = [share_1 * share_2 * loss(view_1, view_2) for (share_1, view_1), (share_2, view_2) in pairs]
         return torch.stack(terms).sum()
 
-    def sample(self, *args: Any, **kwargs: Any) -> None:
-        """Not available: the model describes cells by a discriminative loss and generates no counts."""
+    def sample(self, *args: object, **kwargs: object) -> None:
+        """Not available, as the model has no likelihood of counts."""
         raise NotImplementedError("SCRCL is not a generative model and cannot sample counts.")
 
 

@@ -1,9 +1,8 @@
-"""Training on scvi-tools: what differs from its variational defaults."""
+"""Training plan and runner, where they differ from the variational defaults of scvi-tools."""
 
 import signal
 import threading
 import warnings
-from typing import Any
 
 import torch
 from scvi import settings
@@ -17,8 +16,7 @@ class SCRCLTrainingPlan(TrainingPlan):
     """Training plan of SCRCL.
 
     Differs from :class:`scvi.train.TrainingPlan` in the defaults of the optimiser, whose variational values (``eps`` of
-    0.01) do not suit this loss, and in what is recorded: the terms of the loss, and no evidence lower bound, which
-    this model does not have.
+    0.01) do not suit this loss, and in the recorded metrics: the terms of the loss, and no evidence lower bound.
 
     Parameters
     ----------
@@ -33,8 +31,8 @@ class SCRCLTrainingPlan(TrainingPlan):
     lr_scheduler_metric
         Metric watched when ``reduce_lr_on_plateau=True``.
     **kwargs
-        Passed to :class:`scvi.train.TrainingPlan`, and by it, where unknown there, to the loss:
-        ``alignment_weight``, ``neighborhood_weight`` and ``cross_view_weight``.
+        Passed to :class:`scvi.train.TrainingPlan`, which passes unknown ones to the loss: ``alignment_weight``,
+        ``neighborhood_weight``, ``cross_view_weight`` and ``labels_weight``.
     """
 
     def __init__(
@@ -45,18 +43,18 @@ class SCRCLTrainingPlan(TrainingPlan):
         weight_decay: float = 1e-3,
         eps: float = 1e-8,
         lr_scheduler_metric: str = "train_loss",
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(
             module, lr=lr, weight_decay=weight_decay, eps=eps, lr_scheduler_metric=lr_scheduler_metric, **kwargs
         )
 
     def initialize_train_metrics(self) -> None:
-        """Keep no evidence lower bound."""
+        """Record no evidence lower bound."""
         self.train_metrics: dict = {}
 
     def initialize_val_metrics(self) -> None:
-        """Keep no evidence lower bound."""
+        """Record no evidence lower bound."""
         self.val_metrics: dict = {}
 
     @torch.no_grad()  # inference tensors cannot be reduced over devices
@@ -72,15 +70,15 @@ class SCRCLTrainingPlan(TrainingPlan):
 
 
 class SCRCLTrainRunner(TrainRunner):
-    """Train runner that keeps what was learned when the user interrupts training."""
+    """Train runner that keeps the weights when the user interrupts training."""
 
     def __call__(self) -> None:
-        """Run training; Ctrl-C ends it early and leaves a usable model."""
+        """Run training; Ctrl-C stops it early and keeps a usable model."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGINT)
         try:
             with warnings.catch_warnings():
-                # All cells are trained on: there is nothing to validate with, and one batch an epoch is meant.
+                # Training uses all cells, without validation, and often one minibatch an epoch.
                 warnings.filterwarnings("ignore", message="You defined a `validation_step`")
                 warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
                 super().__call__()

@@ -1,7 +1,7 @@
 """Sparse matrices in torch."""
 
 import warnings
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def to_torch(matrix: sp.csr_array) -> Tensor:
-    """A sparse CSR tensor, float32, with the 32-bit indices that the fast CPU kernels want."""
+    """A sparse CSR tensor, float32, with the 32-bit indices that the fast CPU kernels require."""
     with warnings.catch_warnings():
-        # Torch announces once that CSR tensors are in beta and that their invariants are not checked.
+        # Torch warns once that CSR tensors are in beta and that their invariants are not checked.
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning)
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int32)),
@@ -22,19 +22,23 @@ def to_torch(matrix: sp.csr_array) -> Tensor:
         )
 
 
+class _Context(Protocol):
+    matrix: Tensor
+
+
 class _SymmetricProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: _Context, matrix: Tensor, x: Tensor) -> Tensor:
         ctx.matrix = matrix
         return _product(matrix, x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[None, Tensor]:
         return None, _product(ctx.matrix, gradient)
 
 
 def _product(matrix: Tensor, x: Tensor) -> Tensor:
-    # Sparse products exist in the precision of the matrix only, whatever that of the training.
+    # Sparse products exist in the precision of the matrix only, also under mixed precision.
     with torch.autocast(x.device.type, enabled=False):
         return (matrix @ x.to(matrix.dtype)).to(x.dtype)
 
@@ -42,6 +46,6 @@ def _product(matrix: Tensor, x: Tensor) -> Tensor:
 def symmetric_product(matrix: Tensor, x: Tensor) -> Tensor:
     """Product of a symmetric sparse CSR tensor ``(n, n)`` with a dense one ``(n, d)``, differentiable in the latter.
 
-    The gradient multiplies by the same matrix, where torch would sort and transpose it at every backward pass.
+    The gradient is multiplied by the same matrix, which torch would sort and transpose in each backward pass.
     """
     return _SymmetricProduct.apply(matrix, x)
