@@ -380,6 +380,7 @@ def test_a_batch_column_that_is_missing(layered, tmp_path, capsys):
     assert "model was trained" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--n-clusters", "4", "--seed", "2"], ["--method", "leiden"]])
 def test_predict_without_labels(tmp_path, monkeypatch, capsys, options):
     """Training cells get the clusters of the run, and new ones those of the model in Python, in its columns."""
@@ -427,6 +428,7 @@ def test_predict_in_space(tmp_path, monkeypatch):
     assert (run.obs["scrcl"] == same.obs["scrcl"]).all()
 
 
+@pytest.mark.slow
 def test_predict_of_modalities(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rna, prot = simulate(), simulate(n_genes=12, seed=0)
