@@ -1,8 +1,8 @@
-"""Cell types and the genes that tell them apart, found without labels: scRCL on scvi-tools.
+"""Clusters of single cells and their marker genes by contrastive learning: scRCL on scvi-tools.
 
 Examples
 --------
-The examples of this package are about 600 blood cells, and 100 more that the model does not see:
+All examples use 600 blood cells for training, and 100 more as new cells:
 
 >>> import scrcl
 >>> adata = scrcl.datasets.pbmc700()
@@ -40,7 +40,7 @@ __all__ = [
 
 __version__ = version("scrcl")
 
-#: Where what is public is, imported when it is first asked for: PyTorch and scanpy take seconds.
+#: Modules of the public names. They are imported on first use, because PyTorch and scanpy take seconds.
 _MODULES = {
     "SCRCL": "scrcl.model.scrcl",
     "BatchReport": "scrcl.reference.batch_report",
@@ -52,14 +52,14 @@ _MODULES = {
     "pl": "scrcl.pl",
 }
 
-if not TYPE_CHECKING:  # or type checkers would believe that everything is there
+if not TYPE_CHECKING:  # type checkers would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = import_module(_MODULES[name])
-        found = globals()[name] = getattr(module, name, module)
-        return found
+        value = globals()[name] = getattr(module, name, module)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Data that come with a dependency or are simulated, so that no download is needed."""
+"""Data sets that come with a dependency or are simulated, so that no download is needed."""
 
 import warnings
 
@@ -15,14 +15,13 @@ from scrcl.utils.public import public
 def pbmc700() -> AnnData:
     """Load 700 peripheral blood mononuclear cells as counts, with their published annotation.
 
-    Taken from :func:`scanpy.datasets.pbmc68k_reduced`, which ships log-normalised values of 765 genes of a subsample of
-    the 68k PBMC of Zheng et al. (Nature Communications 2017). Within a cell, the normalised values are whole multiples
-    of one unit, so the counts are recovered by dividing by it.
+    They are computed from :func:`scanpy.datasets.pbmc68k_reduced`, which has log-normalised values of 765 genes, for a sample
+    of the 68,000 cells of Zheng et al. (Nature Communications 2017). Within a cell, all normalised values are multiples of
+    one unit, the value of a single count, so division by this unit recovers the counts.
 
     Returns
     -------
-    Annotated data of 700 cells and 765 genes: counts in ``X`` (CSR, float32), the published annotation in
-    ``obs["bulk_labels"]``.
+    Data of 700 cells and 765 genes: counts in ``X`` (CSR, float32), and the published annotation in ``obs["bulk_labels"]``.
 
     Examples
     --------
@@ -35,7 +34,7 @@ def pbmc700() -> AnnData:
         shipped = sc.datasets.pbmc68k_reduced()
     normalized = np.expm1(shipped.raw.X.toarray().astype(np.float64))
     unit = np.where(normalized > 0, normalized, np.inf).min(1, keepdims=True)
-    # The smallest value is one count but rounded; a least-squares unit over all values of the cell is exact enough.
+    # The smallest value is a single count, but rounded. The least-squares unit over all values of the cell is exact enough.
     counts = np.round(normalized / unit)
     unit = (normalized * counts).sum(1, keepdims=True) / (counts**2).sum(1, keepdims=True)
     counts = np.round(normalized / unit).astype(np.float32)
@@ -46,16 +45,16 @@ def pbmc700() -> AnnData:
 
 @public
 def layered_tissue(n_cells: int = 1200, n_slices: int = 2, n_genes: int = 100, seed: int = 0) -> AnnData:
-    """Simulate slices of a layered tissue, measured with a small panel.
+    """Simulate slices of a layered tissue, measured with a small gene panel.
 
-    Five layers lie around a corner, as bent bands. Eight cell types occur in all of them, in proportions that differ, so
-    that a cell's own expression does not tell its layer and its surroundings do. Slices share layers, types and genes, and
-    overlap in their coordinates; each is cut a little differently.
+    Five layers are bent bands around a corner. Eight cell types occur in every layer, in different proportions, so the layer
+    of a cell cannot be found from its own expression, but from that of its neighbours. Slices have the same layers, types and
+    genes, slightly different borders, and overlapping coordinates.
 
     Parameters
     ----------
     n_cells
-        Number of cells of a slice.
+        Number of cells in each slice.
     n_slices
         Number of slices.
     n_genes
@@ -65,8 +64,8 @@ def layered_tissue(n_cells: int = 1200, n_slices: int = 2, n_genes: int = 100, s
 
     Returns
     -------
-    Counts in ``X`` (CSR, float32), positions in micrometres in ``obsm["spatial"]``, and ``obs["domain"]``,
-    ``obs["cell_type"]`` and ``obs["slice"]``.
+    Data of ``n_slices * n_cells`` cells: counts in ``X`` (CSR, float32), positions in micrometres in ``obsm["spatial"]``, and
+    ``obs["domain"]`` (the layer), ``obs["cell_type"]`` and ``obs["slice"]``.
 
     Examples
     --------
@@ -85,13 +84,13 @@ def layered_tissue(n_cells: int = 1200, n_slices: int = 2, n_genes: int = 100, s
         points = rng.uniform(0, 1000, size=(n_cells, 2))
         depth = np.hypot(*points.T) / 1300 + 0.04 * np.sin(points[:, 0] / 90 + number) + rng.normal(0, 0.01, n_cells)
         layer = np.clip((depth * len(layers)).astype(int), 0, len(layers) - 1)
-        kind = (rng.random((n_cells, 1)) > proportions[layer].cumsum(1)[:, :-1]).sum(1)
-        found = rng.poisson(profiles[kind] * rng.lognormal(0, 0.3, size=(n_cells, 1)))
-        found[:, 0] += found.sum(1) == 0  # no cell without counts
+        cell_type = (rng.random((n_cells, 1)) > proportions[layer].cumsum(1)[:, :-1]).sum(1)
+        sampled = rng.poisson(profiles[cell_type] * rng.lognormal(0, 0.3, size=(n_cells, 1)))
+        sampled[:, 0] += sampled.sum(1) == 0  # no cell without counts
         positions.append(points)
-        counts.append(sp.csr_matrix(found.astype(np.float32)))
+        counts.append(sp.csr_matrix(sampled.astype(np.float32)))
         names = [f"slice{number + 1}_cell{i}" for i in range(n_cells)]
-        columns = {"domain": np.take(layers, layer), "cell_type": kind, "slice": f"slice{number + 1}"}
+        columns = {"domain": np.take(layers, layer), "cell_type": cell_type, "slice": f"slice{number + 1}"}
         obs.append(pd.DataFrame(columns, index=names).astype(str).astype("category"))
     return AnnData(
         sp.vstack(counts, format="csr"),
