@@ -43,6 +43,7 @@ from methods import standard_genes
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, UNSCORED, digest
 from report import HALVES, folded, row
 from runs import read_if_current, run_to_file
+from scores import calibration_error
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -165,7 +166,6 @@ def is_new(found: np.ndarray) -> np.ndarray:
 
 
 def few(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
-    from scrcl.labels.calibration import calibration_error
 
     space = space_of(method, adata, seed) if method in SPACES else None
     found: Scores = []
@@ -212,7 +212,6 @@ def held_out_in_trained_space(model: Any) -> np.ndarray:
 
 
 def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
-    from scrcl.labels.calibration import calibration_error
 
     kinds, correct = np.unique(truth[scored]), np.where(scored, truth, UNLABELED).astype(object)
     with_correct = float((scrcl_model(adata.copy(), correct, seed).predict().to_numpy(str) == truth)[scored].mean())

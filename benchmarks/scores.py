@@ -60,3 +60,21 @@ def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
     draws = np.random.default_rng(seed).choice(differences, size=(10_000, len(differences)))
     low, high = np.quantile(draws.mean(1), [0.025, 0.975])
     return float(low), float(high)
+
+
+def calibration_error(probabilities: np.ndarray, codes: np.ndarray, n_bins: int = 15) -> float:
+    """The expected calibration error of the most probable types (Naeini et al., AAAI 2015), in bins of equal width.
+
+    Parameters
+    ----------
+    probabilities
+        ``(n, C)``, rows summing to 1.
+    codes
+        ``(n,)`` true types, from 0.
+    n_bins
+        Number of bins.
+    """
+    confidence, is_right = probabilities.max(1), probabilities.argmax(1) == codes
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, confidence - is_right, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(codes))

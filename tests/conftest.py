@@ -120,3 +120,11 @@ def slices_of(points, samples=None) -> Slices:
 def marked(kind: int) -> set[str]:
     """The genes that a simulated type expresses more."""
     return {f"gene{i}" for i in range(40 * kind, 40 * kind + 20)}
+
+
+def calibration_error(probabilities: np.ndarray, codes: np.ndarray, n_bins: int = 15) -> float:
+    """The expected calibration error of the most probable types (Naeini et al., AAAI 2015), in bins of equal width."""
+    confidence, is_right = probabilities.max(1), probabilities.argmax(1) == codes
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, confidence - is_right, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(codes))

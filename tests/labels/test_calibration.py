@@ -3,11 +3,11 @@ import pytest
 
 from scrcl.labels.calibration import (
     DEFAULT_TEMPERATURE,
-    calibration_error,
     find_temperature,
     folds,
     tempered,
 )
+from tests.conftest import calibration_error
 
 
 def drawn(n=20_000, temperature=1.0):

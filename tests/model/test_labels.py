@@ -12,9 +12,8 @@ import scvi
 import torch
 
 import scrcl
-from scrcl.labels.calibration import calibration_error
 from scrcl.nn.losses import label_loss
-from tests.conftest import build, real_data, simulate
+from tests.conftest import build, calibration_error, real_data, simulate
 
 from .test_batches import simulate as simulate_batches
 

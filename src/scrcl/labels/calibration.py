@@ -56,24 +56,3 @@ def folds(codes: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
         if len(rows) > 1:
             fold[rows] = (np.arange(len(rows)) + rng.integers(n_folds)) % n_folds
     return fold
-
-
-def calibration_error(probabilities: np.ndarray, codes: np.ndarray, n_bins: int = 15) -> float:
-    """The expected calibration error of the most probable types (Naeini et al., AAAI 2015).
-
-    The mean difference, over bins of equal width, between the probability of the most probable type and how often it is
-    the true one.
-
-    Parameters
-    ----------
-    probabilities
-        ``(n, C)``, rows summing to 1.
-    codes
-        ``(n,)`` true types, from 0.
-    n_bins
-        Number of bins.
-    """
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == codes
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, confidence - correct, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(codes))
