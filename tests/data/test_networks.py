@@ -117,14 +117,14 @@ def test_names_that_fit_are_accepted():
     [
         (EDGES[:0], "has no edges"),
         (EDGES[["source"]], "Name the two ends of an edge"),
-        (EDGES.assign(weight="much"), "weights that are no numbers"),
+        (EDGES.assign(weight="much"), "weights that are not numbers"),
         (EDGES.assign(weight=np.nan), "NaN or infinite weights"),
         (pd.DataFrame({"source": ["A"], "target": ["A"]}), "joins no two of the genes"),
         ("nothing.gmt", "is not a file"),
         ("nothing.csv", "is not a file"),
         ({}, "holds no set"),
-        ({"a": "ABC"}, "must be a dictionary of lists"),
-        (3, "must be a dictionary of lists"),
+        ({"a": "ABC"}, "Pass a dictionary of lists"),
+        (3, "Pass a dictionary of lists"),
     ],
 )
 def test_bad_networks(wrong, message):

@@ -38,7 +38,7 @@ class TestTotalsOfMuData:
         names = model._reference.modalities["rna"]
         spare = names.names.difference(names.variables)[:3]
         whole = model.get_latent_representation(self.cut(names.names))
-        message = f"3 of the 120 variables that the total of a cell of 'rna' is taken over .*{re.escape(spare[0])}"
+        message = f"3 of the 120 variables of 'rna' in the total counts of a cell .*{re.escape(spare[0])}"
         with pytest.warns(UserWarning, match=message):
             found = model.get_latent_representation(self.cut(names.names.difference(spare)))
         assert np.linalg.norm(found - whole) < 0.2 * np.linalg.norm(whole)
@@ -61,7 +61,7 @@ class TestBlocks:
     def test_columns_in_the_order_asked_for_and_totals_over_what_is_wanted(self, matrix, rows, monkeypatch):
         monkeypatch.setattr(counts_module, "BLOCK_CELLS", 4)
         needed = np.array([3, 0, 7])  # c7, c10, c3
-        with pytest.warns(UserWarning, match="1 of the 12 genes that the total of a cell is taken over .* gone"):
+        with pytest.warns(UserWarning, match="1 of the 12 genes in the total counts of a cell .* gone"):
             blocks = list(self.source(matrix).blocks(self.wanted, needed, rows))
         asked = matrix if rows is None else matrix[rows]
         assert len(blocks) == 3
@@ -74,7 +74,7 @@ class TestBlocks:
 
     def test_a_missing_column_is_0_and_said(self, matrix):
         needed = np.arange(12)
-        with pytest.warns(UserWarning, match="1 of the 12 genes that the model reads .* gone") as caught:
+        with pytest.warns(UserWarning, match="1 of the 12 genes of the model .* gone") as caught:
             (block,) = self.source(matrix).blocks(self.wanted, needed)
         assert len(caught) == 1
         np.testing.assert_array_equal(block.counts.toarray()[:, :11], matrix[:, 10::-1])

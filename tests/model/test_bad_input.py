@@ -126,5 +126,5 @@ def test_unwritable_folder(trained, tmp_path):
     with pytest.raises((OSError, ValueError)):
         trained.save(tmp_path / "file" / "model")
     trained.save(tmp_path / "model")
-    with pytest.raises(ValueError, match="already exists"):
+    with pytest.raises(ValueError, match="exists already"):
         trained.save(tmp_path / "model")

@@ -102,5 +102,5 @@ class TestQuery:
     def test_data_with_other_genes_are_refused(self, trained):
         other = simulate(20)
         other.var_names = [f"ENSG{i}" for i in range(120)]
-        with pytest.raises(ValueError, match="genes that the model reads are missing.*gene identifiers"):
+        with pytest.raises(ValueError, match="lacks .* genes of the model.*gene identifiers"):
             trained.get_clusters(other)

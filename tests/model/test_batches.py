@@ -361,9 +361,9 @@ def test_bad_batches(data, model):
         scrcl.SCRCL.setup_anndata(one, batch_key="batch")
     with pytest.raises(KeyError, match="batch_key='batch' is not in adata.obs"):
         model.get_latent_representation(ad.AnnData(data.X, obs=data.obs[["cell_type"]], var=data.var))
-    with pytest.raises(ValueError, match="knows no batches"):
+    with pytest.raises(ValueError, match="has no batches"):
         build(one.copy()).get_batch_report()
-    with pytest.raises(ValueError, match="knows no batches"):
+    with pytest.raises(ValueError, match="has no batches"):
         scrcl.SCRCL.load_query_data(data.copy(), build(one.copy()))
 
 

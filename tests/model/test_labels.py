@@ -112,7 +112,7 @@ class TestPredict:
         with pytest.raises(ValueError, match="alpha=.* is not valid"):
             model.predict(alpha=-1)
         for call in (trained.predict, trained.get_label_report):
-            with pytest.raises(ValueError, match=r"knows no labels.*setup_anndata\(adata, labels_key="):
+            with pytest.raises(ValueError, match=r"has no labels.*setup_anndata\(adata, labels_key="):
                 call()
         untrained = label(simulate())
         scrcl.SCRCL.setup_anndata(untrained, **SETUP)
@@ -149,14 +149,14 @@ class TestWhatIsLabelled:
         bare = simulate()
         expected = build(bare.copy())
         none = label(bare, 0)
-        with pytest.warns(UserWarning, match="No cell has a label"):
+        with pytest.warns(UserWarning, match="has no label for any cell"):
             model = build(none, setup=SETUP)
         np.testing.assert_array_equal(model.get_latent_representation(), expected.get_latent_representation())
         for name, curve in expected.history.items():
             np.testing.assert_array_equal(model.history[name], curve)
         assert set(model.history) == set(expected.history)
         assert (model.get_clusters() == expected.get_clusters()).all()
-        with pytest.raises(ValueError, match="knows no labels"):
+        with pytest.raises(ValueError, match="has no labels"):
             model.predict()
 
     def test_a_weight_of_zero_trains_as_without_labels(self):
@@ -240,9 +240,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("labels", "setup", "error", "message"),
         [
-            (None, {"unlabeled_category": "Unknown"}, ValueError, "Name them, too: `labels_key="),
+            (None, {"unlabeled_category": "Unknown"}, ValueError, "requires labels. Pass `labels_key="),
             (None, {"labels_key": "annotation"}, KeyError, "labels_key='annotation' is not in adata.obs"),
-            (None, {"labels_key": ["a", "b"]}, TypeError, "labels_key must be one key of adata.obs"),
+            (None, {"labels_key": ["a", "b"]}, TypeError, r"labels_key=\['a', 'b'\] is not one key of adata.obs"),
             ("unassigned", {"labels_key": "annotation"}, ValueError, "pass `unlabeled_category='unassigned'`"),
             ("numbers", {"labels_key": "annotation"}, ValueError, "150 different values for 150 cells"),
         ],
@@ -263,7 +263,7 @@ class TestRefused:
     def test_a_weight_without_labels(self, adata):
         scrcl.SCRCL.setup_anndata(adata)
         model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
-        with pytest.raises(ValueError, match="labels_weight.*the model knows none"):
+        with pytest.raises(ValueError, match="labels_weight.*the model has none"):
             model.train(1, plan_kwargs={"labels_weight": 2.0})
         with pytest.raises(ValueError, match="early_stopping_monitor=.* is not valid"):
             model.train(1, early_stopping_monitor="label_loss_train")

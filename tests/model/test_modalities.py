@@ -257,7 +257,7 @@ class TestGenes:
         model = build(mdata, {"rna": "features", "prot": "protein"}, features_keys={"rna": "X"})
         assert set(model.get_marker_genes(n_permutations=0)["gene"]) == set(mdata["prot"].var_names)
         assert list(model.get_cell_gene_associations(modality="rna", genes=["c"]).columns) == ["c"]
-        with pytest.raises(ValueError, match="given features only"):
+        with pytest.raises(ValueError, match="has embeddings only"):
             model.get_marker_genes(modality="rna")
 
 
@@ -445,7 +445,7 @@ class TestFaults:
         with pytest.raises(TypeError, match="setup_mudata"):
             scrcl.SCRCL.setup_anndata(mdata)
         trained.save(tmp_path / "model")
-        with pytest.raises(TypeError, match="adata must be a MuData object, not AnnData"):
+        with pytest.raises(TypeError, match="adata is of type AnnData, not MuData"):
             scrcl.SCRCL.load(tmp_path / "model", adata=simulate(), accelerator="cpu")
 
     def test_names_that_occur_twice(self, mdata):

@@ -60,7 +60,7 @@ class TestTraining:
         [
             ({"train_size": 0.9}, "train_size=0.9 would hold cells out"),
             ({"validation_size": 0.1}, "validation_size=0.1 would hold cells out"),
-            ({"datasplitter_kwargs": {"drop_last": True}}, "no cells are split off.*batch_size"),
+            ({"datasplitter_kwargs": {"drop_last": True}}, "no cells are held out.*batch_size"),
             ({"datamodule": object()}, "datamodule cannot be used.*graph"),
             ({"use_gpu": False}, "use_gpu=False is not an argument of `train`.*`accelerator=.gpu.`"),
             ({"patience": 3}, "Did you mean `early_stopping_patience`"),
@@ -69,8 +69,8 @@ class TestTraining:
             ({"precision": "bf16-mixed"}, "precision='bf16-mixed' is not supported"),
             ({"trainer_config": {"precision": "16-true"}}, "precision='16-true' is not supported"),
             ({"plugins": [DoublePrecision()]}, "precision='64-true' is not supported"),
-            ({"plan_config": "fast"}, "plan_config must be a dictionary or a configuration"),
-            ({"trainer_config": 3}, "trainer_config must be a dictionary or a configuration"),
+            ({"plan_config": "fast"}, "plan_config='fast' is not valid"),
+            ({"trainer_config": 3}, "trainer_config=3 is not valid"),
             ({"plan_config": {"learning_rate": 1}}, "plan_kwargs has unknown options: learning_rate"),
             ({"callbacks": [EarlyStopping("validation_loss")]}, "'validation_loss' is not recorded.*'train_loss'"),
             # as scvi.autotune passes it with metrics="validation_loss"

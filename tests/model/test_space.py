@@ -340,25 +340,25 @@ def test_arguments_out_of_range(model, trained):
         ({"n_spatial_neighbors": 0}, "n_spatial_neighbors=.* is not valid"),
         ({"spatial_smoothing": -1.0}, "spatial_smoothing=.* is not valid"),
         ({"spatial_mode": "both"}, "spatial_mode=.* is not valid"),
-        ({"radius": 3.0}, "radius=3.0 is not used by spatial_graph='knn'"),
+        ({"radius": 3.0}, "radius=3.0 has no effect with spatial_graph='knn'"),
     ]
     for options, message in faults:
         with pytest.raises(ValueError, match=message):
             scrcl.SCRCL(adata, **options)
     setup(adata)
     faults = [
-        ({"spatial_graph": "delaunay"}, "spatial_graph tells of cells in space.*spatial_key"),
-        ({"spatial_smoothing": 3.0}, "spatial_smoothing tells of cells in space"),
-        ({"spatial_mode": "join"}, "spatial_mode tells of cells in space"),
+        ({"spatial_graph": "delaunay"}, "spatial_graph requires coordinates.*spatial_key"),
+        ({"spatial_smoothing": 3.0}, "spatial_smoothing requires coordinates"),
+        ({"spatial_mode": "join"}, "spatial_mode requires coordinates"),
     ]
     for options, message in faults:
         with pytest.raises(ValueError, match=message):
             scrcl.SCRCL(adata, **options)
     adata.obsp["mine"] = sp.eye_array(240, format="csr")
     setup(adata, spatial_key="spatial", spatial_neighbors_key="mine")
-    with pytest.raises(ValueError, match="n_spatial_neighbors would not be used beside.*'mine'"):
+    with pytest.raises(ValueError, match="n_spatial_neighbors has no effect with.*'mine'"):
         scrcl.SCRCL(adata, n_spatial_neighbors=3)
-    with pytest.raises(ValueError, match="n_majority=5 needs coordinates"):
+    with pytest.raises(ValueError, match="n_majority=5 requires coordinates"):
         trained.get_clusters(n_majority=5)
     with pytest.raises(ValueError, match="n_majority=.* is not valid"):
         model.get_clusters(n_majority=-1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from scrcl.utils.errors import ScrclError, ScrclWarning
 
 #: Options whose names differ from those of the arguments.
-OPTIONS = {"max_epochs": "--epochs", "accelerator": "--device"}
+OPTIONS = {"max_epochs": "--epochs", "accelerator": "--device", "dir_path": "MODEL"}
 #: Arguments that have an option of the same name.
 SAME = (
     "layer",

@@ -200,9 +200,9 @@ def check_leaves(n_clusters: int, n_leaves: int) -> None:
     if n_clusters > n_leaves:
         raise ScrclValueError(
             f"n_clusters={n_clusters} is more than the {n_leaves:,} cells that method='consensus' clusters.",
-            "Ask for fewer, or use `method='kmeans'`.",
-            command="Ask for fewer, or use --method kmeans.",
-            options={"n_clusters": "--n-clusters", "method='consensus'": "--method consensus"},
+            "Pass a smaller number, or `method='kmeans'`.",
+            command="Pass a smaller number, or --method kmeans.",
+            options={"method='consensus'": "--method consensus"},
         )
 
 

@@ -54,15 +54,19 @@ class Counts:
         if isinstance(matrix, pd.DataFrame):
             matrix = matrix.to_numpy()
         if 0 in matrix.shape:
-            raise ValueError(
-                f"{where} holds no cells or no genes: its shape is {matrix.shape}. Check how it was filtered."
+            raise ScrclValueError(
+                f"{where} has the shape {matrix.shape}, without cells or genes.",
+                "Check how it was filtered.",
+                where=where,
             )
         if sp.issparse(matrix):
             matrix = sp.csr_array(matrix)
         elif getattr(matrix, "format", "csr") == "csc":
-            raise ValueError(
-                f"{where} is stored by genes (CSC), so that every block of cells would need the whole file. Load it "
-                "(`adata.to_memory()`), or store it by cells: `adata.X = adata.X.tocsr()`."
+            raise ScrclValueError(
+                f"{where} is stored by genes (CSC), so that every block of cells would need the whole file.",
+                "Load it, `adata = adata.to_memory()`, or store it by cells: `adata.X = adata.X.tocsr()`.",
+                command="Store it by cells (CSR).",
+                where=where,
             )
         return cls(matrix, where, find_remedy=find_remedy)
 
@@ -149,8 +153,10 @@ class Counts:
                 block = block.compute()
         except (OSError, RuntimeError, KeyError) as error:
             start = rows.start if isinstance(rows, slice) else rows[0]
-            raise ValueError(
-                f"{self.where} cannot be read from cell {start:,} on: {error}. The file is damaged or gone; restore it."
+            raise ScrclValueError(
+                f"{self.where} cannot be read from cell {start:,} on: {error}.",
+                "The file is damaged or missing: restore it.",
+                where=self.where,
             ) from error
         counts = as_counts(block, self.where, self.find_remedy)
         return counts if self.columns is None else counts[:, self.columns]

@@ -67,37 +67,37 @@ def check_identifiers(given: Iterable[str], present: pd.Index, argument: str) ->
     """
     names = pd.Index(pd.unique(np.asarray(list(given), dtype=object)))
     if not len(names) or not len(present):
-        raise ValueError(f"{argument} names no gene. Pass at least one.")
+        raise ScrclValueError(f"{argument} names no gene.", "Pass at least one.")
     shared = names.isin(present)
     folded = names.str.casefold().isin(present.str.casefold())
     example = f"{argument} has {names[(~shared).argmax()]!r}, the data have {present[0]!r}"
     if folded.sum() > 2 * shared.sum():
         twin = present[present.str.casefold() == names[folded & ~shared][0].casefold()][0]
-        raise ValueError(
+        raise ScrclValueError(
             f"The genes of {argument} differ from those of the data by case: {shared.sum():,} of {len(names):,} names "
-            f"are the same, {folded.sum():,} without regard to case ({argument} has {names[folded & ~shared][0]!r}, the "
-            f"data have {twin!r}). It may be of another organism. If it is not, write the names as in adata.var_names; "
-            "else map them to orthologous genes."
+            f"are the same, {folded.sum():,} if case is ignored ({argument} has {names[folded & ~shared][0]!r}, the data have "
+            f"{twin!r}).",
+            "If they are of another organism, map them to orthologous genes; if not, write the names as in adata.var_names.",
         )
     if shared.sum() >= LEAST_SHARED * min(len(names), len(present)):
         return
     kinds = kind_of(names), kind_of(present)
     if kinds[0] != kinds[1]:
-        raise ValueError(
-            f"{argument} has {kinds[0]}, the data have {kinds[1]} ({example}). Map the ones to the others, or put "
-            f"{kinds[0]} into adata.var_names."
+        raise ScrclValueError(
+            f"{argument} has {kinds[0]}, but the data have {kinds[1]} ({example}).",
+            f"Map one to the other, or put {kinds[0]} into adata.var_names.",
         )
     version = r"\.\d+$"
     bare = names.str.replace(version, "", regex=True).isin(present.str.replace(version, "", regex=True))
     if bare.sum() > 2 * shared.sum():
-        raise ValueError(
-            f"The genes of {argument} differ from those of the data by the version after the dot ({example}). Remove it "
-            "from both."
+        raise ScrclValueError(
+            f"The genes of {argument} differ from those of the data by the version after the dot ({example}).",
+            "Remove the version from both.",
         )
     if not shared.any():
-        raise ValueError(
-            f"None of the {len(names):,} genes of {argument} is in the data ({example}). Pass names that are in "
-            "adata.var_names."
+        raise ScrclValueError(
+            f"None of the {len(names):,} genes of {argument} is in the data ({example}).",
+            "Pass names that are in adata.var_names.",
         )
 
 
@@ -123,20 +123,20 @@ def read_gene_sets(sets: Any, argument: str) -> dict[str, list[str]]:
         pair = _named_pair(sets, SET_COLUMNS)
         if pair is None:
             if sets.shape[1] != 2:
-                raise ValueError(
-                    f"{argument} has columns {', '.join(map(repr, sets.columns))}. Name two of them 'source' (the set) "
-                    "and 'target' (the gene)."
+                raise ScrclValueError(
+                    f"{argument} has columns {', '.join(map(repr, sets.columns))}, not one of sets and one of genes.",
+                    "Name two of them 'source' (the set) and 'target' (the gene).",
                 )
             pair = (sets.columns[0], sets.columns[1])
         sets = {str(name): group[pair[1]] for name, group in sets.groupby(pair[0], sort=False)}
     if not isinstance(sets, Mapping) or any(isinstance(genes, str) for genes in sets.values()):
-        raise ValueError(
-            f"{argument} must be a dictionary of lists of genes, a table or the path of a GMT file, not "
-            f"{type(sets).__name__}{' of strings' if isinstance(sets, Mapping) else ''}."
+        raise ScrclValueError(
+            f"{argument} is of type {type(sets).__name__}{' of strings' if isinstance(sets, Mapping) else ''}.",
+            "Pass a dictionary of lists of genes, a table, or the path of a GMT file.",
         )
     read = {str(name): list(dict.fromkeys(str(gene) for gene in genes)) for name, genes in sets.items()}
     if not read:
-        raise ValueError(f"{argument} holds no set of genes. Pass at least one.")
+        raise ScrclValueError(f"{argument} holds no set of genes.", "Pass at least one.")
     return read
 
 
@@ -241,9 +241,9 @@ def read_network(source: Any, genes: pd.Index, all_genes: pd.Index, argument: st
 
 def _network(similarity: sp.csr_array, named: np.ndarray, all_genes: pd.Index, form: str, argument: str) -> Network:
     if not similarity.nnz:
-        raise ValueError(
-            f"{argument} joins no two of the genes that the model keeps. Keep more genes (`n_top_genes=...`), or pass a "
-            "network of genes that vary between these cells."
+        raise ScrclValueError(
+            f"{argument} joins no two of the genes that the model keeps.",
+            "Keep more genes, `SCRCL(adata, n_top_genes=...)`, or pass a network of genes that vary between these cells.",
         )
     unknown = named[~pd.Index(named).isin(all_genes)].astype(str)
     return Network(similarity, unknown, len(named), form)
@@ -269,25 +269,25 @@ def _edges(table: pd.DataFrame, argument: str) -> tuple[np.ndarray, np.ndarray, 
     pair = _named_pair(table, EDGE_COLUMNS)
     if pair is None:
         if table.shape[1] < 2 or any(pd.api.types.is_float_dtype(table[name]) for name in table.columns[:2]):
-            raise ValueError(
-                f"{argument} has columns {', '.join(map(repr, table.columns)) or 'none'}. Name the two ends of an edge "
-                "'source' and 'target'."
+            raise ScrclValueError(
+                f"{argument} has columns {', '.join(map(repr, table.columns)) or 'none'}, not the two ends of an edge.",
+                "Name two columns 'source' and 'target'.",
             )
         pair = (table.columns[0], table.columns[1])
     table = table.dropna(subset=list(pair))
     if table.empty:
-        raise ValueError(f"{argument} has no edges. Pass a table with at least one.")
+        raise ScrclValueError(f"{argument} has no edges.", "Pass a table with at least one.")
     weights = np.ones(len(table))
     weight = next((name for name in table.columns if str(name).casefold() == "weight"), None)
     if weight is not None:
         try:
             weights = table[weight].to_numpy(dtype=float)
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{argument} has weights that are no numbers. Mend or drop the column 'weight'."
+            raise ScrclValueError(
+                f"{argument} has weights that are not numbers.", "Correct or drop the column 'weight'."
             ) from error
         if not np.isfinite(weights).all():
-            raise ValueError(f"{argument} has NaN or infinite weights. Mend or drop the column 'weight'.")
+            raise ScrclValueError(f"{argument} has NaN or infinite weights.", "Correct or drop the column 'weight'.")
     return as_names(table[pair[0]]), as_names(table[pair[1]]), weights
 
 
@@ -373,6 +373,6 @@ def _read_lines(path: Path, argument: str) -> list[str]:
 
 def _check_file(path: Path, argument: str) -> None:
     if not path.is_file():
-        raise ValueError(
-            f"{argument}={os.fspath(path)!r} is not a file. Name an edge list or a GMT file, or pass a table."
+        raise ScrclValueError(
+            f"{argument}={os.fspath(path)!r} is not a file.", "Name an edge list or a GMT file, or pass a table."
         )

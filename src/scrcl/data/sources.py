@@ -15,7 +15,7 @@ from scvi import settings
 
 from scrcl.graph.slices import Slices, read_slices
 from scrcl.utils.checks import as_features, check_cells_have_counts, check_key, check_unique_genes, match_genes
-from scrcl.utils.errors import ScrclKeyError, ScrclValueError
+from scrcl.utils.errors import ScrclKeyError, ScrclValueError, ScrclWarning
 from scrcl.utils.names import as_name, as_names
 
 from .counts import Counts
@@ -133,9 +133,10 @@ class Source:
         """
         assert self.embedding is not None  # what has none is not asked for it
         if self.embedding.shape[1] != n_features:
-            raise ValueError(
-                f"{self.embedding_where} has {self.embedding.shape[1]} columns, but the model was built on {n_features}. "
-                "Compute it with the same method as for the training cells."
+            raise ScrclValueError(
+                f"{self.embedding_where} has {self.embedding.shape[1]} columns, but the model was built on {n_features}.",
+                "Compute it with the same method as for the training cells.",
+                where=self.embedding_where,
             )
         return self.embedding if rows is None else self.embedding[rows]
 
@@ -152,21 +153,22 @@ class Source:
             self.counts.check()
         if self.embedding is not None and not new and (self.embedding == self.embedding[0]).all():
             where = self.embedding_where if self.modality is None else f"The modality {self.modality!r}"
-            raise ValueError(f"{where} is the same for all cells. Name an embedding that varies.")
+            raise ScrclValueError(f"{where} is the same for all cells.", "Name an embedding that varies.", where=where)
 
     def _warn_if_missing(self, missing: pd.Index, without: pd.Index, n_needed: int, n_wanted: int) -> None:
         """Say which columns are missing of those that features, and then of those that totals, are computed from."""
         things = "genes" if self.modality is None else "variables"
         of = "" if self.modality is None else f" of {self.modality!r}"
         for names, number, use in (
-            (missing, n_needed, f"that the model reads{of}"),
-            (without, n_wanted, f"that the total of a cell{of} is taken over"),
+            (missing, n_needed, f"{things}{of} of the model"),
+            (without, n_wanted, f"{things}{of} in the total counts of a cell"),
         ):
             if len(names):
                 warnings.warn(
-                    f"{len(names)} of the {number:,} {things} {use} are missing from the data and are taken as not "
-                    f"expressed: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}",
-                    UserWarning,
+                    ScrclWarning(
+                        f"{len(names)} of the {number:,} {use} are missing from the data and count as not expressed: "
+                        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}."
+                    ),
                     stacklevel=settings.warnings_stacklevel,
                 )
 
@@ -236,20 +238,26 @@ def check_cells(mdata: MuData, names: Sequence[str]) -> None:
         check_key(name, mdata.mod, "The modality", "mdata.mod")
         cells = mdata.mod[name].obs_names
         if not cells.is_unique:
-            raise ValueError(
-                f"Names of cells occur more than once in mdata[{name!r}]. Make them unique before the modalities are put "
-                f"together: `adata.obs_names_make_unique()`."
+            raise ScrclValueError(
+                f"The names of cells in mdata[{name!r}] are not unique.",
+                "Make them unique before you join the modalities: `adata.obs_names_make_unique()`.",
+                command="Make them unique before you join the modalities.",
+                where=f"mdata[{name!r}].obs_names",
             )
         lacking = mdata.n_obs - int(mdata.obs_names.isin(cells).sum())
         if lacking:
-            raise ValueError(
-                f"{lacking:,} of {mdata.n_obs:,} cells lack the modality {name!r}. Keep the cells that have all "
-                "modalities: `muon.pp.intersect_obs(mdata)`."
+            raise ScrclValueError(
+                f"{lacking:,} of {mdata.n_obs:,} cells lack the modality {name!r}.",
+                "Keep the cells that have all modalities: `muon.pp.intersect_obs(mdata)`.",
+                command="Keep the cells that have all modalities.",
             )
         if not cells.equals(mdata.obs_names):
-            raise ValueError(
-                f"The cells of the modality {name!r} are in another order than those of mdata. Put them in one order: "
-                "`mdata = mudata.MuData({name: mdata[name][mdata.obs_names].copy() for name in mdata.mod})`."
+            raise ScrclValueError(
+                f"The cells of the modality {name!r} are in another order than those of mdata.",
+                "Put them in one order: "
+                "`mdata = mudata.MuData({name: mdata[name][mdata.obs_names].copy() for name in mdata.mod})`.",
+                command="Put them in one order.",
+                where="mdata",
             )
 
 
@@ -288,14 +296,14 @@ def read_graph(
     entry = data.uns[key]
     graph_key = entry.get("connectivities_key") if isinstance(entry, dict) else None
     if graph_key is None:
-        raise ValueError(
-            f"adata.uns[{key!r}] does not describe a cell graph. Build one first: "
-            f"{how or f'`scanpy.pp.neighbors(adata, key_added={key!r})`'}."
+        raise ScrclValueError(
+            f"adata.uns[{key!r}] does not describe a cell graph.",
+            f"Build one first: {how or f'`scanpy.pp.neighbors(adata, key_added={key!r})`'}.",
         )
     check_key(graph_key, data.obsp, f"the graph of {argument}={key!r},", "adata.obsp")
     graph = _graph(data.obsp[graph_key])
     if not np.isfinite(graph.data).all():
-        raise ValueError(f"adata.obsp[{graph_key!r}] holds NaN or infinite weights. Build the graph again.")
+        raise ScrclValueError(f"adata.obsp[{graph_key!r}] holds NaN or infinite weights.", "Build the graph again.")
     return graph
 
 

@@ -29,6 +29,7 @@ from scrcl.nn.module import SCRCLModule
 from scrcl.reference.cells import Cells
 from scrcl.reference.reference import Reference
 from scrcl.utils.checks import as_rows, check_key, check_option
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 
 from .placements import Placements
 from .results import Query, Results, weights_version
@@ -67,7 +68,7 @@ class SCRCLBase(BaseModelClass):
         """The data that are meant, refused if of the wrong class."""
         data: Any = self.adata if adata is None else adata
         if data is None:
-            raise ValueError("The model was loaded without data. Pass `adata`.")
+            raise ScrclValueError("The model was loaded without data.", "Pass `adata`.")
         check_type(data, self._several)
         return data
 
@@ -172,7 +173,9 @@ class SCRCLBase(BaseModelClass):
     def _check_modality(self, modality: str | None) -> None:
         """Refuse a modality that the model does not have."""
         if modality is not None and not self._several:
-            raise ValueError(f"The model is of one modality, so that there is no modality={modality!r}. Leave it out.")
+            raise ScrclValueError(
+                f"modality={modality!r} is not in the model, which has one modality.", "Leave it out."
+            )
         if modality is not None:
             check_key(modality, self._reference.modalities, "modality", "the model")
 
@@ -180,8 +183,13 @@ class SCRCLBase(BaseModelClass):
 def check_type(data: Any, several: bool) -> None:
     """Refuse data of one modality where several are wanted, and the other way round."""
     if data is not None and not isinstance(data, MuData if several else AnnData):
-        wanted = "a MuData" if several else "an AnnData"
-        raise TypeError(f"adata must be {wanted} object, not {type(data).__name__}.")
+        wanted = "MuData" if several else "AnnData"
+        raise ScrclTypeError(
+            f"adata is of type {type(data).__name__}, not {wanted}.",
+            f"Pass {wanted}, as the model was built on.",
+            command=f"Pass a file of {wanted}, as the model was built on.",
+            where="adata",
+        )
 
 
 def cell_names(data: Any, indices: Indices) -> pd.Index:

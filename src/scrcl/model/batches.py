@@ -10,6 +10,7 @@ import numpy as np
 from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.reference.batch_report import BatchReport, report_batches
 from scrcl.reference.batches import MAX_EVALUATED_CELLS, Batches
+from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, check_type
 from .placements import Placements
@@ -91,7 +92,7 @@ class BatchesMixin(SavingMixin):
         data = self._data(None)
         query = self._query(data, None)
         if (query.known < 0).any():
-            raise ValueError("The data of the model are not those that it was built on. Load it with these.")
+            raise ScrclValueError("The data of the model are not those that it was built on.", "Load it with these.")
         rows = sample_of_each(batches.codes[query.known], MAX_EVALUATED_CELLS)
         known = query.known[rows]
         before = self._reference.uncorrected(self._sources(data), rows)
@@ -163,5 +164,5 @@ class BatchesMixin(SavingMixin):
         batches = self._reference.batches
         if batches is None:
             setup = "setup_mudata(mdata, ..." if self._several else "setup_anndata(adata"
-            raise ValueError(f"The model knows no batches. Name them: `{setup}, batch_key='donor')`.")
+            raise ScrclValueError("The model has no batches.", f"Name them: `SCRCL.{setup}, batch_key='donor')`.")
         return batches

@@ -189,8 +189,9 @@ class CellsMixin(SCRCLBase):
         check_at_least(min_cells, 1, "least_cells")
         spatial = self._reference.spatial
         if n_majority and spatial is None:
-            raise ValueError(
-                f"n_majority={n_majority} needs coordinates: `setup_anndata(adata, spatial_key='spatial')`."
+            raise ScrclValueError(
+                f"n_majority={n_majority} requires coordinates.",
+                "Name them: `SCRCL.setup_anndata(adata, spatial_key='spatial')`.",
             )
         data = self._data(adata)
         # Whom a cell is among is asked of all cells.

@@ -17,6 +17,7 @@ from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.data.sources import read_column
 from scrcl.genes.associations import GeneMap, Groups
 from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_key, check_option
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.memory import warn_if_short
 from scrcl.utils.names import as_groups
 
@@ -103,7 +104,9 @@ class GenesMixin(CertaintyMixin):
         if n_modules is not None:
             check_at_least(n_modules, 1, "n_modules")
             if n_modules > len(embedding):
-                raise ValueError(f"n_modules={n_modules} is more than the {len(embedding):,} genes. Ask for fewer.")
+                raise ScrclValueError(
+                    f"n_modules={n_modules} is more than the {len(embedding):,} genes.", "Pass a smaller number."
+                )
         placed = embedding.to_numpy().any(1)
         points = normalize(embedding.to_numpy()[placed])
         found = (
@@ -228,9 +231,9 @@ class GenesMixin(CertaintyMixin):
             known = np.empty(0, dtype=np.int64) if data is None else self._query(data, None).known
             rows = np.flatnonzero(known >= 0)
             if len(rows) < self._reference.n_cells:
-                raise ValueError(
-                    "The genes are placed among the cells that the model was built on, whose counts are not saved with "
-                    "it. Load it with these cells: `SCRCL.load(dir_path, adata=training_data)`."
+                raise ScrclValueError(
+                    "Genes are placed among the training cells, whose counts are not saved with the model.",
+                    "Load it with these cells: `SCRCL.load(dir_path, adata=training_data)`.",
                 )
             expression = self._expression(data, rows)
             positions = results.latent(self._view("refined", None))[known[rows]]
@@ -265,9 +268,10 @@ class GenesMixin(CertaintyMixin):
         named = modalities if modality is None else [modality]
         chosen = [name for name in named if modalities[name].counted or not counted]
         if not chosen:
-            raise ValueError(
-                f"{'The model' if modality is None else f'modality={modality!r}'} has given features only, which were "
-                "not counted and have no markers. See `get_cell_gene_associations()` for how cells go with them."
+            raise ScrclValueError(
+                f"{'The model' if modality is None else f'modality={modality!r}'} has embeddings only, which have no counts "
+                "and no markers.",
+                "For their associations with cells, call `model.get_cell_gene_associations()`.",
             )
         return chosen
 
@@ -300,12 +304,14 @@ def read_groups(adata: AnnData, rows: np.ndarray, key: str, least: int) -> tuple
     check_key(key, adata.obs, "groupby", "adata.obs")
     column = as_groups(read_column(adata.obs, key, "adata.obs").iloc[rows]).remove_unused_categories()
     if len(column.categories) < least:
-        raise ValueError(
-            f"groupby={key!r} has {len(column.categories)} groups of cells, but at least {least} are needed. Name a key "
-            "of adata.obs that divides the cells, or ask for more clusters."
+        raise ScrclValueError(
+            f"groupby={key!r} has {len(column.categories)} groups of cells, but at least {least} are required.",
+            "Name a key of adata.obs with more groups, or pass a larger n_clusters.",
         )
     if least > 1 and len(column.categories) > max(2, len(rows) // 2):
-        raise ValueError(f"groupby={key!r} has a value of its own for most cells. Name a key that divides the cells.")
+        raise ScrclValueError(
+            f"groupby={key!r} has a different value for most cells.", "Name a key of groups of cells."
+        )
     inside = np.flatnonzero(column.codes >= 0)
     return (
         inside,

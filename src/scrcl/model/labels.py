@@ -10,6 +10,7 @@ from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.labels.report import LabelReport, report_labels
 from scrcl.reference.mapping import check_level
 from scrcl.utils import keys
+from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, Indices, cell_names
 from .batches import BatchesMixin
@@ -136,9 +137,10 @@ class LabelsMixin(BatchesMixin):
         """What was learnt from labels, refused where there are none."""
         if not self.knows_labels:
             setup = "setup_mudata(mdata, ..." if self._several else "setup_anndata(adata"
-            raise ValueError(
-                "The model knows no labels. Label some cells and name the labels: "
-                f"`{setup}, labels_key='cell_type', unlabeled_category='Unknown')`."
+            raise ScrclValueError(
+                "The model has no labels.",
+                "Label some cells and name the labels: "
+                f"`SCRCL.{setup}, labels_key='cell_type', unlabeled_category='Unknown')`.",
             )
         self._check_if_trained(warn=False)
         return self._results.annotation

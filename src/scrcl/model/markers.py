@@ -116,7 +116,7 @@ class MarkersMixin(GenesMixin):
         adata = self._data(adata)
         if layer is not None and modality is None:
             if isinstance(adata, MuData):
-                raise ValueError(f"layer={layer!r} is of one modality. Name it: `modality=...`.")
+                raise ScrclValueError(f"layer={layer!r} is of one modality.", "Name it: `modality='rna'`.")
             check_key(layer, adata.layers, "layer", "adata.layers")
         genes, _, _ = self._variables(modality, counted=True)
         groupby = self._own_groups(adata) if groupby is None else groupby

@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from scrcl.utils.errors import ScrclValueError
+
 from .base import Data, Indices, cell_names
 from .cells import CellsMixin
 
@@ -42,7 +44,7 @@ class ModalitiesMixin(CellsMixin):
         ['rna', 'prot']
         """
         if not self._several:
-            raise ValueError("The model is of one modality. Set several up with `SCRCL.setup_mudata`.")
+            raise ScrclValueError("The model has one modality.", "Set several up with `SCRCL.setup_mudata`.")
         data, reference = self._data(adata), self._reference
         query = self._query(data, indices)
         weights = query.take(reference.weights, lambda: query.placement.modality_weights[query.new])

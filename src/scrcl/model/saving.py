@@ -21,7 +21,7 @@ from scvi.model._utils import parse_device_args
 
 from scrcl.genes.associations import GeneMap
 from scrcl.utils import files
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import ScrclValueError, ScrclWarning
 from scrcl.utils.public import unknown_argument
 
 from .base import Data, check_type
@@ -84,9 +84,13 @@ class SavingMixin(MarkersMixin):
         if folder.exists() and not folder.is_dir():
             raise ScrclValueError(f"dir_path={str(folder)!r} is a file.", "Name a folder.")
         if folder.exists() and not overwrite:
-            raise ValueError(f"dir_path={str(folder)!r} already exists. Name another folder, or pass `overwrite=True`.")
+            raise ScrclValueError(
+                f"dir_path={str(folder)!r} exists already.", "Name another folder, or pass `overwrite=True`."
+            )
         if save_anndata and self.adata is None:
-            raise ValueError("The model was loaded without data, so that save_anndata=True has nothing to save.")
+            raise ScrclValueError(
+                "save_anndata=True has nothing to save, as the model was loaded without data.", "Load it with its data."
+            )
         known = ("dir_path", "prefix", "overwrite", "save_anndata", "save_kwargs", *WRITE_OPTIONS)
         for name, value in anndata_write_kwargs.items():
             if name not in WRITE_OPTIONS:
@@ -190,15 +194,16 @@ class SavingMixin(MarkersMixin):
         >>> without = scrcl.SCRCL.load("model/", adata=False)
         """
         if datamodule is not None:
-            raise ValueError(f"datamodule cannot be used: {GRAPH_NEEDED} Pass `adata`.")
+            raise ScrclValueError(f"datamodule cannot be used: {GRAPH_NEEDED}", "Pass `adata`.")
         content = _read(dir_path, prefix, backup_url)
         attributes, versions = content[ATTRIBUTES], content[VERSIONS]
         registry, init = attributes.pop("registry_"), attributes.pop("init_params_")
         saved_by, several = registry.get("model_name"), registry.get("setup_method_name") == "setup_mudata"
         if saved_by not in (cls.__name__, *(allowed_classes_names_list or ())):
-            raise ValueError(
-                f"dir_path={os.fspath(dir_path)!r} holds a model of class {saved_by}, not {cls.__name__}. Load it with that "
-                "class."
+            raise ScrclValueError(
+                f"dir_path={os.fspath(dir_path)!r} holds a model of class {saved_by}, not {cls.__name__}.",
+                "Load it with that class.",
+                command="Name the folder of a model that scrcl run --save-model wrote.",
             )
         data = _saved_data(dir_path, prefix, several) if adata is None else adata or None
         check_type(data, several)
@@ -212,7 +217,7 @@ class SavingMixin(MarkersMixin):
                 setattr(model, name, value)
             model.module.load_state_dict(content[WEIGHTS])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(_unreadable(dir_path, error, versions)) from error
+            raise _unreadable(dir_path, error, versions) from error
         model.to_device(parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2])
         model.module.eval()
         if data is not None:
@@ -253,19 +258,24 @@ def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str 
     path = os.path.join(dir_path, (prefix or "") + MODEL_FILE)
     if not os.path.isfile(path):
         if backup_url is None:
-            raise ValueError(f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.")
+            raise ScrclValueError(
+                f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.",
+                "Name the folder that `model.save` wrote.",
+                command="Name the folder that scrcl run --save-model wrote.",
+            )
         os.makedirs(dir_path, exist_ok=True)
         torch.hub.download_url_to_file(backup_url, path)
     try:
         content = files.read(path)
         attributes = files.from_plain(content[ATTRIBUTES])
     except files.UnsafeFileError as error:
-        raise ValueError(
-            f"{path!r} is not read: {error}. A model saved by this package holds numbers, text, arrays and plain containers "
-            "only: load a model of another class with that class, and ask the sender of this file for a new one."
+        raise ScrclValueError(
+            f"dir_path={os.fspath(dir_path)!r} holds a model that is not read, as it could run code: {error}.",
+            "A model saved by this package holds numbers, text, arrays and plain containers only: load a model of another class "
+            "with that class, and ask the sender of this file for a new one.",
         ) from error
     except Exception as error:
-        raise ValueError(_unreadable(dir_path, error, {})) from error
+        raise _unreadable(dir_path, error, {}) from error
     history = attributes.get("history_")
     if history is not None:
         attributes["history_"] = {name: _table(name, table) for name, table in history.items()}
@@ -278,8 +288,10 @@ def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: b
     if os.path.isfile(path):
         return mudata.read_h5mu(path) if several else anndata.read_h5ad(path)
     warnings.warn(
-        "No data were saved with the model and none were passed, so that it is loaded without: `adata=False` says so.",
-        UserWarning,
+        ScrclWarning(
+            "The model is loaded without data, as none were saved with it and none were passed.",
+            "Pass `adata=False` to silence this warning.",
+        ),
         stacklevel=settings.warnings_stacklevel,
     )
     return None
@@ -344,11 +356,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _unreadable(dir_path: str | os.PathLike[str], error: Exception, saved_by: dict[str, str]) -> str:
+def _unreadable(dir_path: str | os.PathLike[str], error: Exception, saved_by: dict[str, str]) -> ScrclValueError:
     """Why a model cannot be read, and what it was saved by."""
     ours = _versions()
     cause = f"{type(error).__name__}: {' '.join(str(error).split()[:60]).rstrip('.')}"
     differing = [name for name in saved_by if saved_by[name] != ours.get(name)]
     saved = ", ".join(f"{name} {saved_by[name]} (here {ours.get(name, 'none')})" for name in differing)
-    mend = f"It was saved by {saved}: load it with these." if saved else "Copy it again, or save it again."
-    return f"The model saved in dir_path={os.fspath(dir_path)!r} cannot be read: {cause}. {mend}"
+    remedy = f"It was saved by {saved}: load it with these." if saved else "Copy it again, or save it again."
+    return ScrclValueError(f"dir_path={os.fspath(dir_path)!r} cannot be read: {cause}.", remedy)

@@ -142,7 +142,7 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
         check_at_least(temperature, 1e-6, "temperature")
         check_at_least(dropout_rate, 0.0, "dropout_rate")
         if dropout_rate >= 1:
-            raise ValueError(f"dropout_rate must be below 1, not {dropout_rate!r}.")
+            raise ScrclValueError(f"dropout_rate={dropout_rate!r} is not below 1.", "Pass a smaller rate.")
         check_option(gene_network_mode, MODES, "gene_network_mode")
         check_option(spatial_mode, MODES, "spatial_mode")
         spatial = SpatialOptions(
@@ -203,21 +203,21 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
         if self._setup("spatial_key") is None:
             if changed:
                 setup = "setup_mudata(mdata, ..." if self._several else "setup_anndata(adata"
-                raise ValueError(
-                    f"{SPATIAL_ARGUMENTS[changed[0]]} tells of cells in space. Name their coordinates: "
-                    f"`{setup}, spatial_key='spatial')`."
+                raise ScrclValueError(
+                    f"{SPATIAL_ARGUMENTS[changed[0]]} requires coordinates.",
+                    f"Name them: `SCRCL.{setup}, spatial_key='spatial')`.",
                 )
             return
         unused = [name for name in changed if name in ("kind", "n_neighbors", "radius")]
         if graph_key is not None and unused:
-            raise ValueError(
-                f"{SPATIAL_ARGUMENTS[unused[0]]} would not be used beside the graph of spatial_neighbors_key={graph_key!r}. "
-                "Leave one of them out."
+            raise ScrclValueError(
+                f"{SPATIAL_ARGUMENTS[unused[0]]} has no effect with the graph of spatial_neighbors_key={graph_key!r}.",
+                "Leave one of them out.",
             )
         if neighbors_key is not None and not spatial.joined:
-            raise ValueError(
-                f"neighbors_key={neighbors_key!r} would not be used beside the spatial graph. Pass "
-                "`SCRCL(adata, spatial_mode='join')`, or leave it out."
+            raise ScrclValueError(
+                f"neighbors_key={neighbors_key!r} has no effect with the spatial graph.",
+                "Pass `SCRCL(adata, spatial_mode='join')`, or leave it out.",
             )
 
     def _describe(self, reference: Reference) -> str:
@@ -254,8 +254,9 @@ def _check_spatial_options(spatial: SpatialOptions) -> None:
     if spatial.radius is not None:
         check_at_least(spatial.radius, 1e-300, "radius")
         if spatial.kind not in ("radius", "delaunay"):
-            raise ValueError(
-                f"radius={spatial.radius!r} is not used by spatial_graph={spatial.kind!r}. Leave it out, or pass 'radius'."
+            raise ScrclValueError(
+                f"radius={spatial.radius!r} has no effect with spatial_graph={spatial.kind!r}.",
+                "Leave it out, or pass `spatial_graph='radius'`.",
             )
     elif spatial.kind == "radius":
         raise ScrclValueError(

@@ -8,7 +8,7 @@ from typing import Any
 from scvi import settings
 from scvi.train import Trainer
 
-from scrcl.utils.errors import ScrclTypeError, ScrclValueError
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
 from scrcl.utils.public import unknown_argument
 
 #: Why some of them cannot mean anything.
@@ -41,18 +41,18 @@ def check_split(train_size: Any, validation_size: Any, datasplitter_kwargs: Any,
     """
     for name, value, allowed in (("train_size", train_size, 1), ("validation_size", validation_size, 0)):
         if value is not None and value != allowed:
-            raise ValueError(
-                f"{name}={value!r} would hold cells out, but the model is trained on all cells of its graph. Leave it out. "
-                "To test on cells that it has not seen, build it on `adata[train].copy()` and pass `adata[test]` to its "
-                "methods."
+            raise ScrclValueError(
+                f"{name}={value!r} would hold cells out, but the model is trained on all cells of its graph.",
+                "Leave it out. To test on new cells, build the model on `adata[train].copy()` and pass `adata[test]` to its "
+                "methods.",
             )
     if datasplitter_kwargs:
-        raise ValueError(
-            f"datasplitter_kwargs={datasplitter_kwargs!r} cannot be used, as no cells are split off. Leave it out; "
-            "`batch_size` is the number of cells of a batch."
+        raise ScrclValueError(
+            f"datasplitter_kwargs={datasplitter_kwargs!r} cannot be used, as no cells are held out.",
+            "Leave it out; `batch_size` is the number of cells in a minibatch.",
         )
     if datamodule is not None:
-        raise ValueError(f"datamodule cannot be used: {GRAPH_NEEDED} Build the model on AnnData or MuData.")
+        raise ScrclValueError(f"datamodule cannot be used: {GRAPH_NEEDED}", "Build the model on AnnData or MuData.")
 
 
 def check_setup(kwargs: Mapping[str, Any], setup: Callable) -> None:
@@ -83,7 +83,9 @@ def as_options(config: Any, name: str) -> dict[str, Any]:
         return {}
     if not isinstance(config, Mapping):
         if not callable(getattr(config, "to_kwargs", None)):
-            raise ValueError(f"{name} must be a dictionary or a configuration of scvi.train, not {config!r}.")
+            raise ScrclValueError(
+                f"{name}={config!r} is not valid.", "Pass a dictionary or a configuration of scvi.train."
+            )
         usual = type(config)().to_kwargs()
         return {name: value for name, value in config.to_kwargs().items() if name not in usual or value != usual[name]}
     return dict(config)
@@ -103,9 +105,9 @@ def check_callbacks(callbacks: Any) -> None:
             found = [found] if isinstance(found, str) else found.values() if isinstance(found, Mapping) else found
             for metric in found:
                 if "validation" in str(metric):
-                    raise ValueError(
-                        f"{metric!r} is not recorded, as no cells are held out for validation. Take 'train_loss': "
-                        "`run_autotune(..., metrics='train_loss', mode='min')`, or `early_stopping=True`."
+                    raise ScrclValueError(
+                        f"{metric!r} is not recorded, as no cells are held out for validation.",
+                        "Use 'train_loss': `run_autotune(..., metrics='train_loss', mode='min')`, or `early_stopping=True`.",
                     )
 
 
@@ -144,7 +146,7 @@ def warn_of_settings(batch_size: int | None) -> None:
         found.append(f"scvi.settings.dl_num_workers={settings.dl_num_workers} (all data are in memory)")
     if found:
         warnings.warn(
-            f"Without effect on this model: {', '.join(found)}.", UserWarning, stacklevel=settings.warnings_stacklevel
+            ScrclWarning(f"Without effect on this model: {', '.join(found)}."), stacklevel=settings.warnings_stacklevel
         )
 
 
@@ -157,15 +159,19 @@ def check_deterministic(give_mean: Any, return_dist: Any, dataloader: Any) -> No
         If one is asked for.
     """
     if isinstance(give_mean, str):
-        raise ValueError(f"give_mean={give_mean!r} is no boolean. Name the argument: `representation={give_mean!r}`.")
+        raise ScrclValueError(
+            f"give_mean={give_mean!r} is not a boolean.", f"Name the argument: `representation={give_mean!r}`."
+        )
     if not give_mean or return_dist:
         asked = "return_dist=True" if return_dist else f"give_mean={give_mean!r}"
-        raise ValueError(
-            f"{asked} asks for a distribution, but each cell has one representation here, without uncertainty. Leave it "
-            "out. `get_cluster_probabilities()` tells how certain the cluster of a cell is."
+        raise ScrclValueError(
+            f"{asked} asks for a distribution, but each cell has one representation, without uncertainty.",
+            "Leave it out; for the confidence of clusters, call `model.get_cluster_probabilities()`.",
         )
     if dataloader is not None:
-        raise ValueError(f"dataloader cannot be used: {GRAPH_NEEDED} Pass `adata`, and `batch_size` for less memory.")
+        raise ScrclValueError(
+            f"dataloader cannot be used: {GRAPH_NEEDED}", "Pass `adata`, and `batch_size` for less memory."
+        )
 
 
 def swapped(modalities: Mapping[Any, Any], names: Iterable[str], kinds: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Registration of AnnData and MuData. Validates, and leaves all work to the model."""
 
+import shlex
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,7 @@ from scrcl.reference.batches import MAX_BATCHES, check_sizes
 from scrcl.reference.modalities import KINDS
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
 
 from .fields import (
     BatchField,
@@ -126,12 +127,14 @@ class SetupMixin(BaseModelClass):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(adata, AnnData):
-            mend = ""
+            remedy = "Pass an AnnData object."
             if isinstance(adata, MuData):
-                mend = " Use `setup_mudata` for several modalities."
+                remedy = "For several modalities, call `SCRCL.setup_mudata`."
             elif hasattr(adata, "tables"):
-                mend = " Take a table of it, with the positions of its cells: `adata = scrcl.from_spatialdata(sdata)`."
-            raise TypeError(f"adata must be an AnnData object, not {type(adata).__name__}.{mend}")
+                remedy = (
+                    "Take one of its tables, with the positions of its cells: `adata = scrcl.from_spatialdata(sdata)`."
+                )
+            raise ScrclTypeError(f"adata is of type {type(adata).__name__}, not AnnData.", remedy)
         check_setup(kwargs, cls.setup_anndata)
         _own(adata)
         new = "source_registry" in kwargs
@@ -214,8 +217,8 @@ class SetupMixin(BaseModelClass):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(mdata, MuData):
-            raise TypeError(
-                f"mdata must be a MuData object, not {type(mdata).__name__}. Use `setup_anndata` for one modality."
+            raise ScrclTypeError(
+                f"mdata is of type {type(mdata).__name__}, not MuData.", "For one modality, call `SCRCL.setup_anndata`."
             )
         check_setup(kwargs, cls.setup_mudata)
         if mdata.is_view:
@@ -269,16 +272,17 @@ def _check_space(
             read_spatial_graph(data, spatial_neighbors_key, slices)
     elif sample_key is not None or spatial_neighbors_key is not None:
         given = "sample_key" if sample_key is not None else "spatial_neighbors_key"
-        raise ValueError(f"{given} tells of cells in space. Name their coordinates, too: `spatial_key='spatial'`.")
+        raise ScrclValueError(f"{given} requires coordinates.", "Pass `spatial_key='spatial'`, too.")
 
 
 def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
     """Refuse batches that are not named, and, of data that a model is to be built on, those of too few cells."""
     where = "mdata" if isinstance(data, MuData) else "adata"
     if not isinstance(batch_key, str):
-        raise TypeError(
-            f"batch_key must be one key of {where}.obs, not {batch_key!r}. Join several into one: "
-            f"`{where}.obs['batch'] = {where}.obs[['donor', 'plate']].astype(str).agg(' '.join, axis=1)`."
+        raise ScrclTypeError(
+            f"batch_key={batch_key!r} is not one key of {where}.obs.",
+            "Join several columns into one: "
+            f"`{where}.obs['batch'] = {where}.obs[['donor', 'plate']].astype(str).agg(' '.join, axis=1)`.",
         )
     names = read_batches(data, batch_key)
     if new:
@@ -286,15 +290,16 @@ def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
     n_batches = len(set(names))
     if n_batches > MAX_BATCHES:
         raise ScrclValueError(
-            f"batch_key={batch_key!r} names {n_batches:,} batches, more than the {MAX_BATCHES:,} that can be told apart.",
+            f"batch_key={batch_key!r} has {n_batches:,} batches, more than the {MAX_BATCHES:,} that can be corrected.",
             "Name a column of fewer batches, such as the donor or the study.",
-            options={"batch_key": "--batch-key"},
         )
     check_sizes(names, f"{where}.obs[{batch_key!r}]")
     if n_batches == 1:
         warnings.warn(
-            f"All cells are of the one batch {str(names[0])!r} of {where}.obs[{batch_key!r}], so that nothing tells batches apart.",
-            UserWarning,
+            ScrclWarning(
+                f"{where}.obs[{batch_key!r}] has the same batch {str(names[0])!r} for all cells, so there is nothing to correct.",
+                where=f"{where}.obs[{batch_key!r}]",
+            ),
             stacklevel=settings.warnings_stacklevel,
         )
 
@@ -304,43 +309,51 @@ def check_labels(data: AnnData | MuData, labels_key: Any, unlabeled_category: An
     where = "mdata" if isinstance(data, MuData) else "adata"
     if labels_key is None:
         if unlabeled_category is not None:
-            raise ValueError(
-                f"unlabeled_category={unlabeled_category!r} tells of labels. Name them, too: `labels_key='cell_type'`."
+            raise ScrclValueError(
+                f"unlabeled_category={unlabeled_category!r} requires labels.", "Pass `labels_key='cell_type'`, too."
             )
         return
     if not isinstance(labels_key, str):
-        raise TypeError(f"labels_key must be one key of {where}.obs, not {labels_key!r}.")
+        raise ScrclTypeError(
+            f"labels_key={labels_key!r} is not one key of {where}.obs.", "Pass the name of one column."
+        )
     if new:
         return
     found = [name for name in read_labels(data, labels_key, unlabeled_category) if name is not None]
     types, where = sorted(set(found)), f"{where}.obs[{labels_key!r}]"
     if UNASSIGNED in types:
-        raise ValueError(
-            f"{UNASSIGNED!r} in {where} is what predictions call a cell of no known type. Rename it, or, where it marks "
-            f"cells without a label, pass `unlabeled_category={UNASSIGNED!r}`."
+        raise ScrclValueError(
+            f"{where} has the label {UNASSIGNED!r}, which predictions give to cells of no known type.",
+            f"Rename it or, if it marks cells without a label, pass `unlabeled_category={UNASSIGNED!r}`.",
+            command=f"Rename it or, if it marks cells without a label, pass --unlabeled-category {UNASSIGNED}.",
+            where=where,
         )
     if len(types) > max(data.n_obs / 2, 2):
-        raise ValueError(
-            f"{where} has {len(types):,} different values for {data.n_obs:,} cells, such as {types[0]!r}, so they are no "
-            "types of cells. Name the column of these."
+        raise ScrclValueError(
+            f"{where} has {len(types):,} different values for {data.n_obs:,} cells, such as {types[0]!r}, so they are not cell "
+            "types.",
+            "Name a column of cell types.",
+            where=where,
         )
     unlike = [name for name in types if name.strip().casefold() in NO_TYPES]
     if unlike or not types:
-        message = f"No cell has a label in {where}, so that nothing is learnt from labels."
+        warning = ScrclWarning(f"{where} has no label for any cell, so nothing is learned from labels.", where=where)
         if unlike:
-            message = (
-                f"{unlike[0]!r} in {where} is taken for a type like the others. If it marks cells without a label, pass "
-                f"`unlabeled_category={unlike[0]!r}`."
+            warning = ScrclWarning(
+                f"{where} has the label {unlike[0]!r}, which counts as a type.",
+                f"If it marks cells without a label, pass `unlabeled_category={unlike[0]!r}`.",
+                command=f"If it marks cells without a label, pass --unlabeled-category {shlex.quote(unlike[0])}.",
+                where=where,
             )
-        warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
+        warnings.warn(warning, stacklevel=settings.warnings_stacklevel)
 
 
 def _check_modality(name: str, source: Source, new: bool) -> None:
     """Refuse the data of a modality that are not what they should be."""
     if len(source.names) < 2:
-        raise ValueError(
-            f"The modality {name!r} has one feature, by which hardly any neighbours can be told apart. Leave it out, or "
-            "put it beside other features in an embedding of the kind 'features'."
+        raise ScrclValueError(
+            f"The modality {name!r} has only one feature, which does not determine neighbours.",
+            "Leave it out, or join it with other features in an embedding of the kind 'features'.",
         )
     source.check(new)
 
@@ -349,33 +362,43 @@ def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys
     """Refuse modalities that are not there, of unknown kinds, or whose data are not named as they should be."""
     example = '`modalities={"rna": "rna", "prot": "protein"}`'
     if not isinstance(modalities, Mapping) or not modalities:
-        raise ValueError(f"modalities must name each modality and its kind, e.g. {example}, not {modalities!r}.")
+        raise ScrclValueError(
+            f"modalities={modalities!r} does not give each modality a kind.", f"Pass, for example, {example}."
+        )
     if mdata.axis != 0:
-        raise ValueError(f"mdata shares variables, not cells (axis={mdata.axis}). Pass modalities of the same cells.")
+        raise ScrclValueError(
+            f"mdata shares variables, not cells (axis={mdata.axis}).",
+            "Pass modalities of the same cells.",
+            where="mdata",
+        )
     meant = swapped(modalities, mdata.mod, KINDS)
     for name, kind in modalities.items():
         if meant and (name not in mdata.mod or kind not in KINDS):
-            raise ValueError(
-                f"modalities={dict(modalities)!r} gives the name of each kind, not the kind of each name.{meant}"
+            raise ScrclValueError(
+                f"modalities={dict(modalities)!r} gives the name of each kind, not the kind of each name.",
+                meant.strip(),
             )
         check_key(name, mdata.mod, "The modality", "mdata.mod")
         if kind not in KINDS:
-            raise ValueError(
-                f"modalities[{name!r}] must be one of the kinds {', '.join(map(repr, KINDS))}, not {kind!r}, e.g. {example}."
+            raise ScrclValueError(
+                f"modalities[{name!r}]={kind!r} is not a kind.",
+                f"Pass one of {', '.join(map(repr, KINDS))}, for example {example}.",
+                command=f"Pass one of {', '.join(KINDS)}.",
             )
     layers, features_keys = dict(layers or {}), dict(features_keys or {})
     for argument, given, wanted in (("layers", layers, False), ("features_keys", features_keys, True)):
         for name in given:
             check_key(name, modalities, f"{argument}: the modality", "modalities")
             if (modalities[name] == EMBEDDING) is not wanted:
-                raise ValueError(
-                    f"{argument} names {name!r}, which is of the kind {modalities[name]!r}. Name a key of obsm in "
-                    f"`features_keys` for the kind {EMBEDDING!r}, and a key of layers in `layers` for the others."
+                raise ScrclValueError(
+                    f"{argument} names {name!r}, which is of the kind {modalities[name]!r}.",
+                    f"Name a key of obsm in `features_keys` for the kind {EMBEDDING!r}, and a key of layers in `layers` for the "
+                    "others.",
                 )
     for name, kind in modalities.items():
         if kind == EMBEDDING and name not in features_keys:
             present = ", ".join(map(repr, mdata.mod[name].obsm.keys())) or "none"
-            raise ValueError(
-                f"The modality {name!r} is of the kind {EMBEDDING!r}, but features_keys does not say which embedding to use: "
-                f"`features_keys={{{name!r}: ...}}`. Present in its obsm: {present}."
+            raise ScrclValueError(
+                f"The modality {name!r} is of the kind {EMBEDDING!r}, but features_keys does not name its embedding.",
+                f"Pass `features_keys={{{name!r}: ...}}`; its obsm has {present}.",
             )

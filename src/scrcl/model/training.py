@@ -9,6 +9,7 @@ from scvi.train._logger import SimpleLogger
 from scrcl.nn.minibatches import GraphDataModule
 from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner
 from scrcl.utils.checks import check_at_least, check_option
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.memory import for_batch, warn_if_short
 from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
@@ -145,12 +146,12 @@ class TrainingMixin(SCRCLBase):
             "Pass a smaller --batch-size.",
         )
         if accelerator == "mps":
-            raise ValueError("accelerator='mps' has no sparse products. Use accelerator='cpu'.")
+            raise ScrclValueError("accelerator='mps' has no sparse matrix products.", "Pass `accelerator='cpu'`.")
         _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
         if self._setup("labels_key") is None and "labels_weight" in plan_kwargs:
-            raise ValueError(
-                "plan_kwargs['labels_weight'] weighs labels, but the model knows none. Name them: "
-                "`SCRCL.setup_anndata(adata, labels_key='cell_type', unlabeled_category='Unknown')`."
+            raise ScrclValueError(
+                "plan_kwargs['labels_weight'] requires labels, but the model has none.",
+                "Name them: `SCRCL.setup_anndata(adata, labels_key='cell_type', unlabeled_category='Unknown')`.",
             )
         for name, value in (
             ("early_stopping_monitor", "train_loss"),
@@ -206,9 +207,9 @@ def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) 
         known.update(inspect.signature(function).parameters)
     unknown = sorted(set(plan_kwargs) - known)
     if unknown:
-        raise ValueError(
-            f"plan_kwargs has unknown options: {', '.join(unknown)}. Known are {', '.join(PLAN_OPTIONS)} and those of "
-            "scvi.train.TrainingPlan."
+        raise ScrclValueError(
+            f"plan_kwargs has unknown options: {', '.join(unknown)}.",
+            f"Known are {', '.join(PLAN_OPTIONS)} and those of scvi.train.TrainingPlan.",
         )
     for name in PLAN_OPTIONS:
         if name in plan_kwargs:

@@ -79,7 +79,6 @@ def check_level(alpha: float) -> None:
             f"alpha={alpha!r} is no level of a test.",
             "Pass a share of cells between 0 and 1, such as `alpha=0.05`.",
             command="Pass a share of cells between 0 and 1, such as 0.05.",
-            options={"alpha": "--alpha"},
         )
 
 
@@ -91,6 +90,7 @@ def warn_if_coarse(alpha: float, n_cells: int) -> None:
             ScrclWarning(
                 f"alpha={alpha!r} flags no cell: with {n_cells:,} cells in the model, no p-value is below {smallest:.2g}.",
                 f"Pass `alpha={np.ceil(smallest * 1000) / 1000:g}` or more, or rank cells by `excess`.",
+                command=f"Pass --alpha {np.ceil(smallest * 1000) / 1000:g} or more.",
             ),
             stacklevel=settings.warnings_stacklevel,
         )
