@@ -116,7 +116,7 @@ def test_names_that_fit_are_accepted():
     ("wrong", "message"),
     [
         (EDGES[:0], "has no edges"),
-        (EDGES[["source"]], "Name the two ends of an edge"),
+        (EDGES[["source"]], "not the two ends of an edge"),
         (EDGES.assign(weight="much"), "weights that are not numbers"),
         (EDGES.assign(weight=np.nan), "NaN or infinite weights"),
         (pd.DataFrame({"source": ["A"], "target": ["A"]}), "joins no two of the genes"),

@@ -359,14 +359,14 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("setup", "error", "match"),
         [
-            ({"modalities": {}}, ValueError, "modalities must name"),
-            ({"modalities": ["rna"]}, ValueError, "modalities must name"),
-            ({"modalities": {"rna": "genes"}}, ValueError, "one of the kinds 'rna', 'protein', 'atac', 'features'"),
+            ({"modalities": {}}, ValueError, "does not give each modality a kind"),
+            ({"modalities": ["rna"]}, ValueError, "does not give each modality a kind"),
+            ({"modalities": {"rna": "genes"}}, ValueError, "Pass one of 'rna', 'protein', 'atac', 'features'"),
             ({"modalities": {"adt": "protein"}}, KeyError, "'adt' is not in mdata.mod. Present: 'rna', 'prot'"),
             ({"modalities": KINDS, "layers": {"prot": "counts"}}, KeyError, "Present: none"),
             ({"modalities": KINDS, "layers": {"adt": "counts"}}, KeyError, "'adt' is not in modalities"),
             ({"modalities": KINDS, "features_keys": {"prot": "X"}}, ValueError, "of the kind 'protein'"),
-            ({"modalities": {"rna": "features"}}, ValueError, "features_keys does not say"),
+            ({"modalities": {"rna": "features"}}, ValueError, "features_keys does not name"),
             ({"modalities": {"rna": "features"}, "features_keys": {"rna": "X"}}, KeyError, "'X' is not in mdata"),
         ],
     )

@@ -116,7 +116,7 @@ def test_empty_cells(trained):
 
 def test_no_cells_or_genes():
     for adata in (simulate()[:0].copy(), simulate()[:, :0].copy()):
-        with pytest.raises(ValueError, match="no cells or no genes"):
+        with pytest.raises(ValueError, match="without cells or genes"):
             setup(adata)
 
 

@@ -51,7 +51,7 @@ def test_an_earlier_file_of_data_does_not_go_with_the_new_model(tmp_path):
         "model.pt",
         "notes.txt",
     ]
-    with pytest.warns(UserWarning, match="No data were saved"):
+    with pytest.warns(UserWarning, match="loaded without data"):
         assert scrcl.SCRCL.load(tmp_path / "m", accelerator="cpu").adata is None
 
 

@@ -6,7 +6,7 @@ What takes seconds to import is imported when the arguments are known to be righ
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,23 +16,9 @@ from .options import parse
 from .paths import check_paths
 from .progress import Phases
 
-
-class Result(Protocol):
-    """What a command reports.
-
-    Attributes
-    ----------
-    missing
-        What could not be made beside the output, and why.
-    """
-
-    missing: dict[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """In plain containers."""
-
-    def print(self, console: Console) -> None:
-        """As tables."""
+if TYPE_CHECKING:
+    from .predict import Predicted
+    from .summary import Summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +74,7 @@ def _print_error(console: Console, message: str) -> None:
     console.print(message, soft_wrap=True)
 
 
-def _work(config: RunConfig | PredictConfig, phases: Phases) -> Result:
+def _work(config: RunConfig | PredictConfig, phases: Phases) -> "Summary | Predicted":
     if isinstance(config, PredictConfig):
         from .predict import predict
 

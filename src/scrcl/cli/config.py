@@ -55,16 +55,6 @@ class Config(InputConfig):
     replace_output: bool = False
     command: str = ""
 
-    @property
-    def files(self) -> dict[str, Path]:
-        """Files that are written, by option."""
-        return {"-o": self.output}
-
-    @property
-    def folders(self) -> dict[str, Path]:
-        """Folders that are written, by option."""
-        return {}
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Config):
@@ -94,16 +84,6 @@ class RunConfig(Config):
     report: Path | None = None
     save_model: Path | None = None
 
-    @property
-    def files(self) -> dict[str, Path]:
-        """Files that are written, by option."""
-        return super().files | _named({"--markers": self.markers, "--report": self.report})
-
-    @property
-    def folders(self) -> dict[str, Path]:
-        """Folders that are written, by option."""
-        return _named({"--plots": self.plots, "--save-model": self.save_model})
-
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Config):
@@ -119,7 +99,3 @@ class PredictConfig(Config):
 
     model: Path
     alpha: float = 0.01
-
-
-def _named(paths: dict[str, Path | None]) -> dict[str, Path]:
-    return {option: path for option, path in paths.items() if path is not None}

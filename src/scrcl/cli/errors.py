@@ -1,28 +1,15 @@
 """Errors in the words of the command line."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from scrcl.utils.errors import ScrclError, ScrclWarning
 
-#: Options whose names differ from those of the arguments.
-OPTIONS = {"max_epochs": "--epochs", "accelerator": "--device", "dir_path": "MODEL"}
-#: Arguments that have an option of the same name.
-SAME = (
-    "layer",
-    "modalities",
-    "spatial_key",
-    "sample_key",
-    "batch_key",
-    "labels_key",
-    "unlabeled_category",
-    "n_clusters",
-    "method",
-    "resolution",
-    "batch_size",
-    "seed",
-    "alpha",
-)
-OPTIONS |= {name: f"--{name.replace('_', '-')}" for name in SAME}
+from .config import PredictConfig, RunConfig
+
+#: Option of each argument.
+OPTIONS = {field.name: f"--{field.name.replace('_', '-')}" for field in (*fields(RunConfig), *fields(PredictConfig))}
+OPTIONS |= {"max_epochs": "--epochs", "accelerator": "--device", "dir_path": "MODEL"}
 
 
 class UserError(ScrclError):
@@ -44,11 +31,9 @@ def as_message(error: BaseException | ScrclWarning, source: Path | None = None) 
     """
     if isinstance(error, ScrclError | ScrclWarning):
         return error.as_command(str(source or "the data"), OPTIONS)
-    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    message = str(error)
     if isinstance(error, MemoryError) or "out of memory" in message:
         return "There is not enough memory. Pass a smaller `--batch-size`, `--device cpu`, or fewer cells."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename is not None else f"{error.strerror}."
-    if isinstance(error, ValueError | KeyError | TypeError | OSError) and message:
-        return message
     return f"Unexpected {type(error).__name__}: {message.rstrip('.')}. Please report it, with the command."

@@ -2,6 +2,7 @@
 
 import base64
 from datetime import date
+from functools import partial
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,8 @@ from .summary import N_MARKERS, Summary
 
 #: Cells that are mapped; of more, a random part.
 MAX_MAPPED = 50_000
+#: The context in which a dollar in the name of a type is no formula.
+plain_text = partial(mpl.rc_context, {"text.parse_math": False})
 #: Genes of each cluster that are drawn.
 N_DRAWN = 3
 
@@ -55,8 +58,7 @@ def write_report(
     summary, data, markers
         What is shown.
     """
-    # A dollar in the name of a type is no formula.
-    with mpl.rc_context({"text.parse_math": False}):
+    with plain_text():
         figures = _figures(config, summary, data, markers)
     what = "cluster" if config.spatial_key is None else "domain"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -4,10 +4,10 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -23,9 +23,6 @@ from scrcl.utils import keys
 from .errors import UserError, as_message
 from .inputs import Input
 from .progress import Phases
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 #: Settings of anndata by which it writes whatever it reads; some versions have them.
 SETTINGS = {"allow_write_nullable_strings": True, "disallow_forward_slash_in_h5ad": False}
@@ -78,16 +75,14 @@ class Extras:
         self.missing: dict[str, str] = {}
         self._phases, self._source = phases, source
 
-    def attempt(self, what: str, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Make something, or a further part of it; ``None`` if that fails or has failed before."""
-        if what in self.missing:
-            return None
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Make something inside; if it fails, the block ends there."""
         try:
-            return make(*args, **kwargs)
+            yield
         except Exception as error:  # noqa: BLE001 (whatever it is, the output must not be lost)
             self.missing[what] = as_message(error, self._source)
             self._phases.show(f"error: {what}: {self.missing[what]}")
-            return None
 
 
 def write_types(data: AnnData | MuData, types: pd.Series, probabilities: pd.DataFrame) -> dict[str, int]:

@@ -5,7 +5,7 @@ import tempfile
 from itertools import combinations
 from pathlib import Path
 
-from .config import Config
+from .config import Config, RunConfig
 from .errors import UserError
 from .options import FORMATS
 
@@ -27,10 +27,11 @@ def check_paths(config: Config) -> None:
     """
     if config.input is not None:
         _check_input(config.input, config.transpose)
-    _check_distinct(config)
-    for option, path in config.files.items():
+    files, folders = _written(config)
+    _check_distinct(config.input, files, folders)
+    for option, path in files.items():
         _check_output(path, config.overwrite or (option == "-o" and config.replace_output), option)
-    for option, path in config.folders.items():
+    for option, path in folders.items():
         if option == "--save-model" and os.path.lexists(path) and not config.overwrite:
             raise UserError(
                 f"{path} exists already.",
@@ -39,17 +40,28 @@ def check_paths(config: Config) -> None:
         _check_folder(path, option)
 
 
-def _check_distinct(config: Config) -> None:
+def _written(config: Config) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files and folders that are written, by option."""
+    files: dict[str, Path | None] = {"-o": config.output}
+    folders: dict[str, Path | None] = {}
+    if isinstance(config, RunConfig):
+        files |= {"--markers": config.markers, "--report": config.report}
+        folders = {"--plots": config.plots, "--save-model": config.save_model}
+    named = [{option: path for option, path in paths.items() if path is not None} for paths in (files, folders)]
+    return named[0], named[1]
+
+
+def _check_distinct(source: Path | None, files: dict[str, Path], folders: dict[str, Path]) -> None:
     """Refuse options that name the same file or folder, or something inside of what will be a file."""
-    written = config.files | config.folders
+    written = files | folders
     for option, path in written.items():
-        if config.input is not None and _same(config.input, path):
+        if source is not None and _same(source, path):
             raise UserError(f"{path} is the input, which is never overwritten.", f"Name another path after {option}.")
     for (other, earlier), (option, path) in combinations(written.items(), 2):
-        kind = "folder" if option in config.folders else "file"
+        kind = "folder" if option in folders else "file"
         if _same(earlier, path):
             raise UserError(f"{option} names the file of {other}, {path}.", f"Name another {kind}.")
-        if other in config.files and earlier.resolve() in path.resolve().parents:
+        if other in files and earlier.resolve() in path.resolve().parents:
             raise UserError(f"{option} {path} is inside {earlier}, the file of {other}.", f"Name another {kind}.")
 
 

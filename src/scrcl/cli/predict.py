@@ -57,9 +57,9 @@ class Predicted:
 
     def print(self, console: Console) -> None:
         """As tables."""
-        console.print(sizes_table(self.clusters, f"{self.cells:,} cells, {len(self.clusters)} clusters", "cluster"))
+        console.print(sizes_table(self.clusters, "cluster"))
         if self.types is not None:
-            console.print(sizes_table(self.types, "types, learned from labels"))
+            console.print(sizes_table(self.types, "type, learned from labels"))
         if self.outliers is not None:
             console.print(
                 f"{self.known:,} cells are cells that the model was built on; {self.outliers:,} cells are outliers: unlike "

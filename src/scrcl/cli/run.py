@@ -30,7 +30,7 @@ from scrcl.utils.progress import begin, listening
 
 from .config import RunConfig
 from .errors import UserError, as_message
-from .html_report import check_report, write_report
+from .html_report import check_report, plain_text, write_report
 from .inputs import Input, read
 from .outputs import Extras, check_writable, finish, reserved, write, write_types
 from .progress import Phases
@@ -84,7 +84,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         check_writable(found, config.output)
         model = _train(config, found, device, phases)
         data.obsm[keys.LATENT_KEY] = model._results.latent(("aligned", None))  # not a copy, as by `share`
-        chosen = {"n_clusters": config.n_clusters, "seed": config.seed}
+        chosen: dict[str, Any] = {"n_clusters": config.n_clusters, "seed": config.seed}
         clustering = chosen | {"method": config.method}
         if config.method == "leiden" and config.n_clusters is None:
             clustering["resolution"] = config.resolution or RESOLUTION
@@ -94,16 +94,20 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         markers = estimate = probabilities = None
         if table is not None or page is not None:
             begin("marker genes")
-            markers = attempt("marker genes", _markers, model, data, config.seed, phases)
+            with attempt("marker genes"):
+                markers = _markers(model, data, config.seed, phases)
         if page is not None or config.json:
             begin("certainty")
-            estimate = attempt("number of clusters", model.estimate_n_clusters, seed=config.seed)
+            with attempt("number of clusters"):
+                estimate = model.estimate_n_clusters(seed=config.seed)
             if config.method == "consensus":
-                probabilities = attempt("certainty", model.get_cluster_probabilities, **chosen)
+                with attempt("certainty"):
+                    probabilities = model.get_cluster_probabilities(**chosen)
         if config.plots is not None:
             begin("plots")
             colors = [DEMO_TYPES if is_demo else None, config.batch_key, keys.TYPES_KEY if types else None]
-            _plot(config, model, data, config.plots, [name for name in colors if name is not None], extras, phases)
+            _plot(config, model, data, config.plots, [name for name in colors if name is not None], extras)
+            phases.wrote(config.plots)
         begin("writing")
         record = _record(config, model, data, clustering.get("resolution"))
         seconds = {name.replace(" ", "_"): round(value, 3) for name, value in phases.seconds.items()}
@@ -111,9 +115,13 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         write(found, unfinished, config.output)
         finish(unfinished, config.output, phases)
         if table is not None and config.markers is not None and markers is not None:
-            attempt("marker genes", _write_markers, markers, table, config.markers, phases)
+            with attempt("marker genes"):
+                markers.to_csv(table, index=False)
+                finish(table, config.markers, phases)
         if config.save_model is not None:
-            attempt("model", _save, model, config.save_model, config.overwrite, phases)
+            with attempt("model"):
+                model.save(config.save_model, overwrite=config.overwrite)
+                phases.wrote(config.save_model)
         summary = Summary(
             command=config.command,
             input="700 PBMC that scanpy ships" if is_demo else str(config.input),
@@ -131,7 +139,9 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         summary.caveats = find_caveats(summary, config.method) + caveats
         if page is not None and config.report is not None:
             begin("report")
-            attempt("report", _write_report, page, config, phases, summary, data, markers)
+            with attempt("report"):
+                write_report(page, config, summary, data, markers)
+                finish(page, config.report, phases)
             summary.outputs = _outputs(config, phases.written)
     return summary
 
@@ -221,29 +231,6 @@ def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) ->
     return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
 
 
-def _write_markers(markers: pd.DataFrame, table: Path, output: Path, phases: Phases) -> None:
-    markers.to_csv(table, index=False)
-    finish(table, output, phases)
-
-
-def _save(model: SCRCL, folder: Path, overwrite: bool, phases: Phases) -> None:
-    model.save(folder, overwrite=overwrite)
-    phases.wrote(folder)
-
-
-def _write_report(
-    page: Path,
-    config: RunConfig,
-    phases: Phases,
-    summary: Summary,
-    data: AnnData | MuData,
-    markers: pd.DataFrame | None,
-) -> None:
-    assert config.report is not None
-    write_report(page, config, summary, data, markers)
-    finish(page, config.report, phases)
-
-
 def _plot(
     config: RunConfig,
     model: SCRCL,
@@ -251,7 +238,6 @@ def _plot(
     folder: Path,
     colors: Sequence[str],
     extras: Extras,
-    phases: Phases,
 ) -> None:
     """Write each plot that can be made."""
     mpl.use("Agg")
@@ -262,29 +248,23 @@ def _plot(
         *((f"umap_{name}", partial(pl.umap, data, color=name)) for name in colors),
     ]
     if config.spatial_key is not None:
-        names = {"spatial_key": config.spatial_key, "sample_key": config.sample_key}
+        map_of = partial(pl.spatial, spatial_key=config.spatial_key, sample_key=config.sample_key)
         if config.sample_key is None:
-            plots.append(("spatial", partial(pl.spatial, data, **names)))
+            plots.append(("spatial", partial(map_of, data)))
         else:
             samples = data.obs[config.sample_key].astype(str)
-            plots += [(f"spatial_{name}", partial(_map, data, samples == name, names)) for name in samples.unique()]
+            maps = {name: partial(_of_cells, map_of, data, samples == name) for name in samples.unique()}
+            plots += [(f"spatial_{name}", draw) for name, draw in maps.items()]
     for name, (_, draw) in zip(file_names([name for name, _ in plots]), plots, strict=True):
-        extras.attempt(f"plot {name}.png", _write_plot, draw, folder / f"{name}.png")
-    phases.wrote(folder)
+        with extras.attempt(f"plot {name}.png"), plain_text():
+            folder.mkdir(parents=True, exist_ok=True)
+            figure = draw().get_figure(root=True)
+            figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+            plt.close(figure)
 
 
-def _map(data: AnnData | MuData, cells: pd.Series, names: dict[str, str | None]) -> Any:
-    """A map of one slice."""
-    return pl.spatial(data[cells], **names)
-
-
-def _write_plot(draw: Callable[[], Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A dollar in the name of a type is no formula.
-    with mpl.rc_context({"text.parse_math": False}):
-        figure = draw().get_figure(root=True)
-        figure.savefig(path, dpi=150, bbox_inches="tight")
-    plt.close(figure)
+def _of_cells(draw: Callable[..., Any], data: AnnData | MuData, cells: pd.Series) -> Any:
+    return draw(data[cells])
 
 
 def file_names(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """The summary of a run, and its caveats."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -84,9 +84,8 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """In plain containers."""
-        found = {name: value for name, value in vars(self).items() if name != "estimate"}
-        found["clusters"] = [vars(cluster) for cluster in self.clusters]
-        found["agreement"] = None if self.agreement is None else vars(self.agreement)
+        found = asdict(replace(self, estimate=None))
+        del found["estimate"]
         if self.estimate is not None:
             curve = self.estimate.curve.astype(object).where(self.estimate.curve.notna(), None)
             found["n_clusters_estimate"] = {
@@ -104,42 +103,34 @@ class Summary:
 
     def print(self, console: Console) -> None:
         """As tables."""
-        table = Table(title=f"{self.sizes['cells']:,} cells, {len(self.clusters)} clusters")
-        for column in ("cluster", "cells", "share"):
-            table.add_column(column, justify="right")
-        for cluster in self.clusters:
-            table.add_row(cluster.name, f"{cluster.cells:,}", f"{cluster.share:.1%}")
-        console.print(table)
+        console.print(sizes_table({cluster.name: cluster.cells for cluster in self.clusters}, "cluster"))
         if self.types is not None:
-            console.print(sizes_table(self.types, "types, learned from labels"))
+            console.print(sizes_table(self.types, "type, learned from labels"))
         total = sum(self.seconds.values())
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
         console.print(f"{total:.1f} s: {shares}", soft_wrap=True)
         console.print(
             f"Written to {self.outputs['output']}: obsm['{keys.LATENT_KEY}'], obs['{keys.CLUSTERS_KEY}'], "
             f"uns['{keys.RUN_KEY}']",
-            markup=False,
             soft_wrap=True,
         )
         if self.agreement is not None:
-            self._print_agreement(console, self.agreement)
-
-    def _print_agreement(self, console: Console, agreement: Agreement) -> None:
-        table = Table(title="Clusters against the published annotation, which the model never saw")
-        table.add_column("cluster", justify="right")
-        table.add_column("most frequent published types")
-        for name, shares in agreement.types.items():
-            table.add_row(name, ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
-        console.print(table)
-        console.print(
-            f"Agreement: adjusted Rand index {agreement.adjusted_rand_index:.2f}, "
-            f"normalised mutual information {agreement.normalized_mutual_information:.2f}"
-        )
+            table = Table(
+                "cluster", "most frequent published types", title="Published annotation, not seen by the model"
+            )
+            for name, types in self.agreement.types.items():
+                table.add_row(name, ", ".join(f"{kind} {share:.0%}" for kind, share in types.items()))
+            console.print(table)
+            console.print(
+                f"Agreement: adjusted Rand index {self.agreement.adjusted_rand_index:.2f}, "
+                f"normalised mutual information {self.agreement.normalized_mutual_information:.2f}"
+            )
 
 
-def sizes_table(sizes: dict[str, int], title: str, kind: str = "type") -> Table:
+def sizes_table(sizes: dict[str, int], kind: str) -> Table:
     """Types or clusters and their cells."""
-    total, table = sum(sizes.values()), Table(title=title)
+    total = sum(sizes.values())
+    table = Table(title=f"{total:,} cells, {len(sizes)} {kind.partition(',')[0]}s")
     for column in (kind, "cells", "share"):
         table.add_column(column, justify="right")
     for name, cells in sizes.items():
