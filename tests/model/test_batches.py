@@ -354,7 +354,7 @@ def test_bad_batches(data, model):
         scrcl.SCRCL.setup_anndata(lacking, batch_key="batch")
     small = data.copy()
     small.obs["batch"] = ["x"] * 4 + small.obs["batch"].astype(str).tolist()[4:]
-    with pytest.raises(ValueError, match=r"fewer in 'x' \(4\)"):
+    with pytest.raises(ValueError, match=r"fewer than 10 cells: 'x' \(4\)"):
         scrcl.SCRCL.setup_anndata(small, batch_key="batch")
     one = data[data.obs["batch"] == "b0"].copy()
     with pytest.warns(UserWarning, match="one batch 'b0'"):
