@@ -357,7 +357,7 @@ def test_bad_batches(data, model):
     with pytest.raises(ValueError, match=r"fewer than 10 cells: 'x' \(4\)"):
         scrcl.SCRCL.setup_anndata(small, batch_key="batch")
     one = data[data.obs["batch"] == "b0"].copy()
-    with pytest.warns(UserWarning, match="one batch 'b0'"):
+    with pytest.warns(UserWarning, match="the same batch 'b0' for all cells"):
         scrcl.SCRCL.setup_anndata(one, batch_key="batch")
     with pytest.raises(KeyError, match="batch_key='batch' is not in adata.obs"):
         model.get_latent_representation(ad.AnnData(data.X, obs=data.obs[["cell_type"]], var=data.var))

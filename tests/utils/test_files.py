@@ -104,7 +104,9 @@ def test_code_in_a_file_is_not_run(tmp_path, trained, place):
     content[place]["odd_"] = Bomb(sign)
     torch.save(content, folder / "model.pt")
     for read in (lambda: scrcl.SCRCL.load(folder, adata=False), lambda: scrcl.SCRCL.load_registry(folder)):
-        with pytest.raises(ValueError, match=r"is not read, as it could run code: it holds .*system, by which code may be run"):
+        with pytest.raises(
+            ValueError, match=r"is not read, as it could run code: it holds .*system, by which code may be run"
+        ):
             read()
     assert not sign.exists()
     torch.load(folder / "model.pt", weights_only=False)
