@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scrcl.cluster.consensus import Ensemble
-from scrcl.cluster.number import RESOLUTIONS, cast_votes, choose_number, estimate_number
+from scrcl.cluster.number import RESOLUTIONS, choose_number, count_votes, estimate_number
 
 from .test_consensus import build
 
@@ -19,7 +19,7 @@ def blobs(n_types: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("n_types", [2, 5, 9])
 def test_the_number_of_clear_types_is_found(n_types):
     points = blobs(n_types)
-    estimate = estimate_number(cast_votes([points, points], 0), lambda: build(points, [points], [points], 0))
+    estimate = estimate_number(count_votes([points, points], 0), lambda: build(points, [points], [points], 0))
     assert estimate.best == n_types
     assert estimate.curve.loc[n_types, "votes"] >= 3
     assert estimate.curve.loc[n_types, "agreement"] > 0.95
@@ -30,7 +30,7 @@ def test_the_number_of_clear_types_is_found(n_types):
 
 def test_the_estimate_is_the_largest_of_the_votes():
     points = blobs(4), np.random.default_rng(1).normal(size=(240, 3)).astype(np.float32)
-    votes = cast_votes(points, 0)
+    votes = count_votes(points, 0)
     assert len(votes) == 2 * len(RESOLUTIONS)
     estimate = estimate_number(votes, lambda: build(points[0], points, [points[0]], 0))
     assert estimate.best == max(votes)

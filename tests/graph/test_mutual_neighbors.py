@@ -7,7 +7,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from scrcl.graph.mutual_neighbors import (
-    MUTUAL,
+    RETURN_FACTOR,
     balanced_graph,
     batch_offsets,
     mixing,
@@ -37,7 +37,7 @@ def test_counterparts_against_brute_force(points):
     for i in range(90):
         for j in range(90):
             near, far = sorted((rank(i, j), rank(j, i)))
-            if batches[i] != batches[j] and near < n_mutual and far < MUTUAL * n_mutual:
+            if batches[i] != batches[j] and near < n_mutual and far < RETURN_FACTOR * n_mutual:
                 expected[i, j] = 1
     np.testing.assert_array_equal(mutual_neighbors(x, batches, n_mutual).toarray(), expected)
 

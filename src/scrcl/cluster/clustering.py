@@ -1,4 +1,4 @@
-"""Clusters of points and how further points join them."""
+"""Clusters of points, and the assignment of new points to them."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,26 @@ import numpy as np
 from scrcl.graph.neighbors import ListSearch, nearest_neighbors
 from scrcl.utils.errors import ScrclValueError
 
-#: Neighbours by which points join clusters, and of a point in the graph that Leiden divides.
+#: Neighbours that vote for the cluster of a new point, and of a point in the graph of Leiden.
 N_NEIGHBORS = 15
-#: Points that join clusters at once.
+#: Points that are assigned at once.
 BLOCK_POINTS = 65_536
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Clusters of reference points, and the rule by which further points join them.
+    """Clusters of reference points, to which new points can be assigned.
 
     Attributes
     ----------
     points
         ``(n, d)`` reference points.
     labels
-        ``(n,)`` cluster of each, numbered from 0 by decreasing size.
+        ``(n,)`` cluster of each point, numbered from 0 by decreasing size.
     centers
-        ``(k, d)`` cluster centres; ``None`` where clusters are not defined by centres.
+        ``(k, d)`` cluster centres; ``None`` if clusters are not defined by centres.
     probabilities
-        ``(n, k)`` probability that a point belongs to a cluster; ``None`` where the method gives none.
+        ``(n, k)`` probability of each cluster for each point; ``None`` if the method gives none.
     """
 
     points: np.ndarray
@@ -40,20 +40,20 @@ class Clustering:
         return int(self.labels.max()) + 1
 
     def assign(self, points: np.ndarray) -> np.ndarray:
-        """Assign points ``(m, d)`` to the nearest centre or, without centres, to what most of their neighbours are."""
+        """Clusters ``(m,)`` of points ``(m, d)``: of the nearest centre or, without centres, of most neighbours."""
         if self.centers is not None:
             return nearest_neighbors(self.centers, 1, points).indices[:, 0]
         return self._vote(self._neighbors(points))
 
     def assign_probabilities(self, points: np.ndarray) -> np.ndarray:
-        """Probabilities ``(m, k)`` of points ``(m, d)``: the mean of those of their neighbours."""
+        """Probabilities ``(m, k)`` of points ``(m, d)``: the mean of the probabilities of their neighbours."""
         if self.probabilities is None:
             raise ScrclValueError("These clusters have no probabilities.", "Cluster with method='consensus'.")
         return self.probabilities[self._neighbors(points)].mean(1)
 
     def join(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What :meth:`assign` and :meth:`assign_probabilities` return, without centres, but by neighbours from lists."""
-        assert self.probabilities is not None  # asked for where there are some
+        """Clusters and probabilities as by :meth:`assign` without centres, but with neighbours from a :class:`ListSearch`."""
+        assert self.probabilities is not None  # only a consensus is joined
         search, n_neighbors = ListSearch(self.points), min(N_NEIGHBORS, len(self.points))
         labels = np.empty(len(points), dtype=np.int64)
         probabilities = np.empty((len(points), self.n_clusters), dtype=self.probabilities.dtype)

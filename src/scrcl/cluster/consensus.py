@@ -1,9 +1,9 @@
 """Consensus of clusterings of two kinds, over plain arrays.
 
-No way of clustering suits all data. k-means and mixtures know a large type from its close neighbour, but divide a type that
-is much larger than the others rather than find the rare ones. Trees of micro-clusters keep large types whole and find
-the rare ones, but leave large types that lie close to each other in one. So cells are clustered in both ways in several
-spaces, and what most of these clusterings put together is put together, where both kinds count alike.
+No clustering method suits all data. k-means and mixtures separate a large type from a close one, but divide a very large
+type rather than find rare types. Trees of micro-clusters keep large types whole and find rare types, but merge large types
+that are close to each other. So cells are clustered by both kinds of methods in several spaces, and cells that most of
+these clusterings join are joined; both kinds have the same weight.
 """
 
 import warnings
@@ -29,30 +29,30 @@ from .components import Components
 from .kmeans import fit_kmeans
 from .trees import Tree, adjusted_rand, grow, indicator
 
-#: Principal components of each space that are read.
+#: Principal components of each space.
 N_COMPONENTS = 20
-#: Cells that are clustered; where there are more, the others join those that were drawn.
+#: Cells that are clustered; of more cells, this many are sampled, and the others join their clusters.
 CLUSTERED_CELLS = 5_000
-#: Starts of k-means, of which the best counts, and of the mixture.
+#: Starts of k-means and of the mixture.
 N_STARTS, N_MIXTURES = 5, 2
 #: Linkages whose trees are cut.
 LINKAGES = ("ward", "average")
-#: Cells of the smallest cluster, where there is a choice: a test of a cluster against the others needs two.
+#: Cells of the smallest cluster, if possible: a test of a cluster against the others needs two.
 MIN_CLUSTER_CELLS = 2
-#: Agreement of the trees with the consensus below which a warning is given; about 0.5 on data without types.
+#: Agreement of the trees with the consensus below which a warning is shown; about 0.5 on data without types.
 MIN_TREE_AGREEMENT = 0.6
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What cells are clustered by, for all numbers of clusters.
+    """Trees and spaces from which cells are clustered, for all numbers of clusters.
 
     Attributes
     ----------
     points
-        ``(n, d)`` latent representation, by which cells that were not drawn join.
+        ``(n, d)`` latent representation, by which cells outside the sample are assigned.
     cells
-        ``(m,)`` cells that are clustered, increasing.
+        ``(m,)`` numbers of the cells that are clustered, increasing.
     trees
         Trees of micro-clusters of the ``m`` cells.
     spaces
@@ -85,11 +85,11 @@ class Ensemble:
         points
             ``(n, d)`` latent representation.
         cells
-            ``(m,)`` cells that are clustered, as :func:`clustered_cells` draws them.
+            ``(m,)`` numbers of the cells that are clustered, from :func:`clustered_cells`.
         spaces
-            ``(m, d_i)`` arrays in which they are clustered, and micro-clusters made.
+            ``(m, d_i)`` arrays in which the cells and their micro-clusters are clustered.
         features
-            ``(m, f_i)`` arrays by which micro-clusters are joined.
+            ``(m, f_i)`` arrays whose similarity decides which micro-clusters are joined.
         seed
             Seed of the clusterings.
         n_clusters, euclidean
@@ -100,66 +100,66 @@ class Ensemble:
 
     @cached_property
     def linkages(self) -> list[np.ndarray]:
-        """Linkages ``(m - 1, 4)`` in the form of SciPy, of each space by each of ``LINKAGES``."""
+        """Linkages ``(m - 1, 4)`` of SciPy, for each space and each of ``LINKAGES``."""
         return [scipy.cluster.hierarchy.linkage(space, name) for space in self.spaces for name in LINKAGES]
 
     def members(self, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
-        """The clusterings that are reconciled, ``(m, n_members)``, and how much each counts, ``(n_members,)``.
+        """The clusterings of the consensus, ``(m, n_members)``, and their weights, ``(n_members,)``.
 
-        Those of the trees, and in each space those of k-means, of a mixture and of each linkage. Either kind counts half.
+        The clusterings of the trees have half of the weight; k-means, a mixture and the linkages in each space the other.
         """
-        grown = [tree.cut(n_clusters) for tree in self.trees]
+        from_trees = [tree.cut(n_clusters) for tree in self.trees]
         others = [cut_tree(linkage, n_clusters) for linkage in self.linkages]
         for space in self.spaces:
             others += [fit_kmeans(space, n_clusters, N_STARTS, self.seed)[0], _mixture(space, n_clusters, self.seed)]
-        weights = [np.full(len(kind), 1 / max(len(kind), 1)) for kind in (grown, others)]
-        return np.column_stack(grown + others), np.concatenate(weights)
+        weights = [np.full(len(kind), 1 / max(len(kind), 1)) for kind in (from_trees, others)]
+        return np.column_stack(from_trees + others), np.concatenate(weights)
 
     def cut(self, n_clusters: int, min_cells: int = MIN_CLUSTER_CELLS) -> tuple[Clustering, float]:
-        """Reconcile ``n_clusters`` clusters by average linkage of how often two cells are apart.
+        """Find ``n_clusters`` clusters by average linkage of the weighted share of clusterings that separate two cells.
 
-        The probability that a cell belongs to a cluster is how often it is together with the cells of that cluster,
-        relative to all clusters.
+        The probability of a cluster for a cell is how often the cell is in one cluster with its cells, relative to all
+        clusters.
 
         Parameters
         ----------
         n_clusters
             Number of clusters.
         min_cells
-            Cells of the smallest cluster, as far as the data allow it. The cells of smaller ones join those with which
-            they are most often together.
+            Cells of the smallest cluster, as far as the data allow it. The cells of smaller clusters join the cluster
+            with which they are most often together.
 
         Returns
         -------
         The clusters of all cells, and the mean adjusted Rand index of the trees with them.
         """
-        found, weights = self.members(n_clusters)
-        apart = pdist(found, "hamming", w=weights)
-        labels = cut_tree(scipy.cluster.hierarchy.linkage(apart, "average"), n_clusters, min_cells)
-        together = _together(found, weights, labels, n_clusters)
+        members, weights = self.members(n_clusters)
+        distances = pdist(members, "hamming", w=weights)
+        labels = cut_tree(scipy.cluster.hierarchy.linkage(distances, "average"), n_clusters, min_cells)
+        together = _together(members, weights, labels, n_clusters)
         labels = number_by_size(np.where(labels < 0, together.argmax(1), labels))
-        together = _together(found, weights, labels, n_clusters)
+        together = _together(members, weights, labels, n_clusters)
         clustering = Clustering(
             self.points[self.cells], labels, probabilities=normalize(together, norm="l1").astype(np.float32)
         )
         return self._with_others(clustering), self.agreement_with(labels, n_clusters)
 
-    def _with_others(self, found: Clustering) -> Clustering:
-        """Clusters of all cells, where those that were not drawn join as new cells would."""
+    def _with_others(self, sampled: Clustering) -> Clustering:
+        """Clusters of all cells; cells outside the sample are assigned like new cells."""
         if len(self.cells) == len(self.points):
-            return found
-        labels, probabilities = found.join(self.points)
-        labels[self.cells], probabilities[self.cells] = found.labels, found.probabilities
-        order = np.argsort(-np.bincount(labels, minlength=found.n_clusters), kind="stable")
+            return sampled
+        labels, probabilities = sampled.join(self.points)
+        labels[self.cells], probabilities[self.cells] = sampled.labels, sampled.probabilities
+        order = np.argsort(-np.bincount(labels, minlength=sampled.n_clusters), kind="stable")
         return Clustering(self.points, np.argsort(order)[labels], probabilities=probabilities[:, order])
 
     def agreement_with(self, labels: np.ndarray, n_clusters: int) -> float:
         """Mean adjusted Rand index of the trees, cut into ``n_clusters``, with clusters ``(m,)``; NaN without trees."""
         if not self.trees:
             return np.nan
-        own, clusters = indicator(labels), np.eye(n_clusters)
+        members, clusters = indicator(labels), np.eye(n_clusters)
         tables = [
-            clusters[tree.joined(n_clusters)].T @ (indicator(tree.labels).T @ own).toarray() for tree in self.trees
+            clusters[tree.joined(n_clusters)].T @ (indicator(tree.labels).T @ members).toarray() for tree in self.trees
         ]
         return float(adjusted_rand(np.stack(tables)).mean())
 
@@ -173,30 +173,24 @@ class Ensemble:
 
     @cached_property
     def _pairs(self) -> list[tuple[Tree, Tree, np.ndarray]]:
-        """The trees that are compared, and how many cells each two of their micro-clusters share."""
+        """Pairs of trees, and the number of cells that each two of their micro-clusters share."""
         half = len(self.trees) // 2
         pairs = zip(self.trees[:half], self.trees[-half:], strict=True)
         return [(a, b, (indicator(a.labels).T @ indicator(b.labels)).toarray()) for a, b in pairs]
 
     def distance(self, n_clusters: int) -> float:
-        """Mean distance of the next two of ``n_clusters`` clusters of a tree to be joined; NaN for a single one."""
-        found = [tree.distances[n_clusters] for tree in self.trees if 1 < n_clusters < len(tree.distances)]
-        return float(np.mean(found)) if found else np.nan
+        """Mean distance over the trees of the two of ``n_clusters`` clusters that are joined next; NaN for a single one."""
+        distances = [tree.distances[n_clusters] for tree in self.trees if 1 < n_clusters < len(tree.distances)]
+        return float(np.mean(distances)) if distances else np.nan
 
 
 def clustered_cells(n: int, seed: int) -> np.ndarray:
-    """Those of ``n`` cells that are clustered, increasing: all, or ``CLUSTERED_CELLS`` drawn at random."""
+    """Numbers of the cells of ``n`` that are clustered, increasing: all, or a sample of ``CLUSTERED_CELLS``."""
     return np.sort(draw(n, CLUSTERED_CELLS, seed))
 
 
 def check_leaves(n_clusters: int, n_leaves: int) -> None:
-    """Refuse more clusters than cells that are clustered.
-
-    Raises
-    ------
-    ScrclValueError
-        If there are more.
-    """
+    """Raise ScrclValueError for more clusters than cells that are clustered."""
     if n_clusters > n_leaves:
         raise ScrclValueError(
             f"n_clusters={n_clusters} is more than the {n_leaves:,} cells that method='consensus' clusters.",
@@ -207,16 +201,16 @@ def check_leaves(n_clusters: int, n_leaves: int) -> None:
 
 
 def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarray:
-    """Cut a tree where it has so many clusters of at least ``min_cells`` cells.
+    """Cut a tree where it has ``n_clusters`` clusters of at least ``min_cells`` cells.
 
     Parameters
     ----------
     tree
-        ``(m - 1, 4)`` linkage in the form of SciPy.
+        ``(m - 1, 4)`` linkage of SciPy.
     n_clusters
         Number of clusters, at most ``m``.
     min_cells
-        Cells of the smallest cluster; fewer where the tree is nowhere cut into so many of this size.
+        Cells of the smallest cluster; fewer if no cut gives ``n_clusters`` clusters of this size.
 
     Returns
     -------
@@ -226,25 +220,25 @@ def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarra
     check_leaves(n_clusters, m)
     children = tree[:, :2].astype(np.int64)
     sizes = np.concatenate([np.ones(m), tree[:, 3]])
-    for least in range(min_cells, 0, -1):
-        # How many clusters are large enough before each merge is undone, the last one first.
-        large = sizes >= least
+    for smallest in range(min_cells, 0, -1):
+        # Number of clusters that are large enough, before each merge is undone from the last one on.
+        large = sizes >= smallest
         gained = large[children].sum(1) - large[m:]
         numbers = large[-1] + np.concatenate([[0], np.cumsum(gained[::-1])])
         if (numbers == n_clusters).any():
             n_merges = m - 1 - int((numbers == n_clusters).argmax())
             break
-    first = np.arange(2 * m - 1)  # a leaf of each node
+    first = np.arange(2 * m - 1)  # one leaf of each node
     for node, child in enumerate(children[:, 0], m):
         first[node] = first[child]
     ends = first[children[:n_merges]].T
     labels = connected_components(sp.coo_array((np.ones(n_merges), tuple(ends)), shape=(m, m)), directed=False)[1]
-    kept = np.bincount(labels) >= least
+    kept = np.bincount(labels) >= smallest
     return np.where(kept[labels], np.cumsum(kept)[labels] - 1, -1)
 
 
 def warn_if_undetermined(n_clusters: int, agreement: float) -> None:
-    """Warn where the alternative clusterings disagree."""
+    """Warn if the alternative clusterings disagree."""
     if n_clusters > 1 and agreement < MIN_TREE_AGREEMENT:
         warnings.warn(
             PoorSupportWarning(
@@ -265,19 +259,19 @@ def _reduce(points: np.ndarray) -> np.ndarray:
 
 
 def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """The most probable of Gaussians with one covariance, ``(m,)``: sizes may differ, and what varies within all counts less."""
+    """Clusters ``(m,)`` by a mixture of Gaussians with one covariance, whose weights may differ."""
     ridge = 1e-6 * points.var() + 1e-12
     mixture = GaussianMixture(n_clusters, covariance_type="tied", n_init=N_MIXTURES, random_state=seed, reg_covar=ridge)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what is nearly a mixture can vote as well
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture near convergence is good enough for a vote
         return mixture.fit_predict(points)
 
 
-def _together(found: np.ndarray, weights: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """In what share of the clusterings ``(m, n_members)`` a cell is with those of each cluster, ``(m, n_clusters)``."""
+def _together(members: np.ndarray, weights: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Share ``(m, n_clusters)`` of the clusterings ``(m, n_members)`` in which a cell is joined to the cells of a cluster."""
     kept = labels >= 0
     clusters = sp.csr_array((np.ones(kept.sum()), (np.flatnonzero(kept), labels[kept])), (len(labels), n_clusters))
     total = np.zeros((len(labels), n_clusters))
-    for own, weight in zip(found.T, weights, strict=True):
-        total += weight * (indicator(own).T @ clusters).toarray()[own]
+    for member, weight in zip(members.T, weights, strict=True):
+        total += weight * (indicator(member).T @ clusters).toarray()[member]
     return total / (weights.sum() * np.bincount(labels[kept], minlength=n_clusters))

@@ -1,4 +1,4 @@
-"""k-means."""
+"""k-means clustering."""
 
 from collections.abc import Iterable, Iterator
 
@@ -15,19 +15,19 @@ N_STARTS = 20
 
 
 def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
-    """k-means of points ``(n, d)``, the best of 20 k-means++ starts."""
-    found, centers = fit_kmeans(points, n_clusters, N_STARTS, seed)
-    labels = number_by_size(found)
+    """k-means of points ``(n, d)``, the best of ``N_STARTS`` k-means++ starts."""
+    by_center, centers = fit_kmeans(points, n_clusters, N_STARTS, seed)
+    labels = number_by_size(by_center)
     _, first = np.unique(labels, return_index=True)
-    return Clustering(points, labels, centers[found[first]])
+    return Clustering(points, labels, centers[by_center[first]])
 
 
 def fit_kmeans(
     points: np.ndarray, n_clusters: int, n_starts: int, seed: int, n_sampled: int = SAMPLE_CELLS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``(n,)`` and centres ``(k, d)`` of points ``(n, d)``, the best of some k-means++ starts.
+    """Labels ``(n,)`` and centres ``(k, d)`` of points ``(n, d)``, the best of ``n_starts`` k-means++ starts.
 
-    Of more points than ``n_sampled``, centres are found on as many, drawn at random.
+    If there are more than ``n_sampled`` points, centres are fitted to a random sample of this size.
     """
     fit = KMeans(n_clusters, n_init=n_starts, random_state=seed)
     if len(points) <= n_sampled:
@@ -38,8 +38,8 @@ def fit_kmeans(
 def repeat_kmeans(points: np.ndarray, n_clusters: int, seeds: Iterable[int]) -> Iterator[np.ndarray]:
     """Labels ``(n,)`` of points ``(n, d)`` from one k-means++ start for each seed.
 
-    All starts share the distances of all points, ``(n, n)``, so that there must not be too many of these: with as many
-    clusters as are sought here, finding distances anew takes most of the time.
+    All starts share the distances ``(n, n)`` between all points, which with many clusters would take most of the time
+    of each start; ``n`` must be small enough for them.
     """
     distances = euclidean_distances(points, squared=True)
     for seed in seeds:
@@ -48,7 +48,7 @@ def repeat_kmeans(points: np.ndarray, n_clusters: int, seeds: Iterable[int]) -> 
 
 
 def _choose_centers(distances: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
-    """Points that k-means++ starts from, given squared distances ``(n, n)``; of some candidates the best, as in scikit-learn."""
+    """Starting points of k-means++ from squared distances ``(n, n)``: the best of some candidates, as in scikit-learn."""
     chosen = [int(rng.integers(len(distances)))]
     nearest = distances[chosen[0]]
     for _ in range(number - 1):

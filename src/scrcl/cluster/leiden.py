@@ -15,50 +15,50 @@ from scrcl.utils.errors import ScrclWarning
 
 from .clustering import N_NEIGHBORS, Clustering, number_by_size
 
-#: Modularity resolution that suits the latent space, whose clusters are compact.
+#: Modularity resolution for the latent representation, whose clusters are compact.
 RESOLUTION = 0.1
 
 
 def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
-    """Leiden communities of the nearest-neighbour graph of points ``(n, d)``, by modularity: more resolution, more clusters."""
-    return _divide(points, _network(points), resolution, seed)
+    """Leiden communities of the nearest-neighbour graph of points ``(n, d)``, by modularity; a higher resolution gives more clusters."""
+    return _divide(points, _build_graph(points), resolution, seed)
 
 
 def count_communities(points: np.ndarray, resolutions: Sequence[float], seed: int) -> list[int]:
     """Numbers of Leiden communities of points ``(n, d)`` at some resolutions."""
-    network = _network(points)
-    return [_divide(points, network, resolution, seed).n_clusters for resolution in resolutions]
+    graph = _build_graph(points)
+    return [_divide(points, graph, resolution, seed).n_clusters for resolution in resolutions]
 
 
-def leiden_with(points: np.ndarray, n_clusters: int, seed: int, what: str = "clusters") -> Clustering:
-    """Leiden communities at a resolution that gives the number of clusters asked for, or comes nearest to it.
+def leiden_with(points: np.ndarray, n_clusters: int, seed: int, noun: str = "clusters") -> Clustering:
+    """Leiden communities at a resolution that gives ``n_clusters`` clusters, or the nearest number.
 
     Parameters
     ----------
     points, n_clusters, seed
         ``(n, d)`` points, number of clusters, and seed of the optimiser.
-    what
-        What the user calls the clusters, for the warning.
+    noun
+        Name of the clusters in the warning.
     """
-    network = _network(points)
+    graph = _build_graph(points)
     low, high = 0.0, 1.0
-    best = _divide(points, network, high, seed)
+    best = _divide(points, graph, high, seed)
     while best.n_clusters < n_clusters and high < 1000:
         low, high = high, 2 * high
-        best = _divide(points, network, high, seed)
+        best = _divide(points, graph, high, seed)
     for _ in range(20):
         if best.n_clusters == n_clusters:
             break
         middle = (low + high) / 2
-        found = _divide(points, network, middle, seed)
-        low, high = (middle, high) if found.n_clusters < n_clusters else (low, middle)
-        if abs(found.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
-            best = found
+        clustering = _divide(points, graph, middle, seed)
+        low, high = (middle, high) if clustering.n_clusters < n_clusters else (low, middle)
+        if abs(clustering.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
+            best = clustering
     if best.n_clusters != n_clusters:
         warnings.warn(
             ScrclWarning(
-                f"No resolution of Leiden gives {n_clusters} {what}; the nearest gives {best.n_clusters}.",
-                "Pass `method='kmeans'` for an exact number." if what == "clusters" else "",
+                f"No resolution of Leiden gives {n_clusters} {noun}; the nearest gives {best.n_clusters}.",
+                "Pass `method='kmeans'` for an exact number." if noun == "clusters" else "",
                 command="Pass --method kmeans for an exact number.",
             ),
             stacklevel=settings.warnings_stacklevel,
@@ -66,17 +66,17 @@ def leiden_with(points: np.ndarray, n_clusters: int, seed: int, what: str = "clu
     return best
 
 
-def _network(points: np.ndarray) -> igraph.Graph:
-    """The nearest-neighbour graph that Leiden divides."""
-    graph = symmetric_adjacency(nearest_neighbors(points, min(N_NEIGHBORS, len(points) - 1)).to_sparse())
-    upper = sp.triu(graph, format="coo")
+def _build_graph(points: np.ndarray) -> igraph.Graph:
+    """The nearest-neighbour graph of the points."""
+    adjacency = symmetric_adjacency(nearest_neighbors(points, min(N_NEIGHBORS, len(points) - 1)).to_sparse())
+    upper = sp.triu(adjacency, format="coo")
     return igraph.Graph(n=len(points), edges=np.column_stack(upper.coords))
 
 
-def _divide(points: np.ndarray, network: igraph.Graph, resolution: float, seed: int) -> Clustering:
+def _divide(points: np.ndarray, graph: igraph.Graph, resolution: float, seed: int) -> Clustering:
     igraph.set_random_number_generator(random.Random(seed))
     try:
-        found = network.community_leiden("modularity", resolution=resolution, n_iterations=-1)
+        communities = graph.community_leiden("modularity", resolution=resolution, n_iterations=-1)
     finally:
         igraph.set_random_number_generator(random)
-    return Clustering(points, number_by_size(np.asarray(found.membership)))
+    return Clustering(points, number_by_size(np.asarray(communities.membership)))

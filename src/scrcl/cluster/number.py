@@ -1,9 +1,8 @@
-"""How many clusters there are, from several kinds of evidence, over plain arrays."""
+"""Estimate of the number of clusters, over plain arrays."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,22 +12,22 @@ from .leiden import count_communities
 
 #: Resolutions at which communities are counted.
 RESOLUTIONS = (0.05, 0.1, 0.2)
-#: Clusters up to which the curve goes at least.
-CURVE_UP_TO = 20
+#: Least length of the curve, in clusters.
+MIN_CURVE_CLUSTERS = 20
 
 
 @dataclass(frozen=True)
 class NumberOfClusters:
-    """An estimate of the number of clusters, with what speaks for other numbers.
+    """An estimate of the number of clusters, with the evidence for other numbers.
 
     Parameters
     ----------
     best
         The estimate: the largest of the votes, or 1.
     runner_ups
-        Other numbers that votes were cast for, nearest to the estimate first.
+        Other numbers that have votes, nearest to the estimate first.
     evidence
-        The curve, or what finds it when it is first asked for.
+        The curve, or a function that computes it.
     """
 
     best: int
@@ -39,16 +38,16 @@ class NumberOfClusters:
     def curve(self) -> pd.DataFrame:
         """Data frame by number of clusters ``n_clusters``.
 
-        ``votes``: how many of the Leiden clusterings, of the latent representation and of the smoothed features at three low
-        resolutions, have this number of communities. ``distance``: mean distance of the two clusters that would be joined
-        next, 0 for the same profile, 1 for unrelated ones, corrected for noise; above 1 for opposite ones. ``agreement``:
-        mean adjusted Rand index between trees of different micro-clusters, two at a time; low where the data do not
-        determine the clusters. Growing the trees takes longer than the estimate, so that it is found when it is first read.
+        ``votes``: number of Leiden clusterings, of the latent representation and of the smoothed features at three low
+        resolutions, with this number of communities. ``distance``: mean distance of the two clusters that would be joined
+        next, 0 for equal profiles, 1 for unrelated ones and above 1 for opposite ones, corrected for noise.
+        ``agreement``: mean adjusted Rand index between pairs of trees of different micro-clusters; low if the clusters
+        are poorly supported. The trees take longer than the estimate, so the curve is computed when it is first read.
         """
         return self.evidence() if callable(self.evidence) else self.evidence
 
-    def __getstate__(self) -> dict[str, Any]:
-        # What finds the curve belongs to a model, and is left behind.
+    def __getstate__(self) -> dict[str, object]:
+        # The function belongs to a model, and is not saved.
         return {"best": self.best, "runner_ups": self.runner_ups, "evidence": self.curve}
 
 
@@ -58,9 +57,9 @@ def estimate_number(votes: list[int], ensemble: Callable[[], Ensemble]) -> Numbe
     Parameters
     ----------
     votes
-        Numbers of communities, from :func:`cast_votes`.
+        Numbers of communities, from :func:`count_votes`.
     ensemble
-        Gives trees over the same cells, for the curve.
+        Function that returns the trees of the same cells, for the curve.
     """
     best = choose_number(votes)
     others = sorted(set(votes) - {best}, key=lambda number: (abs(number - best), number))
@@ -68,7 +67,7 @@ def estimate_number(votes: list[int], ensemble: Callable[[], Ensemble]) -> Numbe
 
 
 def _curve(votes: list[int], ensemble: Ensemble) -> pd.DataFrame:
-    numbers = range(1, min(max(CURVE_UP_TO, 2 * max(votes)), len(ensemble.cells)) + 1)
+    numbers = range(1, min(max(MIN_CURVE_CLUSTERS, 2 * max(votes)), len(ensemble.cells)) + 1)
     return pd.DataFrame(
         {
             "votes": [votes.count(number) for number in numbers],
@@ -80,21 +79,21 @@ def _curve(votes: list[int], ensemble: Ensemble) -> pd.DataFrame:
 
 
 def choose_number(votes: list[int]) -> int:
-    """The largest of the votes, or 1 where at least half of them are 1.
+    """The largest of the votes, or 1 if at least half of them are 1.
 
-    Too few clusters cost more than too many: the tree of the consensus is cut where small groups come off large types,
-    while two types that share a cluster are lost.
+    Too few clusters are worse than too many: with too many, the consensus separates small groups from large types; with too
+    few, two types are in one cluster.
     """
     return max(votes) if np.median(votes) >= 2 else 1
 
 
-def cast_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:
+def count_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:
     """Numbers of Leiden communities at low resolutions.
 
     Parameters
     ----------
     representations
-        ``(n, d)`` arrays whose nearest-neighbour graphs are divided.
+        ``(n, d)`` arrays whose nearest-neighbour graphs are clustered.
     seed
         Seed of Leiden.
     """

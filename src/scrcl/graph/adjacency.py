@@ -1,6 +1,6 @@
-"""The graph of the cells as a sparse matrix, and what convolutions over it multiply by."""
+"""The cell graph as a sparse matrix, and the propagation matrices of convolutions over it."""
 
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import scipy.sparse as sp
@@ -8,13 +8,22 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .neighbors import Neighbors
 
-#: Nodes by number, or all.
+#: Numbers of nodes, or a slice.
 Rows: TypeAlias = np.ndarray | slice
 ALL = slice(None)
 
 
+class SavedMatrix(TypedDict):
+    """A sparse matrix as plain arrays."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    shape: tuple[int, int]
+
+
 def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
-    """The binary, symmetric ``(n, n)`` graph without self loops that joins the edges of both directions."""
+    """The binary, symmetric ``(n, n)`` graph without self loops, with the edges of both directions."""
     graph = sp.csr_array(graph, copy=True)
     graph.data = (graph.data != 0).astype(np.float32)
     graph = graph.maximum(graph.T).tocsr()
@@ -27,7 +36,7 @@ def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
 class Propagation:
     r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution.
 
-    Rows are made when they are asked for, as all of them take more memory than the graph.
+    Rows are computed when they are indexed, as all rows take more memory than the graph.
 
     Parameters
     ----------
@@ -42,25 +51,25 @@ class Propagation:
     def __getitem__(self, rows: Rows) -> sp.csr_array:
         numbers = np.arange(len(self._scale))[rows]
         m, ones = len(numbers), np.ones(len(numbers), dtype=self._scale.dtype)
-        itself = sp.csr_array((ones, numbers, np.arange(m + 1)), shape=(m, len(self._scale)))
-        matrix = sp.csr_array(self._adjacency[rows] + itself)
+        self_loops = sp.csr_array((ones, numbers, np.arange(m + 1)), shape=(m, len(self._scale)))
+        matrix = sp.csr_array(self._adjacency[rows] + self_loops)
         matrix.data *= np.repeat(self._scale[numbers], np.diff(matrix.indptr)) * self._scale[matrix.indices]
         return matrix
 
     def twice(self, features: np.ndarray, rows: Rows = ALL) -> np.ndarray:
-        """Features ``(n, d)`` propagated two times, of all nodes or of some: ``(m, d)``."""
+        """Features ``(n, d)`` propagated twice, of all nodes or some rows: ``(m, d)``."""
         if isinstance(rows, slice):
             matrix = self[:]
             return (matrix @ (matrix @ features))[rows]
         second = self[rows]
-        around = reached(second)
-        first = self[around]
-        near = reached(first)
-        return second[:, around] @ (first[:, near] @ features[near])
+        neighbors = reached(second)
+        first = self[neighbors]
+        sources = reached(first)
+        return second[:, neighbors] @ (first[:, sources] @ features[sources])
 
 
 def reached(matrix: sp.csr_array) -> np.ndarray:
-    """The columns that hold anything."""
+    """The columns with entries."""
     return np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
 
 
@@ -70,11 +79,11 @@ def normalized_adjacency(adjacency: sp.csr_array) -> sp.csr_array:
 
 
 def query_weights(adjacency: sp.csr_array, neighbors: Neighbors) -> tuple[sp.csr_array, float]:
-    """The weights by which query cells receive from a cell graph, to which they send nothing.
+    """Weights by which query cells receive from a cell graph, without sending to it.
 
-    The edges of a query cell are weighted as in :func:`normalized_adjacency`, with the degrees that its neighbours have
-    in the graph as it is. Nothing changes for the cells already there, so neither their representation nor that of
-    another query cell depends on it.
+    The edges of a query cell are weighted as in :func:`normalized_adjacency`, with the degrees of its neighbours in
+    the graph without query cells. So neither the representation of the cells of the graph nor that of another query cell
+    depends on it.
 
     Parameters
     ----------
@@ -85,7 +94,7 @@ def query_weights(adjacency: sp.csr_array, neighbors: Neighbors) -> tuple[sp.csr
 
     Returns
     -------
-    The weights ``(m, n)`` with which query cells receive from the graph, and the one each has for itself.
+    The weights ``(m, n)`` with which query cells receive from the graph, and the weight of each for itself.
     """
     k = neighbors.indices.shape[1]
     degree = adjacency.sum(axis=1)
@@ -94,33 +103,45 @@ def query_weights(adjacency: sp.csr_array, neighbors: Neighbors) -> tuple[sp.csr
 
 
 def local_order(adjacency: sp.csr_array) -> np.ndarray:
-    """An order of the nodes that puts neighbours close to each other, by the reverse Cuthill-McKee algorithm.
+    """An order of the nodes with neighbours close to each other, by the reverse Cuthill-McKee algorithm.
 
-    Sparse products over a graph in this order find in the cache what they need.
+    It makes sparse products faster, as their operands are in the cache.
     """
     return reverse_cuthill_mckee(sp.csr_matrix(adjacency), symmetric_mode=True)
 
 
 def join_reference(graph: sp.csr_array, reference: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
-    """The propagation matrix of cells that are joined to each other in space and receive from similar reference cells.
+    """The propagation matrix of cells that are joined in space and receive from similar reference cells.
 
-    The weights are those of :func:`normalized_adjacency`, with the degrees that the reference cells have among themselves,
-    which receive nothing. Of the spatial graph ``(m, m)`` and the graph of the reference ``(n, n)``: ``(n + m, n + m)``, the
-    reference first.
+    The weights are as in :func:`normalized_adjacency`; the reference cells have the degrees of their own graph, and receive
+    nothing from the other cells.
+
+    Parameters
+    ----------
+    graph
+        ``(m, m)`` spatial graph of the cells.
+    reference
+        ``(n, n)`` graph of the reference.
+    neighbors
+        Neighbours of the cells in the reference.
+
+    Returns
+    -------
+    ``(n + m, n + m)`` matrix, float32, the reference first.
     """
     received = neighbors.to_sparse()
     degree = graph.sum(axis=1) + received.sum(axis=1) + 1
     scale, reference_scale = (sp.diags_array(1 / np.sqrt(d)) for d in (degree, reference.sum(axis=1) + 1))
-    own = scale @ (graph + sp.eye_array(graph.shape[0])) @ scale
-    blocks = [[normalized_adjacency(reference), None], [scale @ received @ reference_scale, own]]
+    spatial = scale @ (graph + sp.eye_array(graph.shape[0])) @ scale
+    blocks = [[normalized_adjacency(reference), None], [scale @ received @ reference_scale, spatial]]
     return sp.csr_array(sp.block_array(blocks), dtype=np.float32)
 
 
-def csr_to_dict(matrix: sp.csr_array) -> dict[str, Any]:
+def csr_to_dict(matrix: sp.csr_array) -> SavedMatrix:
     """A sparse matrix as plain arrays."""
     return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
 
 
-def csr_from_dict(state: dict[str, Any]) -> sp.csr_array:
+def csr_from_dict(state: SavedMatrix) -> sp.csr_array:
     """The inverse of :func:`csr_to_dict`."""
     return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=state["shape"])

@@ -8,20 +8,22 @@ from .neighbors import nearest_neighbors
 
 
 def gene_graph(features: np.ndarray, n_neighbors: int = 5) -> sp.csr_array:
-    """The directed graph of each gene's nearest genes, itself among them, by the cosine of their features ``(G, d)``.
+    """The directed graph from each gene to itself and its nearest genes, by the cosine of their features ``(G, d)``.
 
     Binary ``(G, G)``; row ``g`` holds the nearest genes of gene ``g``.
     """
-    others = nearest_neighbors(normalize(features), min(n_neighbors, len(features)) - 1) if len(features) > 1 else None
-    itself = sp.eye_array(len(features), dtype=np.float32, format="csr")
-    return sp.csr_array(itself if others is None else others.to_sparse() + itself)
+    self_loops = sp.eye_array(len(features), dtype=np.float32, format="csr")
+    if len(features) == 1:
+        return self_loops
+    others = nearest_neighbors(normalize(features), min(n_neighbors, len(features)) - 1)
+    return sp.csr_array(others.to_sparse() + self_loops)
 
 
 def directed_propagation(graph: sp.csr_array) -> sp.csr_array:
     r"""The propagation matrix :math:`\bar B = D^{-1/2} B^\top D^{-1/2}` of a graph convolution over a directed graph.
 
-    Row ``i`` of ``B`` holds the edges from ``i``, so that a node receives from those that name it; ``D`` holds the
-    in-degrees, the column sums of ``B``. A node that nobody names receives nothing.
+    Row ``i`` of ``B`` holds the edges from ``i``, so that a node receives along its incoming edges; ``D`` holds the
+    in-degrees, the column sums of ``B``. A node without incoming edges receives nothing.
     """
     degree = np.maximum(graph.sum(axis=0), 1)
     scale = sp.diags_array(1 / np.sqrt(degree), dtype=graph.dtype)
@@ -29,37 +31,37 @@ def directed_propagation(graph: sp.csr_array) -> sp.csr_array:
 
 
 def prior_gene_graph(
-    similarity: sp.csr_array, profiles: np.ndarray, own: sp.csr_array | None, n_neighbors: int = 5
+    similarity: sp.csr_array, profiles: np.ndarray, profile_graph: sp.csr_array | None, n_neighbors: int = 5
 ) -> sp.csr_array:
-    """The directed gene graph that prior knowledge gives, by itself or joined to that of the expression profiles.
+    """The directed gene graph of prior knowledge, alone or joined to the graph of expression profiles.
 
-    Each gene points to the genes that it is most strongly tied to, as many as in the graph of profiles; among equally
-    strong ties, to those with the most similar profiles.
+    Each gene has edges to the genes of highest similarity, as many as in the graph of profiles; among equal
+    similarities, to the genes with the most similar profiles.
 
     Parameters
     ----------
     similarity
-        ``(G, G)`` symmetric, without self loops; higher for genes that belong together more.
+        ``(G, G)`` symmetric prior similarity, without self loops.
     profiles
         ``(G, d)`` gene features.
-    own
-        ``(G, G)`` graph of the profiles to join, or ``None`` to replace it.
+    profile_graph
+        ``(G, G)`` graph of the profiles to be joined, or ``None`` for the prior graph alone.
     n_neighbors
-        Number of genes that a gene points to, itself counted.
+        Number of edges of a gene, including the edge to itself.
 
     Returns
     -------
-    Binary ``(G, G)`` matrix; every gene points to itself.
+    Binary ``(G, G)`` matrix; every gene has an edge to itself.
     """
     unit = normalize(profiles)
     n = len(unit)
     rows, columns = [np.arange(n)], [np.arange(n)]
     for gene in np.flatnonzero(np.diff(similarity.indptr)):
-        mnn_pairs = slice(similarity.indptr[gene], similarity.indptr[gene + 1])
-        others, strength = similarity.indices[mnn_pairs], similarity.data[mnn_pairs]
+        entries = slice(similarity.indptr[gene], similarity.indptr[gene + 1])
+        others, strength = similarity.indices[entries], similarity.data[entries]
         order = np.lexsort((-(unit[others] @ unit[gene]), -strength))[: n_neighbors - 1]
         rows.append(np.full(len(order), gene))
         columns.append(others[order])
     edges = np.concatenate(rows), np.concatenate(columns)
     graph = sp.csr_array((np.ones(len(edges[0]), dtype=np.float32), edges), shape=(n, n))
-    return graph if own is None else sp.csr_array(graph.maximum(own))
+    return graph if profile_graph is None else sp.csr_array(graph.maximum(profile_graph))

@@ -1,8 +1,8 @@
-"""Nearest neighbours of points, exact, among lists, or by descent."""
+"""Nearest neighbours of points: exact, in an inverted file, or by nearest-neighbour descent."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,17 +12,20 @@ from sklearn.neighbors import NearestNeighbors
 
 from scrcl.utils.errors import ScrclValueError
 
-#: Targets up to which neighbours are searched for exactly.
+if TYPE_CHECKING:
+    from pynndescent import NNDescent
+
+#: Most targets of the exact search.
 EXACT_TARGETS = 10_000
-#: Targets up to which neighbours are searched for in lists. Compiling nearest-neighbour descent takes longer than that.
+#: Most targets of the search in an inverted file, which is faster than compiling nearest-neighbour descent.
 LISTED_TARGETS = 200_000
-#: Lists that targets are divided into at most, targets of each at least, and the share of all that a point is compared with.
-N_LISTS, LISTED_EACH, SEARCHED_SHARE = 256, 64, 0.125
-#: Targets that lists are found on, and those whose neighbours are searched for at once, so that similarities stay in the cache.
-LISTING_TARGETS, CHUNK = 20_000, 128
-#: Neighbours that nearest-neighbour descent keeps of each target; more than are asked for, so that these are found.
+#: Most lists of the inverted file, least mean number of targets of a list, and share of all targets compared with a point.
+MAX_LISTS, MIN_LIST_TARGETS, SEARCHED_SHARE = 256, 64, 0.125
+#: Targets to which the lists are fitted, and points searched at once, so that their similarities fit in the cache.
+FITTED_TARGETS, CHUNK_POINTS = 20_000, 128
+#: Neighbours of each target in nearest-neighbour descent; more than are returned, for their accuracy.
 DESCENT_NEIGHBORS = 30
-#: How much farther than the farthest neighbour found so far a query looks.
+#: Relative distance beyond the farthest neighbour so far in which a query continues.
 DESCENT_EPSILON = 0.2
 
 
@@ -45,17 +48,18 @@ class Neighbors:
     n_targets: int
 
     def to_sparse(self, values: np.ndarray | None = None) -> sp.csr_array:
-        """The ``(n, m)`` matrix that holds ``values`` (default: ones) at the neighbours of each point."""
+        """The ``(n, m)`` matrix with ``values`` (default: ones) at the neighbours of each point."""
         n, k = self.indices.shape
         data = np.ones(n * k, dtype=np.float32) if values is None else values.ravel()
         return sp.csr_array((data, self.indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, self.n_targets))
 
 
 class ListSearch:
-    """Search for nearest neighbours in an inverted file, which finds nearly all of them and the same at each run.
+    """Approximate, deterministic search for nearest neighbours in an inverted file.
 
-    Targets are divided into lists by k-means, and points are compared with those of the lists nearest to their own by the
-    centres that hold ``SEARCHED_SHARE`` of all targets. What is found for a point does not depend on the others.
+    k-means divides the targets into lists. A point is compared with the targets of the lists whose centres are nearest to
+    that of its own list, which hold ``SEARCHED_SHARE`` of all targets. The neighbours of a point do not depend on the other
+    points.
 
     Parameters
     ----------
@@ -67,10 +71,10 @@ class ListSearch:
         self._mean = targets.mean(0, dtype=np.float64).astype(np.float32)
         self._targets = self._center(targets)
         n = len(targets)
-        some = np.sort(np.random.default_rng(0).permutation(n)[:LISTING_TARGETS])
-        number = max(1, min(N_LISTS, n // LISTED_EACH))
+        fitted = np.sort(np.random.default_rng(0).permutation(n)[:FITTED_TARGETS])
+        number = max(1, min(MAX_LISTS, n // MIN_LIST_TARGETS))
         self._lists = MiniBatchKMeans(number, init="random", n_init=1, batch_size=2048, max_iter=10, random_state=0)
-        self._members = _by_list(self._lists.fit(self._targets[some]).predict(self._targets), number)
+        self._members = _by_list(self._lists.fit(self._targets[fitted]).predict(self._targets), number)
 
     def among_themselves(self, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
         """Distances and rows ``(m, k)`` of the targets nearest to each other target."""
@@ -82,45 +86,45 @@ class ListSearch:
         return self._search(points, _by_list(self._lists.predict(points), len(self._members)), n_neighbors)
 
     def _center(self, points: np.ndarray) -> np.ndarray:
-        """Points about the mean of the targets, so that little is lost to rounding."""
+        """Points minus the mean of the targets, which reduces rounding errors."""
         return np.ascontiguousarray(points - self._mean, dtype=np.float32)
 
     def _search(
         self, points: np.ndarray, by_list: list[np.ndarray], n_neighbors: int, themselves: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        # Of two points, -d^2 / 2 + |a|^2 / 2 is one product, by which those nearest to a are the same.
-        half = torch.from_numpy((self._targets**2).sum(1) / 2)
+        # The product a·b - |b|^2 / 2 = |a|^2 / 2 - |a - b|^2 / 2 has the same order as the distances from a.
+        half_squares = torch.from_numpy((self._targets**2).sum(1) / 2)
         targets, queries = torch.from_numpy(self._targets), torch.from_numpy(points)
         distances = np.empty((len(points), n_neighbors), dtype=np.float32)
         indices = np.empty((len(points), n_neighbors), dtype=np.int64)
-        sizes, centers = np.array([len(own) for own in self._members]), self._lists.cluster_centers_
-        least = max(SEARCHED_SHARE * len(targets), n_neighbors + themselves)
-        for own, center in zip(by_list, centers, strict=True):
-            if len(own) == 0:
+        sizes, centers = np.array([len(members) for members in self._members]), self._lists.cluster_centers_
+        n_candidates = max(SEARCHED_SHARE * len(targets), n_neighbors + themselves)
+        for listed, center in zip(by_list, centers, strict=True):
+            if len(listed) == 0:
                 continue
-            near = np.argsort(((centers - center) ** 2).sum(1), kind="stable")
-            n_searched = int(np.searchsorted(np.cumsum(sizes[near]), least)) + 1
-            candidates = np.concatenate([self._members[number] for number in near[:n_searched]])
-            chosen = torch.from_numpy(candidates)
-            similar, shift = targets[chosen].T.contiguous(), -half[chosen]
-            for rows in np.split(own, range(CHUNK, len(own), CHUNK)):
-                product = torch.addmm(shift, queries[torch.from_numpy(rows)], similar)
-                found = candidates[product.topk(n_neighbors + themselves).indices.numpy()]
+            nearest = np.argsort(((centers - center) ** 2).sum(1), kind="stable")
+            n_searched = int(np.searchsorted(np.cumsum(sizes[nearest]), n_candidates)) + 1
+            candidates = np.concatenate([self._members[number] for number in nearest[:n_searched]])
+            positions = torch.from_numpy(candidates)
+            transposed, shift = targets[positions].T.contiguous(), -half_squares[positions]
+            for rows in np.split(listed, range(CHUNK_POINTS, len(listed), CHUNK_POINTS)):
+                product = torch.addmm(shift, queries[torch.from_numpy(rows)], transposed)
+                neighbors = candidates[product.topk(n_neighbors + themselves).indices.numpy()]
                 if themselves:
-                    found = found[without_itself(found, rows)].reshape(len(rows), n_neighbors)
-                # Without the rounding of products.
-                apart = np.linalg.norm(self._targets[found] - points[rows][:, None], axis=2)
-                order = np.argsort(apart, axis=1, kind="stable")
-                indices[rows], distances[rows] = (np.take_along_axis(each, order, 1) for each in (found, apart))
+                    neighbors = neighbors[without_itself(neighbors, rows)].reshape(len(rows), n_neighbors)
+                # Exact distances, as the products have rounding errors.
+                exact = np.linalg.norm(self._targets[neighbors] - points[rows][:, None], axis=2)
+                order = np.argsort(exact, axis=1, kind="stable")
+                indices[rows], distances[rows] = (np.take_along_axis(a, order, 1) for a in (neighbors, exact))
         return distances, indices
 
 
 class NeighborSearch:
-    """Search for nearest neighbours by Euclidean distance among targets that stay the same.
+    """Search for nearest neighbours by Euclidean distance among fixed targets.
 
-    Exact among up to ``EXACT_TARGETS`` targets; among up to ``LISTED_TARGETS``, in lists; among more, by nearest-neighbour
-    descent (Dong et al., WWW 2011). Both find nearly all and the same at each run. What is found for a point never depends
-    on the other points.
+    Exact for up to ``EXACT_TARGETS`` targets; in an inverted file (:class:`ListSearch`) for up to ``LISTED_TARGETS``; by
+    nearest-neighbour descent (Dong et al., WWW 2011) for more. All are deterministic, and the neighbours of a point do not
+    depend on the other points.
 
     Parameters
     ----------
@@ -140,8 +144,8 @@ class NeighborSearch:
         return ListSearch(self._targets) if len(self._targets) <= LISTED_TARGETS else None
 
     @cached_property
-    def _index(self) -> Any:
-        from pynndescent import NNDescent  # compiles for seconds, and is not needed for few cells
+    def _index(self) -> "NNDescent":
+        from pynndescent import NNDescent  # takes seconds to compile, and few cells do not need it
 
         return NNDescent(
             np.ascontiguousarray(self._targets, dtype=np.float32), n_neighbors=DESCENT_NEIGHBORS, random_state=0
@@ -162,8 +166,8 @@ class NeighborSearch:
             )
         indices, distances = self._index.neighbor_graph
         others = without_itself(indices, np.arange(len(indices)))
-        kept = [found[others].reshape(len(found), -1)[:, :n_neighbors] for found in (distances, indices)]
-        return self._neighbors(*kept)
+        distances, indices = (a[others].reshape(len(a), -1)[:, :n_neighbors] for a in (distances, indices))
+        return self._neighbors(distances, indices)
 
     def __call__(self, points: np.ndarray, n_neighbors: int) -> Neighbors:
         """The nearest targets of points ``(n, d)``."""
@@ -183,22 +187,21 @@ class NeighborSearch:
 
 
 def _by_list(labels: np.ndarray, number: int) -> list[np.ndarray]:
-    """The points of each of ``number`` lists, from the list ``(n,)`` of each."""
+    """The points of each of ``number`` lists, from the list of each point ``(n,)``."""
     return np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=number))[:-1])
 
 
-def without_itself(indices: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Which of the ``k`` nearest points ``(n, k)`` of points ``(n,)``, each among its own, are another: all but one.
+def without_itself(indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Mask ``(n, k)`` of the nearest points ``(n, k)`` of points ``(n,)`` that excludes one of each row: the point itself.
 
-    Where points coincide, a point is not always the first of its own neighbours; where many do, it is none of them, and
-    the last one goes.
+    If points coincide, a point is not always the first of its neighbours; if it is none of them, the last one is excluded.
     """
-    others = indices != own[:, None]
+    others = indices != rows[:, None]
     others[others.all(1), -1] = False
     return others
 
 
 def nearest_neighbors(targets: np.ndarray, n_neighbors: int, points: np.ndarray | None = None) -> Neighbors:
-    """Find, once, the nearest of targets ``(m, d)`` to points ``(n, d)`` or, without points, to each other target."""
+    """The nearest targets ``(m, d)`` of points ``(n, d)`` or, without points, of each target among the others."""
     search = NeighborSearch(targets)
     return search.among_themselves(n_neighbors) if points is None else search(points, n_neighbors)

@@ -1,4 +1,4 @@
-"""Where cells lie among those of a reference: what a network needs to know of cells that are asked for."""
+"""The placement of requested cells among the cells of a reference, from which the network encodes them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from .neighbors import Neighbors
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The slices of tissue in which new cells lie.
+    """The slices of tissue that contain new cells.
 
     Attributes
     ----------
@@ -19,11 +19,11 @@ class Surroundings:
     graph
         ``(a, a)`` spatial graph of these cells.
     neighbors
-        Nearest cells of the reference to each of them, where the model joins cells to similar ones; else ``None``.
+        Nearest cells of the reference to each of these cells, if the model joins similar cells; else ``None``.
     modality_weights
-        ``(a, M)`` their weights of the modalities.
+        ``(a, M)`` modality weights of these cells.
     positions
-        ``(m',)`` rows of the new cells among them.
+        ``(m',)`` rows of the new cells among these cells.
     """
 
     features: np.ndarray
@@ -35,20 +35,20 @@ class Surroundings:
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where ``m`` cells lie among the ``n`` cells of a reference.
+    """The positions of ``m`` cells among the ``n`` cells of a reference.
 
     Attributes
     ----------
     reference_index
         ``(m,)`` row of each cell in the reference, -1 for a new one.
     features
-        ``(m', d)`` features of the new ones, in their order, float32.
+        ``(m', d)`` features of the new cells, in their order, float32.
     neighbors
-        The nearest cells of the reference to the new ones; ``None`` where nothing asks for them, as in space.
+        The nearest cells of the reference to the new cells; ``None`` if they are not needed, as in space.
     modality_weights
-        ``(m', M)`` weights of the modalities of the new ones; rows sum to 1.
+        ``(m', M)`` modality weights of the new cells; rows sum to 1.
     surroundings
-        In space, the slices of the new ones; ``None`` elsewhere, and where no cell is new.
+        In space, the slices of the new cells; ``None`` without coordinates or new cells.
     """
 
     reference_index: np.ndarray
@@ -59,6 +59,6 @@ class Placement:
 
     @property
     def new(self) -> np.ndarray:
-        """``(m,)`` number of each cell among the new ones, -1 for a cell of the reference."""
+        """``(m,)`` number of each cell among the new cells, -1 for a cell of the reference."""
         new = self.reference_index < 0
         return np.where(new, np.cumsum(new) - 1, -1)

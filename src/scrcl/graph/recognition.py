@@ -1,4 +1,4 @@
-"""Cells that are found again: by name and content, or by content alone."""
+"""Recognition of known cells by name and features, or by features alone."""
 
 from functools import cached_property
 
@@ -6,24 +6,24 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-#: How far the features of one cell may be apart when they are computed twice, relative to their length. Rounding differs
-#: with the number of cells projected at once; two profiles differ by far more.
+#: Largest distance between the features of one cell that are computed twice, relative to their length. Rounding depends on
+#: the number of cells projected at once; different profiles differ by far more.
 SAME_FEATURES = 1e-4
-#: Random directions by which cells are looked up. Each is over all features, so that it does not matter which of them vary.
+#: Number of random directions of the search tree. Each combines all features, whichever of them vary.
 DIRECTIONS = 8
 #: Cells projected at once.
-CHUNK = 2**16
+CHUNK_CELLS = 2**16
 
 
 class Recognition:
-    """Find cells again by all of their features.
+    """Find known cells by all of their features.
 
     Parameters
     ----------
     features
         ``(n, d)`` features of the known cells.
     names
-        ``(n,)`` their names, if they are known.
+        ``(n,)`` names of the known cells, or ``None``.
     """
 
     def __init__(self, features: np.ndarray, names: pd.Index | None) -> None:
@@ -50,28 +50,28 @@ class Recognition:
     def _project(self, features: np.ndarray) -> np.ndarray:
         directions = np.random.default_rng(0).normal(size=(features.shape[1], DIRECTIONS))
         points = np.empty((len(features), DIRECTIONS))
-        for start in range(0, len(features), CHUNK):
-            points[start : start + CHUNK] = features[start : start + CHUNK].astype(np.float64) @ directions
+        for start in range(0, len(features), CHUNK_CELLS):
+            points[start : start + CHUNK_CELLS] = features[start : start + CHUNK_CELLS].astype(np.float64) @ directions
         return points
 
 
 def same_features(features: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Whether features ``(m, d)`` and ``(m, d)`` are the same up to rounding, row by row."""
+    """Whether features ``(m, d)`` and ``(m, d)`` are equal up to rounding, row by row."""
     tolerance = SAME_FEATURES * np.maximum(np.linalg.norm(features, axis=1), 1e-3)
     return np.linalg.norm(features - known, axis=1) <= tolerance
 
 
 def named_rows(known: pd.Index | None, names: pd.Index) -> np.ndarray:
-    """Rows ``(m,)`` of cells by name among known ones, -1 for others. Where a name occurs again, so does the cell."""
+    """Rows ``(m,)`` of cells by name among known ones, -1 for others. Repeated names are matched in their order."""
     if known is None:
         return np.full(len(names), -1)
     return _numbered(known).get_indexer(_numbered(names))
 
 
 def _numbered(names: pd.Index) -> pd.Index:
-    """Names as text that are unique: one that occurs again is numbered."""
+    """Unique names as text: repetitions are numbered."""
     names = names.astype(str)
     if names.is_unique:
         return names
-    again = pd.Series(names).groupby(names.to_numpy(), sort=False).cumcount().to_numpy()
-    return pd.Index([f"{name}\n{number}" if number else name for name, number in zip(names, again, strict=True)])
+    repetition = pd.Series(names).groupby(names.to_numpy(), sort=False).cumcount().to_numpy()
+    return pd.Index([f"{name}\n{number}" if number else name for name, number in zip(names, repetition, strict=True)])

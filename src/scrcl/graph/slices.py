@@ -1,15 +1,15 @@
-"""Where cells are: coordinates in one or several slices of tissue.
+"""Coordinates of cells in one or several slices of tissue.
 
-Slices (samples) may overlap in their coordinates; nothing passes between them.
+Slices (samples) may overlap in their coordinates; no edge joins two of them.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self, TypedDict
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from scrcl.utils.errors import ScrclValueError
@@ -18,15 +18,23 @@ from scrcl.utils.names import as_names
 from .neighbors import without_itself
 from .recognition import named_rows, same_features
 
-#: Name of the slice where there is only one.
+#: Name of a single slice.
 NO_SAMPLES = "all cells"
-#: Cells at one position above which their coordinates are taken for missing.
+#: Most cells at one position; with more, coordinates are probably missing.
 MAX_CELLS_AT_POSITION = 1000
+
+
+class SavedSlices(TypedDict):
+    """Slices as plain arrays and text."""
+
+    coordinates: np.ndarray
+    samples: np.ndarray
+    names: list[str]
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Where cells are.
+    """Coordinates of cells by slice.
 
     Attributes
     ----------
@@ -46,7 +54,7 @@ class Slices:
         return len(self.coordinates)
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Name and rows of each slice. The rows are ordered by coordinates, so that no result depends on their order."""
+        """Name and rows of each slice, in the order of their coordinates, so that results do not depend on the order of cells."""
         order = np.lexsort((*self.coordinates.T[::-1], self.samples))
         ends = np.searchsorted(self.samples[order], np.arange(len(self.names) + 1))
         for name, start, end in zip(self.names, ends[:-1], ends[1:], strict=True):
@@ -55,27 +63,27 @@ class Slices:
 
     @property
     def disjoint_coordinates(self) -> np.ndarray:
-        """Coordinates ``(n, d + 1)``, float32, of slices that lie far from each other along a further axis."""
+        """Coordinates ``(n, d + 1)``, float32, with slices far from each other along an additional axis."""
         extent = float(np.ptp(self.coordinates, axis=0).max()) if len(self) else 0.0
-        away = self.samples * (10 * extent + 1)
-        return np.column_stack([self.coordinates - self.coordinates.mean(0), away]).astype(np.float32)
+        separation = self.samples * (10 * extent + 1)
+        return np.column_stack([self.coordinates - self.coordinates.mean(0), separation]).astype(np.float32)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SavedSlices:
         """Plain arrays."""
         return {"coordinates": self.coordinates, "samples": self.samples, "names": list(self.names)}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: SavedSlices) -> Self:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**state, "names": tuple(state["names"])})
+        return cls(state["coordinates"], state["samples"], tuple(state["names"]))
 
     def select(self, rows: np.ndarray) -> Self:
-        """Where some of the cells are."""
+        """The coordinates of some cells."""
         return replace(self, coordinates=self.coordinates[rows], samples=self.samples[rows])
 
 
-def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) -> Slices:
-    """Check coordinates and the slices they belong to.
+def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, samples_where: str) -> Slices:
+    """Check coordinates and slices.
 
     Parameters
     ----------
@@ -84,13 +92,13 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
     samples
         ``(n,)`` names of the slices, or ``None`` for a single one.
     where, samples_where
-        What the user calls them, for messages.
+        Where they are in the data, for messages.
 
     Raises
     ------
     ValueError
-        If coordinates are not numbers in two or three columns, are NaN or infinite, or are the same for very many
-        cells of a slice; or if a cell has no slice.
+        If coordinates are not finite numbers in two or three columns, or are the same for very many cells of a slice; or
+        if a cell has no slice.
     """
     try:
         if np.ma.isMaskedArray(coordinates):
@@ -141,34 +149,33 @@ def read_slices(coordinates: Any, samples: Any, where: str, samples_where: str) 
 
 
 def describe(name: str) -> str:
-    """What a slice is called in messages."""
+    """The description of a slice in messages."""
     return f"the slice {name!r}" if name != NO_SAMPLES else "the data"
 
 
 def nearest_in_space(points: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """The ``(n, k)`` nearest of points ``(n, 2)``, none being its own neighbour even where several are at one position."""
+    """The nearest neighbours ``(n, k)`` of points ``(n, 2)``, without the point itself even if points coincide."""
     n = len(points)
-    found = cKDTree(points).query(points, n_neighbors + 1)[1].reshape(n, -1)
-    return found[without_itself(found, np.arange(n))].reshape(n, n_neighbors)
+    neighbors = cKDTree(points).query(points, n_neighbors + 1)[1].reshape(n, -1)
+    return neighbors[without_itself(neighbors, np.arange(n))].reshape(n, n_neighbors)
 
 
 def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray:
-    """The label that most of a cell and its nearest cells have; its own where that is among the most frequent, ``(n,)``.
+    """The most frequent label ``(n,)`` of each cell and its nearest cells; of equally frequent ones, that of the cell.
 
-    Labels ``(n,)`` are numbered from 0. Only cells of the same slice count; all, in a slice with fewer.
+    Labels ``(n,)`` are numbered from 0. Neighbours are in the same slice; a slice with fewer cells has fewer.
     """
     result = labels.copy()
     n_labels = int(labels.max()) + 1 if len(labels) else 0
     for _, rows in slices:
-        own = labels[rows]
+        slice_labels, cells = labels[rows], np.arange(len(rows))
         k = min(n_neighbors, len(rows) - 1)
         if k == 0:
             continue
-        near = nearest_in_space(slices.coordinates[rows], k)
-        mnn_pairs = sp.csr_array((np.ones(near.size), (np.repeat(np.arange(len(rows)), k), own[near].ravel())))
+        neighbors = nearest_in_space(slices.coordinates[rows], k)
         votes = np.zeros((len(rows), n_labels))
-        votes[:, : mnn_pairs.shape[1]] = mnn_pairs.toarray()
-        votes[np.arange(len(rows)), own] += 1.5  # its own vote, and half a vote more that decides between equals
+        np.add.at(votes, (cells[:, None], slice_labels[neighbors]), 1)
+        votes[cells, slice_labels] += 1.5  # its own vote, and half a vote that decides between equals
         result[rows] = votes.argmax(1)
     return result
 
@@ -181,24 +188,24 @@ def find_cells(
     names: pd.Index | None = None,
     known_names: pd.Index | None = None,
 ) -> np.ndarray:
-    """Find cells again by position and by features ``(m, d)``, not smoothed, whatever the name of their slice.
+    """Find known cells by position and features ``(m, d)``, not smoothed, in any slice.
 
-    Of several that are the same, the one with the same name, or else the first. ``(m,)`` rows among the ``n`` known cells, -1
-    for a cell that is none of them.
+    Returns rows ``(m,)`` among the ``n`` known cells, -1 for other cells. Of several equal cells, the one with the same
+    name or else the first.
     """
     rows = np.full(len(slices), -1)
     if slices.coordinates.shape[1] != known_slices.coordinates.shape[1]:
         return rows
     axes = list(range(slices.coordinates.shape[1]))
-    # Single precision, as coordinates may have been written in it.
-    tables = [pd.DataFrame(each.coordinates.astype(np.float32)) for each in (slices, known_slices)]
+    # Coordinates may have been saved in single precision.
+    tables = [pd.DataFrame(s.coordinates.astype(np.float32)) for s in (slices, known_slices)]
     tables = [table.assign(row=np.arange(len(table))) for table in tables]
     pairs = tables[0].merge(tables[1], on=axes, suffixes=("", "_known"))
-    here, there = pairs["row"].to_numpy(), pairs["row_known"].to_numpy()
-    same = same_features(features[here], known_features[there])
-    here, there = here[same][::-1], there[same][::-1]
-    rows[here] = there  # the first of several, as the last assignment counts
+    cells, known = pairs["row"].to_numpy(), pairs["row_known"].to_numpy()
+    same = same_features(features[cells], known_features[known])
+    cells, known = cells[same][::-1], known[same][::-1]
+    rows[cells] = known  # the last assignment, of the first of several, remains
     if names is not None:
-        named = named_rows(known_names, names)[here] == there
-        rows[here[named]] = there[named]
+        named = named_rows(known_names, names)[cells] == known
+        rows[cells[named]] = known[named]
     return rows

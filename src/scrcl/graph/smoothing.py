@@ -1,4 +1,4 @@
-"""Smoothing of features over a graph, and which of them vary over it."""
+"""Smoothing of features over a graph, and selection of features that vary over it."""
 
 import warnings
 
@@ -8,24 +8,24 @@ from scvi import settings
 
 from scrcl.utils.errors import PoorSupportWarning
 
-#: Share of the smoothing kernel that may be left out.
+#: Relative truncation error of the smoothing kernel.
 KERNEL_TOLERANCE = 1e-6
-#: Moran's I below which a feature is noise in space, by itself and relative to that of the most autocorrelated one.
+#: Moran's I below which a feature is noise in space, absolute and relative to the most autocorrelated feature.
 MIN_AUTOCORRELATION, MIN_OF_LARGEST = 0.1, 0.15
-#: Standard deviations above chance from which on something varies in space.
-CERTAIN = 4
+#: Standard deviations above chance at which a feature is certain to vary in space.
+MIN_DEVIATIONS = 4
 
 
 def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np.ndarray:
     r"""Average features over the walks in a graph, :math:`(I + t\,(I - W))^{-1} x` with :math:`W = D^{-1}(A + I)`.
 
-    This is the mean of :math:`x` over where a random walk is that goes on at each step with probability
-    :math:`t / (1 + t)`: about :math:`t` steps. Features that vary slowly over the graph stay as they are; the others,
-    noise among them, are damped. A node without neighbours keeps its features, and those of a constant are constant.
+    This is the mean of :math:`x` at the end of a random walk that continues at each step with probability
+    :math:`t / (1 + t)`: about :math:`t` steps. Features that vary slowly over the graph are preserved; others, such as
+    noise, are damped. A node without neighbours keeps its features, and a constant feature stays constant.
 
     The eigenvalues :math:`w` of :math:`W` lie in :math:`(-1, 1]`, where :math:`1 / (1 + t (1 - w))` is the Chebyshev
     series :math:`(1 + 2t)^{-1/2} (1 + 2 \sum_k \rho^k T_k(w))` with :math:`\rho = (1 + t - \sqrt{1 + 2t}) / t`. So
-    a few dozen products with a sparse matrix suffice, whatever the size of the graph.
+    a few dozen sparse products suffice for a graph of any size.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np
     features
         ``(n, d)`` features.
     strength
-        :math:`t`; 0 leaves features as they are.
+        :math:`t`; with 0, features do not change.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np
 
 
 def autocorrelation(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
-    """Moran's I ``(d,)`` of features ``(n, d)`` over a graph, each cell comparing itself with the mean of its neighbours.
+    """Moran's I ``(d,)`` of features ``(n, d)`` over a graph, where each cell is compared with the mean of its neighbours.
 
-    Near 0 for what is noise in space, 1 for what is smooth.
+    Near 0 for noise in space, 1 for smooth features.
     """
     centered = features - features.mean(0)
     mean = sp.diags_array(1 / np.maximum(adjacency.sum(axis=1), 1), dtype=features.dtype) @ (adjacency @ centered)
@@ -71,15 +71,14 @@ def autocorrelation(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray
 
 
 def varying_in_space(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
-    """Which of the features ``(n, d)`` vary in space; all, with a warning, where none is distinguished from chance.
+    """Which features ``(n, d)`` vary in space; all, with a warning, if none is distinguished from chance.
 
-    Those whose autocorrelation is above 0.1, or above 0.15 of the largest where that is less, and not below two standard
-    deviations of what chance gives.
+    Their autocorrelation exceeds 0.1 or, if this is less, 0.15 of the largest, and two standard deviations of chance.
     """
-    found = autocorrelation(adjacency, features)
+    correlations = autocorrelation(adjacency, features)
     chance = _chance(adjacency)
-    if len(found) and found.max() > CERTAIN * chance:
-        return found > max(2 * chance, min(MIN_AUTOCORRELATION, MIN_OF_LARGEST * found.max()))
+    if len(correlations) and correlations.max() > MIN_DEVIATIONS * chance:
+        return correlations > max(2 * chance, min(MIN_AUTOCORRELATION, MIN_OF_LARGEST * correlations.max()))
     warnings.warn(
         PoorSupportWarning(
             "Expression does not vary in space: cells are no more similar to their neighbours than to other cells.",

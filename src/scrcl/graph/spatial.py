@@ -1,4 +1,4 @@
-"""Graphs over coordinates. No array of cells by cells is formed."""
+"""Graphs over coordinates, without dense arrays of cells by cells."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
@@ -14,9 +14,9 @@ from .slices import Slices, describe, nearest_in_space
 
 SpatialGraph = Literal["knn", "radius", "delaunay", "grid"]
 SPATIAL_GRAPHS = get_args(SpatialGraph)
-#: Mean number of neighbours above which a graph is refused: the radius is far too large.
+#: Largest mean number of neighbours; with more, the radius is far too large.
 MAX_MEAN_NEIGHBORS = 500
-#: Distance up to which spots of a grid are adjacent, relative to the nearest. On a square grid the diagonal is at 1.41,
+#: Distance up to which spots of a grid are adjacent, relative to the spacing. On a square grid the diagonal is at 1.41,
 #: on a hexagonal one the second ring at 1.73.
 GRID_REACH = 1.2
 #: Rows of the Visium arrays of 6.5 and of 11 mm.
@@ -25,7 +25,7 @@ VISIUM_ROWS = (78, 128)
 
 @dataclass(frozen=True)
 class SpatialOptions:
-    """How cells in space are seen among their neighbours.
+    """Options of the spatial graph and of smoothing over it.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class SpatialOptions:
     smoothing
         Strength of smoothing, as in :func:`~scrcl.graph.smoothing.smooth`.
     joined
-        Whether a graph of similar cells is joined to the spatial one.
+        Whether the spatial graph is joined to a graph of similar cells.
     """
 
     kind: SpatialGraph = "knn"
@@ -44,11 +44,11 @@ class SpatialOptions:
     joined: bool = False
 
     def graph(self, slices: Slices) -> sp.csr_array:
-        """The graph of these cells."""
+        """The spatial graph of these cells."""
         return spatial_graph(slices, self.kind, self.n_neighbors, self.radius)
 
     def changed(self) -> list[str]:
-        """Names of the options that are not at their defaults."""
+        """Names of the options that differ from their defaults."""
         return [name for name, value in asdict(self).items() if value != getattr(SpatialOptions, name)]
 
 
@@ -60,11 +60,11 @@ def spatial_graph(
     Parameters
     ----------
     slices
-        Where the ``n`` cells are.
+        Coordinates of the ``n`` cells.
     kind
-        ``"knn"``: either is among the ``n_neighbors`` nearest cells of the other. ``"radius"``: not farther apart than
-        ``radius``. ``"delaunay"``: joined by Delaunay triangulation, and not farther apart than ``radius`` where one is
-        given. ``"grid"``: adjacent spots of a regular grid, of which a spot has six on the hexagonal grid of Visium,
+        ``"knn"``: one is among the ``n_neighbors`` nearest cells of the other. ``"radius"``: not farther apart than
+        ``radius``. ``"delaunay"``: joined by Delaunay triangulation, and not farther apart than ``radius`` unless it is
+        ``None``. ``"grid"``: adjacent spots of a regular grid, of which a spot has six on the hexagonal grid of Visium,
         whether in pixels or as rows and columns of its array, and four on a square one.
     n_neighbors
         Number of nearest neighbours.
@@ -73,8 +73,8 @@ def spatial_graph(
 
     Returns
     -------
-    Binary, symmetric ``(n, n)`` graph without self loops, block-diagonal by slice. Cells without neighbours may be there
-    in all but the graph of nearest neighbours.
+    Binary, symmetric ``(n, n)`` graph without self loops, block-diagonal by slice. Except with ``"knn"``, cells may
+    have no neighbours.
 
     Raises
     ------
@@ -89,15 +89,15 @@ def spatial_graph(
     for name, rows in slices:
         points = slices.coordinates[rows]
         if kind == "knn":
-            found = _nearest(points, n_neighbors, name)
+            pairs = _nearest(points, n_neighbors, name)
         elif kind == "radius":
             assert radius is not None
-            found = _within(points, radius, name)
+            pairs = _within(points, radius, name)
         elif kind == "delaunay":
-            found = _triangulate(points, radius, name)
+            pairs = _triangulate(points, radius, name)
         else:
-            found = _adjacent_spots(points, name)
-        edges.append(rows[found])
+            pairs = _adjacent_spots(points, name)
+        edges.append(rows[pairs])
     ends = np.concatenate(edges) if edges else np.empty((0, 2), np.int64)
     n = len(slices)
     return symmetric_adjacency(sp.csr_array((np.ones(len(ends), dtype=np.float32), tuple(ends.T)), shape=(n, n)))
@@ -128,11 +128,10 @@ def _within(points: np.ndarray, radius: float, name: str) -> np.ndarray:
 
 
 def _triangulate(points: np.ndarray, radius: float | None, name: str) -> np.ndarray:
-    """Edges of the triangulation of the positions. Cells at one position are joined to each other and to all around it."""
-    places, place = np.unique(points, axis=0, return_inverse=True)
-    place = place.ravel()
+    """Edges of the triangulation of the positions. Cells at one position are joined to each other and to all adjacent cells."""
+    positions, position = np.unique(points, axis=0, return_inverse=True)
     try:
-        simplices = Delaunay(places).simplices
+        simplices = Delaunay(positions).simplices
     except (QhullError, ValueError) as error:
         raise ScrclValueError(
             f"spatial_graph='delaunay' cannot triangulate {describe(name)}: its {len(points):,} cells are too few or lie on a "
@@ -143,11 +142,11 @@ def _triangulate(points: np.ndarray, radius: float | None, name: str) -> np.ndar
     corners = simplices.shape[1]
     pairs = np.concatenate([simplices[:, [i, j]] for i in range(corners) for j in range(i)])
     if radius is not None:
-        pairs = pairs[np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1) <= radius]
-    n, m = len(points), len(places)
-    near = symmetric_adjacency(sp.csr_array((np.ones(len(pairs), np.float32), tuple(pairs.T)), shape=(m, m)))
-    at = sp.csr_array((np.ones(n, np.float32), (np.arange(n), place)), shape=(n, m))
-    return np.column_stack((at @ (near + sp.eye_array(m, dtype=np.float32)) @ at.T).nonzero())
+        pairs = pairs[np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1) <= radius]
+    n, m = len(points), len(positions)
+    adjacency = symmetric_adjacency(sp.csr_array((np.ones(len(pairs), np.float32), tuple(pairs.T)), shape=(m, m)))
+    member = sp.csr_array((np.ones(n, np.float32), (np.arange(n), position.ravel())), shape=(n, m))
+    return np.column_stack((member @ (adjacency + sp.eye_array(m, dtype=np.float32)) @ member.T).nonzero())
 
 
 def _adjacent_spots(points: np.ndarray, name: str) -> np.ndarray:
@@ -156,9 +155,9 @@ def _adjacent_spots(points: np.ndarray, name: str) -> np.ndarray:
 
 
 def _unfold_visium(points: np.ndarray) -> np.ndarray:
-    """Rows and columns of a Visium array as positions with equal distances; anything else as it is.
+    """Convert rows and columns of a Visium array to positions on a regular grid; return other positions unchanged.
 
-    Only every other column of a row has a spot, so that row and column are both even or both odd.
+    Only every other column of a row has a spot, so row and column are both even or both odd.
     """
     if points.shape[1] != 2 or (points != np.round(points)).any():
         return points
@@ -171,6 +170,6 @@ def _unfold_visium(points: np.ndarray) -> np.ndarray:
 
 
 def _spacing(points: np.ndarray) -> float:
-    """The typical distance of nearest positions."""
-    places = np.unique(points, axis=0)
-    return float(np.median(cKDTree(places).query(places, 2)[0][:, 1])) if len(places) > 1 else 0.0
+    """The median distance of nearest positions."""
+    positions = np.unique(points, axis=0)
+    return float(np.median(cKDTree(positions).query(positions, 2)[0][:, 1])) if len(positions) > 1 else 0.0

@@ -112,7 +112,7 @@ class GenesMixin(CertaintyMixin):
         found = (
             leiden(points, float(resolution), seed)
             if n_modules is None
-            else leiden_with(points, n_modules, seed, what="modules")
+            else leiden_with(points, n_modules, seed, noun="modules")
         )
         codes = np.full(len(embedding), -1)
         codes[placed] = found.labels

@@ -23,7 +23,7 @@ from scrcl.cluster.consensus import (
 )
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
-from scrcl.cluster.number import NumberOfClusters, cast_votes, choose_number, estimate_number
+from scrcl.cluster.number import NumberOfClusters, choose_number, count_votes, estimate_number
 from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import ALL, Rows
@@ -322,7 +322,7 @@ class Results:
         """Numbers of communities, from which the number of clusters follows."""
         if (view, seed) not in self._votes:
             cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
-            self._votes[view, seed] = cast_votes(self._counted_spaces(view, cells), seed)
+            self._votes[view, seed] = count_votes(self._counted_spaces(view, cells), seed)
         return self._votes[view, seed]
 
 
