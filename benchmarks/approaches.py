@@ -1,4 +1,4 @@
-"""Other ways to tell which cells are in a wrong cluster, for comparison in `certainty.py`: each a score, more for what is sure."""
+"""Other scores of the confidence of clusters, for comparison in `certainty.py`; higher for cells that are more certain."""
 
 import anndata as ad
 import numpy as np

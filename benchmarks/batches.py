@@ -1,19 +1,20 @@
-"""How well batches are joined and types kept apart: SCRCL with batches beside what people use today.
+"""Integration of batches: SCRCL with batches and other methods, scored for mixing of batches and separation of types.
 
-    python benchmarks/batches.py                     six sets, three seeds
+    python benchmarks/batches.py                     six data sets, three seeds
     python benchmarks/batches.py --sets kang_ifnb --methods PCA "SCRCL with batches" --seeds 1
-    python benchmarks/batches.py --report            only the tables, from what was run before
+    python benchmarks/batches.py --report            only the tables, from earlier runs
     python benchmarks/batches.py --methods CONCORD   in an environment of its own, with `concord-sc`
 
-A set is an .h5ad file of counts with `obs["cell_type"]` and `obs["batch"]` in `--data`. Labels score and give K; nothing
-else. Classes with fewer than 10 cells are not scored. Each run is a process of one thread, and its result a file in
-`benchmarks/results/batches`; a run is repeated when the data have changed or, for SCRCL, its source.
+A data set is an .h5ad file of counts with `obs["cell_type"]` and `obs["batch"]` in `--data`. Labels are used for scores and
+for the number of clusters, and for nothing else. Classes with fewer than 10 cells are not scored. Each run is a process of
+one thread, and its result a file in `benchmarks/results/batches`; a run is repeated if the data or, for SCRCL, its source
+have changed.
 
-- number of clusters given, estimated: adjusted Rand index, by k-means with K and by Leiden at its default resolution, and by the clusters of
+- number of clusters given, estimated: adjusted Rand index, by k-means with the given number and by Leiden at its default resolution, and by the clusters of
   SCRCL itself.
-- bio-conservation, batch correction, total: scib-metrics, its default table, not rescaled; total is .6 and .4 of them.
-- transfer: types of the largest batch given to the cells of the others, of types that it has, by their 15 nearest cells in
-  the embedding.
+- bio-conservation, batch correction, total: scib-metrics, its default table, not rescaled; the total is 0.6 of the first plus 0.4 of the second.
+- transfer: types of the largest batch are transferred to the cells of the others by the 15 nearest cells in the embedding;
+  only cells of types that the largest batch has are scored.
 """
 
 import argparse

@@ -1,16 +1,18 @@
-"""How much the probability of a cell's cluster means: the mixture and the trees of the consensus.
+"""Calibration of cluster probabilities, of the mixture and of the consensus, and detection of doublets and new types.
 
     python benchmarks/certainty.py --seeds 5
-    python benchmarks/certainty.py --report       only the tables and the figure, from what was run before
+    python benchmarks/certainty.py --report       only the tables and the figure, from earlier runs
 
-A cell is wrong if it is not of the most frequent type of its cluster. Cells: are wrong cells less certain (AUROC), and is the
-share of right cells in each of ten bins of probability that probability (expected calibration error)? The number of
-clusters is the number of scored classes ("given") or estimated ("found"). Doublets: one for each 20 cells, the sum of the
-counts of two cells of different types, are among the cells that the model is trained on; how far does
-the doublet score tell them (AUROC), the probability, and the trees? Left out: models without one of the two largest types
-and without a fifth of the other cells see both; is the new type more outlying (AUROC), and by `excess` of
-`get_mapping_quality`? Labels score and make the doublets, and nothing else. The other ways are compared with the first
-seed. Each run is a process of one thread whose result is a file.
+A cell is wrong if it does not have the most frequent type of its cluster. The number of clusters is the number of scored
+classes ("given") or estimated ("found"). Labels are used for scores and to simulate doublets, and for nothing else. Each run
+is a process of one thread, and its result a file. The other scores are compared with the first seed only.
+
+- cells: whether wrong cells are less certain (AUROC), and whether the share of right cells in each of ten bins of
+  probability equals the probability (expected calibration error).
+- doublets: for each 20 training cells, one doublet is added, the sum of the counts of two cells of different types; how well
+  the doublet score, the mixture and the consensus detect them (AUROC).
+- left out: a model is trained without one of the two largest types and without a fifth of the other cells, and applied to
+  both; whether the new type has higher outlier scores, and higher `excess` of `get_mapping_quality` (AUROC).
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python benchmarks/cost.py            prints the tables and writes benchmarks/results/cost.md
 
 Each measurement runs in a process of its own with one thread, so that the peak memory is its own. Time is the median over repetitions
-after a warm-up; peak memory is the largest resident size of the process, less what it had before the first pass.
+after a warm-up; peak memory is the largest resident size of the process, minus the size before the first pass.
 """
 
 import argparse

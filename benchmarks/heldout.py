@@ -1,12 +1,12 @@
-"""Cells that the model has not seen: where they go, and whether a type left out is noticed.
+"""New cells: agreement of their clusters with those of a full model, and detection of types that were left out.
 
-    python benchmarks/heldout.py                      all labelled sets of the folder
+    python benchmarks/heldout.py                      all labelled data sets of the folder
     python benchmarks/heldout.py --sets baron_mouse
 
-Held out: a model of 80 % of the cells places the other 20 %. Their clusters are compared with those that a model of all
-cells gives them, and with the labels, the number of clusters given. Left out: a model without one cell type, and without a fifth of the
-others, sees both; is the distance of the type from its neighbours (`excess` of `get_mapping_quality`) above that of the others (AUROC),
-and what share of each is flagged at 5 %? The largest types are left out, one at a time.
+Held out: a model of 80 % of the cells assigns the other 20 %. Their clusters are compared with those of a model of all
+cells, and with the labels; the number of clusters is given. Left out: a model is trained without one cell type and without a
+fifth of the other cells, and applied to both; whether `excess` of `get_mapping_quality` is higher for the new type (AUROC),
+and which share of each is flagged at 5 %. The largest types are left out, one at a time.
 """
 
 import argparse

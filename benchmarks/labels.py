@@ -1,25 +1,26 @@
-"""How well types are learnt from labels: SCRCL with labels beside what people use today.
+"""Cell types from few labels: SCRCL with labels and other methods.
 
-    python benchmarks/labels.py                                    all parts, all sets, three draws
+    python benchmarks/labels.py                                    all parts, all data sets, three seeds
     python benchmarks/labels.py --parts few --sets paul15 --methods "SCRCL with labels" --seeds 1
-    python benchmarks/labels.py --report                           only the tables, from what was run before
+    python benchmarks/labels.py --report                           only the tables, from earlier runs
 
-Sets as in `quality.py` and `batches.py`. Labelled cells are drawn at random, by seed; at least half of the cells of a type are
-left to be scored. All methods have the same. Each run is a process of one thread, and its result a file in
-`benchmarks/results/labels`; a run is repeated when the data have changed or, for SCRCL, its source.
+The data sets are those of `quality.py` and `batches.py`. Labelled cells are drawn at random, by seed, the same for all
+methods; at least half of the cells of a type are left for scoring. Each run is a process of one thread, and its result a file
+in `benchmarks/results/labels`; a run is repeated if the data or, for SCRCL, its source have changed.
 
 - few: 1, 5 or 20 labelled cells of each type, or four fifths of all cells. Accuracy and macro-F1 on the others. For SCRCL, the
-  expected calibration error, and the share of cells that are said to be of a new type, though all types are labelled; these
-  count as wrong.
+  expected calibration error, and the share of cells that are predicted to have a new type, although all types are labelled;
+  these count as wrong.
 - new: 20 labelled cells of each type but one, each type with at least 50 cells in turn (at most six, the largest). The share of
-  its cells that come out as new, and that of the unlabelled cells of the other types.
+  its cells that are predicted to be new, and that of the unlabelled cells of the other types.
 - wrong: all cells labelled, a tenth or a fifth of them wrongly. How well the label report ranks the wrong ones (AUROC), and the
   accuracy of the predictions of all cells, beside that with correct labels; the calibration error of the held-out predictions.
-- permuted: all cells labelled, the labels permuted among them, so that they mean nothing. How many the label report predicts
-  right, how many would be by chance, by as many predictions of each type, and the standard deviation of that share.
-
-For comparison, wrong and permuted labels are also judged in the space that was trained with them ("trained space").
+- permuted: all cells labelled, the labels permuted among them, so that they are meaningless. The share of labels that the
+  label report predicts correctly, and mean and standard deviation of this share by chance, with the same number of
+  predictions of each type.
 - transfer: the largest batch is labelled; accuracy and macro-F1 on the cells of the others, of types that it has.
+
+For comparison, wrong and permuted labels are also evaluated in the space that was trained with them ("trained space").
 """
 
 import argparse

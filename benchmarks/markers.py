@@ -1,12 +1,12 @@
-"""Are the genes right? Marker genes of SCRCL beside Wilcoxon's, judged by markers known from the literature.
+"""Marker genes of SCRCL and of the Wilcoxon test, scored by markers known from the literature.
 
     python benchmarks/markers.py
-    python benchmarks/markers.py --report            only the tables, from what was run before
+    python benchmarks/markers.py --report            only the tables, from earlier runs
 
-The known markers, with their sources, are in `benchmarks/known_markers.csv`. The sets are .h5ad files of counts with
+The known markers, with their sources, are in `benchmarks/known_markers.csv`. The data sets are .h5ad files of counts with
 `obs["cell_type"]` in `$SCRCL_DATA`, or in `../shared/data` beside the repository, and `pbmc700`, which scanpy ships.
-Labels say which cluster is the right one for a known marker, and nothing else. Types with fewer than 10 cells, and types
-without known markers in the table, are not judged. All ways of scoring see the same genes, those that the model keeps.
+Labels determine which cluster is the right one for a known marker, and nothing else. Types with fewer than 10 cells, and
+types without known markers in the table, are not scored. All methods have the same genes, those that the model keeps.
 Each run is a process of one thread, and its result a file in `benchmarks/results/markers`.
 """
 

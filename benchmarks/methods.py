@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 RESOLUTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
-#: Those at which the latent space of SCRCL is divided, and that are told of every method.
+#: Resolutions at which the latent space of SCRCL is clustered, and that are reported for every method.
 LATENT_RESOLUTIONS = (0.1, 0.3, 1.0)
 
 
 class Found(NamedTuple):
-    """What a method found.
+    """The result of a method.
 
-    `clusters` holds labels of all cells by the way in which they were found: "given" and "given, …" with the number of
+    `clusters` holds labels of all cells by clustering: "given" and "given, …" with the number of
     clusters given, "found" where the method decided, "leiden …" at a resolution.
     """
 

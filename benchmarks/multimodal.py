@@ -1,15 +1,15 @@
-"""How well clusters of several modalities agree with cell types, and what noise or mixed-up cells do to them.
+"""Agreement of clusters of several modalities with cell types, also with a modality of noise or of permuted cells.
 
     python benchmarks/multimodal.py --data folder --seeds 5
-    python benchmarks/multimodal.py --report        only the table, from what was run before
+    python benchmarks/multimodal.py --report        only the table, from earlier runs
 
-A set is an .h5mu file of raw counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data` beside
+A data set is an .h5mu file of raw counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data` beside
 the repository. The kind of a modality follows from its name: rna, gex, prot, protein, adt, atac, peaks; others need
-`--modalities name=kind`. Labels score, and their number is K; nothing else. Classes with fewer than 10 cells, and the
-class "unknown", are not scored; their cells take part. Each run is a process of one thread, and its result a file in
-`benchmarks/results/multimodal`, so that an interrupted benchmark goes on where it stopped.
+`--modalities name=kind`. Labels are used for scores and for the number of clusters, and for nothing else. Classes
+with fewer than 10 cells, and the class "unknown", are clustered but not scored. Each run is a process of one thread, and its result a file in
+`benchmarks/results/multimodal`, so that an interrupted benchmark can be continued.
 
-Noise is drawn anew for each seed, and so is the permutation. WNN is muon's, of the components that scanpy computes.
+Noise and permutations differ between seeds. WNN is that of muon, on principal components from scanpy.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Do clusters get the right names? `get_cluster_names` with usual lists of markers, scored by published cell types.
+"""Names of clusters: `get_cluster_names` with usual lists of markers, scored by published cell types.
 
     python benchmarks/names.py
     python benchmarks/names.py --report            only the tables, from previous runs
 
 The data sets are .h5ad and .h5mu files of counts with `obs["cell_type"]` in `$SCRCL_DATA`, or in `../shared/data` beside
-the repository, and `pbmc700`, which scanpy ships. Published types score the names and do nothing else: a cluster counts
-where more than 60 % of its cells are of one type, and it has at least 10 cells. Each group is named from all lists, and
-once more with the list of its own type withheld, where "none of these" is right. As a control, lists of random genes that
+the repository, and `pbmc700`, which scanpy ships. Published types are used for scores and for nothing else: a cluster is
+scored if it has at least 10 cells, and more than 60 % of them have the same type. Each group is named from all lists, and
+again without the list of its own type, when "none of these" is right. As a control, lists of random genes that
 are expressed are named. Each run is a process of one thread, and its result a file in `benchmarks/results/names`.
 """
 

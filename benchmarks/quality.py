@@ -1,19 +1,19 @@
-"""How well clusters agree with cell types, and at what cost: SCRCL beside what people use today.
+"""Agreement of clusters with cell types, time and memory: SCRCL and other methods.
 
     python benchmarks/quality.py --sets baron_mouse --seeds 5
-    python benchmarks/quality.py                     all sets of both halves, or of another folder
-    python benchmarks/quality.py --report            only the tables and the figure, from what was run before
+    python benchmarks/quality.py                     all data sets of both halves, or of another folder
+    python benchmarks/quality.py --report            only the tables and the figure, from earlier runs
     python benchmarks/quality.py --methods CONCORD   in an environment of its own, with `concord-sc`
 
-A set is an .h5ad file of counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data` beside the
-repository; by default the sets of both halves that are there. Labels score, and give the number of clusters in the regime "K given"; nothing else. Classes with fewer than 10
-cells are not scored. Each run is a process of one thread, and its result a file in `benchmarks/results/quality`, so
-that an interrupted benchmark goes on where it stopped; a run is repeated when the data have changed or, for SCRCL,
-its source. Regimes are never mixed in one table:
+A data set is an .h5ad file of counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data`
+beside the repository; by default, the data sets of both halves that are there. Labels are used for scores and for the given
+number of clusters, and for nothing else. Classes with fewer than 10 cells are not scored. Each run is a process of one
+thread, and its result a file in `benchmarks/results/quality`, so that an interrupted benchmark can be continued; a run is
+repeated if the data or, for SCRCL, its source have changed. There is one table for each way to choose the number of clusters:
 
-- K given: the number of scored classes is passed to the method.
-- K unknown: the method decides.
-- ceiling: the best Leiden resolution for each set, chosen by the labels.
+- given: the number of scored classes is passed to the method.
+- estimated: the method chooses the number.
+- upper bound: the best Leiden resolution for each data set, chosen by the labels.
 """
 
 import argparse

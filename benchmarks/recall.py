@@ -1,4 +1,4 @@
-"""Share of the exact nearest neighbours that the approximate search finds, in the features of a file of cells.
+"""Recall of the approximate neighbour search, in the features of a file of cells.
 
 python benchmarks/recall.py cells/cells100000.h5ad
 """

@@ -28,13 +28,13 @@ HALVES = {
 }
 HALF_OF = {name: half for half, names in HALVES.items() for name in names}
 
-#: Ends the part of a report that a page of the documentation shows first.
+#: Ends the part of a report that the documentation shows first.
 DETAILS = "<!-- details -->"
 
 
 @dataclass
 class Row:
-    """What the tables have of one label."""
+    """The figures of one row of a table."""
 
     by_set: dict[str, str]
     scores: dict[str, str]

@@ -1,10 +1,10 @@
-"""Cells in any number from real labelled sets, written to disk a block at a time.
+"""Simulate any number of cells from real labelled data sets, and write them to disk block by block.
 
     python benchmarks/resample.py million.h5ad --cells 1000000
 
-Each cell is drawn from a Poisson distribution around the mean of two real cells of one type of one set, so that types
-are as far apart and as variable as they are in the sets. The genes of different sets are matched by the rank of their
-mean, so that all sets express the same columns. `obs["cell_type"]` is the set and the type.
+Each cell is drawn from a Poisson distribution around the mean of two real cells of one type of one data set, so that
+differences between and within types are realistic. The genes of different data sets are matched by the rank of their mean,
+so that all express the same columns. `obs["cell_type"]` is the data set and the type.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How the benchmarks run one method on one set: a process of one thread whose result becomes a file."""
+"""Run one method on one data set in a process of one thread, and write the result to a file."""
 
 import json
 import os
@@ -11,7 +11,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 
 def run_to_file(file: Path, arguments: list[str]) -> None:
-    """Run Python with the arguments, and keep the last line it prints; no half file is left under the name."""
+    """Run Python with the arguments, and write the last line of its output; a failed run leaves no file."""
     command, environment = [sys.executable, *arguments], {**os.environ, **ONE_THREAD}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,14 +1,13 @@
-"""Time and memory of each phase from a thousand to a million cells, beside Scanpy and scVI on the same cells.
+"""Time and memory of each phase from a thousand to a million cells, for SCRCL, Scanpy and scVI.
 
     python benchmarks/scale.py --folder /data/cells                 1k to 1M cells; makes the files first
     python benchmarks/scale.py --folder /data/cells --sizes 1000 10000
     python benchmarks/scale.py --folder /data/cells --sizes 5000000 --methods SCRCL
-    python benchmarks/scale.py --report                             only the table, from what was run before
+    python benchmarks/scale.py --report                             only the table, from earlier runs
 
-The cells are those of `benchmarks/resample.py`: drawn from real labelled sets with count noise. Each run is a process of its
-own, so that the peak memory is its own, with as many threads as `--threads` says. Labels score and do nothing else.
-
-The time is that of the whole process, in which loading of the packages is a phase of its own.
+The cells are simulated by `benchmarks/resample.py` from real labelled data sets. Each run is a process of its own, for its
+peak memory, with `--threads` threads. Labels are used for scores, and for nothing else. The time is that of the whole
+process; importing the packages is a separate phase.
 
 - SCRCL: `scrcl run`, from counts on disk to clusters on disk.
 - Scanpy: reading, log-normalisation, 2,000 genes, PCA, neighbours and Leiden with their defaults, in memory.

@@ -1,4 +1,4 @@
-"""How clusters and embeddings are scored against labels."""
+"""Scores of clusters, embeddings and probabilities against labels."""
 
 import numpy as np
 import pandas as pd

@@ -1,18 +1,18 @@
-"""How well clusters agree with domains in space: SCRCL beside smoothing that needs no training.
+"""Agreement of clusters with spatial domains: SCRCL and smoothing without training.
 
     python benchmarks/spatial.py --sets starmap_mpfc_BZ5 --seeds 5
-    python benchmarks/spatial.py --ablations             what is left when a part is changed
-    python benchmarks/spatial.py --report                only the tables, from what was run before
+    python benchmarks/spatial.py --ablations             variants of SCRCL, each with one part changed
+    python benchmarks/spatial.py --report                only the tables, from earlier runs
 
-A set is an .h5ad file of counts with `obs["domain"]` and `obsm["spatial"]` in `--data`, by default `$SCRCL_DATA` or
-`../shared/data` beside the repository. Labels score, and give K; nothing else. Domains with fewer than 10 cells, and those
-named by `--not-scored`, are clustered but not scored. The runs on a set with a seed are a process of one thread, and their
-results files in `benchmarks/results/spatial`, so that an interrupted benchmark goes on where it stopped; a run is repeated when the data
-have changed or, for SCRCL, its source.
+A data set is an .h5ad file of counts with `obs["domain"]` and `obsm["spatial"]` in `--data`, by default `$SCRCL_DATA` or
+`../shared/data` beside the repository. Labels are used for scores and for the number of clusters, and for nothing else.
+Domains with fewer than 10 cells, and those named by `--not-scored`, are clustered but not scored. All methods on a data set
+with a seed run in one process of one thread, and their results are files in `benchmarks/results/spatial`, so that an
+interrupted benchmark can be continued; a run is repeated if the data or, for SCRCL, its source have changed.
 
-CHAOS is the mean distance of a cell to the nearest one of the same cluster, in standardised coordinates; PAS the share of
-cells of which most of the 10 nearest are in other clusters. Both are small where domains hang together, whether they are
-right or not.
+CHAOS is the mean distance of a cell to the nearest cell of the same cluster, in standardised coordinates; PAS is the share
+of cells for which most of the 10 nearest cells are in other clusters. Both are small if domains are coherent, whether they
+are right or not.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Time of training and inference with torch's default number of threads and with what the package chooses, idle and under load.
+"""Time of training and inference with the number of threads of PyTorch and with that of the package, idle and under load.
 
     python benchmarks/threads.py
 
-Cells lie along a closed path in gene space, with count noise, and each is joined to its 15 nearest there, so that no graph has
-to be searched for. The load is two processes for each core that count up without end. Each figure is the mean over as many epochs
-or passes as fit into `SECONDS`, at least one, after one that is not counted. Run it on a machine that does nothing else, and leave
-`OMP_NUM_THREADS` unset.
+Cells are simulated along a closed path in gene space, with count noise, and joined to their 15 nearest neighbours on the
+path, so that no neighbour search is needed. The load is two busy processes for each core. Each figure is the mean over as
+many epochs or passes as fit into `SECONDS`, at least one, after one that is not counted. Run it on an idle machine, without
+`OMP_NUM_THREADS`.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def load(n_processes: int) -> Iterator[None]:
 
 
 def measure(model: scrcl.SCRCL, seconds: float) -> tuple[float, float, int]:
-    """Seconds of an epoch and of inference, and threads of the former."""
+    """Seconds of an epoch and of inference, and the number of threads in training."""
     watch = Watch(seconds)
     model.train(100_000, accelerator="cpu", enable_progress_bar=False, callbacks=[watch])
     reference = model._reference
