@@ -5,9 +5,9 @@ from sklearn.preprocessing import normalize
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.reference import agreement
 from scrcl.reference.agreement import Agreement, join, own_structure, trust
-from scrcl.reference.modalities import Rna
+from scrcl.reference.modality_kinds import Rna
 
-from .test_modalities import poisson, source
+from .test_modality_kinds import poisson, source
 
 
 def clustered(n: int, n_features: int, types: np.ndarray, seed: int, noise: float = 1.0) -> np.ndarray:

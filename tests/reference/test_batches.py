@@ -1,12 +1,14 @@
 """What is taken out of the features of batches."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
 from scrcl.data.counts import Counts
 from scrcl.reference.batches import Batches, check_sizes, find_shifts
 from scrcl.reference.features import PRIOR_CELLS, CountFeatures, Moments, variable_genes
+from scrcl.reference.modality_kinds import Embedding
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def batches():
 
 
 def test_moments_of_each_batch(counts, batches):
-    found = Moments.of_each(Counts.of(counts, "X"), batches)
+    found = Moments.by_batch(Counts.of(counts, "X"), batches)
     for number, moments in enumerate(found):
         own = counts.toarray()[batches == number].astype(np.float64)
         np.testing.assert_allclose(moments.mean, own.mean(0))
@@ -36,9 +38,9 @@ def test_genes_that_differ_between_batches_only_are_not_chosen(batches):
     rates[:, :10] *= np.where(types, 4, 1)[:, None]
     rates[:, 10:20] *= np.where(batches, 6, 1)[:, None]
     counts = Counts.of(sp.csr_array(rng.poisson(rates).astype(np.float32)), "X")
-    pooled = variable_genes(counts, Moments.of(counts), 20)
+    pooled = variable_genes(counts, Moments.by_batch(counts, np.zeros(counts.n_cells, dtype=int)), 20)
     assert np.isin(np.arange(10, 20), pooled).sum() > 5
-    chosen = variable_genes(counts, Moments.of_each(counts, batches), 20, batches)
+    chosen = variable_genes(counts, Moments.by_batch(counts, batches), 20, batches)
     assert np.isin(np.arange(10), chosen).sum() > 5
     assert np.isin(np.arange(10, 20), chosen).sum() < 3
 
@@ -82,6 +84,10 @@ def test_batches_that_see_genes_differently_get_the_same_features():
     assert apart(adapted) < 0.5 * apart(plain)
 
 
+#: Distances are those of the features.
+euclidean = Embedding(pd.Index([]), np.arange(6), np.zeros(6), 1.0, cosine=False)
+
+
 def test_shifts_follow_counterparts_and_not_means():
     rng = np.random.default_rng(0)
     means = 12 * np.eye(3, 6)
@@ -90,7 +96,7 @@ def test_shifts_follow_counterparts_and_not_means():
     first, second = (means[kind] + rng.normal(size=(150, 6)) for kind in types)
     features = np.concatenate([first, second + shift]).astype(np.float32)
     batches = np.repeat([0, 1], 150)
-    shifts = find_shifts(features, batches, lambda x: x)
+    shifts = find_shifts(features, batches, euclidean)
     by_means = features[150:].mean(0) - features[:150].mean(0)
     assert np.linalg.norm(by_means - shift) > 5
     assert np.linalg.norm(shifts[1] - shifts[0] - shift) < 1

@@ -22,7 +22,7 @@ def totals_of(counts: sp.csr_array) -> np.ndarray:
 
 def choose(counts: sp.csr_array, n_top_genes: int) -> np.ndarray:
     wrapped = Counts.of(counts, "counts")
-    return variable_genes(wrapped, Moments.of(wrapped), n_top_genes)
+    return variable_genes(wrapped, Moments.by_batch(wrapped, np.zeros(wrapped.n_cells, dtype=int)), n_top_genes)
 
 
 def test_log_normalize_against_scanpy(counts):

@@ -1,9 +1,11 @@
 """How cells move so that counterparts come together, type by type."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scrcl.reference.mnn_correction import CorrectionVectors, fit_correction_vectors
+from scrcl.reference.modality_kinds import Embedding
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +20,8 @@ def cells():
     return features.astype(np.float32), batches, types
 
 
-def itself(features: np.ndarray) -> np.ndarray:
-    return features
+#: Distances are those of the features.
+euclidean = Embedding(pd.Index([]), np.arange(10), np.zeros(10), 1.0, cosine=False)
 
 
 def apart(features, batches, types, kind) -> float:
@@ -29,13 +31,13 @@ def apart(features, batches, types, kind) -> float:
 def moved(features: np.ndarray, batches: np.ndarray, corrections: list[CorrectionVectors]) -> np.ndarray:
     found = features.copy()
     for number, correction in enumerate(corrections):
-        found[batches == number] = correction(features[batches == number], itself)
+        found[batches == number] = correction(features[batches == number], euclidean)
     return found
 
 
 def test_each_type_moves_its_own_way(cells):
     features, batches, types = cells
-    found = moved(features, batches, fit_correction_vectors(features, batches, itself))
+    found = moved(features, batches, fit_correction_vectors(features, batches, euclidean))
     for kind in (0, 1):
         assert apart(features, batches, types, kind) > 2.5
         assert apart(found, batches, types, kind) < 0.7
@@ -46,19 +48,21 @@ def test_each_type_moves_its_own_way(cells):
     assert np.linalg.norm((found - features)[alone].mean(0)) < 0.3, "a type without counterparts stays"
 
 
-def test_a_cell_moves_by_itself(cells):
+def test_a_cell_moves_by_euclidean(cells):
     features, batches, _ = cells
-    corrections = fit_correction_vectors(features, batches, itself)
+    corrections = fit_correction_vectors(features, batches, euclidean)
     own = features[batches == 1]
-    np.testing.assert_allclose(corrections[1](own, itself)[[3, 50]], corrections[1](own[[3, 50]], itself), atol=1e-4)
+    np.testing.assert_allclose(
+        corrections[1](own, euclidean)[[3, 50]], corrections[1](own[[3, 50]], euclidean), atol=1e-4
+    )
     again = CorrectionVectors.from_dict(corrections[1].to_dict())
-    np.testing.assert_array_equal(again(own, itself), corrections[1](own, itself))
+    np.testing.assert_array_equal(again(own, euclidean), corrections[1](own, euclidean))
 
 
 def test_a_fixed_batch_stays(cells):
     features, batches, types = cells
-    corrections = fit_correction_vectors(features, batches, itself, fixed=0)
-    np.testing.assert_array_equal(corrections[0](features[batches == 0], itself), features[batches == 0])
+    corrections = fit_correction_vectors(features, batches, euclidean, fixed=0)
+    np.testing.assert_array_equal(corrections[0](features[batches == 0], euclidean), features[batches == 0])
     found = moved(features, batches, corrections)
     assert apart(found, batches, types, 0) < 0.7
     assert apart(found, batches, types, 1) < 0.7
@@ -68,5 +72,5 @@ def test_batches_without_an_effect_hardly_move(cells):
     rng = np.random.default_rng(1)
     features = (15 * np.eye(3, 10)[rng.integers(3, size=300)] + rng.normal(size=(300, 10))).astype(np.float32)
     batches = rng.integers(2, size=300)
-    found = moved(features, batches, fit_correction_vectors(features, batches, itself))
+    found = moved(features, batches, fit_correction_vectors(features, batches, euclidean))
     assert np.linalg.norm(found - features, axis=1).mean() < 0.25 * np.linalg.norm(rng.normal(size=10))

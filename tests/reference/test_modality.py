@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from scrcl.reference.modalities import KINDS
+from scrcl.reference.modality_kinds import KINDS
 
-from .test_modalities import poisson, source
+from .test_modality_kinds import poisson, source
 
 
 def test_cells_are_read_as_their_batch_is():
@@ -17,18 +17,12 @@ def test_cells_are_read_as_their_batch_is():
     own = modality.adaptation(data, np.arange(12))
     adapted = modality.adapted(own)
     codes = np.arange(30) % 2
-
-    def by_batch(rows):
-        for number, each in enumerate((modality, adapted)):
-            yield each, np.flatnonzero(codes[rows] == number)
-
-    found = modality.features(data, None, by_batch)
+    found = modality.features(data, None, codes, [{}, own])
     for number, each in enumerate((modality, adapted)):
         np.testing.assert_array_equal(found[codes == number], each.features(data)[codes == number])
     assert not np.allclose(modality.features(data), adapted.features(data))
     some = np.array([3, 4, 20])
-    codes = codes[some]
-    np.testing.assert_allclose(modality.features(data, some, by_batch), found[some], atol=1e-5)
+    np.testing.assert_allclose(modality.features(data, some, codes[some], [{}, own]), found[some], atol=1e-5)
 
 
 def test_a_kind_without_anything_of_a_batch_stays_as_it_is():

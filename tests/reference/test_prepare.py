@@ -11,7 +11,7 @@ from scrcl.reference.agreement import join
 from scrcl.reference.prepare import Options, prepare, variable_features
 
 from ..conftest import slices_of
-from .test_modalities import source
+from .test_modality_kinds import source
 from .test_reference import OPTIONS, two_sources
 
 

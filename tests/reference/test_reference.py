@@ -16,7 +16,7 @@ from scrcl.reference.prepare import Options, prepare
 from scrcl.reference.reference import Reference
 
 from ..conftest import simulate
-from .test_modalities import source
+from .test_modality_kinds import source
 
 
 def two_sources(n: int = 120, seed: int = 0) -> dict[str, Source]:

@@ -52,7 +52,7 @@ class Source:
     Attributes
     ----------
     kind
-        Kind of the modality, see :data:`scrcl.reference.modalities.KINDS`.
+        Kind of the modality, see :data:`scrcl.reference.modality_kinds.KINDS`.
     names
         Names of the columns: of the counts if there are any, else of the embedding.
     names_where

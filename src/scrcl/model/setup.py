@@ -25,7 +25,7 @@ from scrcl.data.sources import (
 )
 from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.reference.batches import MAX_BATCHES, check_sizes
-from scrcl.reference.modalities import KINDS
+from scrcl.reference.modality_kinds import KINDS
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning

@@ -79,31 +79,25 @@ class Moments:
     variance: np.ndarray
 
     @classmethod
-    def of(cls, counts: Counts) -> Self:
-        """Read all counts once."""
-        return cls.of_each(counts, np.zeros(counts.n_cells, dtype=np.int64))[0]
-
-    @classmethod
-    def of_each(cls, counts: Counts, batches: np.ndarray) -> list[Self]:
-        """Read all counts once, for the moments of each of the batches ``(n,)`` that cells are in, numbered from 0."""
+    def by_batch(cls, counts: Counts, batches: np.ndarray) -> list[Self]:
+        """Read all counts once, and return the moments of each batch; ``batches`` ``(n,)`` are numbered from 0."""
         sizes = np.bincount(batches)
         totals = np.empty(counts.n_cells)
         sums, squares = np.zeros((2, len(sizes), counts.n_genes))
         for rows, block in counts.blocks():
             totals[rows] = block.sum(axis=1, dtype=np.float64)
-            for number, part in _by_batch(block, batches[rows]):
+            for number, part in _split(block, batches[rows]):
                 values = part.data.astype(np.float64)
                 sums[number] += np.bincount(part.indices, values, minlength=counts.n_genes)
                 squares[number] += np.bincount(part.indices, values**2, minlength=counts.n_genes)
-        found = []
+        moments = []
         for number, n in enumerate(sizes):
             mean = sums[number] / n
-            own = totals[batches == number] if len(sizes) > 1 else totals
-            found.append(cls(own, mean, (squares[number] / n - mean**2) * n / max(n - 1, 1)))
-        return found
+            moments.append(cls(totals[batches == number], mean, (squares[number] / n - mean**2) * n / max(n - 1, 1)))
+        return moments
 
 
-def _by_batch(block: sp.csr_array, batches: np.ndarray) -> Iterator[tuple[int, sp.csr_array]]:
+def _split(block: sp.csr_array, batches: np.ndarray) -> Iterator[tuple[int, sp.csr_array]]:
     """The cells of each batch in a block."""
     numbers = np.unique(batches)
     for number in numbers:
@@ -111,7 +105,7 @@ def _by_batch(block: sp.csr_array, batches: np.ndarray) -> Iterator[tuple[int, s
 
 
 def variable_genes(
-    counts: Counts, moments: Moments | Sequence[Moments], n_top_genes: int, batches: np.ndarray | None = None
+    counts: Counts, moments: Sequence[Moments], n_top_genes: int, batches: np.ndarray | None = None
 ) -> np.ndarray:
     r"""The genes that vary most for their mean.
 
@@ -124,7 +118,7 @@ def variable_genes(
     Parameters
     ----------
     counts, moments
-        ``(n, G)`` counts, which are read once more, and their moments, of several batches those of each.
+        ``(n, G)`` counts, which are read once more, and the moments of each batch.
     n_top_genes
         Number of genes to keep; fewer are kept where fewer vary.
     batches
@@ -139,7 +133,6 @@ def variable_genes(
     ValueError
         If fewer than two genes vary between cells.
     """
-    moments = [moments] if isinstance(moments, Moments) else list(moments)
     varying = np.array([each.variance > 1e-12 * np.maximum(each.mean, 1) ** 2 for each in moments])
     n_varying = int(varying.any(0).sum())
     if n_varying < 2:
@@ -170,7 +163,7 @@ def _standardized_variances(
     limit = mean + spread * np.sqrt(n)
     first, second = np.zeros((2, *varying.shape))
     for rows, block in counts.blocks():
-        for number, part in _by_batch(block, batches[rows]):
+        for number, part in _split(block, batches[rows]):
             clipped = np.minimum(part.data, limit[number][part.indices])
             first[number] += np.bincount(part.indices, clipped, minlength=counts.n_genes)
             second[number] += np.bincount(part.indices, clipped**2, minlength=counts.n_genes)

@@ -1,8 +1,8 @@
-"""What every kind of modality is, and how cells of several batches are read in one pass."""
+"""The base class of modalities: from the data of one modality to features of cells."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,23 +12,24 @@ from sklearn.preprocessing import normalize
 from scrcl.data.sources import Source
 from scrcl.genes.associations import log_expression
 from scrcl.utils.checks import check_cells_have_counts
+from scrcl.utils.files import State
 
-#: Counts a cell to which counts are scaled where the fit has not chosen a number.
+#: Counts per cell to which counts are scaled where the fit has not chosen a number.
 TARGET = 1e4
-#: Gives, of the cells in some rows, those of each batch, and the modality as it is for them.
-ByBatch = Callable[[slice], Iterable[tuple["Modality", np.ndarray]]]
+#: Parameters of a modality, by name, that are estimated from the cells of one batch.
+Adaptation: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Modality:
-    """What turns the data of one modality into features of cells.
+    """A fitted map from the data of one modality to features of cells.
 
     Attributes
     ----------
     names
         Names of all ``R`` columns of the data.
     columns
-        Numbers of the ``V`` columns, in this order, that the refinement ties cells to.
+        Numbers of the ``V`` columns, in this order, that are variables of the refinement.
     """
 
     kind: ClassVar[str]
@@ -37,7 +38,7 @@ class Modality:
 
     @property
     def variables(self) -> pd.Index:
-        """Names of the ``V`` variables that the refinement ties cells to."""
+        """Names of the ``V`` variables of the refinement."""
         return self.names[self.columns]
 
     @property
@@ -57,40 +58,63 @@ class Modality:
 
     @property
     def gene_features(self) -> np.ndarray | None:
-        """Features ``(V, d_v)`` of the variables where the fit has found some, float32."""
+        """Features ``(V, d_v)`` of the variables, float32; ``None`` if the fit computes none."""
         return None
 
     @classmethod
     def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
-        """Fit to a source, choosing up to ``n_variables`` and finding up to ``n_components``.
+        """Fit to a source, with up to ``n_variables`` variables and ``n_components`` components.
 
-        Where the ``(n,)`` batches of the cells are given, by what varies within them as far as the kind allows.
+        With ``batches`` ``(n,)``, variables and components describe the variation within batches, as far as the kind allows.
         """
         raise NotImplementedError
 
     @classmethod
     def most_features(cls, n_columns: int, n_components: int) -> int:
-        """Upper bound of the number of features of data with so many columns, for as many components."""
+        """Upper bound of the number of features of data with ``n_columns`` columns."""
         return min(n_columns, n_components)
 
-    def features(self, source: Source, rows: np.ndarray | None = None, by_batch: ByBatch | None = None) -> np.ndarray:
-        """Features ``(n, d)``, float32, of the cells of a source, or of some of them, increasing."""
+    def features(
+        self,
+        source: Source,
+        rows: np.ndarray | None = None,
+        batches: np.ndarray | None = None,
+        adaptations: Sequence[Adaptation] = (),
+    ) -> np.ndarray:
+        """Features ``(n, d)``, float32, of the cells of a source.
+
+        Parameters
+        ----------
+        source
+            The data.
+        rows
+            ``(n,)`` cells to read, increasing; all by default.
+        batches
+            ``(n,)`` batch of each of these cells, numbered from 0, where batches are normalised differently.
+        adaptations
+            The parameters of each batch, from :meth:`adaptation`.
+        """
         features = np.empty((source.n_cells if rows is None else len(rows), self.n_features), dtype=np.float32)
+        by_batch = [self.adapted(adaptation) if adaptation else self for adaptation in adaptations]
         for found, counts, totals in source.blocks(self.names, self.needed, rows):
-            for modality, own in [(self, slice(None))] if by_batch is None else by_batch(found):
-                features[found][own] = modality.transform(counts[own], totals[own])
+            if batches is None:
+                features[found] = self.transform(counts, totals)
+                continue
+            for number in np.unique(batches[found]):
+                cells = np.flatnonzero(batches[found] == number)
+                features[found][cells] = by_batch[number].transform(counts[cells], totals[cells])
         return features
 
     def log_counts(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray | None:
-        """Logarithm ``(n,)`` of the counts of cells relative to the median cell of the fit; ``None`` where that is not known."""
+        """Logarithm ``(n,)`` of the total counts of cells relative to the median cell of the fit; ``None`` if unknown."""
         return None
 
-    def adaptation(self, source: Source, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """What a batch, the cells of a source that are named, increasing, compares its values with; nothing by default."""
+    def adaptation(self, source: Source, rows: np.ndarray) -> Adaptation:
+        """The parameters that are specific to a batch, estimated from these cells of it, increasing; none by default."""
         return {}
 
-    def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
-        """The same for the cells of a batch."""
+    def adapted(self, adaptation: Adaptation) -> Self:
+        """The modality with the parameters of a batch."""
         return self
 
     def _read(self, source: Source, rows: np.ndarray) -> tuple[sp.csr_array, np.ndarray]:
@@ -100,20 +124,23 @@ class Modality:
         return counts, np.concatenate([block.totals for block in blocks])
 
     def expression(self, source: Source, rows: np.ndarray | None = None) -> sp.csr_array:
-        """Normalised values ``(n, V)`` of the variables, in the same way."""
+        """Normalised values ``(n, V)`` of the variables of the same cells."""
         blocks = source.blocks(self.names, self.needed, rows)
         return sp.csr_array(sp.vstack([self.normalize(counts, totals) for _, counts, totals in blocks], format="csr"))
 
     def logarithms(self, source: Source, rows: np.ndarray) -> Iterator[tuple[slice, sp.csr_array]]:
-        """Logarithms of all counts of a source, kept or not, in blocks of cells, increasing; comparable between cells."""
-        assert source.counts is not None  # what has none is not asked for them
+        """Logarithms of all counts of a source, also of columns that are no variables, in blocks of cells, increasing.
+
+        They are comparable between cells.
+        """
+        assert source.counts is not None  # only counted modalities have logarithms
         for found, block in source.counts.blocks(rows):
             totals = block.sum(axis=1, dtype=np.float64)
             check_cells_have_counts(totals, source.counts.where)
             yield found, self._logarithms(block, totals, source.names)
 
     def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
-        """The same ``(n, R)`` of a block."""
+        """Logarithms ``(n, R)`` of a block of counts."""
         return log_expression(counts, totals, TARGET)
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
@@ -125,31 +152,31 @@ class Modality:
         raise NotImplementedError
 
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
-        """That by which neighbours are found, ``(n, s)`` float32, rows of unit length."""
+        """Features ``(n, s)`` for the neighbour search, float32, rows of unit length."""
         return normalize(features)
 
     def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by which clusters are joined."""
+        """Arrays of features ``(n, d_i)`` for joining micro-clusters."""
         return [features]
 
     def structure_features(self, features: np.ndarray) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by any of which structure is shown: no two columns of one are of the same values."""
+        """Arrays of features ``(n, d_i)`` for measuring structure; no array has two columns of the same values."""
         return [features]
 
     def linear_features(self, features: np.ndarray) -> np.ndarray:
-        """Those features that are linear in the normalised values of the variables."""
+        """The features that are linear in the normalised values of the variables."""
         return features
 
     def signal_features(self, features: np.ndarray) -> np.ndarray:
-        """Those features whose length tells how strong the signal of a cell is."""
+        """The features whose length measures the signal of a cell."""
         return features
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> State:
         """The parameters as plain numbers and arrays."""
         return {**asdict(self), "names": self.names.to_numpy(dtype=object), "kind": self.kind}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: State) -> Self:
         """The inverse of :meth:`to_dict`."""
         return cls(**{**state, "names": pd.Index(state["names"])})
 
@@ -157,13 +184,13 @@ class Modality:
 def log_counts(
     modalities: Mapping[str, Modality], sources: Mapping[str, Source], rows: np.ndarray
 ) -> np.ndarray | None:
-    """Logarithm ``(m,)`` of the counts of cells, in any order, relative to the median cell of the fit.
+    """Logarithm ``(m,)`` of the total counts of cells, in any order, relative to the median cell of the fit.
 
-    Of the first modality that knows it; ``None`` if none does.
+    Taken from the first modality that has them; ``None`` if none has.
     """
-    wanted, place = np.unique(rows, return_inverse=True)
+    increasing, positions = np.unique(rows, return_inverse=True)
     for name, modality in modalities.items():
-        found = modality.log_counts(sources[name], wanted) if len(rows) else None
-        if found is not None:
-            return found[place]
+        logarithms = modality.log_counts(sources[name], increasing) if len(rows) else None
+        if logarithms is not None:
+            return logarithms[positions]
     return None

@@ -24,8 +24,8 @@ from .batches import Batches
 from .cells import Cells
 from .features import column_slices
 from .mapping import DistanceScale
-from .modalities import modality_from_dict
 from .modality import Modality
+from .modality_kinds import modality_from_dict
 from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .spatial import SpatialReference
 

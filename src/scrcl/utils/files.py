@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from .errors import ScrclTypeError
+
+#: What an object is saved as: numbers, text, arrays and containers of these, by name.
+State: TypeAlias = dict[str, Any]
 
 
 class UnsafeFileError(ValueError):

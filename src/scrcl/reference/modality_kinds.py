@@ -1,8 +1,8 @@
-"""What turns the data of one modality into features of cells: RNA, proteins, open chromatin, or an embedding."""
+"""The kinds of modalities: RNA, proteins, open chromatin, and embeddings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,16 @@ from scrcl.genes.associations import log_expression
 from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
 from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.files import State
 from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
 
 from .features import PRIOR_CELLS, CountFeatures, Moments, center_and_scale, principal_components, variable_genes
-from .modality import ByBatch, Modality
+from .modality import Adaptation, Modality
 from .normalizations import LOG, NORMALIZATIONS, Projection
 
-#: Counts a cell to which the fractions of peaks are scaled before their logarithm is taken.
+#: Counts per cell to which the fractions of peaks are scaled before the logarithm.
 PEAK_SCALE = 1e4
-#: Peaks that latent semantic indexing reads, the most often open first.
+#: Maximum number of peaks for latent semantic indexing; those open in most cells are used.
 MAX_PEAKS = 50_000
 
 
@@ -37,18 +38,18 @@ class Rna(Modality):
 
     @classmethod
     def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
-        """Choose ``n_variables`` genes and find their components, on the cells that stand for all."""
+        """Choose ``n_variables`` genes and find their components, on a sample of cells."""
         data = source.counts
         assert data is not None  # RNA is counted
         sample = sample_cells(data.n_cells) if batches is None else sample_of_each(batches, SAMPLE_CELLS)
-        drawn, own = Counts(data.read(sample), data.where), None if batches is None else batches[sample]
-        codes = np.zeros(len(sample), dtype=np.int64) if own is None else own
-        moments, totals = Moments.of_each(drawn, codes), np.empty(len(sample))
-        for number, each in enumerate(moments):
-            totals[codes == number] = each.totals
+        sampled, sample_batches = Counts(data.read(sample), data.where), None if batches is None else batches[sample]
+        codes = np.zeros(len(sample), dtype=np.int64) if sample_batches is None else sample_batches
+        moments, totals = Moments.by_batch(sampled, codes), np.empty(len(sample))
+        for number, batch_moments in enumerate(moments):
+            totals[codes == number] = batch_moments.totals
         check_cells_have_counts(totals, data.where)
-        columns = variable_genes(drawn, moments, n_variables, own)
-        counts = CountFeatures.fit(drawn.select(columns).read(), totals, n_components, own)
+        columns = variable_genes(sampled, moments, n_variables, sample_batches)
+        counts = CountFeatures.fit(sampled.select(columns).read(), totals, n_components, sample_batches)
         return cls(source.names.copy(), columns, counts)
 
     @classmethod
@@ -74,11 +75,11 @@ class Rna(Modality):
         totals = np.concatenate([block.totals for block in source.blocks(self.names, self.needed[:1], rows)])
         return np.log(totals / self.counts.target)
 
-    def adaptation(self, source: Source, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def adaptation(self, source: Source, rows: np.ndarray) -> Adaptation:
         """Fractions and deviations of the genes."""
         return self.counts.adaptation(*self._read(source, rows))
 
-    def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
+    def adapted(self, adaptation: Adaptation) -> Self:
         return replace(self, counts=self.counts.adapted(adaptation))
 
     def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
@@ -102,11 +103,11 @@ class Rna(Modality):
     def signal_features(self, features: np.ndarray) -> np.ndarray:
         return self.counts.stabilized(features)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> State:
         return {**super().to_dict(), "counts": self.counts.to_dict()}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: State) -> Self:
         return super().from_dict({**state, "counts": CountFeatures.from_dict(state["counts"])})
 
 
@@ -157,7 +158,7 @@ class Protein(Modality):
     def n_features(self) -> int:
         return self.projection.loadings.shape[1]
 
-    def adaptation(self, source: Source, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def adaptation(self, source: Source, rows: np.ndarray) -> Adaptation:
         """Centres and deviations of the proteins."""
         counts, _ = self._read(source, rows)
         n, all_centers = counts.shape[0], np.log(self.centers)
@@ -166,7 +167,7 @@ class Protein(Modality):
         variance = n * _log_ratios(counts, centers).toarray().var(0) + PRIOR_CELLS * self.deviations**2
         return {"centers": centers, "deviations": np.sqrt(variance / (n + PRIOR_CELLS))}
 
-    def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
+    def adapted(self, adaptation: Adaptation) -> Self:
         return replace(self, centers=adaptation["centers"], deviations=adaptation["deviations"])
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
@@ -174,14 +175,14 @@ class Protein(Modality):
 
     def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
         column = self.names.get_indexer(names)
-        # A protein that the fit has not seen is compared with one count.
+        # A protein that is new to the model is compared with one count.
         return _log_ratios(counts, np.where(column < 0, 1.0, self.centers[column]))
 
     def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
         return _log_ratios(counts, self.centers)
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: State) -> Self:
         return super().from_dict({**state, "projection": Projection(**state["projection"])})
 
 
@@ -192,7 +193,7 @@ class Atac(Modality):
     Term frequency and inverse document frequency, :math:`\log(1 + 10^4\, x_{ip} / t_i \cdot n / n_p)` with the total
     :math:`t_i` of the cell and the number :math:`n_p` of cells in which the peak is open (Stuart et al., Nature Methods
     2021), and latent semantic indexing: the leading singular vectors, without the first. As no value is negative, all
-    entries of the first have one sign: it says how much was measured of a cell.
+    entries of the first have one sign: it measures the sequencing depth of a cell.
 
     Attributes
     ----------
@@ -217,14 +218,14 @@ class Atac(Modality):
 
     @classmethod
     def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
-        """Fit the index; the variables are the peaks that its components explain most of."""
+        """Fit the index; the variables are the peaks whose variance its components explain best."""
         data = source.counts
         assert data is not None  # fragments are counted
         counts, names = data.read(sample_cells(data.n_cells)), source.names.copy()
         n = counts.shape[0]
         n_open = np.bincount(counts.indices, minlength=counts.shape[1])
-        often = np.argsort(-n_open, kind="stable")[:MAX_PEAKS]
-        peaks = np.sort(often[(n_open[often] > 0)])
+        most_open = np.argsort(-n_open, kind="stable")[:MAX_PEAKS]
+        peaks = np.sort(most_open[n_open[most_open] > 0])
         frequencies = n / n_open[peaks]
         values = _term_frequencies(counts[:, peaks], counts.sum(axis=1, dtype=np.float64), frequencies)
         if len(peaks) < 3:
@@ -234,14 +235,14 @@ class Atac(Modality):
                 where=data.where,
             )
         n_components = min(n_components + 1, min(values.shape) - 1)
-        found = TruncatedSVD(n_components, algorithm="arpack", random_state=0).fit(sp.csr_matrix(values))
-        order = np.argsort(-found.singular_values_, kind="stable")[1:]
-        loadings = found.components_[order].T
+        svd = TruncatedSVD(n_components, algorithm="arpack", random_state=0).fit(sp.csr_matrix(values))
+        order = np.argsort(-svd.singular_values_, kind="stable")[1:]
+        loadings = svd.components_[order].T
         loadings = loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])])
         scores = values @ loadings
         offset = scores.mean(0)
         spread = float(np.sqrt(((scores - offset) ** 2).sum(1).mean()))
-        if spread < 1e-6:  # the same for all cells
+        if spread < 1e-6:  # all cells are equal
             loadings, scores, offset = loadings[:, :0], scores[:, :0], offset[:0]
         scale = 1 / max(spread, 1e-6)
         explained = ((loadings * scores.std(0)) ** 2).sum(1)
@@ -267,16 +268,16 @@ class Atac(Modality):
 
 @dataclass(frozen=True)
 class Embedding(Modality):
-    """Features as they are, centred and scaled by one number.
+    """An embedding that the user passes, centred and scaled by one number.
 
     Attributes
     ----------
     center, scale
         Shift ``(d,)`` and factor.
     cosine
-        Whether neighbours are found by the angle between features and not by their distance.
+        Whether the neighbour search uses the cosine distance, and not the Euclidean one.
     genes
-        The counts beside the features, whose genes are then the variables; ``None`` where there are none.
+        The counts beside the embedding, whose genes are then the variables; ``None`` without counts.
     """
 
     kind = EMBEDDING
@@ -287,8 +288,8 @@ class Embedding(Modality):
 
     @classmethod
     def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
-        """Fit the scale of the features; all are kept."""
-        assert source.embedding is not None  # this kind has one
+        """Fit the scale; all features are kept."""
+        assert source.embedding is not None  # embeddings have one
         scale = center_and_scale(source.embedding)
         if source.counts is None:
             names = source.names.copy()
@@ -312,7 +313,13 @@ class Embedding(Modality):
     def gene_features(self) -> np.ndarray | None:
         return None if self.genes is None else self.genes.gene_features
 
-    def features(self, source: Source, rows: np.ndarray | None = None, by_batch: ByBatch | None = None) -> np.ndarray:
+    def features(
+        self,
+        source: Source,
+        rows: np.ndarray | None = None,
+        batches: np.ndarray | None = None,
+        adaptations: Sequence[Adaptation] = (),
+    ) -> np.ndarray:
         return (source.features(len(self.center), rows) - self.center) * self.scale
 
     def expression(self, source: Source, rows: np.ndarray | None = None) -> sp.csr_array:
@@ -321,22 +328,22 @@ class Embedding(Modality):
         return sp.csr_array((source.features(len(self.center), rows) - self.center).astype(np.float64))
 
     def logarithms(self, source: Source, rows: np.ndarray) -> Iterator[tuple[slice, sp.csr_array]]:
-        assert self.genes is not None  # what was not counted is not asked for them
+        assert self.genes is not None  # only counted modalities have logarithms
         return self.genes.logarithms(source, rows)
 
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
         return normalize(features) if self.cosine else features
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> State:
         return {**super().to_dict(), "genes": None if self.genes is None else self.genes.to_dict()}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
-        genes = state.get("genes")
+    def from_dict(cls, state: State) -> Self:
+        genes = state["genes"]
         return super().from_dict({**state, "genes": None if genes is None else modality_from_dict(genes)})
 
 
-#: The kinds by the name that the user gives.
+#: The kinds by their names in `setup_mudata`.
 KINDS: dict[str, type[Rna] | type[Protein] | type[Atac] | type[Embedding]] = {
     kind.kind: kind for kind in (Rna, Protein, Atac, Embedding)
 }
@@ -350,7 +357,7 @@ def fit_modality(
     Raises
     ------
     ValueError
-        If it is the same for all cells.
+        If its features are the same for all cells.
     """
     modality: Modality = KINDS[source.kind].fit(source, n_variables, n_components, batches)
     if modality.n_features == 0:
@@ -358,7 +365,7 @@ def fit_modality(
     return modality
 
 
-def modality_from_dict(state: dict[str, Any]) -> Modality:
+def modality_from_dict(state: State) -> Modality:
     """The inverse of :meth:`Modality.to_dict`."""
     state = dict(state)
     return KINDS[state.pop("kind")].from_dict(state)

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from scrcl.data.counts import Counts
 from scrcl.data.sources import Source
 from scrcl.reference.features import CountFeatures, Moments, variable_genes
-from scrcl.reference.modalities import KINDS, Atac, Embedding, Protein, Rna, modality_from_dict
+from scrcl.reference.modality_kinds import KINDS, Atac, Embedding, Protein, Rna, modality_from_dict
 
 from ..conftest import simulate
 
@@ -28,7 +28,7 @@ class TestKinds:
     def test_rna_has_the_features_of_one_modality(self):
         counts = sp.csr_array(simulate().X)
         wrapped = Counts.of(counts, "counts")
-        columns = variable_genes(wrapped, Moments.of(wrapped), 50)
+        columns = variable_genes(wrapped, Moments.by_batch(wrapped, np.zeros(wrapped.n_cells, dtype=int)), 50)
         totals = counts.sum(axis=1).astype(np.float64)
         alone = CountFeatures.fit(counts[:, columns], totals, 8)
         rna = Rna.fit(source(counts), 50, 8)
