@@ -137,6 +137,10 @@ def test_bad_files(tmp_path):
     path.write_text("one\tA\n")
     with pytest.raises(ValueError, match="line 1 has 2 fields"):
         read_network(path, GENES, GENES)
+    path = tmp_path / "edges.csv.gz"
+    path.write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match=r"cannot be read as text: Not a gzipped file"):
+        read_network(path, GENES, GENES)
     path = tmp_path / "edges.csv"
     path.write_text("")
     with pytest.raises(ValueError, match="cannot be read as a table"):

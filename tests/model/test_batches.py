@@ -183,7 +183,7 @@ def test_load_query_data_keeps_new_batches(model, tmp_path):
     np.testing.assert_allclose(mapped.get_latent_representation(), expected, atol=1e-5)
     alone = query[[11]].copy()
     np.testing.assert_allclose(mapped.get_latent_representation(alone), expected[[11]], atol=1e-5)
-    with pytest.raises(ValueError, match="at least 10"):  # the model itself has learnt nothing
+    with pytest.raises(ValueError, match="fewer than 10 cells"):  # the model itself has learnt nothing
         model.get_latent_representation(alone)
     mapped.save(tmp_path / "model")
     loaded = scrcl.SCRCL.load(tmp_path / "model", adata=query.copy())

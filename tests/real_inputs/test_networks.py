@@ -1,5 +1,6 @@
 """Networks and gene sets from a file: the same as from a table, with and without a header."""
 
+import gzip
 import time
 
 import numpy as np
@@ -23,7 +24,7 @@ def write(path, table=EDGES, separator=",", header=("from", "to", "weight"), ind
 @pytest.mark.parametrize(
     "header", [("from", "to", "weight"), ("source", "target", "weight"), ("a", "b", "Weight"), None]
 )
-@pytest.mark.parametrize("suffix", [".csv", ".txt.gz"])
+@pytest.mark.parametrize("suffix", [".csv", ".txt.gz", ".tsv.xz"])
 def test_a_file_is_read_as_its_table(tmp_path, separator, header, suffix):
     path = write(tmp_path / f"net{suffix}", separator=separator, header=header)
     found, expected = read_network(path, GENES, GENES), read_network(EDGES, GENES, GENES)
@@ -66,11 +67,23 @@ def test_weights_that_are_negative_or_missing(tmp_path):
     signed = EDGES.assign(weight=EDGES["weight"] * np.where(np.arange(len(EDGES)) % 2, 1, -1))
     found = read_network(write(tmp_path / "signed.csv", signed), GENES, GENES)
     assert abs(found.similarity - read_network(EDGES, GENES, GENES).similarity).max() < 1e-12
-    for value, words in (("", "NaN"), ("high", "no numbers"), ("NA", "no numbers")):
+    for value, words in (("", "NaN"), ("high", "not numbers"), ("NA", "not numbers")):
         broken = EDGES.astype({"weight": object})
         broken.loc[3, "weight"] = value
         with pytest.raises(ValueError, match=words):
             read_network(write(tmp_path / "broken.csv", broken), GENES, GENES)
+
+
+@pytest.mark.parametrize("suffix", [".gmt", ".gmt.gz", ".v2024.GMT"])
+def test_gene_sets_of_msigdb(tmp_path, suffix):
+    sets = {'A "SET"': ["G1", "G2", "G3"], "B,;#": ["G2", "G4"], "EMPTY": []}
+    lines = [f"{name}\thttps://example.org/{name}\t" + "\t".join(genes) for name, genes in sets.items()]
+    path = tmp_path / f"sets{suffix}"
+    text = "\r\n".join([lines[0], "", *lines[1:], ""]).encode()
+    path.write_bytes(gzip.compress(text) if suffix.endswith(".gz") else text)
+    found, expected = read_network(path, GENES, GENES), read_network(sets, GENES, GENES)
+    assert abs(found.similarity - expected.similarity).max() == 0
+    assert (found.n_genes, found.n_pairs) == (4, 4)
 
 
 @pytest.mark.parametrize("header", [("set", "gene"), None])
