@@ -90,7 +90,7 @@ DATA = pd.Index(["Ins1", "Ins2", "Gcg", "Sst"])
     ("given", "message"),
     [
         (["INS1", "INS2", "Gcg"], "differ from those of the data by case.*'INS1', the data have 'Ins1'.*organism"),
-        (["ENSMUSG00000035804", "ENSMUSG00000000215"], "has Ensembl identifiers, the data have gene symbols.*Map"),
+        (["ENSMUSG00000035804", "ENSMUSG00000000215"], "has Ensembl identifiers, but the data have gene symbols.*Map"),
         (["Foo", "Bar"], "None of the 2 genes of net is in the data.*'Foo', the data have 'Ins1'"),
         ([], "net names no gene"),
     ],
