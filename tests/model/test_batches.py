@@ -240,7 +240,7 @@ def test_the_report(model, data):
     assert report.batches["cells"].to_dict() == data.obs["batch"].value_counts().to_dict()
     assert (report.batches["before"] < 0.5).all()
     assert (report.batches["after"] > report.batches["before"] + 0.3).all()
-    assert report.batches["counterparts"].between(0.8, 1).all()
+    assert report.batches["mutual_neighbors"].between(0.8, 1).all()
     clusters = model.get_clusters(n_clusters=3)
     assert report.clusters["cells"].tolist() == clusters.value_counts(sort=False).tolist()
     share = (clusters[(data.obs["batch"] == "b1").to_numpy()] == "1").mean()

@@ -22,7 +22,7 @@ def test_the_report_by_hand():
     assert report.batches["cells"].tolist() == [30, 20]
     assert report.batches["separation"].tolist() == [1.4, 1.5]
     assert report.batches["before"].tolist() == [0.2, 0.4]
-    np.testing.assert_allclose(report.batches["counterparts"], [1 / 30, 1 / 20])
+    np.testing.assert_allclose(report.batches["mutual_neighbors"], [1 / 30, 1 / 20])
     # The nearest cell is of the other batch, for all of the 20 cells of "a" in the first cluster and none of the second.
     np.testing.assert_allclose(report.batches["after"], [20 / 30 / (20 / 49), 1 / (30 / 49)])
     assert report.clusters["cells"].tolist() == [40, 10]

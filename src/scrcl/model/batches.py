@@ -55,7 +55,7 @@ class BatchesMixin(SavingMixin):
         >>> model.train(max_epochs=2)
         >>> report = model.get_batch_report()
         >>> list(report.batches.columns)
-        ['cells', 'separation', 'before', 'after', 'counterparts']
+        ['cells', 'separation', 'before', 'after', 'mutual_neighbors']
         """
         batches = self._known_batches()
         self._check_if_trained(warn=False)

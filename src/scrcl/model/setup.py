@@ -91,9 +91,10 @@ class SetupMixin(BaseModelClass):
             Key of ``adata.uns`` of a spatial graph to use, as `squidpy.gr.spatial_neighbors_knn` writes it
             (``"spatial_neighbors"`` by default there), or of ``adata.obsp``. By default the model builds one.
         batch_key
-            Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. What tells batches
-            apart, and not types, is taken out of the features, and the cell graph joins cells of different batches that are
-            counterparts. Where no batch lies apart, nothing is changed. By default all cells are of one.
+            Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. Differences
+            between batches, and not those between types, are removed from the features, and the cell graph joins cells of
+            different batches that are mutual neighbours. Where no batch differs, nothing is changed. By default all cells
+            are of one batch.
         labels_key
             Key of ``adata.obs`` of the types of the cells, known for some or all of them. The model learns from them,
             and :meth:`~scrcl.SCRCL.predict` tells the others. By default no label is read. As in

@@ -74,7 +74,7 @@ def report_batches(
             "separation": np.max([apart[:number] for apart in batches.separation.values()], axis=0),
             "before": np.min([free[:number] for free in batches.mixing.values()], axis=0),
             "after": after.groupby(codes[evaluated]).mean().to_numpy(),
-            "counterparts": np.bincount(codes, between) / np.bincount(codes),
+            "mutual_neighbors": np.bincount(codes, between) / np.bincount(codes),
         },
         index=names,
     )
