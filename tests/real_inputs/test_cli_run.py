@@ -452,3 +452,13 @@ def test_a_model_that_is_not_trained(tmp_path, capsys):
     scrcl.SCRCL(adata).save(tmp_path / "m")
     assert command("predict", tmp_path / "m", tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad") == 1
     assert "is not trained" in said(capsys)
+
+
+def test_a_file_of_other_modalities_than_the_model(layered, tmp_path, capsys):
+    """The remedy is not an option that predict does not have."""
+    mudata.MuData({"rna": simulate()}).write_h5mu(tmp_path / "in.h5mu")
+    assert command("predict", layered / "model", tmp_path / "in.h5mu", "-o", tmp_path / "out.h5mu") == 1
+    message = said(capsys)
+    assert "trained on one" in message
+    assert "write_h5ad('rna.h5ad')" in message
+    assert "--modalities" not in message

@@ -58,8 +58,8 @@ def test_slices_of_any_type():
         other = typed()
         other.obs["plate"] = KINDS[kind](other.obs["plate"].to_numpy())
         scrcl.SCRCL.setup_anndata(other, spatial_key="spatial", sample_key="plate")
-        slices = scrcl.SCRCL(other, n_components=10, n_hidden=16, n_refined=8).reference_["tissue"]["slices"]
-        assert list(slices["names"]) == list(expected.reference_["tissue"]["slices"]["names"]) == ["1", "2"]
+        slices = scrcl.SCRCL(other, n_components=10, n_hidden=16, n_refined=8).reference_["spatial"]["slices"]
+        assert list(slices["names"]) == list(expected.reference_["spatial"]["slices"]["names"]) == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,15 @@ def test_more_batches_than_can_be_told_apart():
     adata.obs["well"] = np.arange(25_100) % 2_510
     with pytest.raises(ValueError, match="batch_key='well' names 2,510 batches, more than the 2,500"):
         scrcl.SCRCL.setup_anndata(adata, batch_key="well")
+
+
+def test_all_cells_at_one_position():
+    """As coordinates are written that are missing."""
+    adata = typed()
+    adata.obsm["spatial"][:] = 0
+    with pytest.raises(ValueError, match=r"the same position, \[0.0, 0.0\], for 120 cells of the data"):
+        scrcl.SCRCL.setup_anndata(adata, spatial_key="spatial")
+    adata = typed()
+    adata.obsm["spatial"][::2] = 0
+    with pytest.raises(ValueError, match=r"for 60 cells of the slice '1'"):
+        scrcl.SCRCL.setup_anndata(adata, spatial_key="spatial", sample_key="plate")

@@ -207,6 +207,13 @@ def test_counts_of_modalities(place):
     np.testing.assert_allclose(model.get_latent_representation(names["mdata"]), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("argument", ["layers", "features_keys"])
+def test_a_key_without_its_modality(argument):
+    mdata = MuData({"rna": typed()})
+    with pytest.raises(ScrclError, match=rf"{argument}='umi' does not say .*`{argument}={{'rna': 'umi'}}`"):
+        scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna"}, **{argument: "umi"})
+
+
 # ------------------------------------------------------------------------------------------------- names of genes
 
 

@@ -7,6 +7,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import scrcl
 from scrcl.utils.errors import ScrclValueError
@@ -125,3 +126,24 @@ def test_folders_that_cannot_be_made(tmp_path):
         with pytest.raises(ScrclValueError, match="is a file. Name a folder"):
             model.save(file, overwrite=overwrite)
     assert file.read_text() == "the user's own"
+
+
+def test_a_device_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = build(typed(), epochs=1)
+    model.save(tmp_path / "m")
+    for accelerator in ("gpu", "cuda", "tpu", "cudaa"):
+        for call in (
+            lambda name=accelerator: model.train(1, accelerator=name),
+            lambda name=accelerator: scrcl.SCRCL.load(tmp_path / "m", model.adata, accelerator=name),
+        ):
+            with pytest.raises(ScrclValueError, match=f"accelerator='{accelerator}'.*not available.*accelerator='cpu'"):
+                call()
+
+
+def test_the_file_in_the_place_of_its_folder(tmp_path):
+    model = build(typed(), epochs=1)
+    model.save(tmp_path / "m")
+    with pytest.raises(ScrclValueError, match=f"is a file. Name its folder: '{tmp_path / 'm'}'"):
+        scrcl.SCRCL.load(tmp_path / "m" / "model.pt", model.adata)

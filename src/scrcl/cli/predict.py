@@ -155,6 +155,7 @@ def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]
     """The input, and its cells as the model looks for them: with their counts where those of its own cells were."""
     setup = model.registry["setup_args"]
     of_run = (model.run_ or {}).get("layer")
+    _check_modalities(config, setup.get("modalities"))
     layer = _layer(config, setup, of_run)
     same = {name: setup.get(name) for name in ("modalities", "spatial_key", "sample_key", "batch_key")}
     try:
@@ -192,6 +193,21 @@ def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]
                 if key is not None and key in file.get(slot, {}):
                     getattr(query, slot)[key] = read_elem(file[slot][key])
     return found, query
+
+
+def _check_modalities(config: PredictConfig, modalities: Mapping[str, str] | None) -> None:
+    """Refuse a file of several modalities where the model is of one, and the other way round."""
+    several = config.input is not None and config.input.suffix.lower() == ".h5mu"
+    if several and not modalities:
+        raise UserError(
+            f"{config.input} holds several modalities, but the model was trained on one.",
+            "Write this one to a file of its own in Python: `mudata.read_h5mu(...)['rna'].write_h5ad('rna.h5ad')`.",
+        )
+    if modalities and not several:
+        raise UserError(
+            f"{config.input} holds one modality, but the model was trained on {', '.join(map(repr, modalities))}.",
+            "Name an .h5mu file that holds these.",
+        )
 
 
 def _layer(config: PredictConfig, setup: Mapping[str, Any], of_run: str | None) -> str | None:

@@ -22,6 +22,8 @@ from .recognition import named_rows, same_features
 NO_SAMPLES = "all cells"
 #: Most cells at one position; with more, coordinates are probably missing.
 MAX_CELLS_AT_POSITION = 1000
+#: Largest slice whose cells may all be at one position.
+MAX_CELLS_OF_POINT = 10
 
 
 class SavedSlices(TypedDict):
@@ -138,7 +140,7 @@ def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, s
     for name, rows in slices:
         position, count = np.unique(positions[rows], axis=0, return_counts=True)
         most = int(np.argmax(count))
-        if count[most] > MAX_CELLS_AT_POSITION:
+        if count[most] > MAX_CELLS_AT_POSITION or MAX_CELLS_OF_POINT < len(rows) == count[most]:
             raise ScrclValueError(
                 f"{where} holds the same position, {position[most].tolist()}, for {count[most]:,} cells of {describe(name)}, "
                 "so their coordinates are probably missing.",

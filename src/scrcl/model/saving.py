@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from mudata import MuData
 from scvi import settings
-from scvi.model._utils import parse_device_args
 
 from scrcl.genes.associations import GeneMap
 from scrcl.utils import files
@@ -26,7 +25,7 @@ from scrcl.utils.public import unknown_argument
 
 from .base import Data, check_type
 from .markers import MarkersMixin
-from .scvi_compat import GRAPH_NEEDED
+from .scvi_compat import GRAPH_NEEDED, find_device
 
 logger = logging.getLogger("scvi.scrcl")
 
@@ -218,7 +217,7 @@ class SavingMixin(MarkersMixin):
             model.module.load_state_dict(content[WEIGHTS])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _unreadable(dir_path, error, versions) from error
-        model.to_device(parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2])
+        model.to_device(find_device(accelerator, device))
         model.module.eval()
         if data is not None:
             model._validate_anndata(data)
@@ -257,6 +256,9 @@ def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str 
     """What the file of a model holds, with arrays in the place of tensors."""
     path = os.path.join(dir_path, (prefix or "") + MODEL_FILE)
     if not os.path.isfile(path):
+        if os.path.isfile(dir_path):
+            folder = os.path.dirname(dir_path) or "."
+            raise ScrclValueError(f"dir_path={os.fspath(dir_path)!r} is a file.", f"Name its folder: {folder!r}.")
         if backup_url is None:
             raise ScrclValueError(
                 f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.",

@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from scvi import settings
+from scvi.model._utils import parse_device_args
 from scvi.train import Trainer
 
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
@@ -135,6 +137,25 @@ def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) ->
             f"precision={precision!r} is not supported: the model is trained and used in single precision.",
             "Leave it out.",
         )
+
+
+def find_device(accelerator: Any, device: Any = "auto") -> torch.device:
+    """The device that arguments of scvi-tools name.
+
+    Raises
+    ------
+    ScrclValueError
+        If there is none.
+    """
+    try:
+        return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
+    except Exception as error:  # those of Lightning are of many kinds
+        cause = " ".join(str(error).split()).rstrip(".!")
+        raise ScrclValueError(
+            f"accelerator={accelerator!r} with device {device!r} is not available: {cause}.",
+            "Pass `accelerator='cpu'`, or leave it out.",
+            command="Pass --device cpu.",
+        ) from error
 
 
 def warn_of_settings(batch_size: int | None) -> None:

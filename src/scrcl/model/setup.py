@@ -386,7 +386,8 @@ def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys
                 f"Pass one of {', '.join(map(repr, KINDS))}, for example {example}.",
                 command=f"Pass one of {', '.join(KINDS)}.",
             )
-    layers, features_keys = dict(layers or {}), dict(features_keys or {})
+    layers = _as_keys(layers, "layers", modalities)
+    features_keys = _as_keys(features_keys, "features_keys", modalities)
     for argument, given, wanted in (("layers", layers, False), ("features_keys", features_keys, True)):
         for name in given:
             check_key(name, modalities, f"{argument}: the modality", "modalities")
@@ -403,3 +404,13 @@ def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys
                 f"The modality {name!r} is of the kind {EMBEDDING!r}, but features_keys does not name its embedding.",
                 f"Pass `features_keys={{{name!r}: ...}}`; its obsm has {present}.",
             )
+
+
+def _as_keys(keys_of: Any, argument: str, modalities: Mapping[str, str]) -> dict[str, str]:
+    """Keys by modality; refuse one that does not say of which."""
+    if keys_of is not None and not isinstance(keys_of, Mapping):
+        raise ScrclTypeError(
+            f"{argument}={keys_of!r} does not say of which modality.",
+            f"Name it: `{argument}={{{next(iter(modalities))!r}: {keys_of!r}}}`.",
+        )
+    return dict(keys_of or {})

@@ -15,7 +15,7 @@ from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
 
 from .base import SCRCLBase
-from .scvi_compat import as_options, check_callbacks, check_split, check_trainer_options, warn_of_settings
+from .scvi_compat import as_options, check_callbacks, check_split, check_trainer_options, find_device, warn_of_settings
 
 #: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
 DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 250
@@ -147,6 +147,7 @@ class TrainingMixin(SCRCLBase):
         )
         if accelerator == "mps":
             raise ScrclValueError("accelerator='mps' has no sparse matrix products.", "Pass `accelerator='cpu'`.")
+        find_device(accelerator)
         _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
         if self._setup("labels_key") is None and "labels_weight" in plan_kwargs:
             raise ScrclValueError(
