@@ -4,7 +4,7 @@ from sklearn.metrics import roc_auc_score
 
 from scrcl.cluster.components import Components
 from scrcl.labels import annotation
-from scrcl.labels.annotation import N_COMPONENTS, N_FOLDS, annotate
+from scrcl.labels.annotation import LABEL_COMPONENTS, N_FOLDS, annotate
 from scrcl.labels.calibration import folds, tempered
 from scrcl.labels.cell_labels import Labels
 from scrcl.labels.logistic import Logistic
@@ -55,7 +55,7 @@ def test_a_label_is_judged_by_the_others():
     assert np.isnan(found.held_out[codes < 0]).all()
     for wrong, right in ((3, 0), (50, 1)):
         assert found.held_out[wrong].argmax() == right
-    x, labelled = Components.fit(points, N_COMPONENTS)(points), np.flatnonzero(codes >= 0)
+    x, labelled = Components.fit(points, LABEL_COMPONENTS)(points), np.flatnonzero(codes >= 0)
     fold = folds(codes[labelled], N_FOLDS, 0)
     for number in range(N_FOLDS):
         held, others = labelled[fold == number], labelled[fold != number]

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from scrcl.graph.adjacency import query_weights
-from scrcl.nn.inference import REPRESENTATIONS, Encoder, encode
+from scrcl.nn.inference import REPRESENTATIONS, Encoder, View, encode
 from scrcl.nn.sparse import to_torch
 from scrcl.reference.cells import Cells
 
@@ -31,6 +31,7 @@ class TestInference:
         graph = reference.features, reference.propagation, reference.weights
         aligned, refined = (encode(trained.module, *graph, wanted, None, chunk) for wanted in REPRESENTATIONS)
         assert not set(aligned.views) & set(refined.views)
+        assert aligned.lengths is not None
         assert aligned.lengths.shape == (150, 2)
         assert refined.lengths is None
         found = aligned.views | refined.views
@@ -58,7 +59,7 @@ class TestInference:
         encoder = Encoder(
             trained.module, reference.features, reference.propagation, reference.weights, reference.adjacency
         )
-        found = {}
+        found: dict[View, np.ndarray] = {}
         for representation in REPRESENTATIONS:
             found |= encoder(placement, representation, chunk).views
         received, own = query_weights(reference.adjacency, placement.neighbors)

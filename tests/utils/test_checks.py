@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.utils.checks import (
-    PIECE,
+    BLOCK_VALUES,
     as_counts,
     as_features,
     as_rows,
@@ -130,7 +130,7 @@ class TestCounts:
         ],
     )
     def test_values_that_are_no_counts_at_any_place(self, value, message):
-        values = np.ones((1, 2 * PIECE + 3))
+        values = np.ones((1, 2 * BLOCK_VALUES + 3))
         values[0, -1] = value
         with pytest.raises(ValueError, match=message):
             as_counts(values, "X")

@@ -149,6 +149,7 @@ def test_plain_and_back():
         "nested": [(1, None), {"of": "text"}],
     }
     plain = files.to_plain(value, "value")
+    assert isinstance(plain, dict)
     assert isinstance(plain["numbers"], torch.Tensor)
     back = files.from_plain(plain)
     np.testing.assert_array_equal(back["numbers"], value["numbers"])

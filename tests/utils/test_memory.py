@@ -36,6 +36,6 @@ class TestMemory:
         assert memory.available() == 3e9
 
     def test_estimates_grow_with_the_cells(self):
-        million, thousand = (memory.for_cells(n, 200, 128, 15) for n in (1_000_000, 1_000))
-        assert 900 < (million - memory.FIXED) / (thousand - memory.FIXED) < 1100
+        million, thousand = (memory.bytes_of_model(n, 200, 128, 15) for n in (1_000_000, 1_000))
+        assert 900 < (million - memory.FIXED_BYTES) / (thousand - memory.FIXED_BYTES) < 1100
         assert 4e9 < million < 16e9

@@ -17,13 +17,13 @@ from scrcl.utils.sizes import sample_cells
 from .components import Components
 
 #: Most principal components of the latent representation and of the features.
-N_COMPONENTS = 20, 50
+CONFIDENCE_COMPONENTS = 20, 50
 #: Most mixture components of a cluster, and least cells of each.
 MAX_COMPONENTS_OF_CLUSTER, MIN_CELLS_OF_COMPONENT = 1, 30
 #: Kinds of points by number.
 LATENT, FEATURES = 0, 1
 #: Points that are compared with pairs of clusters at once.
-BLOCK_POINTS = 4_096
+PAIR_BLOCK_POINTS = 4_096
 #: Mixing proportions of the two clusters of a doublet.
 PROPORTIONS = 0.35, 0.5, 0.65
 #: Factor by which the mean of doublets is farther from the origin than that of single cells: they have more counts, so less noise.
@@ -49,7 +49,7 @@ class JointComponents:
     @classmethod
     def fit(cls, kinds: Sequence[np.ndarray]) -> Self:
         """Find the components of points ``(n, d_i)`` of each kind, float64."""
-        limits = zip(kinds, N_COMPONENTS, strict=False)
+        limits = zip(kinds, CONFIDENCE_COMPONENTS, strict=False)
         return cls([Components.fit(points.astype(np.float64), min(limit, len(points) - 1)) for points, limit in limits])
 
     @property
@@ -135,8 +135,8 @@ class Mixture:
         variances = np.tile((self.scales[first] ** 2 + self.scales[second] ** 2) / 2, (len(PROPORTIONS), 1))
         weights = np.tile(self.weights[first] * self.weights[second], len(PROPORTIONS))
         log_weights = np.log(weights / weights.sum())
-        for start in range(0, len(points), BLOCK_POINTS):  # there are many pairs
-            rows = slice(start, start + BLOCK_POINTS)
+        for start in range(0, len(points), PAIR_BLOCK_POINTS):  # there are many pairs
+            rows = slice(start, start + PAIR_BLOCK_POINTS)
             block = points[rows], np.concatenate(means), variances, kind, None if batches is None else batches[rows]
             log_density[rows] = logsumexp(self._log_densities(*block) + log_weights, axis=1)
         return log_density

@@ -30,11 +30,11 @@ from .kmeans import fit_kmeans
 from .trees import Tree, adjusted_rand, grow, indicator
 
 #: Principal components of each space.
-N_COMPONENTS = 20
+SPACE_COMPONENTS = 20
 #: Cells that are clustered; of more cells, this many are sampled, and the others join their clusters.
 CLUSTERED_CELLS = 5_000
 #: Starts of k-means and of the mixture.
-N_STARTS, N_MIXTURES = 5, 2
+KMEANS_STARTS, MIXTURE_STARTS = 5, 2
 #: Linkages whose trees are cut.
 LINKAGES = ("ward", "average")
 #: Cells of the smallest cluster, if possible: a test of a cluster against the others needs two.
@@ -111,7 +111,10 @@ class Ensemble:
         from_trees = [tree.cut(n_clusters) for tree in self.trees]
         others = [cut_tree(linkage, n_clusters) for linkage in self.linkages]
         for space in self.spaces:
-            others += [fit_kmeans(space, n_clusters, N_STARTS, self.seed)[0], _mixture(space, n_clusters, self.seed)]
+            others += [
+                fit_kmeans(space, n_clusters, KMEANS_STARTS, self.seed)[0],
+                _mixture(space, n_clusters, self.seed),
+            ]
         weights = [np.full(len(kind), 1 / max(len(kind), 1)) for kind in (from_trees, others)]
         return np.column_stack(from_trees + others), np.concatenate(weights)
 
@@ -255,13 +258,15 @@ def warn_if_undetermined(n_clusters: int, agreement: float) -> None:
 def _reduce(points: np.ndarray) -> np.ndarray:
     """The leading principal components ``(m, p)``."""
     points = points.astype(np.float64)
-    return Components.fit(points, N_COMPONENTS)(points)
+    return Components.fit(points, SPACE_COMPONENTS)(points)
 
 
 def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Clusters ``(m,)`` by a mixture of Gaussians with one covariance, whose weights may differ."""
     ridge = 1e-6 * points.var() + 1e-12
-    mixture = GaussianMixture(n_clusters, covariance_type="tied", n_init=N_MIXTURES, random_state=seed, reg_covar=ridge)
+    mixture = GaussianMixture(
+        n_clusters, covariance_type="tied", n_init=MIXTURE_STARTS, random_state=seed, reg_covar=ridge
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture near convergence is good enough for a vote
         return mixture.fit_predict(points)

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
+from scrcl.graph.adjacency import ALL
 from scrcl.utils.progress import track
 
 from .kmeans import repeat_kmeans
@@ -23,7 +24,7 @@ N_MICRO, MIN_CELLS_PER_MICRO = 60, 8
 #: Divisions into micro-clusters, over all representations.
 N_REPEATS = 32
 #: Cells and share of cells below which a cluster is joined to another one first.
-MIN_CLUSTER_CELLS, MIN_CLUSTER_SHARE = 5, 0.005
+SMALL_CLUSTER_CELLS, SMALL_CLUSTER_SHARE = 5, 0.005
 #: Power of the size in the cost of joining two clusters, for cosines, and for squared distances between domains in space.
 #: 0 is average linkage, and 1 would resemble Ward's linkage.
 SIZE_POWER, DOMAIN_SIZE_POWER = 0.05, 0.15
@@ -32,7 +33,6 @@ MIN_COHESION = 0.02
 
 #: Rows of a matrix between clusters.
 Rows: TypeAlias = int | slice
-ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def agglomerate(profiles: np.ndarray, labels: np.ndarray, euclidean: bool = Fals
     np.fill_diagonal(cost, np.inf)
     for number in range(m, 1, -1):
         smallest = int(np.argmin(np.where(remaining, sizes, np.inf)))
-        if sizes[smallest] < max(MIN_CLUSTER_CELLS, MIN_CLUSTER_SHARE * n):
+        if sizes[smallest] < max(SMALL_CLUSTER_CELLS, SMALL_CLUSTER_SHARE * n):
             similarity = np.where(remaining, -distance[smallest] if euclidean else cosines[smallest] / sizes, -np.inf)
             similarity[smallest] = -np.inf
             a, b = sorted((smallest, int(np.argmax(similarity))))

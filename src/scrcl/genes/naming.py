@@ -20,7 +20,7 @@ MIN_SCORE = 0.2
 #: Share of resamples that lead to the same name, below which the name is reported as uncertain.
 MIN_CONFIDENCE = 0.8
 #: Cells of average expression added to each group, which shrinks means over few cells.
-PRIOR_CELLS = 2.0
+PSEUDO_CELLS = 2.0
 #: Number of genes of similar mean expression from which random sets are drawn.
 N_SIMILAR_GENES = 2000
 #: Least number of cells that express a gene of a random set.
@@ -227,7 +227,7 @@ def name_groups(
     n_groups, n_lists = len(levels.sizes), len(lists)
     measured_weight = np.ones(n_lists) if measured is None else np.minimum(2 * measured, 1)
     overall = levels.overall
-    weight = (levels.sizes / (levels.sizes + PRIOR_CELLS))[:, None]
+    weight = (levels.sizes / (levels.sizes + PSEUDO_CELLS))[:, None]
     mean = weight * levels.mean + (1 - weight) * overall
     scores = GeneScores.fit(mean, levels.variance)
     gene_score = scores(mean)

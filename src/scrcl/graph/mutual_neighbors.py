@@ -21,7 +21,7 @@ RETURN_FACTOR = 4
 #: Cells of each batch from which offsets between batches are estimated.
 ALIGNED_CELLS = 2_000
 #: Iterations that alternate between mutual nearest neighbours and offsets.
-ROUNDS = 3
+OFFSET_ROUNDS = 3
 
 
 def paired_batches(batches: np.ndarray, n_batches: int) -> list[tuple[int, int]]:

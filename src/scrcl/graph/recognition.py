@@ -12,7 +12,7 @@ SAME_FEATURES = 1e-4
 #: Number of random directions of the search tree. Each combines all features, whichever of them vary.
 DIRECTIONS = 8
 #: Cells projected at once.
-CHUNK_CELLS = 2**16
+PROJECTED_CELLS = 2**16
 
 
 class Recognition:
@@ -50,8 +50,10 @@ class Recognition:
     def _project(self, features: np.ndarray) -> np.ndarray:
         directions = np.random.default_rng(0).normal(size=(features.shape[1], DIRECTIONS))
         points = np.empty((len(features), DIRECTIONS))
-        for start in range(0, len(features), CHUNK_CELLS):
-            points[start : start + CHUNK_CELLS] = features[start : start + CHUNK_CELLS].astype(np.float64) @ directions
+        for start in range(0, len(features), PROJECTED_CELLS):
+            points[start : start + PROJECTED_CELLS] = (
+                features[start : start + PROJECTED_CELLS].astype(np.float64) @ directions
+            )
         return points
 
 

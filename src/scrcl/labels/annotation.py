@@ -11,7 +11,7 @@ import numpy as np
 from scrcl.cluster.components import Components
 
 from .calibration import find_temperature, folds, tempered
-from .cell_labels import UNLABELED, Labels
+from .cell_labels import NO_LABEL, Labels
 from .logistic import SHARE_POWER, Logistic
 from .novelty import find_new
 
@@ -20,7 +20,7 @@ N_FOLDS = 5
 #: A label is not learned from if its held-out cell is this many times as probable under another type.
 MAX_ODDS_AGAINST_LABEL = 10.0
 #: Principal components of the points and of the features.
-N_COMPONENTS = 50
+LABEL_COMPONENTS = 50
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def annotate(
     batches
         ``(n,)`` number of the batch of each cell; a single batch by default.
     """
-    components, codes, n_labels = Components.fit(points, N_COMPONENTS), labels.codes, len(labels.names)
-    reduced, unseen = components(points), Components.fit(features, N_COMPONENTS)(features)
+    components, codes, n_labels = Components.fit(points, LABEL_COMPONENTS), labels.codes, len(labels.names)
+    reduced, unseen = components(points), Components.fit(features, LABEL_COMPONENTS)(features)
     nearest_type = _learn(unseen, codes, n_labels)[1].argmax(1)
     new = find_new(unseen, codes, nearest_type, seed, batches)
     names = (*labels.names, *_new_names(int(new.max()) + 1, labels.names))
@@ -82,14 +82,14 @@ def annotate(
     held_out = _hold_out(unseen, codes, types, len(names), seed)
     rows = np.flatnonzero(~np.isnan(held_out[:, 0]))
     # A labelled cell counts for all cells of its type.
-    sizes = np.bincount(np.where(types != UNLABELED, types, nearest_type), minlength=len(names))
+    sizes = np.bincount(np.where(types != NO_LABEL, types, nearest_type), minlength=len(names))
     weights = sizes[codes[rows]] / np.bincount(codes[rows], minlength=len(names))[codes[rows]]
     temperature = find_temperature(held_out[rows], codes[rows], weights)
     # Before calibration, in which wrong labels make all probabilities even.
     contradicted = rows[held_out[rows].max(1) > MAX_ODDS_AGAINST_LABEL * held_out[rows, codes[rows]]]
     held_out[rows] = tempered(held_out[rows], temperature)
     trusted = types.copy()
-    trusted[contradicted] = UNLABELED
+    trusted[contradicted] = NO_LABEL
     lost = np.isin(types, np.setdiff1d(types, trusted))  # a type that would lose all of its labels keeps them
     classifier, probabilities = _learn(reduced, np.where(lost, types, trusted), len(names))
     return Annotation(
@@ -99,7 +99,7 @@ def annotate(
 
 def _learn(points: np.ndarray, codes: np.ndarray, n_types: int) -> tuple[Logistic, np.ndarray]:
     """A classifier learned from the points that have a type, and the probabilities ``(n, n_types)`` of all points."""
-    labelled = codes != UNLABELED
+    labelled = codes != NO_LABEL
     # A few labels do not show how frequent a type is; the labels of all cells do.
     share = labelled.mean()
     classifier = Logistic.fit(points[labelled], codes[labelled], n_types, share)
@@ -109,14 +109,14 @@ def _learn(points: np.ndarray, codes: np.ndarray, n_types: int) -> tuple[Logisti
 
 def _hold_out(points: np.ndarray, codes: np.ndarray, types: np.ndarray, n_types: int, seed: int) -> np.ndarray:
     """Probabilities ``(n, n_types)`` of labelled points without their own label; the new types are learned, too."""
-    labelled = np.flatnonzero(codes != UNLABELED)
+    labelled = np.flatnonzero(codes != NO_LABEL)
     fold = np.full(len(codes), -1)
     fold[labelled] = folds(codes[labelled], N_FOLDS, seed)
     held_out = np.full((len(codes), n_types), np.nan)
     for number in range(N_FOLDS):
         rows = fold == number
         if rows.any():
-            held_out[rows] = _learn(points, np.where(rows, UNLABELED, types), n_types)[0](points[rows])
+            held_out[rows] = _learn(points, np.where(rows, NO_LABEL, types), n_types)[0](points[rows])
     return held_out
 
 

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 #: Predicted type of a cell that fits no type.
 UNASSIGNED = "unassigned"
 #: Code of a cell without a label.
-UNLABELED = -1
+NO_LABEL = -1
 
 
 class SavedLabels(TypedDict):
@@ -38,7 +38,7 @@ class Labels:
     def from_values(cls, values: np.ndarray) -> Self | None:
         """Labels by name ``(n,)``, ``None`` for a cell without one; ``None`` if no cell has any."""
         labelled = np.array([value is not None for value in values], dtype=bool)
-        codes = np.full(len(values), UNLABELED, dtype=np.int64)
+        codes = np.full(len(values), NO_LABEL, dtype=np.int64)
         if not labelled.any():
             return None
         names, codes[labelled] = np.unique(values[labelled].astype(str), return_inverse=True)
@@ -47,13 +47,13 @@ class Labels:
     @property
     def labelled(self) -> np.ndarray:
         """``(n,)`` which cells have a label."""
-        return self.codes != UNLABELED
+        return self.codes != NO_LABEL
 
     def remove_conflicts(self, adjacency: sp.csr_array) -> sp.csr_array:
         """The graph ``(n, n)`` without edges between cells of different labels; edges of unlabelled cells stay."""
         edges = adjacency.tocoo()
         first, second = self.codes[edges.row], self.codes[edges.col]
-        kept = (first == second) | (first == UNLABELED) | (second == UNLABELED)
+        kept = (first == second) | (first == NO_LABEL) | (second == NO_LABEL)
         return sp.csr_array((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=adjacency.shape)
 
     def to_dict(self) -> SavedLabels:

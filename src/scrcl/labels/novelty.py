@@ -6,18 +6,18 @@ from scipy.stats import poisson
 from scrcl.cluster.leiden import leiden
 from scrcl.graph.neighbors import NeighborSearch, nearest_neighbors
 
-from .cell_labels import UNLABELED
+from .cell_labels import NO_LABEL
 
 #: Nearest labelled cells whose mean distance is the distance of a cell from the labelled ones.
 N_NEAREST = 3
 #: Share of the cells of labelled types that may be far from all labelled cells.
 FAR_SHARE = 0.05
 #: Neighbours of a cell, and the share of them that must be far as well for the cell to be of a new type.
-N_NEIGHBORS, MIN_FAR_NEIGHBORS = 15, 0.5
+NOVELTY_NEIGHBORS, MIN_FAR_NEIGHBORS = 15, 0.5
 #: Cells of the smallest new type.
 MIN_NEW_CELLS = 15
 #: Leiden resolution at which far cells are divided into types.
-RESOLUTION = 0.2
+NOVELTY_RESOLUTION = 0.2
 #: A group is new if the probability of so few labelled cells, were it of labelled types, is at most this; and the same for
 #: an isolated group, for which it suffices that two labelled cells are expected and there is none. A group is isolated if
 #: the mean share of far cells among the neighbours of its cells is at least ``MIN_ISOLATION``.
@@ -81,7 +81,7 @@ def find_new(
     -------
     ``(n,)`` number of the new type of each unlabelled cell, by decreasing size, from 0; -1 for all other cells.
     """
-    labelled = codes != UNLABELED
+    labelled = codes != NO_LABEL
     new_types = np.full(len(codes), -1)
     if labelled.all():
         return new_types
@@ -93,11 +93,11 @@ def find_new(
     if not evaluated.any():
         return new_types
     far = distances > upper_quantile(distances[evaluated], 1 / rate[evaluated], FAR_SHARE)
-    far_neighbors = far[nearest_neighbors(points, min(N_NEIGHBORS, len(points) - 1)).indices].mean(1)
+    far_neighbors = far[nearest_neighbors(points, min(NOVELTY_NEIGHBORS, len(points) - 1)).indices].mean(1)
     rows = np.flatnonzero(far & (far_neighbors >= MIN_FAR_NEIGHBORS))
     if len(rows) < MIN_NEW_CELLS:
         return new_types
-    groups = leiden(points[rows], RESOLUTION, seed).labels
+    groups = leiden(points[rows], NOVELTY_RESOLUTION, seed).labels
     in_labelled_batch = np.ones(len(codes), dtype=bool) if batches is None else np.isin(batches, batches[labelled])
     new_types[rows] = _few_labelled(groups, labelled[rows], rate[rows], far_neighbors[rows], in_labelled_batch[rows])
     new_types[labelled] = -1

@@ -27,7 +27,7 @@ MINIBATCH_CELLS = 1024
 #: Most cells of a neighbourhood.
 MAX_LEAF_CELLS = 48
 #: Cells that are projected at once.
-CHUNK_CELLS = 65_536
+SPLIT_CELLS = 65_536
 
 
 def graph_minibatch(
@@ -55,8 +55,8 @@ def neighborhoods(points: np.ndarray, rng: np.random.Generator) -> list[np.ndarr
         first, second = (order[bounds[:-1] + (rng.random(len(sizes)) * sizes).astype(int)] for _ in range(2))
         lines = points[first] - points[second]
         along = np.empty(n, dtype=np.float32)
-        for start in range(0, n, CHUNK_CELLS):
-            chunk = slice(start, start + CHUNK_CELLS)
+        for start in range(0, n, SPLIT_CELLS):
+            chunk = slice(start, start + SPLIT_CELLS)
             np.einsum("ij,ij->i", points[order[chunk]], lines[node[chunk]], out=along[chunk])
         order = order[np.lexsort((along, node))]
         bounds = np.sort(np.concatenate([bounds, bounds[:-1] + (sizes + 1) // 2]))

@@ -15,7 +15,7 @@ from scvi.train import LowLevelPyroTrainingPlan
 from scrcl.cluster.confidence import Mixture, component_means
 
 #: Steps of stochastic variational inference, and cells of each.
-N_STEPS, MINIBATCH_CELLS = 200, 4_096
+N_STEPS, STEP_CELLS = 200, 4_096
 #: Learning rate of Adam.
 LEARNING_RATE = 0.02
 
@@ -216,9 +216,9 @@ def fit_mixture(
         # The plan of scvi-tools without its trainer, whose start takes longer than this inference.
         plan = LowLevelPyroTrainingPlan(module, optim_kwargs={"lr": LEARNING_RATE})
         optimizer = plan.configure_optimizers()
-        n_epochs = -(-N_STEPS // -(-n // MINIBATCH_CELLS))
+        n_epochs = -(-N_STEPS // -(-n // STEP_CELLS))
         for _ in range(n_epochs):
-            for rows in torch.randperm(n).split(MINIBATCH_CELLS):
+            for rows in torch.randperm(n).split(STEP_CELLS):
                 optimizer.zero_grad()
                 plan.training_step([tensor[rows] for tensor in tensors], 0)["loss"].backward()
                 optimizer.step()

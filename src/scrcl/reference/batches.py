@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from scrcl.data.sources import Source
 from scrcl.graph.mutual_neighbors import (
     ALIGNED_CELLS,
-    ROUNDS,
+    OFFSET_ROUNDS,
     batch_offsets,
     mixing,
     mutual_neighbors,
@@ -302,7 +302,7 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, modality: Modality) -
     shifts = np.zeros_like(means)
     sample = sample_of_each(batches, ALIGNED_CELLS * len(sizes))
     points, codes = features[sample], batches[sample]
-    for _ in range(ROUNDS):
+    for _ in range(OFFSET_ROUNDS):
         shifted = points - shifts[codes].astype(np.float32)
         mnn_pairs = sp.triu(mutual_neighbors(modality.neighbor_features(shifted), codes, N_MUTUAL_NEIGHBORS)).tocoo()
         # A cell counts once, however many mutual neighbours it has.

@@ -1,39 +1,42 @@
-"""Checks of what a user passes: a clear error that names the argument and the remedy, before any work is done."""
+"""Checks of arguments and data, with errors that name the argument and the remedy, before any work is done."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 
 from .errors import ScrclKeyError, ScrclValueError
 from .names import as_names
 
-#: Share of the genes a model reads that new data may lack.
+#: Largest share of the genes of a model that new data may lack.
 MAX_MISSING_GENES = 0.1
-#: What missing names become when they are written as text; a gene of the fly is called "nan".
+#: Missing names that were converted to text. A gene of the fly is called "nan".
 MISSING_NAMES = ("nan", "NaN", "None", "NA", "<NA>")
-#: Largest value that is taken for a count.
+#: Largest count.
 MAX_COUNT = 2**31
 #: Values that are checked at once.
-PIECE = 2**16
+BLOCK_VALUES = 2**16
+
+Matrix: TypeAlias = np.ndarray | sp.sparray | sp.spmatrix
 
 
 class Remedy(NamedTuple):
-    """What to do about something, in Python and on the command line."""
+    """A remedy, in Python and on the command line."""
 
     python: str
     command: str
 
 
 def no_remedy() -> Remedy:
-    """What is true of any counts."""
+    """The remedy if nothing is known about the data."""
     return Remedy("Pass raw counts.", "Pass raw counts.")
 
 
-def as_counts(matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_remedy) -> sp.csr_array:
+def as_counts(matrix: Matrix, where: str, find_remedy: Callable[[], Remedy] = no_remedy) -> sp.csr_array:
     """Return counts as canonical CSR float32, which may share its arrays with the matrix.
 
     Parameters
@@ -41,9 +44,9 @@ def as_counts(matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_re
     matrix
         ``(n, G)`` dense, masked or sparse array in memory, of any type of numbers and byte order.
     where
-        What the user calls it, for messages.
+        Where it is in the data, for messages.
     find_remedy
-        Gives what to do where these are no counts.
+        Function that returns the remedy if the values are not counts.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def as_counts(matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_re
     kind = matrix.dtype
     if kind.kind not in "buif":
         refuse(f"holds values of type {kind}, not real numbers")
-    # SciPy has neither half precision nor other byte orders.
+    # SciPy supports neither half precision nor other byte orders.
     counts = sp.csr_array(matrix.astype(np.float32 if kind == np.float16 else kind.newbyteorder("="), copy=False))
     values = counts.data
     lowest, highest = (values.min(), values.max()) if values.size else (1, 1)
@@ -84,7 +87,7 @@ def as_counts(matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_re
         )
     counts = counts.astype(np.float32, copy=False)
     if lowest == 0 or not counts.has_canonical_format:
-        # A copy, so that the user's matrix stays as it is; turned twice, it is sorted in half the time that sorting takes.
+        # A copy, so that the user's matrix does not change. Two conversions sort it in half the time of `sort_indices`.
         counts = counts.tocsc().tocsr()
         counts.sum_duplicates()
         counts.eliminate_zeros()
@@ -92,15 +95,15 @@ def as_counts(matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_re
 
 
 def _integral(values: np.ndarray) -> bool:
-    """Whether all values are whole numbers; by pieces that stay in the cache, as all counts are asked this."""
+    """Whether all values are whole numbers, in blocks that fit in the cache."""
     if values.dtype.kind != "f":
         return True
-    pieces = (values[start : start + PIECE] for start in range(0, len(values), PIECE))
-    return all(bool((piece == np.rint(piece)).all()) for piece in pieces)
+    blocks = (values[start : start + BLOCK_VALUES] for start in range(0, len(values), BLOCK_VALUES))
+    return all(bool((block == np.rint(block)).all()) for block in blocks)
 
 
 def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
-    """Refuse cells without any count: nothing can be said of them."""
+    """Refuse cells without counts."""
     empty = int((totals == 0).sum())
     if empty:
         raise ScrclValueError(
@@ -112,7 +115,7 @@ def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
 
 
 def check_unique_genes(names: pd.Index, where: str = "adata.var_names") -> None:
-    """Refuse gene names that are missing or occur twice: data could not be matched by name."""
+    """Refuse missing and repeated gene names, as data are matched by name."""
     owner = where.removesuffix(".var_names")
     read = pd.Index(as_names(names))
     empty = read.isna() | (read == "") | (read.isin(MISSING_NAMES) & read.duplicated(keep=False))
@@ -137,18 +140,18 @@ def check_unique_genes(names: pd.Index, where: str = "adata.var_names") -> None:
 
 
 def did_you_mean(name: object, names: Iterable[object]) -> str:
-    """`` Did you mean 'counts'?``, with the names that are nearest; empty if none is near."""
+    """`` Did you mean 'counts'?``, with the most similar names; empty if there is none."""
     known = [other for other in names if isinstance(other, str)]
     same = [other for other in known if other.casefold() == str(name).casefold()]
     near = same or get_close_matches(str(name), known, n=3)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
-def check_key(key: str, mapping: Any, argument: str, where: str) -> None:
-    """Refuse a key that is not there, and say which are."""
+def check_key(key: str, mapping: Collection[object], argument: str, where: str) -> None:
+    """Refuse a missing key, and list those present."""
     if key not in mapping:
-        # Newer AnnData lists X among its layers, under None.
-        names = [name for name in mapping.keys() if name is not None]
+        # Recent versions of AnnData list X among the layers as None.
+        names = [name for name in mapping if name is not None]
         raise ScrclKeyError(
             f"{argument}={key!r} is not in {where}.",
             f"Present: {', '.join(map(repr, names)) or 'none'}.{did_you_mean(key, names)}",
@@ -156,8 +159,8 @@ def check_key(key: str, mapping: Any, argument: str, where: str) -> None:
         )
 
 
-def check_at_least(value: Any, lowest: float, argument: str) -> None:
-    """Refuse a number below ``lowest``, or something that is no number."""
+def check_at_least(value: object, lowest: float, argument: str) -> None:
+    """Refuse numbers below ``lowest`` and other values. An integer ``lowest`` requires an integer."""
     integral = isinstance(lowest, int)
     wanted = "a whole number" if integral else "a number"
     kinds = (int, np.integer) if integral else (int, float, np.integer, np.floating)
@@ -165,8 +168,8 @@ def check_at_least(value: Any, lowest: float, argument: str) -> None:
         raise ScrclValueError(f"{argument}={value!r} is not valid.", f"Pass {wanted} of at least {lowest}.")
 
 
-def check_n_clusters(value: Any, n_cells: int, argument: str = "n_clusters") -> None:
-    """Refuse a number of clusters below 2 or above the number of cells; ``None`` leaves it to be found."""
+def check_n_clusters(value: int | None, n_cells: int, argument: str = "n_clusters") -> None:
+    """Refuse a number of clusters below 2 or above the number of cells; ``None`` is estimated later."""
     if value is None:
         return
     check_at_least(value, 2, argument)
@@ -174,7 +177,7 @@ def check_n_clusters(value: Any, n_cells: int, argument: str = "n_clusters") -> 
         raise ScrclValueError(f"{argument}={value} is more than the {n_cells:,} cells.", "Pass a smaller number.")
 
 
-def check_option(value: Any, options: Sequence[str], argument: str) -> None:
+def check_option(value: object, options: Sequence[str], argument: str) -> None:
     """Refuse a value that is not among the options."""
     if value not in options:
         raise ScrclValueError(
@@ -183,15 +186,15 @@ def check_option(value: Any, options: Sequence[str], argument: str) -> None:
         )
 
 
-def as_features(array: Any, where: str) -> np.ndarray:
-    """Return features that the user already has as ``(n, d)`` float32.
+def as_features(array: Matrix, where: str) -> np.ndarray:
+    """Return features of the user as an array ``(n, d)``, float32.
 
     Raises
     ------
     ValueError
         If it is not two-dimensional and finite.
     """
-    if sp.issparse(array):
+    if isinstance(array, (sp.sparray, sp.spmatrix)):
         array = array.toarray()
     if np.ma.isMaskedArray(array):
         array = np.ma.filled(array.astype(np.float32), np.nan)
@@ -214,8 +217,8 @@ def as_features(array: Any, where: str) -> np.ndarray:
     return np.ascontiguousarray(features)
 
 
-def as_rows(indices: Any, n_cells: int) -> np.ndarray:
-    """Return cell numbers from integers or a boolean mask.
+def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
+    """Return row numbers of cells from integers or a boolean mask.
 
     Raises
     ------
@@ -246,16 +249,16 @@ def as_rows(indices: Any, n_cells: int) -> np.ndarray:
 
 
 def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_names") -> tuple[np.ndarray, pd.Index]:
-    """Find genes by name.
+    """Find the columns of genes by name.
 
     Parameters
     ----------
     present
         Gene names of the data.
     wanted
-        Gene names that a model reads.
+        Gene names of a model.
     where
-        Where the former are, for messages.
+        Where the names of the data are, for messages.
 
     Returns
     -------
@@ -280,38 +283,38 @@ def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_nam
     return columns, missing
 
 
-def check_genes(genes: Any, kept: pd.Index, every: pd.Index) -> np.ndarray:
-    """Return the numbers of genes among those kept by the model.
+def check_genes(genes: str | Iterable[object], selected: pd.Index, all_genes: pd.Index) -> np.ndarray:
+    """Return the numbers of genes among those selected by the model.
 
     Raises
     ------
     KeyError
-        If a gene is not kept, saying whether the data have it.
+        If a gene is not selected; the message says whether the data have it.
     """
     names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
     if not names:
         raise ScrclValueError("genes is empty.", "Name at least one gene, or pass None for all.")
-    columns = kept.get_indexer(pd.Index(names))
+    columns = selected.get_indexer(pd.Index(names))
     for name in (name for name, column in zip(names, columns, strict=True) if column < 0):
-        if name in every:
+        if name in all_genes:
             raise ScrclKeyError(
-                f"The gene {name!r} is in the data, but not among the {len(kept):,} most variable genes, which the model keeps.",
+                f"The gene {name!r} is in the data, but not among the {len(selected):,} most variable genes, which the model keeps.",
                 "Keep more genes: `SCRCL(adata, n_top_genes=...)`.",
             )
         raise ScrclKeyError(
             f"The gene {name!r} is not in the data.",
-            did_you_mean(name, every).strip() or f"The data have names like {every[0]!r}.",
+            did_you_mean(name, all_genes).strip() or f"The data have names like {all_genes[0]!r}.",
         )
     return columns
 
 
-def check_groups(groups: Any, present: Sequence[str], key: str) -> list[str]:
-    """Return groups of cells that are asked for, as names.
+def check_groups(groups: str | Iterable[object], present: Sequence[str], key: str) -> list[str]:
+    """Return the names of requested groups of cells.
 
     Raises
     ------
     KeyError
-        If one is not there, saying which are.
+        If a group is missing; the message lists those present.
     """
     names = [groups] if isinstance(groups, str) else [str(group) for group in groups]
     if not names:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 
-class _Message:
+class _Message(Exception):
     """The fields of an error or a warning.
 
     Parameters
@@ -71,13 +71,13 @@ def _in_file(where: str, source: str) -> str:
     return f"{place.removeprefix('.')} of {source}" if place else source
 
 
-def _restore(kind: type, state: dict) -> "_Message":
+def _restore(kind: type[_Message], state: dict) -> _Message:
     message = kind.__new__(kind)
     message.__dict__.update(state)
     return message
 
 
-class ScrclError(_Message, Exception):
+class ScrclError(_Message):
     """Something that the user can put right. Raised as one of its kinds, which are those of Python."""
 
 

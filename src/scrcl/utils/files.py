@@ -1,4 +1,4 @@
-"""Files of tensors, numbers, text and plain containers: reading one runs no code that it holds."""
+"""Files of tensors, numbers, text and plain containers, which are read without running code from them."""
 
 import os
 from collections.abc import Mapping
@@ -14,23 +14,23 @@ State: TypeAlias = dict[str, Any]
 
 
 class UnsafeFileError(ValueError):
-    """A file holds more than tensors, numbers, text and plain containers."""
+    """A file with objects other than tensors, numbers, text and plain containers."""
 
 
-def to_plain(value: Any, name: str) -> Any:
-    """Turn arrays into tensors, names into text, and mappings into dictionaries, so that `torch.load` needs no code.
+def to_plain(value: object, name: str) -> object:
+    """Turn arrays into tensors, names into text, and mappings into dictionaries, so that `torch.load` runs no code.
 
     Parameters
     ----------
     value
         Numbers, text, arrays of them, tensors, and any nesting of mappings, lists and tuples.
     name
-        What it is, for messages.
+        Name of the value in messages.
 
     Raises
     ------
     TypeError
-        If there is anything else in it.
+        If it contains anything else.
     """
     if value is None or isinstance(value, torch.Tensor):
         return value
@@ -42,7 +42,7 @@ def to_plain(value: Any, name: str) -> Any:
         return os.fspath(value)
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "biuf":
-            # A copy where the array is not in order or may not be written to, which tensors cannot be made from.
+            # Tensors require arrays that are contiguous and writeable; others are copied.
             return torch.from_numpy(np.require(value, requirements=["C", "W"]))
         return [to_plain(item, name) for item in value.tolist()]
     if isinstance(value, Mapping):
@@ -73,9 +73,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     UnsafeFileError
-        If the file holds anything else, which making might run code.
+        If the file contains other objects, whose creation might run code.
     OSError, RuntimeError, ValueError, pickle.UnpicklingError
-        If it is damaged, or no such file.
+        If it is damaged, or not such a file.
     """
     unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     if unsafe:

@@ -1,8 +1,8 @@
-"""Every key that scrcl writes to, or reads from, AnnData."""
+"""Keys that scrcl writes to AnnData or reads from it."""
 
 from typing import Final
 
-#: ``obsm`` key of the cell features that the encoders read.
+#: ``obsm`` key of the cell features of the encoders.
 FEATURES_KEY: Final = "X_scrcl_features"
 #: ``obsm`` key of the weights of the modalities.
 WEIGHTS_KEY: Final = "scrcl_modality_weights"
@@ -12,11 +12,11 @@ NEIGHBORS_KEY: Final = "scrcl_neighbors"
 CONNECTIVITIES_KEY: Final = "scrcl_connectivities"
 #: ``obsp`` key of the distances between a cell and its nearest neighbours.
 DISTANCES_KEY: Final = "scrcl_distances"
-#: ``var`` key that marks the genes kept.
+#: ``var`` key that marks the selected genes.
 GENES_KEY: Final = "scrcl_genes"
 #: ``varp`` key of the directed gene graph (row: gene, column: its neighbour).
 GENE_GRAPH_KEY: Final = "scrcl_gene_graph"
-#: ``varm`` key of the gene features that the gene encoder reads.
+#: ``varm`` key of the gene features of the gene encoder.
 GENE_FEATURES_KEY: Final = "scrcl_gene_features"
 #: ``uns`` key of the parameters of the preparation.
 PARAMS_KEY: Final = "scrcl"
@@ -26,18 +26,18 @@ RUN_KEY: Final = "scrcl_run"
 LATENT_KEY: Final = "X_scrcl"
 #: ``obsm`` key of the two-dimensional map of the latent representation.
 UMAP_KEY: Final = "X_scrcl_umap"
-#: ``uns`` key of the checksum of the latent representation that was mapped.
+#: ``uns`` key of the checksum of the latent representation behind the map.
 UMAP_SOURCE_KEY: Final = "scrcl_umap"
 #: ``obs`` key of the clusters (command line, tutorials).
 CLUSTERS_KEY: Final = "scrcl"
-#: ``obs`` key of how probable the cluster of each cell is (command line).
+#: ``obs`` key of the probability of the cluster of each cell (command line).
 CLUSTERS_PROBABILITY_KEY: Final = "scrcl_probability"
-#: ``obs`` key of the types that were learnt from labels (command line, tutorials), and of how probable each is.
+#: ``obs`` key of the types learned from labels (command line, tutorials), and of their probabilities.
 TYPES_KEY: Final = "scrcl_type"
 TYPES_CONFIDENCE_KEY: Final = "scrcl_type_confidence"
 #: ``uns`` key of the report on the gene network that was passed: genes, pairs and unknown names.
 GENE_NETWORK_KEY: Final = "scrcl_gene_network"
 #: ``uns`` key of marker genes, in the form of :func:`scanpy.tl.rank_genes_groups`.
 MARKERS_KEY: Final = "scrcl_markers"
-#: ``obs`` key of the groups of the marker genes, where they are the model's own clusters.
+#: ``obs`` key of the groups of the marker genes, if they are the clusters of the model.
 MARKER_GROUPS_KEY: Final = "scrcl_marker_groups"

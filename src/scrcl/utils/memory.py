@@ -1,4 +1,4 @@
-"""How much memory work will need, said before it starts."""
+"""Estimates of memory, and warnings before work that needs more than is free."""
 
 import warnings
 from pathlib import Path
@@ -8,27 +8,31 @@ from scvi import settings
 
 from .errors import ScrclWarning
 
-#: Numbers of 4 bytes that a cell takes while its features are computed and it is embedded and clustered, for each of
-#: its features and hidden units; bytes for each of its neighbours; measured, with something to spare.
-PER_FEATURE, PER_HIDDEN, PER_NEIGHBOR = 3, 3, 60
-#: Numbers of 4 bytes that a hidden unit of a cell takes in a training step.
-PER_TRAINED = 40
-#: Bytes that libraries and blocks take whatever the number of cells.
-FIXED = 1.5e9
+#: Measured memory of a cell while it is prepared, encoded and clustered, with a margin: values of 4 bytes for each feature
+#: and for each hidden unit, and bytes for each neighbour.
+VALUES_PER_FEATURE, VALUES_PER_HIDDEN, BYTES_PER_NEIGHBOR = 3, 3, 60
+#: Values of 4 bytes for each feature and each hidden unit of a cell in a training step.
+VALUES_PER_TRAINED_FEATURE, VALUES_PER_TRAINED_HIDDEN = 3, 40
+#: Bytes of libraries and blocks, for any number of cells.
+FIXED_BYTES = 1.5e9
 
 
-def for_cells(n_cells: int, n_features: int, n_hidden: int, n_neighbors: int) -> float:
-    """Bytes that a model of so many cells needs, the counts not included."""
-    return n_cells * (4.0 * (PER_FEATURE * n_features + PER_HIDDEN * n_hidden) + PER_NEIGHBOR * n_neighbors) + FIXED
+def bytes_of_model(n_cells: int, n_features: int, n_hidden: int, n_neighbors: int) -> float:
+    """Bytes for a model of ``n_cells`` cells, without its counts."""
+    return (
+        n_cells
+        * (4.0 * (VALUES_PER_FEATURE * n_features + VALUES_PER_HIDDEN * n_hidden) + BYTES_PER_NEIGHBOR * n_neighbors)
+        + FIXED_BYTES
+    )
 
 
-def for_batch(n_cells: int, n_features: int, n_hidden: int) -> float:
-    """Bytes that a training step on so many cells needs."""
-    return n_cells * 4.0 * (3 * n_features + PER_TRAINED * n_hidden)
+def bytes_of_training(n_cells: int, n_features: int, n_hidden: int) -> float:
+    """Bytes for a training step on ``n_cells`` cells."""
+    return n_cells * 4.0 * (VALUES_PER_TRAINED_FEATURE * n_features + VALUES_PER_TRAINED_HIDDEN * n_hidden)
 
 
 def available() -> float:
-    """Bytes that are free, also by the limit of a container."""
+    """Free bytes, within the limit of a container."""
     free = float(psutil.virtual_memory().available)
     limit = Path("/sys/fs/cgroup/memory.max")
     used = Path("/sys/fs/cgroup/memory.current")
@@ -39,9 +43,9 @@ def available() -> float:
 
 
 def warn_of_model(n_cells: int, n_features: int, n_hidden: int, n_neighbors: int, in_memory: bool) -> None:
-    """Warn if a model of so many cells, whose counts are in memory or not, needs more memory than there is."""
+    """Warn if a model of ``n_cells`` cells, with counts in memory or not, needs more memory than is free."""
     warn_if_short(
-        for_cells(n_cells, n_features, n_hidden, n_neighbors),
+        bytes_of_model(n_cells, n_features, n_hidden, n_neighbors),
         f"A model of {n_cells:,} cells",
         "Pass a smaller `n_components`, or fewer cells and place the others later"
         + (", and leave the counts in the file: `anndata.read_h5ad(path, backed='r')`." if in_memory else "."),
@@ -50,7 +54,7 @@ def warn_of_model(n_cells: int, n_features: int, n_hidden: int, n_neighbors: int
 
 
 def warn_if_short(needed: float, work: str, remedy: str, command: str) -> None:
-    """Warn if more memory is needed than there is, and say what to change in Python, and on the command line."""
+    """Warn if more memory is needed than is free, with the remedy in Python and on the command line."""
     free = available()
     if needed > free:
         warnings.warn(

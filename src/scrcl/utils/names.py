@@ -1,4 +1,4 @@
-"""Names of categories, such as batches and labels, that do not depend on the type in which values are kept."""
+"""Names of categories, such as batches and labels, independent of the type of their values."""
 
 from typing import Any
 
@@ -9,29 +9,29 @@ import pandas as pd
 LARGEST_EXACT = 2**53
 
 
-def as_name(value: Any) -> str:
+def as_name(value: object) -> str:
     """The name of one value: 1, 1.0 and ``"1"`` have the same name."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, float | np.floating) and abs(float(value)) <= LARGEST_EXACT and float(value).is_integer():
         return str(int(value))
-    # Days are read as points in time, and written as days.
+    # Timestamps of whole days are written as days.
     return str(value).removesuffix(" 00:00:00") if isinstance(value, pd.Timestamp) else str(value)
 
 
-def as_names(values: Any) -> np.ndarray:
-    """Names ``(n,)`` of values of any type; ``None`` where one is missing."""
-    codes, found = pd.factorize(_series(values))
-    return np.array([*map(as_name, found), None], dtype=object)[codes]
+def as_names(values: object) -> np.ndarray:
+    """Names ``(n,)`` of values of any type; ``None`` for missing values."""
+    codes, distinct = pd.factorize(_series(values))
+    return np.array([*map(as_name, distinct), None], dtype=object)[codes]
 
 
-def as_groups(values: Any) -> pd.Categorical:
-    """Values ``(n,)`` of any type as categories by name, in the order that they have by value."""
+def as_groups(values: object) -> pd.Categorical:
+    """Values ``(n,)`` of any type as categories by name, in the order of the values."""
     categories = dict.fromkeys(map(as_name, pd.Categorical(_series(values)).categories))
     return pd.Categorical(as_names(values), categories=list(categories))
 
 
 def _series(values: Any) -> pd.Series:
-    """Values in the byte order of the machine, which pandas counts on."""
+    """Values in the byte order of the machine, which pandas requires."""
     series = pd.Series(values)
     return series.astype(series.dtype.newbyteorder("=")) if isinstance(series.dtype, np.dtype) else series

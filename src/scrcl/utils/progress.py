@@ -1,4 +1,4 @@
-"""How far long work has come: a bar where it takes long, or whatever a listener makes of it."""
+"""Progress of long work: phases and steps, shown by a listener (of the command line) or else by a bar."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,18 +11,18 @@ from rich.progress import Progress
 
 T = TypeVar("T")
 
-#: Seconds before a bar is shown.
+#: Seconds after which a bar is shown.
 DELAY = 5.0
 
 
 class Listener(Protocol):
-    """What is told of progress."""
+    """Receives progress."""
 
     def begin(self, phase: str) -> None:
-        """A phase begins; the one before is over."""
+        """A phase begins, and the previous one ends."""
 
     def advance(self, done: int, total: int) -> None:
-        """So many of so many steps of the phase are done."""
+        """``done`` of ``total`` steps of the phase are done."""
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -30,7 +30,7 @@ _phase: ContextVar[str] = ContextVar("phase", default="")
 
 
 def begin(phase: str) -> None:
-    """Say that a phase begins."""
+    """Begin a phase."""
     _phase.set(phase)
     listener = _listener.get()
     if listener is not None:
@@ -38,7 +38,7 @@ def begin(phase: str) -> None:
 
 
 def track(steps: Iterable[T], total: int) -> Iterator[T]:
-    """Pass through the steps of the present phase, and tell how many are done."""
+    """Iterate over the steps of the current phase, and report their number."""
     listener = _listener.get()
     if listener is None:
         yield from _bar(steps, total)
@@ -49,7 +49,7 @@ def track(steps: Iterable[T], total: int) -> Iterator[T]:
 
 
 def _bar(steps: Iterable[T], total: int) -> Iterator[T]:
-    """Pass through the steps, with a bar on a terminal or in a notebook as soon as they take long."""
+    """Iterate over the steps, with a bar on a terminal or in a notebook after ``DELAY`` seconds."""
     console = Console(stderr=True)
     bar = Progress(console=console, transient=True, disable=not (console.is_terminal or console.is_jupyter))
     task, start = bar.add_task(_phase.get(), total=total), monotonic()
@@ -65,7 +65,7 @@ def _bar(steps: Iterable[T], total: int) -> Iterator[T]:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell the listener, and show no bars of our own."""
+    """Report progress to the listener instead of showing bars."""
     token = _listener.set(listener)
     try:
         yield

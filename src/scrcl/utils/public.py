@@ -1,4 +1,4 @@
-"""What every public function does around its work: arguments are checked by name, and settings of others do not reach it."""
+"""Wrapper of public functions: checks arguments by name, and isolates from settings of other packages."""
 
 import inspect
 import os
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import sklearn
@@ -17,7 +17,7 @@ from .errors import ScrclTypeError
 F = TypeVar("F", bound=Callable)
 C = TypeVar("C", bound=type)
 
-#: What arguments are called elsewhere, and here: the first that there is.
+#: Names of arguments in other packages, and their names here, of which the first that a function has is suggested.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "epochs": ("max_epochs",),
     "n_epochs": ("max_epochs",),
@@ -76,48 +76,48 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "save_adata": ("save_anndata",),
     "device": ("accelerator",),
 }
-#: What has no counterpart, and what to do; ``{call}`` is the function as it is called.
+#: Remedies for arguments without a counterpart; ``{call}`` is the call of the function.
 ADVICE: Mapping[str, str] = {
     "key_added": "`{name}` returns its result. Assign it: `adata.obs['scrcl'] = {call}`.",
     "inplace": "`{name}` returns its result. Assign it: `result = {call}`.",
-    "copy": "`{name}` returns its result and leaves its arguments as they are. Leave it out.",
-    "use_gpu": "Say where to compute by `accelerator='gpu'` where a method has it.",
-    "n_jobs": "Set the number of threads by `torch.set_num_threads(...)`.",
+    "copy": "`{name}` returns its result and does not change its arguments. Leave it out.",
+    "use_gpu": "Pass `accelerator='gpu'` to methods that have it.",
+    "n_jobs": "Set the number of threads with `torch.set_num_threads(...)`.",
     "lr": "Pass it to the training plan: `model.train(plan_kwargs={{'lr': 0.001}})`.",
     "learning_rate": "Pass it to the training plan: `model.train(plan_kwargs={{'lr': 0.001}})`.",
     "weight_decay": "Pass it to the training plan: `model.train(plan_kwargs={{'weight_decay': 0.0}})`.",
-    "verbose": "Set what is shown by `scvi.settings.verbosity`, and turn the bar of the training off by "
+    "verbose": "Set `scvi.settings.verbosity`, and turn the progress bar of training off with "
     "`model.train(enable_progress_bar=False)`.",
 }
 ADVICE_OF_OBSM = "`{name}` returns its result. Assign it: `adata.obsm['X_scrcl'] = {call}`."
-#: How alike two names must be for one to be meant by the other.
-ALIKE = 0.6
-#: The same where the name may be that of an argument of what further arguments are passed to.
-VERY_ALIKE = 0.85
-#: Parameters that nobody passes by name.
-NOT_NAMED = ("self", "cls", "kwargs", "trainer_kwargs", "anndata_write_kwargs")
+#: Least similarity of a name to a suggested one.
+MIN_SIMILARITY = 0.6
+#: The same if the name may be an argument of a function to which arguments are passed on.
+MIN_PASSED_SIMILARITY = 0.85
+#: Parameters that are not suggested.
+NOT_SUGGESTED = ("self", "cls", "kwargs", "trainer_kwargs", "anndata_write_kwargs")
 Kind = inspect.Parameter
 
 
 def public(function: F, name: str | None = None) -> F:
-    """A function whose arguments are checked by name, and which the settings of other packages do not reach.
+    """Wrap a function with checks of its arguments and with :func:`default_settings`.
 
     Parameters
     ----------
     function
         The function or method.
     name
-        What the user calls it; by default its name.
+        Name in messages; by default that of the function.
     """
     signature, called = inspect.signature(function), name or function.__name__
 
     @wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    def checked(*args: object, **kwargs: object) -> object:
         _check_call(function, signature, called, args, kwargs)
-        with usual_settings():
+        with default_settings():
             try:
                 return function(*args, **kwargs)
-            except (TypeError, AttributeError) as error:  # of what further arguments are passed to
+            except (TypeError, AttributeError) as error:  # from a function to which arguments are passed on
                 for argument in kwargs.keys() - signature.parameters:
                     if f"unexpected keyword argument {argument!r}" in str(error):
                         raise unknown_argument(argument, kwargs[argument], signature.parameters, called) from error
@@ -127,7 +127,7 @@ def public(function: F, name: str | None = None) -> F:
 
 
 def public_class(cls: C) -> C:
-    """The same of the constructor and all public methods of a class, its own and those that it inherits."""
+    """Wrap the constructor and all public methods of a class, including inherited ones."""
     for name in dir(cls):
         if name.startswith("_") and name != "__init__":
             continue
@@ -141,8 +141,8 @@ def public_class(cls: C) -> C:
 
 
 @contextmanager
-def usual_settings() -> Iterator[None]:
-    """Work with the settings that packages come with where others would change results or fail; then with those set."""
+def default_settings() -> Iterator[None]:
+    """Context with the default settings of packages where other settings would change results or fail."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     with ExitStack() as stack:
         stack.enter_context(sklearn.config_context(transform_output="default", array_api_dispatch=False))
@@ -156,51 +156,52 @@ def usual_settings() -> Iterator[None]:
 
 
 def unknown_argument(
-    argument: str, value: Any, known: Iterable[str], name: str, further: Iterable[str] = (), source: str = ""
+    argument: str, value: object, known: Iterable[str], name: str, further: Iterable[str] = (), source: str = ""
 ) -> ScrclTypeError:
-    """The error for an argument that a function does not have, with the one that is meant.
+    """The error for an argument that a function does not have, with a suggestion.
 
     Parameters
     ----------
     argument, value
-        What was passed.
+        The argument.
     known
-        Names of the arguments that there are.
+        Names of the arguments of the function.
     name
-        What the user calls the function.
+        Name of the function in messages.
     further, source
-        Names of arguments that are passed on, and what to.
+        Names of arguments that are passed on, and the function that receives them.
     """
-    known = [other for other in known if other not in NOT_NAMED]
+    known = [other for other in known if other not in NOT_SUGGESTED]
     what = f"{argument}={_short(value)} is not an argument of `{name}`."
-    near = [other for other in SYNONYMS.get(argument.lower(), ()) if other in known]
-    if not near and argument in ADVICE:
+    suggestions = [other for other in SYNONYMS.get(argument.lower(), ()) if other in known]
+    if not suggestions and argument in ADVICE:
         advice = ADVICE_OF_OBSM if argument == "key_added" and "representation" in name else ADVICE[argument]
         return ScrclTypeError(what, advice.format(name=name, call=f"model.{name}()"))
-    every = [*known, *further]
-    near = near or get_close_matches(argument.lower(), every, n=1, cutoff=ALIKE)
-    if not near:  # as `spatial` for `spatial_key`
-        near = [other for other in every if argument.lower() in other.split("_")]
-    if near:
-        return ScrclTypeError(what, f"Did you mean `{near[0]}`?")
-    those = f" and those of {source}" if source else ""
-    listed = f"Its arguments are {', '.join(f'`{other}`' for other in known)}{those}." if known else "It takes none."
+    candidates = [*known, *further]
+    suggestions = suggestions or get_close_matches(argument.lower(), candidates, n=1, cutoff=MIN_SIMILARITY)
+    if not suggestions:  # such as `spatial` for `spatial_key`
+        suggestions = [other for other in candidates if argument.lower() in other.split("_")]
+    if suggestions:
+        return ScrclTypeError(what, f"Did you mean `{suggestions[0]}`?")
+    passed_on = f" and those of {source}" if source else ""
+    names = ", ".join(f"`{other}`" for other in known)
+    listed = f"Its arguments are {names}{passed_on}." if known else "It takes none."
     return ScrclTypeError(what, f"Leave it out. {listed}")
 
 
 def _check_call(
-    function: Callable, signature: inspect.Signature, name: str, args: tuple, kwargs: Mapping[str, Any]
+    function: Callable, signature: inspect.Signature, name: str, args: tuple, kwargs: Mapping[str, object]
 ) -> None:
-    """Refuse arguments that do not fit, naming those that are meant."""
+    """Refuse arguments that do not match the signature, with suggestions."""
     parameters = signature.parameters
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise _misfit(parameters, name, args, kwargs, error) from None
-    for argument, value in kwargs.items():  # that would be passed on
+        raise _mismatch(parameters, name, args, kwargs, error) from None
+    for argument, value in kwargs.items():  # would be passed on
         if argument not in parameters and (
             set(SYNONYMS.get(argument, ())) & set(parameters)
-            or get_close_matches(argument, parameters, n=1, cutoff=VERY_ALIKE)
+            or get_close_matches(argument, parameters, n=1, cutoff=MIN_PASSED_SIMILARITY)
         ):
             raise unknown_argument(argument, value, parameters, name)
     for argument in ("adata", "mdata", "model"):
@@ -208,39 +209,41 @@ def _check_call(
             _check_object(function, argument, bound.arguments[argument], name)
 
 
-def _misfit(
-    parameters: Mapping[str, inspect.Parameter], name: str, args: tuple, kwargs: Mapping[str, Any], error: TypeError
+def _mismatch(
+    parameters: Mapping[str, inspect.Parameter], name: str, args: tuple, kwargs: Mapping[str, object], error: TypeError
 ) -> ScrclTypeError:
-    """Why a call does not fit."""
-    named = [p for p, found in parameters.items() if found.kind not in (Kind.VAR_KEYWORD, Kind.VAR_POSITIONAL)]
-    if not any(found.kind is Kind.VAR_KEYWORD for found in parameters.values()):
+    """The error for a call that does not match the signature."""
+    named = [p for p, parameter in parameters.items() if parameter.kind not in (Kind.VAR_KEYWORD, Kind.VAR_POSITIONAL)]
+    if not any(parameter.kind is Kind.VAR_KEYWORD for parameter in parameters.values()):
         for argument, value in kwargs.items():
             if argument not in named:
                 return unknown_argument(argument, value, named, name)
-    places = [p for p in named if parameters[p].kind is not Kind.KEYWORD_ONLY]
-    own = [p for p in places if p not in ("self", "cls")]
-    if len(args) > len(places):
-        further = [p for p in named if p not in places]
+    positional = [p for p in named if parameters[p].kind is not Kind.KEYWORD_ONLY]
+    visible = [p for p in positional if p not in ("self", "cls")]
+    if len(args) > len(positional):
+        further = [p for p in named if p not in positional]
         rest = f" Pass others by name: {', '.join(f'`{p}=`' for p in further)}." if further else ""
-        number = f"at most {len(own)} argument{'s' if len(own) > 1 else ''}" if own else "no arguments"
+        number = f"at most {len(visible)} argument{'s' if len(visible) > 1 else ''}" if visible else "no arguments"
         return ScrclTypeError(
-            f"`{name}` takes {number} by position, not {len(args) - len(places) + len(own)}.",
-            f"In this order: {', '.join(f'`{p}`' for p in own)}.{rest}" if own else rest.strip() or "Leave them out.",
+            f"`{name}` takes {number} by position, not {len(args) - len(positional) + len(visible)}.",
+            f"In this order: {', '.join(f'`{p}`' for p in visible)}.{rest}"
+            if visible
+            else rest.strip() or "Leave them out.",
         )
-    for argument in places[: len(args)]:
+    for argument in positional[: len(args)]:
         if argument in kwargs:
             return ScrclTypeError(
                 f"{argument}={_short(kwargs[argument])} is passed to `{name}` a second time.",
-                f"The value in its place is {_short(args[places.index(argument)])}: name that one, too.",
+                f"The value at its position is {_short(args[positional.index(argument)])}; pass both by name.",
             )
     missing = [p for p in named[len(args) :] if p not in kwargs and parameters[p].default is Kind.empty]
     if missing:
         return ScrclTypeError(f"`{name}` requires `{missing[0]}`.", f"Pass it: `{name}({missing[0]}=...)`.")
-    return ScrclTypeError(f"`{name}` cannot be called so: {error}.")
+    return ScrclTypeError(f"`{name}` cannot be called with these arguments: {error}.")
 
 
-def _check_object(function: Callable, argument: str, value: Any, name: str) -> None:
-    """Refuse something else in the place of the data or of the model, naming what is meant."""
+def _check_object(function: Callable, argument: str, value: object, name: str) -> None:
+    """Refuse other values for data and models, with suggestions."""
     is_model, is_data = hasattr(value, "get_latent_representation"), hasattr(value, "obs_names")
     if argument == "model":
         if is_data:
@@ -249,18 +252,18 @@ def _check_object(function: Callable, argument: str, value: Any, name: str) -> N
     if is_data or value is None or value is False:
         return
     if is_model:
-        raise ScrclTypeError(f"{argument} is a model, not its data.", f"Pass these: `{name}(model.adata, ...)`.")
+        raise ScrclTypeError(f"{argument} is a model, not its data.", f"Pass the data: `{name}(model.adata, ...)`.")
     if isinstance(value, (str, os.PathLike)) and os.path.splitext(value)[1]:
         raise ScrclTypeError(
             f"{argument}={str(value)!r} is the name of a file, not data.",
             f"Read the file first: `anndata.read_h5ad({str(value)!r})`.",
         )
-    if meant := _meant(function, argument, value):
+    if meant := _suggest(function, argument, value):
         raise ScrclTypeError(f"{argument}={_short(value)} is not data.", f"Did you mean `{meant}={_short(value)}`?")
 
 
-def _meant(function: Callable, argument: str, value: Any) -> str | None:
-    """The argument, if any, that a value is meant for which stands in the place of another."""
+def _suggest(function: Callable, argument: str, value: object) -> str | None:
+    """The argument that a misplaced value probably belongs to, if any."""
     try:
         hints = {name: hint for name, hint in get_type_hints(function).items() if name not in (argument, "return")}
     except NameError:
@@ -276,7 +279,7 @@ def _meant(function: Callable, argument: str, value: Any) -> str | None:
     return None
 
 
-def _short(value: Any) -> str:
-    """A value as it is written, if that is short."""
+def _short(value: object) -> str:
+    """The representation of a value, if it is short."""
     written = repr(value) if isinstance(value, (str, int, float, type(None), list, tuple, dict)) else "..."
     return written if len(written) <= 40 else "..."
