@@ -28,9 +28,7 @@ class TestMemory:
 
     def test_what_is_free(self, monkeypatch):
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3e9))
-        monkeypatch.setattr(
-            Path, "read_text", lambda path: {"memory.max": "5e9", "memory.current": "4e9"}[path.name]
-        )
+        monkeypatch.setattr(Path, "read_text", lambda path: {"memory.max": "5e9", "memory.current": "4e9"}[path.name])
         assert memory.available() == 1e9
         monkeypatch.setattr(Path, "read_text", lambda path: "max")  # no limit of a container
         assert memory.available() == 3e9
