@@ -223,7 +223,7 @@ def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str,
         for cell in np.flatnonzero(flipped):
             labels[cell] = rng.choice(kinds[kinds != truth[cell]])
         model = scrcl_model(adata.copy(), labels, seed)
-        annotation, trained = model._annotation(), held_out_in_trained_space(model)
+        annotation, trained = model._results.annotation, held_out_in_trained_space(model)
         codes = annotation.labels.codes
         doubt = 1 - model.get_label_report(n_clusters=2).cells["probability"].reindex(adata.obs_names)[scored]
         found.append(
@@ -251,7 +251,7 @@ def permuted(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: s
         {
             "held-out accuracy": float((cells["label"] == cells["predicted"]).mean()),
             "chance": chance,
-            "trained space": float((in_trained_space == model._annotation().labels.codes[scored]).mean()),
+            "trained space": float((in_trained_space == model._results.annotation.labels.codes[scored]).mean()),
             "deviation": float(np.sqrt(chance * (1 - chance) / len(cells))),
         }
     ]

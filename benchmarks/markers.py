@@ -67,9 +67,10 @@ def cell_scores(model: Any, adata: ad.AnnData) -> dict[str, np.ndarray]:
     import scrcl
     from scrcl.genes.associations import GeneMap
     from scrcl.graph.adjacency import normalized_adjacency
+    from scrcl.model.expression import read_expression
     from scrcl.nn.sparse import to_torch
 
-    expression = model._expression(adata, np.arange(adata.n_obs), None)
+    expression = read_expression(model, adata, np.arange(adata.n_obs))
 
     def by_position(positions: np.ndarray) -> np.ndarray:
         return GeneMap.fit(positions, expression)(positions)
@@ -116,7 +117,9 @@ def wilcoxon(model: Any, adata: ad.AnnData, groupby: str) -> Scores:
     import scanpy as sc
     import scipy.sparse as sp
 
-    expression = model._expression(adata, np.arange(adata.n_obs), None)
+    from scrcl.model.expression import read_expression
+
+    expression = read_expression(model, adata, np.arange(adata.n_obs))
     cells = ad.AnnData(
         sp.csr_matrix(expression), obs=adata.obs[[groupby]].copy(), var=pd.DataFrame(index=model._reference.genes)
     )
@@ -221,7 +224,9 @@ def work(name: str, seed: int) -> dict[str, Any]:
     }
     # Null: the expression of each gene permuted over the cells by itself, so that the p-values of a group are
     # independent. Genes in at least 10 cells; of rarer ones few different p-values are possible.
-    expression = model._expression(adata, np.arange(adata.n_obs), None).toarray()
+    from scrcl.model.expression import read_expression
+
+    expression = read_expression(model, adata, np.arange(adata.n_obs)).toarray()
     expression = expression[:, (expression > 0).sum(0) >= SMALLEST_TYPE]
     permuted = sp.csr_array(np.random.default_rng(seed).permuted(expression, axis=0))
     clusters = Groups(adata.obs["found"].cat.codes.to_numpy(np.int64), adata.obs["found"].nunique())

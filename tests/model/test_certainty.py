@@ -9,6 +9,7 @@ import scvi
 from sklearn.metrics import roc_auc_score
 
 import scrcl
+from scrcl.model.options import ClusterOptions
 
 from ..conftest import build, simulate
 
@@ -65,7 +66,7 @@ def test_new_cells_one_by_one(model):
     pd.testing.assert_frame_equal(
         model.get_cell_report(new, indices=[4, 2], n_clusters=3), together.iloc[[4, 2]], rtol=1e-4
     )
-    assert list(model._results.certainties) == [(("aligned", None), 3, 0)]  # not found again
+    assert model._results.n_certainties == 1  # not learned again
 
 
 def test_cells_of_the_model_are_known(model):
@@ -94,9 +95,9 @@ def test_a_type_that_was_left_out_is_outlying():
 
 def test_outlier_score_adds_two_distances(model):
     report, quality = model.get_cell_report(n_clusters=3), model.get_mapping_quality(n_clusters=3)
-    view, data, query = model._placed(None, None, 3, "aligned", 0, None)
-    clustering = model._results.clustering(view, 3, "consensus", 1.0, 0)
-    far = model._results.certainty(view, 3, 0).outlier_scores(*model._asked(query, view, clustering, data, None))
+    options, data, query = model._clustered(None, None, 3, "aligned", 0, None)
+    mixture_input = model._mixture_input(query, options, data, None)
+    far = model._results.certainty(options).outlier_scores(*mixture_input)
     np.testing.assert_allclose(report["outlier_score"], (far + quality["excess"]) / 2**0.5, rtol=1e-5, atol=1e-6)
 
 
@@ -185,19 +186,20 @@ def test_what_is_saved_is_what_was_found(model, tmp_path):
     expected_new = model.get_cell_report(new, n_clusters=3)
     model.save(tmp_path / "model")
     loaded = scrcl.SCRCL.load(tmp_path / "model", adata=model.adata.copy(), accelerator="cpu")
-    assert len(loaded._results.certainties) == len(model._results.certainties)
+    assert loaded._results.n_certainties == model._results.n_certainties > 0
     pd.testing.assert_frame_equal(loaded.get_cell_report(n_clusters=3), expected)
     pd.testing.assert_frame_equal(loaded.get_cell_report(new, n_clusters=3), expected_new, rtol=1e-4)
-    loaded._results.certainties.clear()
+    loaded.module.weights_changed()
+    assert loaded._results.n_certainties == 0
     pd.testing.assert_frame_equal(loaded.get_cell_report(n_clusters=3), expected, rtol=1e-4)  # found again
 
 
 def test_training_on_forgets_the_mixture(model):
     other = copy.deepcopy(model)
     other.get_cell_report(n_clusters=3)
-    assert other._results.certainties
+    assert other._results.n_certainties
     other.train(1, accelerator="cpu", enable_progress_bar=False)
-    assert not other._results.certainties
+    assert not other._results.n_certainties
 
 
 @pytest.mark.slow
@@ -206,7 +208,7 @@ def test_batches():
     adata.obs["batch"] = np.where(np.arange(200) % 2 == 0, "a", "b")
     model = build(adata, epochs=20, setup={"batch_key": "batch"})
     report = model.get_cell_report(n_clusters=3)
-    certainty = model._results.certainty(("aligned", None), 3, 0)
+    certainty = model._results.certainty(ClusterOptions(n_clusters=3))
     assert certainty.mixture.shifts.shape[0] == 2
     new = simulate(60, seed=3)
     new.obs_names = [f"new{number}" for number in range(60)]

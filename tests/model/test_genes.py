@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
+from scrcl.model.expression import gene_map
 
 from ..conftest import build, marked, simulate
 
@@ -100,8 +101,8 @@ class TestAssociations:
         hidden = (views["hidden_1"] + views["hidden_2"]).numpy() / 2
         every = list(reference.genes)
         found = model.get_cell_gene_associations(genes=every, method="network")
-        gene_map = model._fitted_gene_map("network")
-        np.testing.assert_allclose(found, (hidden - hidden.mean(0)) @ gene_map.loadings, atol=1e-4)
+        loadings = gene_map(model, "network").loadings
+        np.testing.assert_allclose(found, (hidden - hidden.mean(0)) @ loadings, atol=1e-4)
         new = simulate(30, seed=5)
         together = model.get_cell_gene_associations(new, genes=every, method="network")
         alone = model.get_cell_gene_associations(new[[7]].copy(), genes=every, method="network")

@@ -1,5 +1,6 @@
 """Labels in one model: learnt from, carried to other cells, and doubted."""
 
+import warnings
 from typing import Any
 
 import anndata as ad
@@ -13,6 +14,7 @@ import torch
 
 import scrcl
 from scrcl.nn.losses import label_loss
+from scrcl.utils.errors import ScrclWarning
 from tests.conftest import build, calibration_error, real_data, simulate
 
 from .test_batches import simulate as simulate_batches
@@ -122,6 +124,17 @@ class TestPredict:
 
 class TestNew:
     @pytest.mark.parametrize("held", ["0", "3"])
+    def test_a_level_below_all_pvalues_gives_a_warning(self, model, pool):
+        """With 300 cells no p-value is below 1 / 301. Cells of the model are not tested."""
+        alien = pool[600:620].copy()
+        alien.X = alien.X[:, ::-1].copy()
+        with pytest.warns(ScrclWarning, match=r"alpha=0.003 flags no cell: with 300 cells"):
+            assert "unassigned" not in set(model.predict(alien, alpha=0.003))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ScrclWarning)
+            model.predict(alpha=0.003)
+            model.predict(alien, alpha=0)
+
     def test_a_type_without_a_label(self, held, pool):
         data = label(pool[:300].copy(), 20, without=(held,))
         model = build(data.copy(), epochs=20, setup=SETUP)

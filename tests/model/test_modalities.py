@@ -471,7 +471,7 @@ class TestFaults:
                 method(modality="adt")
 
     def test_a_layer_of_which_modality(self, trained):
-        with pytest.raises(ValueError, match="of one modality"):
+        with pytest.raises(ValueError, match="layer='counts' is of one modality. Name it: `modality='rna'`"):
             trained.get_marker_genes(layer="counts")
 
     def test_a_model_of_one_modality(self):

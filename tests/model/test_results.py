@@ -1,3 +1,7 @@
+import copy
+import pickle
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ from scvi.train import SaveCheckpoint
 import scrcl
 from scrcl.graph.placement import Placement
 from scrcl.model import results
-from scrcl.model.results import Query, weights_version
+from scrcl.model.results import Query
 from scrcl.nn.inference import View
 from scrcl.utils.errors import ScrclValueError
 
@@ -52,7 +56,7 @@ def test_clusters_are_read_in_both_representations_and_of_the_refined_one_in_tha
     spaces = results.spaces(("aligned", None), cells)
     views: list[View] = [("aligned", None), ("refined", None)]
     refined = spaces[2].copy()
-    assert views[1] not in results._known.views  # of a part of the cells, the others are not needed
+    assert views[1] not in results._cache.encoded.views  # of a part of the cells, the others are not needed
     smoothed = results.reference.smoothed(None, cells)
     np.testing.assert_array_equal(spaces[1], smoothed)
     for view, found in zip(views, (spaces[0], refined), strict=True):
@@ -78,42 +82,90 @@ def query_of(known: list[int], n_new: int, rows: list[int] | None = None) -> Que
 
 def test_values_of_known_and_of_new_cells_in_the_order_asked_for():
     query = query_of([2, -1, 0, -1], 2)
-    np.testing.assert_array_equal(query.take(np.array([10, 11, 12]), lambda: np.array([7, 8])), [12, 7, 10, 8])
+    np.testing.assert_array_equal(query.combine(np.array([10, 11, 12]), lambda: np.array([7, 8])), [12, 7, 10, 8])
 
     def never() -> np.ndarray:
         raise AssertionError("there are no new cells")
 
-    np.testing.assert_array_equal(query_of([1, 1], 0).take(np.array([10, 11, 12]), never), [11, 11])
+    np.testing.assert_array_equal(query_of([1, 1], 0).combine(np.array([10, 11, 12]), never), [11, 11])
 
 
 def test_some_cells_of_a_placement_in_any_order_and_twice():
     query = query_of([2, -1, 0, -1], 2, [3, 0, 1, 3])
-    np.testing.assert_array_equal(query.known, [-1, 2, -1, -1])
+    np.testing.assert_array_equal(query.reference_index, [-1, 2, -1, -1])
     np.testing.assert_array_equal(query.new, [1, 0, 1])
     of_new = np.array([7, 8])
-    np.testing.assert_array_equal(query.take(np.array([10, 11, 12]), lambda: of_new[query.new]), [8, 12, 7, 8])
+    np.testing.assert_array_equal(query.combine(np.array([10, 11, 12]), lambda: of_new[query.new]), [8, 12, 7, 8])
 
 
-def test_every_change_of_weights_is_seen(adata):
-    """By loading weights, in place, and by a fused optimiser, which does not count its changes."""
+def test_loading_and_training_make_new_results(adata):
+    """Changes by hand are reported; a fused optimiser does not count its changes itself."""
     model = build(adata, epochs=1)
     first = model._results
     assert model._results is first
-    weights = {name: value.clone() for name, value in model.module.state_dict().items()}
-    model.module.load_state_dict(weights)
+    model.to_device("cpu")
     assert model._results is first
-    model.module.load_state_dict({name: value + 1 for name, value in weights.items()})
+    weights = {name: value.clone() + 1 for name, value in model.module.state_dict().items()}
+    model.module.load_state_dict(weights)
     second = model._results
     assert second is not first
-    with torch.no_grad():
-        next(iter(model.module.parameters())).mul_(2)
-    assert weights_version(model.module) != second.weights
+    plan = torch.nn.ModuleDict({"module": model.module})
+    plan.load_state_dict({f"module.{name}": value for name, value in weights.items()})  # as Lightning does
     third = model._results
     assert third is not second
-    optimizer = torch.optim.Adam(model.module.parameters(), fused=True)
-    sum(parameter.sum() for parameter in model.module.parameters()).backward()
-    optimizer.step()
-    assert model._results is not third
+    with torch.no_grad():
+        next(iter(model.module.parameters())).mul_(2)
+    model.module.weights_changed()
+    fourth = model._results
+    assert fourth is not third
+    model.train(1, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"optimizer": "AdamW"})
+    assert model._results is not fourth
+
+
+def test_a_copy_keeps_its_own_results(adata):
+    model = build(adata, epochs=1)
+    model.get_latent_representation()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin._results.are_of(twin.module)
+        assert not twin._results.are_of(model.module)
+        kept = model._results
+        twin.module.weights_changed()
+        assert model._results is kept
+
+
+def test_results_between_two_steps_are_of_the_weights_at_that_time(adata):
+    """Callbacks may ask for results after each batch."""
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
+    seen = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, *args):
+            model.is_trained_ = True
+            seen.append(model.get_latent_representation())
+            model.module.train()
+
+    model.train(2, accelerator="cpu", enable_progress_bar=False, callbacks=[Look()], batch_size=50)
+    assert len(seen) == 6
+    assert all(not np.array_equal(one, other) for one, other in pairwise(seen))
+
+
+def test_weights_that_a_callback_changes_at_the_end_are_seen(adata):
+    """As stochastic weight averaging does, in place."""
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
+
+    class Average(Callback):
+        def on_train_end(self, trainer, pl_module):
+            model.is_trained_ = True
+            self.before = model.get_latent_representation()
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.mul_(-1)
+
+    average = Average()
+    model.train(1, accelerator="cpu", enable_progress_bar=False, callbacks=[average])
+    assert not np.allclose(model.get_latent_representation(), average.before)
 
 
 def test_more_clusters_than_are_clustered_are_refused_before_any_work(trained, monkeypatch):

@@ -13,6 +13,7 @@ import torch
 
 import scrcl
 from scrcl.graph.neighbors import nearest_neighbors
+from scrcl.model.expression import gene_map
 
 from ..conftest import build, simulate
 from ..saved.make_model import FOLDER, SETUPS, as_data, results
@@ -53,7 +54,7 @@ def test_a_checkpoint_leaves_nothing_of_its_weights(adata, tmp_path):
     model.train(5, accelerator="cpu", enable_checkpointing=True, callbacks=[every], enable_progress_bar=False)
     np.testing.assert_array_equal(model.get_latent_representation(), expected)
     first, last = (scrcl.SCRCL.load(tmp_path / f"epoch={epoch}", adata=simulate()) for epoch in (1, 4))
-    maps = [model._fitted_gene_map().loadings for model in (first, last)]
+    maps = [gene_map(model).loadings for model in (first, last)]
     assert not np.allclose(maps[0], maps[1])
 
 

@@ -1,12 +1,17 @@
 """Data that cannot be used get an error that names the argument and the mend, before any work is done."""
 
+import warnings
+from functools import partial
+
 import anndata as ad
+import mudata
 import numpy as np
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
 import scrcl
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
 
 from ..conftest import simulate
 
@@ -123,3 +128,68 @@ def test_no_cells_or_genes():
 def test_model_without_setup():
     with pytest.raises(ValueError, match="setup_anndata"):
         scrcl.SCRCL(simulate())
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_the_remedy_for_cells_without_counts_removes_them(layer, several):
+    """Also where counts are in a layer, at which `scanpy.pp.filter_cells` does not look."""
+    adata = simulate()
+    counts = adata.X.toarray()
+    counts[[3, 7]] = 0
+    if layer:
+        adata.layers[layer] = sp.csr_matrix(counts)
+    else:
+        adata.X = sp.csr_matrix(counts)
+    names = {"adata": adata, "scanpy": sc}
+    arguments: tuple[dict, dict] = ({}, {"layer": layer})
+    if several:
+        names["mdata"] = mudata.MuData({"rna": adata, "prot": simulate(n_genes=10, seed=1)})
+        arguments = {"modalities": {"rna": "rna", "prot": "protein"}}, {"layers": {"rna": layer} if layer else None}
+
+    def register() -> None:
+        required, optional = arguments
+        data = names["mdata" if several else "adata"]
+        (scrcl.SCRCL.setup_mudata if several else setup)(data, **required, **optional)
+
+    with pytest.raises(ScrclValueError, match="2 of 150 cells in .* have no counts") as error:
+        register()
+    exec(error.value.remedy.split("`")[1], names)
+    register()
+    assert names["mdata" if several else "adata"].n_obs == 148
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_batches_that_are_labels(several):
+    adata = simulate()
+    register = partial(setup, adata)
+    if several:
+        mdata = mudata.MuData({"rna": adata, "prot": simulate(n_genes=10)})
+        mdata.obs["cell_type"] = adata.obs["cell_type"]
+        register = partial(scrcl.SCRCL.setup_mudata, mdata, {"rna": "rna", "prot": "protein"})
+    with pytest.raises(ScrclValueError, match="batch_key='cell_type' is the same column as labels_key"):
+        register(batch_key="cell_type", labels_key="cell_type")
+    register(batch_key="cell_type")
+
+
+@pytest.mark.parametrize("value", ["unknown", "Unknown", "nan"])
+def test_the_remedy_for_a_suspicious_label_works(value):
+    adata = simulate()
+    adata.obs["type"] = np.where(np.arange(150) < 100, adata.obs["cell_type"].astype(str), value)
+    with pytest.warns(ScrclWarning, match=f"has the label '{value}', which counts as a type") as record:
+        setup(adata, labels_key="type")
+    (message,) = [str(warning.message) for warning in record if isinstance(warning.message, ScrclWarning)]
+    assert f"unlabeled_category={value!r}" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScrclWarning)
+        setup(adata, labels_key="type", unlabeled_category=value)
+
+
+def test_several_batch_keys_are_joined_by_the_remedy():
+    adata = simulate()
+    adata.obs["a"], adata.obs["b"] = "x", np.arange(150) % 2
+    with pytest.raises(ScrclTypeError, match=r"batch_key=\['a', 'b'\] is not one key") as error:
+        setup(adata, batch_key=["a", "b"])
+    exec(error.value.remedy.split("`")[1], {"adata": adata})
+    setup(adata, batch_key="batch")
+    assert adata.obs["batch"].nunique() == 2

@@ -1,4 +1,4 @@
-"""What all parts of the model share: its data, its reference, its network and the results. Wiring only."""
+"""What all parts of the model share: its data, its reference, its network and the results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -10,6 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
+from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
 from scrcl.data.sources import (
     Source,
     anndata_sources,
@@ -31,8 +32,9 @@ from scrcl.reference.reference import Reference
 from scrcl.utils.checks import as_rows, check_key, check_option
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 
+from .options import ClusterOptions, Method
 from .placements import Placements
-from .results import Query, Results, weights_version
+from .results import Query, Results
 
 Data: TypeAlias = AnnData | MuData
 Indices: TypeAlias = Sequence[int] | np.ndarray | None
@@ -55,10 +57,37 @@ class SCRCLBase(BaseModelClass):
 
     # ------------------------------------------------------------------- data
 
+    def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray | dict[str, np.ndarray]:
+        """Return the names of the variables of the data.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            As in :meth:`scvi.model.SCVI.get_var_names`.
+
+        Returns
+        -------
+        Array of names; of several modalities, a dictionary of them.
+
+        Examples
+        --------
+        >>> "CD79A" in model.get_var_names()
+        True
+        """
+        if self._several and self.adata is None:
+            return {name: found.names.to_numpy(str) for name, found in self._reference.modalities.items()}
+        return super().get_var_names(legacy_mudata_format)
+
     @property
     def _several(self) -> bool:
         """Whether the data are MuData."""
         return self.registry.get("setup_method_name") == "setup_mudata"
+
+    def _setup_call(self, **added: str) -> str:
+        """How the data are set up with further arguments, for messages."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in added.items())
+        setup = "setup_mudata(mdata, modalities=..." if self._several else "setup_anndata(adata"
+        return f"`SCRCL.{setup}, {arguments})`"
 
     def _setup(self, name: str) -> Any:
         """An argument of the setup; ``None`` where it was not given."""
@@ -116,8 +145,8 @@ class SCRCLBase(BaseModelClass):
         rows = None if indices is None else as_rows(indices, data.n_obs)
         reference = self._reference
         if self._is_reference(data):
-            known = np.arange(data.n_obs) if rows is None else rows
-            return Query(Placement(known, reference.features[:0], None, reference.weights[:0]))
+            index = np.arange(data.n_obs) if rows is None else rows
+            return Query(Placement(index, reference.features[:0], None, reference.weights[:0]))
         cells = self._cells(data)
         fingerprint = cells.fingerprint
         placement = None if fingerprint is None else self._placements.get(data, fingerprint)
@@ -154,14 +183,10 @@ class SCRCLBase(BaseModelClass):
 
     @property
     def _results(self) -> Results:
-        """What follows from the weights as they are now."""
-        if self._kept_results is None or self._kept_results.weights != weights_version(self.module):
+        """Results of the weights as they are now."""
+        if self._kept_results is None or not self._kept_results.are_of(self.module):
             self._kept_results = Results(self.module, self._reference)
         return self._kept_results
-
-    def _latent(self, data: Any, indices: Indices, view: View) -> np.ndarray:
-        """A representation ``(m, ·)`` of cells."""
-        return self._results.latent_of(self._query(data, indices), view)
 
     def _view(self, representation: Representation, modality: str | None) -> View:
         """What the network calls a representation, of all modalities or of one."""
@@ -172,12 +197,48 @@ class SCRCLBase(BaseModelClass):
 
     def _check_modality(self, modality: str | None) -> None:
         """Refuse a modality that the model does not have."""
-        if modality is not None and not self._several:
+        if modality is None:
+            return
+        if not self._several:
             raise ScrclValueError(
                 f"modality={modality!r} is not in the model, which has one modality.", "Leave it out."
             )
-        if modality is not None:
-            check_key(modality, self._reference.modalities, "modality", "the model")
+        check_key(modality, self._reference.modalities, "modality", "the model")
+
+    def _check_refinement(self) -> None:
+        """Refuse results of a refinement that is not trained."""
+        self._check_if_trained(warn=False)
+        if self.refinement_trained_ is False:
+            raise RuntimeError(
+                "The refinement is not trained: with cross_view_weight=0, nothing ties cells to genes. Train it further: "
+                "`model.train(plan_kwargs={'cross_view_weight': 1.0})`."
+            )
+
+    def _cluster_options(
+        self,
+        *,
+        n_clusters: int | None = None,
+        seed: int = 0,
+        representation: Representation = "aligned",
+        modality: str | None = None,
+        method: Method = "consensus",
+        resolution: float | None = None,
+        min_cells: int = MIN_CLUSTER_CELLS,
+    ) -> ClusterOptions:
+        """Which clusters are meant, refused if an argument is out of range."""
+        return ClusterOptions.checked(
+            self._reference.n_cells,
+            view=self._view(representation, modality),
+            n_clusters=n_clusters,
+            seed=seed,
+            method=method,
+            resolution=resolution,
+            min_cells=min_cells,
+        )
+
+    def _clusters(self, query: Query, options: ClusterOptions) -> pd.Categorical:
+        """Clusters ``(m,)`` of cells by name."""
+        return named(self._results.labels(query, options), self._results.clustering(options).n_clusters)
 
 
 def check_type(data: Any, several: bool) -> None:
@@ -195,3 +256,8 @@ def check_type(data: Any, several: bool) -> None:
 def cell_names(data: Any, indices: Indices) -> pd.Index:
     """Names of the cells that are asked for."""
     return data.obs_names if indices is None else data.obs_names[as_rows(indices, data.n_obs)]
+
+
+def named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
+    """Clusters ``(m,)`` by name; -1 is none."""
+    return pd.Categorical.from_codes(labels, pd.Index([str(number) for number in range(n_clusters)]))

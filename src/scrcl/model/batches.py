@@ -1,20 +1,23 @@
-"""What the model says of batches, and how it learns those of other data. Wiring only."""
+"""Results for batches, and models that learn the batches of other data."""
 
 import copy
 import os
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 
 from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.reference.batch_report import BatchReport, report_batches
 from scrcl.reference.batches import MAX_EVALUATED_CELLS, Batches
 from scrcl.utils.errors import ScrclValueError
 
-from .base import Data, check_type
+from .base import Data, SCRCLBase, check_type, named
+from .docstrings import documented
+from .expression import fit_gene_maps
+from .options import ALIGNED
 from .placements import Placements
-from .saving import SavingMixin
 
 
 class BatchSpaces(NamedTuple):
@@ -26,16 +29,17 @@ class BatchSpaces(NamedTuple):
     after: np.ndarray
 
 
-class BatchesMixin(SavingMixin):
-    """The methods of :class:`scrcl.SCRCL` that speak of batches."""
+class BatchesMixin(SCRCLBase):
+    """Results of :class:`scrcl.SCRCL` for batches."""
 
+    @documented
     def get_batch_report(self, n_clusters: int | None = None, seed: int = 0) -> BatchReport:
-        """Return how strong the effect of the batches was, what is left of it, and which clusters are of one batch only.
+        """Return the batch effect before and after correction, and clusters of one batch only.
 
         Parameters
         ----------
-        n_clusters, seed
-            Clusters to report, as in :meth:`get_clusters`.
+        %(n_clusters)s
+        %(seed)s
 
         Returns
         -------
@@ -45,8 +49,7 @@ class BatchesMixin(SavingMixin):
         ------
         ValueError
             If the model was set up without a ``batch_key``, or ``n_clusters`` is out of range.
-        RuntimeError
-            If the model is not trained.
+        %(raises_untrained)s
 
         Examples
         --------
@@ -59,24 +62,26 @@ class BatchesMixin(SavingMixin):
         """
         batches = self._known_batches()
         self._check_if_trained(warn=False)
-        reference, latent = self._reference, self._results.latent(("aligned", None))
-        clusters = self._reported_clusters(n_clusters, seed)
+        options = self._cluster_options(n_clusters=n_clusters, seed=seed)
+        reference, latent = self._reference, self._results.latent(ALIGNED)
+        clustering = self._results.clustering(options)
+        clusters = pd.Series(named(clustering.labels, clustering.n_clusters))
         return report_batches(batches, reference.adjacency, latent, clusters, reference.n_neighbors)
 
+    @documented
     def get_batch_spaces(self) -> BatchSpaces:
         """Return cells by batch as they were measured and in the latent space, to compare the two.
 
         Returns
         -------
-        Names of the batches, and of all cells, or as many of each batch as suffice, the number of their batch ``(m,)``, that
-        by which neighbours would be found without any correction ``(m, s)``, and the latent representation ``(m, d)``.
+        Names of the batches, and of all cells, or of a sample of each batch, the number of their batch ``(m,)``, the features
+        for the neighbour search without any correction ``(m, s)``, and the latent representation ``(m, d)``.
 
         Raises
         ------
         ValueError
-            If the model knows no batches, or has not the data that it was built on.
-        RuntimeError
-            If the model is not trained.
+            If the model has no batches, or not the data that it was built on.
+        %(raises_untrained)s
 
         Examples
         --------
@@ -91,13 +96,17 @@ class BatchesMixin(SavingMixin):
         self._check_if_trained(warn=False)
         data = self._data(None)
         query = self._query(data, None)
-        if (query.known < 0).any():
-            raise ScrclValueError("The data of the model are not those that it was built on.", "Load it with these.")
-        rows = sample_of_each(batches.codes[query.known], MAX_EVALUATED_CELLS)
-        known = query.known[rows]
+        if (query.reference_index < 0).any():
+            raise ScrclValueError(
+                "The data of the model are not those that it was built on.",
+                "Load the model with these: `model = SCRCL.load(dir_path, adata=training_data)`.",
+                command="",
+            )
+        rows = sample_of_each(batches.codes[query.reference_index], MAX_EVALUATED_CELLS)
+        index = query.reference_index[rows]
         before = self._reference.uncorrected(self._sources(data), rows)
         names = batches.names[: batches.n_reference]
-        return BatchSpaces(names, batches.codes[known], before, self._results.latent(("aligned", None))[known])
+        return BatchSpaces(names, batches.codes[index], before, self._results.latent(ALIGNED)[index])
 
     @classmethod
     def load_query_data(
@@ -107,11 +116,11 @@ class BatchesMixin(SavingMixin):
         accelerator: str = "auto",
         device: int | str = "auto",
     ) -> Self:
-        """Return a model that knows the batches of further data, beside its own, and holds these data.
+        """Return a model that knows the batches of new data, beside its own, and holds these data.
 
-        Nothing is trained: what a batch compares its genes with, and where it lies, is found from all of its cells in
-        ``adata`` and kept. From then on the result for a cell depends on no other cell, whatever is passed with it. Without
-        this, the batches of data that the model does not know are learnt at each call, from the cells that are passed.
+        Nothing is trained: the gene statistics and the correction vectors of a batch are found from all of its cells in
+        ``adata`` and kept. Afterwards the result for a cell does not depend on the other cells passed. Without this, batches
+        that the model does not know are learned at each call, from the cells that are passed.
 
         Parameters
         ----------
@@ -142,20 +151,19 @@ class BatchesMixin(SavingMixin):
         >>> len(mapped.get_clusters()) == query.n_obs
         True
         """
-        if isinstance(reference_model, BatchesMixin):
-            model: Any = copy.copy(reference_model)
-            model.module = copy.deepcopy(reference_model.module)
-        else:
-            model = cls.load(reference_model, adata=False, accelerator=accelerator, device=device)
-        model._known_batches()
-        check_type(adata, model._several)
-        names = model._batches(adata)
-        learnt = model._reference.learn_batches(model._sources(adata), names)
-        # Where the genes lie is found from the counts of the training cells, which the new model does not have.
-        model._gene_maps_to_save()
-        reference = replace(model._reference, batches=learnt)
-        model._kept_results = model._results.moved(model.module, reference)
-        model._reference, model._placements = reference, Placements()
+        known = (
+            reference_model
+            if isinstance(reference_model, cls)
+            else cls.load(reference_model, adata=False, accelerator=accelerator, device=device)
+        )
+        known._known_batches()
+        check_type(adata, known._several)
+        learned = known._reference.learn_batches(known._sources(adata), known._batches(adata))
+        fit_gene_maps(known)  # from the counts of the training cells, which the new model does not have
+        model = copy.copy(known)
+        model.module = copy.deepcopy(known.module)
+        model._reference, model._placements = replace(known._reference, batches=learned), Placements()
+        model._kept_results = known._results.moved(model.module, model._reference)
         model.adata = adata
         return model
 
@@ -163,6 +171,9 @@ class BatchesMixin(SavingMixin):
         """The batches, refused where there are none."""
         batches = self._reference.batches
         if batches is None:
-            setup = "setup_mudata(mdata, ..." if self._several else "setup_anndata(adata"
-            raise ScrclValueError("The model has no batches.", f"Name them: `SCRCL.{setup}, batch_key='donor')`.")
+            raise ScrclValueError(
+                "The model has no batches.",
+                f"Name them: {self._setup_call(batch_key='donor')}.",
+                command="Train with --batch-key.",
+            )
         return batches

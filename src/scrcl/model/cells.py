@@ -1,29 +1,27 @@
-"""What the model says of cells: where they lie, which clusters they belong to, and how well they fit. Wiring only."""
-
-from typing import Any
+"""Results for cells: latent representation, clusters, number of clusters, fit, and modality weights."""
 
 import numpy as np
 import pandas as pd
 
-from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
-from scrcl.cluster.leiden import RESOLUTION
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.graph.slices import majority
-from scrcl.nn.inference import Representation, View
+from scrcl.nn.inference import Representation
 from scrcl.reference.mapping import check_level, warn_if_coarse
 from scrcl.utils import keys
-from scrcl.utils.checks import as_rows, check_at_least, check_n_clusters, check_option
+from scrcl.utils.checks import as_rows, check_at_least
 from scrcl.utils.errors import ScrclValueError
 
-from .base import Data, Indices, SCRCLBase, cell_names
-from .results import METHODS, Method, Query
+from .base import Data, Indices, SCRCLBase, cell_names, named
+from .docstrings import documented
+from .options import Method
 from .scvi_compat import check_deterministic
 
 
 class CellsMixin(SCRCLBase):
-    """The methods of :class:`scrcl.SCRCL` that speak of cells."""
+    """Results of :class:`scrcl.SCRCL` for cells."""
 
+    @documented
     def get_latent_representation(
         self,
         adata: Data | None = None,
@@ -41,17 +39,7 @@ class CellsMixin(SCRCLBase):
 
         Parameters
         ----------
-        adata
-            Data with the same genes, matched by name; need not be set up. By default the data of the model. A cell
-            that the model was built on gets its own representation, wherever it stands. A new cell is placed among
-            its nearest cells of those that the model was built on, so its result does not depend on the other cells
-            passed. In space, a training cell is known by its position and counts, and a new cell is seen among its
-            neighbours in space: all cells of its slice in ``adata``, whatever ``indices`` asks for. So pass whole slices.
-            All cells of an object are read and placed once, and the placement is kept as long as the object exists and
-            whatever is read of it (counts, names, batches, coordinates) has the same values, which is checked at each call.
-            The object that the model was built on stands for the training cells, whatever became of its counts.
-        indices
-            Cells to return, by number or as a boolean mask; all by default.
+        %(cells)s
         give_mean, mc_samples, return_dist, dataloader
             There as in :meth:`scvi.model.SCVI.get_latent_representation`. A cell has one representation and no
             distribution of them: ``give_mean=False``, ``return_dist=True`` and a ``dataloader`` are refused, and
@@ -60,8 +48,8 @@ class CellsMixin(SCRCLBase):
             Number of new cells that pass the network at once, at most 16,384, which is the default. The result does not
             depend on it. Counts are read in blocks in any case.
         representation
-            ``"aligned"``: the two aligned views, and the features by which neighbours are found, side by side.
-            ``"refined"``: in place of the former, the two views refined by cell-gene associations.
+            ``"aligned"``: the two aligned views and the features by which neighbours are found, side by side.
+            ``"refined"``: the same with the two views refined by cell-gene associations.
         modality
             Modality whose own views to return. By default, of several modalities, each view is the mean over them,
             weighted as in :meth:`get_modality_weights`.
@@ -69,15 +57,25 @@ class CellsMixin(SCRCLBase):
         Returns
         -------
         Array of shape ``(n_cells, 2 * n_hidden + s)`` or ``(n_cells, 2 * n_refined + s)``, float32, in the order asked
-        for. Each view has rows of length 1, and the ``s`` features, by default 100, rows of length 0.5. Where batches are
+        for. Each view has rows of length 1, and the ``s`` features, by default 100, rows of length 0.5. If batches are
         corrected, ``s`` is 0.
 
         Raises
         ------
-        RuntimeError
-            If the model is not trained.
+        %(raises_untrained)s
         ValueError
             If the data are not counts, lack genes that the model reads, or ``indices`` are out of range.
+
+        Notes
+        -----
+        A cell that the model was built on gets its own representation, at any position in ``adata``. A new cell is placed
+        among its nearest cells of the model, so its result does not depend on the other cells passed. In space, a training
+        cell is recognised by its position and counts, and a new cell is encoded among all cells of its slice in ``adata``,
+        whatever ``indices`` asks for; so pass whole slices.
+
+        All cells of an object are read and placed once. The placement is kept as long as the object exists and its counts,
+        names, batches and coordinates stay the same, which is checked at each call. The object that the model was built on
+        stands for the training cells, even if its counts were changed.
 
         Examples
         --------
@@ -97,6 +95,7 @@ class CellsMixin(SCRCLBase):
             check_at_least(batch_size, 1, "batch_size")
         return self._results.latent_of(self._query(data, indices), view, batch_size)
 
+    @documented
     def get_clusters(
         self,
         adata: Data | None = None,
@@ -112,36 +111,31 @@ class CellsMixin(SCRCLBase):
     ) -> pd.Series:
         """Return the clusters of cells.
 
-        Clusters are found among the cells that the model was built on. Other cells join the nearest.
+        Clusters are found among the cells that the model was built on. New cells join the nearest cluster.
 
         Parameters
         ----------
-        adata, indices
-            Cells to return, as in :meth:`get_latent_representation`.
-        n_clusters
-            Number of clusters; estimated as in :meth:`estimate_n_clusters` by default.
+        %(cells)s
+        %(n_clusters)s
         method
-            ``"consensus"``: what trees of small clusters, k-means, a Gaussian mixture, Ward's and average linkage find
-            in the latent representation and in the smoothed features, reconciled by how often cells are together.
+            ``"consensus"``: a consensus of trees of small clusters, k-means, a Gaussian mixture, Ward's and average linkage
+            in the latent representation and in the smoothed features, by how often they put cells together.
             ``"kmeans"``: k-means, the best of 20 k-means++ starts.
             ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
-            is sought by changing the resolution.
+            is found by changing the resolution.
         resolution
-            Resolution of ``method="leiden"`` where ``n_clusters`` is not given: more gives more clusters. 0.1 by default; refused
-            where nothing would read it.
+            Resolution of ``method="leiden"`` without ``n_clusters``: a higher one gives more clusters. 0.1 by default;
+            refused where it is not used.
         representation
-            Latent representation to cluster. The consensus of the aligned one, except in space, is read in the refined
-            one as well.
-        seed
-            Seed of the clustering.
-        modality
-            Modality to cluster by: its own views, and its own features. By default all.
+            Latent representation to cluster. The consensus of the aligned one, except in space, reads the refined one too.
+        %(seed)s
+        %(cluster_modality)s
         n_majority
-            In space, give each cell the label that most of it and its ``n_majority`` nearest cells in its slice have. The
-            paper takes 50. 0 for no such smoothing.
+            In space, give each cell the most frequent label among itself and its ``n_majority`` nearest cells in its
+            slice. The paper uses 50. 0 for no such smoothing.
         min_cells
-            Cells of the smallest cluster of ``method="consensus"``, as far as the data allow it; the cells of smaller
-            ones join those they are most like. A test of a cluster against the others needs two.
+            Number of cells of the smallest cluster of ``method="consensus"``, as far as the data allow it. The cells of
+            smaller clusters join the most similar ones. A test of a cluster against the others requires two.
 
         Returns
         -------
@@ -150,8 +144,7 @@ class CellsMixin(SCRCLBase):
 
         Raises
         ------
-        RuntimeError
-            If the model is not trained.
+        %(raises_untrained)s
         ValueError
             If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
 
@@ -167,44 +160,37 @@ class CellsMixin(SCRCLBase):
         True
         """
         self._check_if_trained(warn=False)
-        check_option(method, METHODS, "method")
-        view = self._view(representation, modality)
-        check_n_clusters(n_clusters, self._reference.n_cells)
-        if resolution is None:
-            resolution = RESOLUTION
-        elif method != "leiden":
-            raise ScrclValueError(
-                f"resolution={resolution!r} is read by method='leiden' only, not by method={method!r}.",
-                "Pass `method='leiden'`, or `n_clusters` for more or fewer clusters.",
-            )
-        elif n_clusters is not None:
-            raise ScrclValueError(
-                f"resolution={resolution!r} is not read beside n_clusters={n_clusters}, which method='leiden' finds by changing "
-                "the resolution.",
-                "Leave one of them out.",
-            )
-        check_at_least(resolution, 0.0, "resolution")
-        check_at_least(seed, 0, "seed")
+        options = self._cluster_options(
+            n_clusters=n_clusters,
+            seed=seed,
+            representation=representation,
+            modality=modality,
+            method=method,
+            resolution=resolution,
+            min_cells=min_cells,
+        )
         check_at_least(n_majority, 0, "n_majority")
-        check_at_least(min_cells, 1, "least_cells")
         spatial = self._reference.spatial
         if n_majority and spatial is None:
             raise ScrclValueError(
                 f"n_majority={n_majority} requires coordinates.",
-                "Name them: `SCRCL.setup_anndata(adata, spatial_key='spatial')`.",
+                f"Name them: {self._setup_call(spatial_key='spatial')}.",
+                command="Pass `--spatial-key spatial`.",
             )
         data = self._data(adata)
-        # Whom a cell is among is asked of all cells.
+        # The neighbours of a cell are looked for among all cells.
         query = self._query(data, None if n_majority else indices)
-        clustering = self._results.clustering(view, n_clusters, method, float(resolution), seed, min_cells)
-        labels = query.take(clustering.labels, lambda: clustering.assign(self._results.latent_of_new(query, view)))
+        clusters = self._clusters(query, options)
         if n_majority and spatial is not None:
-            own = majority(clustering.labels, spatial.slices, n_majority)[query.known]
-            new = query.known < 0
-            labels = np.where(new, majority(labels, self._slices(data), n_majority), own) if new.any() else own
-            labels = labels if indices is None else labels[as_rows(indices, data.n_obs)]
-        return pd.Series(named(labels, clustering.n_clusters), index=cell_names(data, indices), name=keys.CLUSTERS_KEY)
+            index, reference_labels = query.reference_index, self._results.clustering(options).labels
+            smoothed = majority(reference_labels, spatial.slices, n_majority)[index]
+            if (index < 0).any():
+                smoothed = np.where(index < 0, majority(clusters.codes, self._slices(data), n_majority), smoothed)
+            smoothed = smoothed if indices is None else smoothed[as_rows(indices, data.n_obs)]
+            clusters = pd.Categorical.from_codes(smoothed, clusters.categories)
+        return pd.Series(clusters, index=cell_names(data, indices), name=keys.CLUSTERS_KEY)
 
+    @documented
     def get_mapping_quality(
         self,
         adata: Data | None = None,
@@ -213,22 +199,21 @@ class CellsMixin(SCRCLBase):
         alpha: float = 0.05,
         seed: int = 0,
     ) -> pd.DataFrame:
-        """Return how well cells fit among those that the model was built on, and flag those unlike anything there.
+        """Return how well cells fit among those that the model was built on, and flag outliers.
 
-        A cell of a type that the model has not seen is put into some cluster like any other. It is told by its
-        distance from its neighbours, compared with the distances that the cells of the model with as much signal have
-        from theirs. Types close to one that is there are not told: single cells of theirs fit as well.
+        A cell of a type that the model has not seen is put into some cluster like any other. Its mean distance from its
+        neighbours is compared with those of cells of the model with as much signal. Types similar to one in the model are not
+        found: single cells of these fit as well.
 
         Parameters
         ----------
-        adata, indices
-            Cells to return, as in :meth:`get_latent_representation`. The result for a cell does not depend on the
-            other cells.
-        n_clusters, seed
-            As in :meth:`get_clusters`.
+        %(cells)s
+        %(n_clusters)s
         alpha
-            Level of the test, from 0 to 1: about the share of cells flagged where none is new in kind. The smallest p-value is
-            ``1 / (n + 1)`` with ``n`` cells in the model; a warning says where a smaller level can flag nothing.
+            Level of the test, from 0 to 1: expected share of cells that are flagged although none is of a new type. With
+            ``n`` cells in the model, the smallest p-value is ``1 / (n + 1)``; a smaller level flags nothing and gives a
+            warning.
+        %(seed)s
 
         Returns
         -------
@@ -236,8 +221,8 @@ class CellsMixin(SCRCLBase):
 
         - ``known``: whether the model was built on this cell
         - ``cluster``: as :meth:`get_clusters` returns it
-        - ``confidence``: how far the clusterings that the consensus reconciles agree on that cluster, as
-          ``get_cluster_probabilities(method="consensus")`` has it
+        - ``confidence``: how far the clusterings of the consensus agree on that cluster, as in
+          ``get_cluster_probabilities(method="consensus")``
         - ``distance``: mean distance from the nearest cells of the model
         - ``excess``: by how many standard deviations the distance is above the mean of the cells of the model with
           as much signal
@@ -246,12 +231,11 @@ class CellsMixin(SCRCLBase):
 
         Raises
         ------
-        RuntimeError
-            If the model is not trained.
+        %(raises_untrained)s
         ValueError
             If an argument is out of range, or the data do not fit the model.
         NotImplementedError
-            In space: neighbours there share what was smoothed, so that cells of another slice would seem new.
+            In space: features are smoothed over neighbours there, so cells of another slice would seem new.
 
         Examples
         --------
@@ -263,24 +247,22 @@ class CellsMixin(SCRCLBase):
         self._check_if_trained(warn=False)
         if self._reference.spatial is not None:
             raise NotImplementedError(
-                "get_mapping_quality compares single cells. In space, neighbours share what was smoothed, so that cells of "
+                "get_mapping_quality compares single cells. In space, features are smoothed over neighbours, so that cells of "
                 "another slice would seem new. Build a model without `spatial_key` for this."
             )
         check_level(alpha)
-        check_n_clusters(n_clusters, self._reference.n_cells)
-        check_at_least(seed, 0, "seed")
-        data, view = self._data(adata), self._view("aligned", None)
+        options = self._cluster_options(n_clusters=n_clusters, seed=seed)
+        data, results = self._data(adata), self._results
         query = self._query(data, indices)
-        distance, excess = self._results.distances(query)
+        distance, excess = results.distances(query)
         pvalue = self._reference.distance_scale.pvalues(excess)
         warn_if_coarse(alpha, self._reference.n_cells)
-        clustering, probabilities = self._consensus(query, view, n_clusters, seed)
-        labels = query.take(clustering.labels, lambda: clustering.assign(self._results.latent_of_new(query, view)))
+        labels = results.labels(query, options)
         return pd.DataFrame(
             {
-                "known": query.known >= 0,
-                "cluster": named(labels, clustering.n_clusters),
-                "confidence": probabilities[np.arange(len(labels)), labels],
+                "known": query.reference_index >= 0,
+                "cluster": named(labels, results.clustering(options).n_clusters),
+                "confidence": results.agreement(query, options)[np.arange(len(labels)), labels],
                 "distance": distance,
                 "excess": excess,
                 "pvalue": pvalue,
@@ -289,30 +271,30 @@ class CellsMixin(SCRCLBase):
             index=cell_names(data, indices),
         )
 
+    @documented
     def estimate_n_clusters(
         self, representation: Representation = "aligned", seed: int = 0, modality: str | None = None
     ) -> NumberOfClusters:
-        """Estimate the number of clusters, and tell what speaks for others.
+        """Estimate the number of clusters, and the evidence for other numbers.
 
         The estimate is the largest number of Leiden communities at three low resolutions, in the nearest-neighbour
-        graphs of the latent representation and of the smoothed features; 1 where at least half of the six numbers are 1.
+        graphs of the latent representation and of the smoothed features; 1 if at least half of the six numbers are 1.
         :func:`scrcl.pl.n_clusters` draws it.
 
         Parameters
         ----------
-        representation, seed, modality
-            As in :meth:`get_clusters`.
+        %(representation)s
+        %(seed)s
+        %(cluster_modality)s
 
         Returns
         -------
-        The estimate ``best``, the numbers that are next to it ``runner_ups``, and ``curve``, a data frame of the
-        evidence for each number: ``votes``, ``distance`` and ``agreement``, explained at
-        :class:`~scrcl.NumberOfClusters`.
+        The estimate ``best``, the next best numbers ``runner_ups``, and ``curve``, a data frame of the evidence for each
+        number: ``votes``, ``distance`` and ``agreement``, explained at :class:`~scrcl.NumberOfClusters`.
 
         Raises
         ------
-        RuntimeError
-            If the model is not trained.
+        %(raises_untrained)s
         ValueError
             If an argument is out of range or unknown.
 
@@ -324,27 +306,45 @@ class CellsMixin(SCRCLBase):
         ['votes', 'distance', 'agreement']
         """
         self._check_if_trained(warn=False)
-        view = self._view(representation, modality)
-        check_at_least(seed, 0, "seed")
-        return self._results.n_clusters(view, seed)
+        options = self._cluster_options(representation=representation, seed=seed, modality=modality)
+        return self._results.n_clusters(options.view, options.seed)
 
-    def _reported_clusters(self, n_clusters: int | None, seed: int) -> pd.Series:
-        """The consensus of the cells of the reference, by name, once the arguments are known to be right."""
-        check_n_clusters(n_clusters, self._reference.n_cells)
-        check_at_least(seed, 0, "seed")
-        found = self._results.clustering(("aligned", None), n_clusters, "consensus", RESOLUTION, seed)
-        return pd.Series(named(found.labels, found.n_clusters))
+    @documented
+    def get_modality_weights(self, adata: Data | None = None, indices: Indices = None) -> pd.DataFrame:
+        """Return the weight of each modality for each cell.
 
-    def _consensus(self, query: Query, view: View, n_clusters: int | None, seed: int) -> tuple[Clustering, np.ndarray]:
-        """The consensus, and the probabilities ``(m, k)`` of cells."""
-        found = self._results.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
-        assert found.probabilities is not None  # a consensus has them
-        return found, query.take(
-            found.probabilities, lambda: found.assign_probabilities(self._results.latent_of_new(query, view))
-        )
+        The weight of a modality grows with how well the neighbours of the cell in it predict the cell in the others, and how
+        well one half of its features predicts the other half. So noise, or a modality whose cells were shuffled, has hardly
+        any weight. Of two modalities that contradict each other, the one with more structure has more weight: which of them
+        is wrong cannot be known from two.
 
+        Parameters
+        ----------
+        %(cells)s
 
-def named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
-    """Clusters ``(n,)`` by name."""
-    names: Any = [str(number) for number in range(n_clusters)]
-    return pd.Categorical.from_codes(labels, pd.Index(names))
+        Returns
+        -------
+        Data frame of cells by modalities, float32. Rows sum to 1.
+
+        Raises
+        ------
+        ValueError
+            If the model is of one modality, or the data do not fit it.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_mudata(mdata, modalities={"rna": "rna", "prot": "protein"})
+        >>> model = scrcl.SCRCL(mdata)
+        >>> weights = model.get_modality_weights()
+        >>> list(weights.columns)
+        ['rna', 'prot']
+        """
+        if not self._several:
+            raise ScrclValueError(
+                "The model is of one modality, which has no weights.",
+                "Set up several with `SCRCL.setup_mudata(mdata, modalities={'rna': 'rna', 'prot': 'protein'})`.",
+            )
+        data, reference = self._data(adata), self._reference
+        query = self._query(data, indices)
+        weights = query.combine(reference.weights, lambda: query.placement.modality_weights[query.new])
+        return pd.DataFrame(weights, index=cell_names(data, indices), columns=list(reference.modalities))

@@ -1,4 +1,4 @@
-"""What the model says of groups of cells: the genes that tell them apart, and names from marker lists. Wiring only."""
+"""Results for groups of cells: marker genes, and names from marker lists."""
 
 import os
 import warnings
@@ -19,13 +19,16 @@ from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least, check_groups, check_key, check_unique_genes
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
-from .base import Data
-from .genes import GenesMixin, read_groups
+from .base import Data, SCRCLBase
+from .docstrings import documented
+from .expression import chosen_modalities, gene_positions, read_expression, read_groups, variables
+from .options import ClusterOptions
 
 
-class MarkersMixin(GenesMixin):
-    """The methods of :class:`scrcl.SCRCL` that speak of groups of cells."""
+class MarkersMixin(SCRCLBase):
+    """Results of :class:`scrcl.SCRCL` for groups of cells."""
 
+    @documented
     def get_marker_genes(
         self,
         adata: Data | None = None,
@@ -38,25 +41,23 @@ class MarkersMixin(GenesMixin):
         key_added: str = keys.MARKERS_KEY,
         modality: str | None = None,
     ) -> pd.DataFrame:
-        r"""Return the genes that tell groups of cells apart, best first.
+        r"""Return the marker genes of groups of cells, best first.
 
-        The score of a gene is the mean association of the cells of the group less that of all other cells (see
-        :meth:`get_cell_gene_associations`, with the expression of the cells passed). Its p-value is against permuted
+        The score of a gene is the mean association of the cells of the group minus that of all other cells (see
+        :meth:`get_cell_gene_associations`, with the expression of the cells passed). Its p-value is by permutation of
         cells: given the refined positions and the groups, the expression of the gene is exchangeable between cells.
 
         Parameters
         ----------
         adata
-            Cells, as in :meth:`get_latent_representation`.
-        groupby
-            Key of ``adata.obs`` of the groups. Cells without a group are left out. By default the clusters of
-            :meth:`get_clusters`, which are then written to ``obs["scrcl_marker_groups"]``.
+            Cells with the same genes, matched by name. By default the data of the model.
+        %(groupby)s
         groups
             Groups to return; all by default. Each is compared with all other cells in any case.
         layer
-            Key of ``adata.layers`` of the counts to score; by default those the model was set up with. Counts that the
-            model has not seen, e.g. one half of a thinned data set, make the p-values valid for clusters that were found
-            in the other half.
+            Key of ``adata.layers`` of the counts to score; by default those of the setup. Counts that the model has not
+            seen, e.g. one half of a thinned data set, make the p-values valid for clusters that were found in the other
+            half.
         n_top
             Number of genes of each group to return; all by default.
         n_permutations
@@ -68,9 +69,8 @@ class MarkersMixin(GenesMixin):
             Key of ``adata.uns`` under which the result is written in the form of
             :func:`scanpy.tl.rank_genes_groups`, for ``scanpy.pl.rank_genes_groups*`` and
             :func:`scanpy.get.rank_genes_groups_df`.
-        modality
-            Of several modalities, the one whose variables to score, as in :meth:`get_gene_embedding`: genes, proteins or
-            peaks. By default all of them together, as scores are in standard deviations.
+        %(gene_modality)s
+            Scores of several modalities can be compared, as they are in standard deviations.
 
         Returns
         -------
@@ -79,15 +79,14 @@ class MarkersMixin(GenesMixin):
         - ``group``, ``gene``
         - ``score``: in standard deviations of the log-normalised expression
         - ``score_low``, ``score_high``: 95 % interval of the score, by its robust standard error
-        - ``specificity``: mean association in the group less the highest mean in any other group
+        - ``specificity``: mean association in the group minus the highest mean in any other group
         - ``fraction_in``, ``fraction_out``: of the cells inside and outside that express the gene
         - ``log2_fold_change``: of the mean normalised counts
         - ``pvalue``, ``pvalue_adjusted``: one-sided, and adjusted over the genes of a group (Benjamini & Hochberg)
 
         Raises
         ------
-        RuntimeError
-            If the model, or its refinement, is not trained.
+        %(raises_unrefined)s
         KeyError
             If ``groupby``, ``layer`` or one of the ``groups`` is not there.
         ValueError
@@ -96,8 +95,8 @@ class MarkersMixin(GenesMixin):
         Notes
         -----
         Clusters that were found in the same counts differ by construction, even where there are no cell types. The
-        p-value does not take this into account: it says that the expression of a gene goes with the groups, not that the
-        groups are real. See *Which genes say so* in the documentation.
+        p-value does not take this into account: it shows that the expression of a gene depends on the groups, not that the
+        groups are real. See *Marker genes and associations* in the documentation.
 
         Examples
         --------
@@ -113,18 +112,21 @@ class MarkersMixin(GenesMixin):
         check_at_least(seed, 0, "seed")
         if n_top is not None:
             check_at_least(n_top, 1, "n_top")
-        adata = self._data(adata)
+        data = self._data(adata)
         if layer is not None and modality is None:
-            if isinstance(adata, MuData):
-                raise ScrclValueError(f"layer={layer!r} is of one modality.", "Name it: `modality='rna'`.")
-            check_key(layer, adata.layers, "layer", "adata.layers")
-        genes, _, _ = self._variables(modality, counted=True)
-        groupby = self._own_groups(adata) if groupby is None else groupby
-        rows, division, names = read_groups(adata, np.arange(adata.n_obs), groupby, least=2)
+            if isinstance(data, MuData):
+                raise ScrclValueError(
+                    f"layer={layer!r} is of one modality.",
+                    f"Name it: `modality={next(iter(data.mod))!r}`.",
+                )
+            check_key(layer, data.layers, "layer", "adata.layers")
+        genes, _, _ = variables(self, modality, counted=True)
+        groupby = self._write_clusters(data) if groupby is None else groupby
+        rows, division, names = read_groups(data, np.arange(data.n_obs), groupby, min_groups=2)
         wanted = names if groups is None else check_groups(groups, names, groupby)
 
-        expression = self._expression(adata, rows, layer, modality, counted=True)
-        positions = self._positions(adata, rows)
+        expression = read_expression(self, data, rows, layer, modality, counted=True)
+        positions = gene_positions(self, data, rows)
         found = marker_statistics(positions, expression, division)
         if n_permutations:
             pvalues = permutation_pvalues(positions, expression, division, n_permutations, seed)
@@ -152,11 +154,12 @@ class MarkersMixin(GenesMixin):
                 }
             )
             tables[name] = table.sort_values("score", ascending=False, kind="stable")[:n_top]
-        adata.uns[key_added] = _as_scanpy(tables, groupby, self._layer(layer, modality))
+        data.uns[key_added] = _as_scanpy(tables, groupby, self._layer(layer, modality))
         result = pd.concat(list(tables.values()), ignore_index=True)
         result["group"] = pd.Categorical(result["group"], categories=names)
         return result
 
+    @documented
     def get_cluster_names(
         self,
         markers: Mapping[str, Sequence[str]] | pd.DataFrame | str | os.PathLike[str],
@@ -169,25 +172,25 @@ class MarkersMixin(GenesMixin):
         """Propose names for clusters from lists of marker genes, or none of them.
 
         Every gene of the lists is scored from its counts, whether the model keeps it or not. Its score in a cluster is
-        from 0 to 1: high where the mean expression is near that of the clusters that have the gene, and far above that of
+        from 0 to 1: high if the mean expression is near that of the clusters that express the gene, and far above that of
         the clusters that do not. A list fits if the mean score of its genes is high, and higher than that of nearly all
-        random sets of as many genes with similar mean expression, and most of its genes are up. Of the lists that fit,
-        the one with the highest score is proposed; a list of which the data lack more than half counts less.
+        random sets of as many genes with similar mean expression, and most of its genes are up. Among the lists that fit,
+        the one with the highest score is proposed; a list of which the data lack more than half has less weight.
 
         Parameters
         ----------
         markers
             Names and their marker genes: a dictionary of lists, a table with columns ``source`` and ``target`` (as
             decoupler has them) or ``cell_type`` and ``gene``, or the path of a GMT file.
-        adata, groupby
-            Cells and their clusters, as in :meth:`get_marker_genes`.
+        adata
+            Cells with their clusters. By default the data of the model.
+        %(groupby)s
         min_support
-            More than this fraction of the genes of a list, among those that the data have, must be up in a cluster. Take
-            less for long lists that were not made by hand.
+            Fraction of the genes of a list, among those in the data, more than which must be up in a cluster. Use a smaller
+            one for long lists that were not curated by hand.
         seed
             Seed of the random sets and of the resampling.
-        modality
-            Of several modalities, the one whose variables the markers are, as in :meth:`get_marker_genes`.
+        %(gene_modality)s
 
         Returns
         -------
@@ -209,8 +212,7 @@ class MarkersMixin(GenesMixin):
 
         Raises
         ------
-        RuntimeError
-            If the model is not trained.
+        %(raises_untrained)s
         KeyError
             If ``groupby`` is not there.
         ValueError
@@ -225,7 +227,7 @@ class MarkersMixin(GenesMixin):
         >>> set(adata.obs["name"]) <= {"B cell", "NK cell", "none of these"}
         True
 
-        What speaks against a name is in a column:
+        The reason why a name is unsure is in a column:
 
         >>> names[["name", "confidence", "reason"]].shape
         (7, 3)
@@ -235,12 +237,12 @@ class MarkersMixin(GenesMixin):
         check_at_least(min_support, 0.0, "min_support")
         if min_support > 1:
             raise ScrclValueError(f"min_support={min_support!r} is above 1.", "Pass a fraction from 0 to 1.")
-        adata = self._data(adata)
+        data = self._data(adata)
         lists = read_gene_sets(markers, "markers")
-        chosen = self._chosen(modality, counted=True)
-        sources = {name: self._sources(adata)[name] for name in chosen}
+        every_source = self._sources(data)
+        sources = {name: every_source[name] for name in chosen_modalities(self, modality, counted=True)}
         for source in sources.values():
-            check_unique_genes(source.names, f"{source.names_where}_make_unique()")
+            check_unique_genes(source.names, source.names_where)
         genes = joint_names({name: source.names for name, source in sources.items()})
         check_identifiers([gene for given in lists.values() for gene in given], genes, "markers")
         columns = {name: genes.get_indexer(pd.Index(given)) for name, given in lists.items()}
@@ -252,8 +254,8 @@ class MarkersMixin(GenesMixin):
         usable = [name for name in lists if len(missing[name]) < len(lists[name])]
         candidates = [columns[name][columns[name] >= 0] for name in usable]
 
-        groupby = self._own_groups(adata) if groupby is None else groupby
-        rows, division, clusters = read_groups(adata, np.arange(adata.n_obs), groupby, least=2)
+        groupby = self._write_clusters(data) if groupby is None else groupby
+        rows, division, clusters = read_groups(data, np.arange(data.n_obs), groupby, min_groups=2)
         levels = GroupLevels.concatenate(
             [
                 GroupLevels.from_blocks(self._reference.modalities[name].logarithms(source, rows), division)
@@ -295,9 +297,10 @@ class MarkersMixin(GenesMixin):
         result.attrs = {"used": {name: len(lists[name]) - len(missing[name]) for name in lists}, "missing": missing}
         return result
 
-    def _own_groups(self, data: Any) -> str:
-        """Write the clusters of the model to the data; the key under which they are."""
-        data.obs[keys.MARKER_GROUPS_KEY] = self.get_clusters(data)
+    def _write_clusters(self, data: Data) -> str:
+        """Write the clusters of the model to the data, and return their key."""
+        clusters = self._clusters(self._query(data, None), ClusterOptions())
+        data.obs[keys.MARKER_GROUPS_KEY] = pd.Series(clusters, index=data.obs_names)
         return keys.MARKER_GROUPS_KEY
 
     def _layer(self, layer: str | None, modality: str | None) -> str | None:

@@ -1,9 +1,10 @@
-"""What follows from the weights of a trained network, over plain arrays, each found once."""
+"""Results of the current weights of a network, over plain arrays, each computed once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,16 +14,9 @@ from sklearn.preprocessing import normalize
 
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.confidence import ClusterConfidence, JointComponents
-from scrcl.cluster.consensus import (
-    CLUSTERED_CELLS,
-    MIN_CLUSTER_CELLS,
-    Ensemble,
-    check_leaves,
-    clustered_cells,
-    warn_if_undetermined,
-)
+from scrcl.cluster.consensus import CLUSTERED_CELLS, Ensemble, check_leaves, clustered_cells, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
-from scrcl.cluster.leiden import RESOLUTION, leiden, leiden_with
+from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.cluster.number import NumberOfClusters, choose_number, count_votes, estimate_number
 from scrcl.cluster.trees import enough_for
 from scrcl.genes.associations import GeneMap
@@ -37,13 +31,7 @@ from scrcl.utils.progress import begin
 from scrcl.utils.sizes import SAMPLE_CELLS, draw
 from scrcl.utils.threads import threads
 
-Method = Literal["consensus", "kmeans", "leiden"]
-METHODS = get_args(Method)
-AssociationMethod = Literal["regression", "network"]
-ASSOCIATION_METHODS = get_args(AssociationMethod)
-
-#: View, number of clusters and seed.
-Certain: TypeAlias = tuple[View, int | None, int]
+from .options import ALIGNED, REFINED, AssociationMethod, ClusterOptions
 
 
 @dataclass(frozen=True)
@@ -53,89 +41,130 @@ class Query:
     Attributes
     ----------
     placement
-        Where they lie, or where more cells do.
+        Positions of these cells, or of these and others, among the cells of the reference.
     rows
-        ``(m,)`` which of these are asked for; all by default.
+        ``(m,)`` rows of the placement that are asked for; all by default.
     """
 
     placement: Placement
     rows: Rows = field(default_factory=lambda: ALL)
 
     @cached_property
-    def known(self) -> np.ndarray:
+    def reference_index(self) -> np.ndarray:
         """``(m,)`` row of each cell in the reference, -1 for a new one."""
         return self.placement.reference_index[self.rows]
 
     @cached_property
     def new(self) -> np.ndarray:
-        """``(m',)`` which of the new cells of the placement are asked for, in the order asked for."""
-        return self.placement.new[self.rows][self.known < 0]
+        """``(m',)`` number of each new cell that is asked for among the new ones of the placement."""
+        return self.placement.new[self.rows][self.reference_index < 0]
 
-    def take(self, of_reference: np.ndarray, of_new: Callable[[], np.ndarray]) -> np.ndarray:
-        """Values of the cells, from those of all cells of the reference and, where any is new, of the new ones ``(m', ·)``."""
-        values = of_reference[self.known]
+    def combine(self, reference_values: np.ndarray, new_values: Callable[[], np.ndarray]) -> np.ndarray:
+        """Values of the cells, from those ``(n, ...)`` of the reference and, if any cell is new, ``(m', ...)`` of the new."""
+        values = reference_values[self.reference_index]
         if len(self.new):
-            values[self.known < 0] = of_new()
+            values[self.reference_index < 0] = new_values()
         return values
 
 
 class _ByPlacement(WeakKeyDictionary[Placement, Encoded]):
-    """What a network makes of the new cells of placements, as long as these are kept. What is unpickled begins without."""
+    """New cells of placements, encoded; kept as long as the placements are, and left out when pickled."""
 
     def __reduce__(self) -> tuple:
         return type(self), ()
 
 
+@dataclass
+class _Cache:
+    """What has been computed of the cells of the reference.
+
+    Attributes
+    ----------
+    encoded
+        Their representations.
+    gene_maps
+        Positions of the genes among them, by method.
+    certainties
+        Probabilities of the clusters of the consensus.
+    clusterings
+        Their clusters.
+    ensembles
+        Clusterings of which the consensus is cut, by view, seed and number of trees.
+    votes
+        Numbers of communities, by view and seed.
+    """
+
+    encoded: Encoded = field(default_factory=Encoded)
+    gene_maps: dict[AssociationMethod, GeneMap] = field(default_factory=dict)
+    certainties: dict[ClusterOptions, ClusterConfidence] = field(default_factory=dict)
+    clusterings: dict[ClusterOptions, Clustering] = field(default_factory=dict)
+    ensembles: dict[tuple[View, int, int], Ensemble] = field(default_factory=dict)
+    votes: dict[tuple[View, int], list[int]] = field(default_factory=dict)
+
+
 class Results:
-    """What a network makes of the cells of a reference, and of others.
+    """Results of a network for the cells of a reference, and for others.
 
     Parameters
     ----------
     module
-        The network, whose weights must not change any more.
+        The network. Results are valid as long as its weights do not change.
     reference
         The cells, variables and graphs.
     """
 
     def __init__(self, module: SCRCLModule, reference: Reference) -> None:
         self.module, self.reference = module, reference
-        self.weights = weights_version(module)
+        self._weights_version = module.weights_version
         self._encoder = Encoder(
             module, reference.features, reference.propagation, reference.weights, reference.adjacency
         )
-        #: Where the genes lie among the cells, by method; needs counts, so that it is put here by the model.
-        self.gene_maps: dict[AssociationMethod, GeneMap] = {}
-        self._known = Encoded()
-        #: The same of new cells, as long as their placement is kept.
-        self._new = _ByPlacement()
-        #: How sure clusters of the consensus are, by view, their number and seed.
-        self.certainties: dict[Certain, ClusterConfidence] = {}
-        self._clusterings: dict[tuple, Clustering] = {}
-        self._ensembles: dict[tuple, Ensemble] = {}
-        self._votes: dict[tuple, list[int]] = {}
+        self._cache, self._new = _Cache(), _ByPlacement()
+
+    def are_of(self, module: SCRCLModule) -> bool:
+        """Whether these are the results of a network with the weights that it has now."""
+        return module is self.module and module.weights_version == self._weights_version
 
     def moved(self, module: SCRCLModule, reference: Reference) -> "Results":
-        """The same of a copy of the network, and of a reference with the same cells; what was found is kept."""
+        """The same results for a copy of the network, and for a reference with the same cells."""
         moved = Results(module, reference)
-        moved._known = self._known
-        for name in ("gene_maps", "certainties", "_clusterings", "_ensembles", "_votes"):
-            setattr(moved, name, dict(getattr(self, name)))
+        moved._cache = _Cache(**{part.name: copy(getattr(self._cache, part.name)) for part in fields(_Cache)})
         return moved
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved of the results: gene maps, and probabilities of clusters."""
+        return {
+            "gene_maps_": {method: gene_map.to_dict() for method, gene_map in self._cache.gene_maps.items()},
+            "certainties_": [
+                {"view": list(options.view), "n_clusters": options.n_clusters, "seed": options.seed, **found.to_dict()}
+                for options, found in self._cache.certainties.items()
+            ],
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`to_dict`."""
+        for method, state in saved["gene_maps_"].items():
+            self._cache.gene_maps[method] = GeneMap(**state)
+        for state in saved["certainties_"]:
+            representation, modality = state["view"]
+            options = ClusterOptions((representation, modality), state["n_clusters"], state["seed"])
+            self._cache.certainties[options] = ClusterConfidence.from_dict(state)
 
     # ------------------------------------------------------------------ cells
 
     def latent(self, view: View) -> np.ndarray:
         """A representation ``(n, ·)`` of the cells of the reference."""
-        if view not in self._known.views:
+        kept = self._cache.encoded
+        if view not in kept.views:
             begin("inference")
             encoded = self._encoder.reference(view[0])
-            _keep(self._known, encoded, self.reference.join(encoded, self.reference.features, self.reference.weights))
-        return self._known.views[view]
+            _keep(kept, encoded, self.reference.join(encoded, self.reference.features, self.reference.weights))
+        return kept.views[view]
 
     def _latent_of(self, view: View, cells: np.ndarray) -> np.ndarray:
-        """The same of some cells, found for these alone where it is not known."""
+        """The same of some cells, encoded alone if the others are not needed yet."""
         reference = self.reference
-        if view in self._known.views or len(cells) == reference.n_cells:
+        if view in self._cache.encoded.views or len(cells) == reference.n_cells:
             return self.latent(view)[cells]
         encoded = self._encoder.reference(view[0], cells)
         return reference.join(encoded, reference.features[cells], reference.weights[cells])[view]
@@ -146,10 +175,10 @@ class Results:
 
     def latent_of(self, query: Query, view: View, chunk: int | None = None) -> np.ndarray:
         """A representation ``(m, ·)`` of cells."""
-        return query.take(self.latent(view), lambda: self.latent_of_new(query, view, chunk))
+        return query.combine(self.latent(view), lambda: self.latent_of_new(query, view, chunk))
 
     def _encoded(self, placement: Placement, view: View, chunk: int | None = None) -> Encoded:
-        """What there is of all new cells of a placement, with a representation."""
+        """All new cells of a placement, with a representation."""
         kept = self._new.setdefault(placement, Encoded())
         if view not in kept.views:
             encoded = self._encoder(placement, view[0], chunk)
@@ -157,128 +186,171 @@ class Results:
         return kept
 
     def network(self, view: View, latent: np.ndarray) -> np.ndarray:
-        """Those columns ``(m, 2 h)`` or ``(m, 2 c)`` of a representation ``(m, ·)`` that the network makes."""
+        """The columns ``(m, 2 h)`` or ``(m, 2 c)`` of a representation ``(m, ·)`` that the network computes."""
         to_genes, gene_encoder = self.module.to_genes, self.module.gene_encoder
         size = gene_encoder.convolution.out_features if view[0] == "refined" else to_genes.in_features
         return latent[:, : 2 * size]
 
     def hidden(self, query: Query) -> np.ndarray:
-        """The hidden units ``(m, h)`` of cells that the map of the network to the genes reads, the mean over branches."""
-        aligned: View = ("aligned", None)
-        return query.take(self._hidden, lambda: self._hidden_units(self._encoded(query.placement, aligned))[query.new])
+        """Hidden units ``(m, h)`` that the map of the network to the genes reads, the mean over branches."""
+        return query.combine(
+            self._hidden, lambda: self._hidden_units(self._encoded(query.placement, ALIGNED))[query.new]
+        )
 
     @cached_property
     def _hidden(self) -> np.ndarray:
-        self.latent(("aligned", None))
-        return self._hidden_units(self._known)
+        self.latent(ALIGNED)
+        return self._hidden_units(self._cache.encoded)
 
     def _hidden_units(self, encoded: Encoded) -> np.ndarray:
         return hidden_units(encoded, self.reference.shares, self.module.to_genes.in_features)
 
-    @torch.inference_mode()
-    def nearest_map(self, rows: np.ndarray, expression: sp.csr_array) -> GeneMap:
-        """The map of the network to the genes as :meth:`GeneMap.nearest` finds it, from the expression ``(m, G)`` of cells."""
-        embedding = self.module.gene_encoder(self.module.gene_profiles)
-        to_genes = self.module.to_genes
-        parts = (to_genes.weight.T @ embedding, to_genes.bias @ embedding, embedding)
-        return GeneMap.nearest(self._hidden[rows], expression, *(part.cpu().numpy() for part in parts))
-
     # -------------------------------------------------------------- distances
 
     def distances(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        """How far cells are from their nearest ones of the reference, ``(m,)``; not in space.
+        """Mean distance ``(m,)`` of cells from their nearest cells of the reference, and its excess; not in space.
 
-        The mean distance, and by how many standard deviations it is above the mean of the cells of the reference with as
-        much signal.
+        The excess ``(m,)`` is the number of standard deviations above the mean of the cells of the reference with as much
+        signal.
         """
         reference, placement = self.reference, query.placement
-        distances = query.take(reference.distances, lambda: _distances(placement)[query.new])
-        signal = reference.signal(query.take(reference.features, lambda: placement.features[query.new]))
+        distances = query.combine(reference.distances, lambda: _distances(placement)[query.new])
+        signal = reference.signal(query.combine(reference.features, lambda: placement.features[query.new]))
         return distances, reference.distance_scale(signal, distances)
 
     # ------------------------------------------------------------------ types
 
     @cached_property
     def annotation(self) -> Annotation:
-        """What is learnt from the labels of the reference, which has some.
+        """Types learned from the labels of the reference, which has some.
 
-        The latent representation was trained with them, so that they are judged by the features alone.
+        The latent representation was trained with them, so labels are checked by the features alone.
         """
         reference = self.reference
         assert reference.labels is not None
         begin("labels")
         smoothed = reference.features if reference.spatial is not None else reference.smoothed()
-        points = np.concatenate([self.latent(("aligned", None)), smoothed], 1)
+        points = np.concatenate([self.latent(ALIGNED), smoothed], 1)
         return annotate(points, smoothed, reference.labels, batches=reference.batch_codes)
 
-    def query_points(self, query: Query) -> np.ndarray:
-        """That by which types of new cells are told ``(m', d)``: their latent representation and their smoothed features."""
+    def type_probabilities(self, query: Query) -> np.ndarray:
+        """Probability ``(m, t)`` of each type."""
+        return query.combine(
+            self.annotation.probabilities, lambda: self.annotation.assign(self._annotation_points(query))
+        )
+
+    def _annotation_points(self, query: Query) -> np.ndarray:
+        """Latent representation and smoothed features ``(m', d)`` of new cells."""
         smoothed = self.reference.smoothed_query(query.placement)[query.new]
-        return np.concatenate([self.latent_of_new(query, ("aligned", None)), smoothed], 1)
+        return np.concatenate([self.latent_of_new(query, ALIGNED), smoothed], 1)
+
+    # ------------------------------------------------------------------ genes
+
+    @property
+    def has_gene_maps(self) -> bool:
+        """Whether the positions of the genes among the cells are known."""
+        return bool(self._cache.gene_maps)
+
+    def fit_gene_maps(self, rows: np.ndarray, expression: sp.csr_array) -> None:
+        """Find the positions of the genes among the cells, from the expression ``(n, G)`` of the cells in ``rows`` ``(n,)``."""
+        self._cache.gene_maps["regression"] = GeneMap.fit(self.latent(REFINED)[rows], expression)
+        self._cache.gene_maps["network"] = self._network_map(rows, expression)
+
+    def gene_map(self, method: AssociationMethod) -> GeneMap:
+        """Positions of the genes among the cells, which have been found or restored."""
+        return self._cache.gene_maps[method]
+
+    @torch.inference_mode()
+    def _network_map(self, rows: np.ndarray, expression: sp.csr_array) -> GeneMap:
+        """The map of the network to the genes as :meth:`GeneMap.nearest` finds it."""
+        embedding = self.module.gene_encoder(self.module.gene_profiles)
+        to_genes = self.module.to_genes
+        parts = (to_genes.weight.T @ embedding, to_genes.bias @ embedding, embedding)
+        return GeneMap.nearest(self._hidden[rows], expression, *(part.cpu().numpy() for part in parts))
 
     # --------------------------------------------------------------- clusters
 
-    def clustering(
-        self,
-        view: View,
-        n_clusters: int | None,
-        method: Method,
-        resolution: float,
-        seed: int,
-        min_cells: int = MIN_CLUSTER_CELLS,
-    ) -> Clustering:
+    def clustering(self, options: ClusterOptions) -> Clustering:
         """Clusters of the cells of the reference."""
-        choice = (view, n_clusters, method, resolution, seed, min_cells)
-        if choice not in self._clusterings:
+        clusterings = self._cache.clusterings
+        if options not in clusterings:
             begin("clustering")
-            with threads(self.latent(view).size):
-                self._clusterings[choice] = self._cluster(*choice)
-        return self._clusterings[choice]
+            with threads(self.latent(options.view).size):
+                clusterings[options] = self._cluster(options)
+        return clusterings[options]
 
-    def _cluster(
-        self, view: View, n_clusters: int | None, method: Method, resolution: float, seed: int, min_cells: int
-    ) -> Clustering:
+    def _cluster(self, options: ClusterOptions) -> Clustering:
+        view, n_clusters, seed = options.view, options.n_clusters, options.seed
         points = self.latent(view)
-        if method == "leiden":
+        if options.method == "leiden":
             if n_clusters is None:
-                return leiden(points, resolution, seed)
+                return leiden(points, options.resolution, seed)
             return leiden_with(points, n_clusters, seed)
         if n_clusters is None:
             n_clusters = choose_number(self._counts(view, seed))
-        if method == "kmeans":
+        if options.method == "kmeans":
             return kmeans(points, n_clusters, seed)
         check_leaves(n_clusters, min(self.reference.n_cells, CLUSTERED_CELLS))
-        found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, min_cells)
+        found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, options.min_cells)
         warn_if_undetermined(n_clusters, agreement)
         return found
 
+    def labels(self, query: Query, options: ClusterOptions) -> np.ndarray:
+        """Number ``(m,)`` of the cluster of each cell."""
+        clustering = self.clustering(options)
+        return query.combine(clustering.labels, lambda: clustering.assign(self.latent_of_new(query, options.view)))
+
+    def agreement(self, query: Query, options: ClusterOptions) -> np.ndarray:
+        """How often the clusterings of the consensus put each cell together with those of each cluster, ``(m, k)``."""
+        clustering = self.clustering(options)
+        assert clustering.probabilities is not None  # a consensus has them
+        return query.combine(
+            clustering.probabilities,
+            lambda: clustering.assign_probabilities(self.latent_of_new(query, options.view)),
+        )
+
     # -------------------------------------------------------------- certainty
 
-    def certainty(self, view: View, n_clusters: int | None, seed: int) -> ClusterConfidence:
-        """How sure clusters of the consensus are, at the level of the agreement of the trees with it."""
-        choice = (view, n_clusters, seed)
-        if choice not in self.certainties:
-            clustering = self.clustering(view, n_clusters, "consensus", RESOLUTION, seed)
+    def certainty(self, options: ClusterOptions) -> ClusterConfidence:
+        """Probabilities of the clusters of the consensus, at the level of the agreement of the trees with it."""
+        certainties = self._cache.certainties
+        if options not in certainties:
+            view, seed, clustering = options.view, options.seed, self.clustering(options)
             ensemble = self._ensemble(view, seed, clustering.n_clusters)
             level = ensemble.agreement_with(clustering.labels[ensemble.cells], clustering.n_clusters)
             begin("certainty")
-            kinds = self.kinds(view)
-            components = JointComponents.fit(kinds)
+            points = self.mixture_points(view)
+            components = JointComponents.fit(points)
             batches = self.reference.batch_codes
             with threads(self.latent(view).size):
-                mixture = fit_mixture(components(kinds), clustering.labels, batches, seed, components.kinds)
-            self.certainties[choice] = ClusterConfidence.fit(
-                components, mixture, kinds, clustering.labels, level, batches
-            )
-        return self.certainties[choice]
+                mixture = fit_mixture(components(points), clustering.labels, batches, seed, components.kinds)
+            certainties[options] = ClusterConfidence.fit(components, mixture, points, clustering.labels, level, batches)
+        return certainties[options]
 
-    def kinds(self, view: View, query: Query | None = None) -> list[np.ndarray]:
-        """What the mixture is over: what the network makes of cells and, at unit length, what neighbours are found by."""
+    @property
+    def n_certainties(self) -> int:
+        """Number of mixtures that have been learned or restored."""
+        return len(self._cache.certainties)
+
+    def mixture_points(self, view: View, query: Query | None = None) -> list[np.ndarray]:
+        """Points of the mixture: the embedding by the network, and features for the neighbour search at unit length.
+
+        Of the cells of the reference, or of a query.
+        """
+        reference = self.reference
+        points = [
+            np.ascontiguousarray(self.network(view, self.latent(view))),
+            normalize(reference.known_neighbor_features(view[1])),
+        ]
         if query is None:
-            network = self.network(view, self.latent(view))
-            return [np.ascontiguousarray(network), normalize(self.reference.known_neighbor_features(view[1]))]
-        features = self.reference.query_neighbor_features(query.placement, view[1])[query.new]
-        return [self.network(view, self.latent_of_new(query, view)), normalize(features)]
+            return points
+        new_points: Sequence[Callable[[], np.ndarray]] = (
+            lambda: self.network(view, self.latent_of_new(query, view)),
+            lambda: normalize(reference.query_neighbor_features(query.placement, view[1])[query.new]),
+        )
+        return [query.combine(known, new) for known, new in zip(points, new_points, strict=True)]
+
+    # ----------------------------------------------------- number of clusters
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The estimate of the number of clusters, with its evidence."""
@@ -292,17 +364,17 @@ class Results:
             return estimate_number(self._counts(view, seed), ensemble)
 
     def _ensemble(self, view: View, seed: int, n_clusters: int = 0) -> Ensemble:
-        """What cells of the reference are clustered by; the same for all usual numbers of clusters."""
+        """Clusterings of which the consensus is cut; the same for all usual numbers of clusters."""
         enough = enough_for(n_clusters, self.reference.n_cells)
         choice = (view, seed, enough)
-        if choice not in self._ensembles:
+        if choice not in self._cache.ensembles:
             cells = clustered_cells(self.reference.n_cells, seed)
             features = self.reference.linkage_features(view[1], cells)
             euclidean = self.reference.spatial is not None
-            self._ensembles[choice] = Ensemble.build(
+            self._cache.ensembles[choice] = Ensemble.build(
                 self.latent(view), cells, self.spaces(view, cells), features, seed, enough, euclidean
             )
-        return self._ensembles[choice]
+        return self._cache.ensembles[choice]
 
     def spaces(self, view: View, cells: np.ndarray) -> list[np.ndarray]:
         """The spaces ``(m, ·)`` in which some cells are clustered: with the aligned representation, the refined one as well.
@@ -315,15 +387,16 @@ class Results:
         return spaces
 
     def _counted_spaces(self, view: View, cells: np.ndarray) -> list[np.ndarray]:
-        """Those ``(m, ·)`` in which communities of some cells are counted."""
+        """Spaces ``(m, ·)`` in which communities of some cells are counted."""
         return [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
 
     def _counts(self, view: View, seed: int) -> list[int]:
         """Numbers of communities, from which the number of clusters follows."""
-        if (view, seed) not in self._votes:
+        votes = self._cache.votes
+        if (view, seed) not in votes:
             cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
-            self._votes[view, seed] = count_votes(self._counted_spaces(view, cells), seed)
-        return self._votes[view, seed]
+            votes[view, seed] = count_votes(self._counted_spaces(view, cells), seed)
+        return votes[view, seed]
 
 
 def _keep(kept: Encoded, encoded: Encoded, views: dict[View, np.ndarray]) -> None:
@@ -336,8 +409,3 @@ def _distances(placement: Placement) -> np.ndarray:
     """Mean distance ``(m',)`` of new cells from their nearest ones of the reference."""
     assert placement.neighbors is not None  # not in space
     return placement.neighbors.distances.mean(1)
-
-
-def weights_version(module: SCRCLModule) -> tuple[int, ...]:
-    """What changes whenever the weights of a network do; fused optimisers do not count their changes, so by content."""
-    return tuple(hash(parameter.detach().float().cpu().numpy().tobytes()) for parameter in module.parameters())

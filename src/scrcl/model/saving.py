@@ -18,13 +18,12 @@ import torch
 from mudata import MuData
 from scvi import settings
 
-from scrcl.genes.associations import GeneMap
 from scrcl.utils import files
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
 from scrcl.utils.public import unknown_argument
 
-from .base import Data, check_type
-from .markers import MarkersMixin
+from .base import Data, SCRCLBase, check_type
+from .expression import fit_gene_maps
 from .scvi_compat import GRAPH_NEEDED, find_device
 
 logger = logging.getLogger("scvi.scrcl")
@@ -38,7 +37,7 @@ WRITE_OPTIONS = ("compression", "compression_opts", "convert_strings_to_categori
 PACKAGES = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "numpy", "pandas")
 
 
-class SavingMixin(MarkersMixin):
+class SavingMixin(SCRCLBase):
     """Files of :class:`scrcl.SCRCL`."""
 
     def save(
@@ -116,8 +115,8 @@ class SavingMixin(MarkersMixin):
     def _content(self) -> dict[str, Any]:
         """All that is saved: what scvi-tools saves, in its form, but plain."""
         attributes = {name: value for name, value in self._get_user_attributes() if name.endswith("_")}
-        attributes["gene_maps_"] = self._gene_maps_to_save()
-        attributes["certainties_"] = self._certainties_to_save()
+        fit_gene_maps(self)
+        attributes |= self._results.to_dict()
         if attributes["history_"] is not None:
             attributes["history_"] = {name: _plain_table(table) for name, table in attributes["history_"].items()}
         return {
@@ -126,16 +125,6 @@ class SavingMixin(MarkersMixin):
             ATTRIBUTES: {name: files.to_plain(value, name) for name, value in attributes.items()},
             VERSIONS: _versions(),
         }
-
-    def _gene_maps_to_save(self) -> dict[str, dict[str, np.ndarray]]:
-        """Where the genes lie among the cells, which needs the counts of all cells; nothing where these are not at hand."""
-        if not self.is_trained_ or self.refinement_trained_ is False:
-            return {}
-        try:
-            self._fitted_gene_map("network")
-        except (ValueError, KeyError) as error:
-            logger.info(f"The model is saved without the map of its genes: {error}")
-        return {method: found.to_dict() for method, found in self._results.gene_maps.items()}
 
     @classmethod
     def load(
@@ -209,8 +198,8 @@ class SavingMixin(MarkersMixin):
         if data is not None:
             setup = cls.setup_mudata if several else cls.setup_anndata
             setup(data, source_registry=registry, **registry["setup_args"])
-        gene_maps, certainties = attributes.pop("gene_maps_", {}), attributes.pop("certainties_", [])
         try:
+            results = {name: attributes.pop(name) for name in ("gene_maps_", "certainties_")}
             model = cls(data, registry=registry, **init["non_kwargs"])
             for name, value in attributes.items():
                 setattr(model, name, value)
@@ -221,8 +210,7 @@ class SavingMixin(MarkersMixin):
         model.module.eval()
         if data is not None:
             model._validate_anndata(data)
-        model._results.gene_maps = {method: GeneMap(**state) for method, state in gene_maps.items()}
-        model._take_certainties(certainties)
+        model._results.restore(results)
         return model
 
     @staticmethod

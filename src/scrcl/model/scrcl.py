@@ -1,4 +1,4 @@
-"""The public face: SCRCL on scvi-tools. Wiring only."""
+"""The public class: SCRCL on scvi-tools."""
 
 import logging
 import os
@@ -17,8 +17,14 @@ from scrcl.utils.checks import check_at_least, check_option
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.public import public_class
 
-from .base import Data
+from .base import Data, SCRCLBase
+from .batches import BatchesMixin
+from .cells import CellsMixin
+from .certainty import CertaintyMixin
+from .genes import GenesMixin
 from .labels import LabelsMixin
+from .markers import MarkersMixin
+from .saving import SavingMixin
 from .setup import SetupMixin
 from .training import TrainingMixin
 
@@ -26,7 +32,7 @@ from .training import TrainingMixin
 logger = logging.getLogger("scvi.scrcl")
 
 MODES = get_args(Mode)
-#: What is said of space: the arguments by the names that the options have.
+#: Argument of each option of spatial data.
 SPATIAL_ARGUMENTS = {
     "kind": "spatial_graph",
     "n_neighbors": "n_spatial_neighbors",
@@ -37,11 +43,22 @@ SPATIAL_ARGUMENTS = {
 
 
 @public_class
-class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
+class SCRCL(
+    SetupMixin,
+    TrainingMixin,
+    SavingMixin,
+    CellsMixin,
+    CertaintyMixin,
+    GenesMixin,
+    MarkersMixin,
+    BatchesMixin,
+    LabelsMixin,
+    SCRCLBase,
+):
     r"""Refinement contrastive learning of cell-gene associations :cite:p:`Peng2026`.
 
-    Finds cell types without labels, or from those of some cells. Two views of each cell, by itself and among its neighbours, are brought into
-    agreement, and both are tied to the genes that the cell expresses. The model selects genes, reduces counts to
+    Finds cell types without labels, or with labels of some cells. Two views of each cell, by itself and among its neighbours,
+    are aligned, and both are tied to the genes that the cell expresses. The model selects genes, reduces counts to
     features and builds the cell graph and the gene graph itself, from raw counts of all genes.
 
     Parameters
@@ -51,7 +68,7 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
     registry
         Registry of a saved model. Used by :meth:`load`; not meant to be passed.
     n_top_genes
-        Number of most variable genes that are kept; of several modalities, also of peaks that genes are tied to.
+        Number of most variable genes that are kept; of several modalities, also of peaks that cells are tied to.
     n_components
         Number of principal components of each normalisation, or of each modality.
     n_neighbors
@@ -65,15 +82,14 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
     dropout_rate
         Dropout in the neighbourhood branch and before the map to gene space.
     gene_network
-        Prior knowledge of which genes belong together: a network, as a table with columns ``source`` and ``target``
-        (decoupler) or ``source_genesymbol`` and ``target_genesymbol`` (OmniPath) and maybe ``weight``, or the path of
-        one; or gene sets, as a dictionary, a table whose sources are no genes, or the path of a GMT file. Genes are
-        matched by name; what was matched is written to ``uns["scrcl_gene_network"]``.
+        Prior knowledge of related genes: a network, as a table with columns ``source`` and ``target`` (decoupler) or
+        ``source_genesymbol`` and ``target_genesymbol`` (OmniPath) and optionally ``weight``, or the path of one; or gene sets,
+        as a dictionary, a table whose sources are no genes, or the path of a GMT file. Genes are matched by name, and the
+        matches are written to ``uns["scrcl_gene_network"]``.
     gene_network_mode
-        ``"join"``: its edges are added to those between genes with similar expression. ``"replace"``: they take their
-        place.
+        ``"join"``: its edges are added to those between genes with similar expression. ``"replace"``: they replace those.
     spatial_graph
-        How cells in space are joined, where `setup_anndata` was told a ``spatial_key``. ``"knn"``: the
+        Spatial graph, for data set up with a ``spatial_key``. ``"knn"``: each cell is joined to its
         ``n_spatial_neighbors`` nearest cells. ``"radius"``: all cells not farther than ``radius``. ``"delaunay"``:
         Delaunay triangulation, without edges longer than ``radius`` if one is given. ``"grid"``: adjacent spots of a
         regular grid, such as the hexagonal one of Visium. Cells of different slices are never joined.
@@ -82,21 +98,20 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
     radius
         Longest edge, in the unit of the coordinates.
     spatial_smoothing
-        Mean number of steps in the spatial graph over which features are averaged. More gives larger domains; 0 reads
-        each cell as it is.
+        Mean number of steps in the spatial graph over which features are averaged. More steps give larger domains; 0 means
+        no smoothing.
     spatial_mode
-        ``"replace"``: the spatial graph takes the place of the graph of similar cells. ``"join"``: its edges are added
-        to those.
+        ``"replace"``: the spatial graph replaces the graph of similar cells. ``"join"``: its edges are added to that graph.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, there are no more cells than neighbours, no genes vary, or the gene network
-        cannot be read or has other identifiers than the data.
+        If an argument is out of range, there are too few cells for the number of neighbours, no genes vary, or the gene
+        network cannot be read or has other identifiers than the data.
 
     Notes
     -----
-    What the model prepares is written to ``adata``, where it can be seen and plotted: cell features to
+    The prepared data are written to ``adata``, to be inspected and plotted: cell features to
     ``obsm["X_scrcl_features"]``, the cell graph to ``obsp["scrcl_connectivities"]`` (with ``uns["scrcl_neighbors"]``
     in the form of :func:`scanpy.pp.neighbors`), the genes kept to ``var["scrcl_genes"]``, the gene graph to
     ``varp["scrcl_gene_graph"]``, gene features to ``varm["scrcl_gene_features"]`` and its main
@@ -167,9 +182,9 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
             f"SCRCL with n_top_genes: {n_top_genes}, n_components: {n_components}, n_neighbors: {n_neighbors}, "
             f"n_hidden: {n_hidden}, n_refined: {n_refined}, temperature: {temperature}, dropout_rate: {dropout_rate}"
         )
-        # The gene graph is saved with the model; what it was made from may be large and need not be.
-        gene_network = None if gene_network is None else "in the gene graph"
         self.init_params_ = self._get_init_params(locals())
+        if gene_network is not None:  # which may be large, and is part of the gene graph, which is saved
+            self.init_params_["non_kwargs"]["gene_network"] = "in the gene graph"
 
     def _prepare(self, data: Data, options: Options) -> None:
         """Build features and graphs from the data, and write them where the user can see them."""
@@ -197,15 +212,14 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
         logger.info(f"{reference.n_cells:,} cells: {self._describe(reference)}, {reference.adjacency.nnz // 2:,} edges")
 
     def _check_what_would_be_unused(self, spatial: SpatialOptions) -> None:
-        """Refuse options and graphs that nothing would read."""
+        """Refuse options and graphs that would not be used."""
         neighbors_key, graph_key = self._setup("neighbors_key"), self._setup("spatial_neighbors_key")
         changed = spatial.changed()
         if self._setup("spatial_key") is None:
             if changed:
-                setup = "setup_mudata(mdata, ..." if self._several else "setup_anndata(adata"
                 raise ScrclValueError(
                     f"{SPATIAL_ARGUMENTS[changed[0]]} requires coordinates.",
-                    f"Name them: `SCRCL.{setup}, spatial_key='spatial')`.",
+                    f"Name them: {self._setup_call(spatial_key='spatial')}.",
                 )
             return
         unused = [name for name in changed if name in ("kind", "n_neighbors", "radius")]
@@ -234,7 +248,7 @@ class SCRCL(SetupMixin, TrainingMixin, LabelsMixin):
         graph = f"of {neighbors_key!r}" if neighbors_key else f"of {reference.n_neighbors} nearest neighbours"
         batches = reference.batches
         if batches is not None:
-            what = "corrected" if batches.corrected else "none of which lies apart, so that nothing is corrected"
+            what = "corrected" if batches.corrected else "none of which differs, so that nothing is corrected"
             features += f", {len(batches.names)} batches, {what}"
         labels = reference.labels
         if labels is not None:

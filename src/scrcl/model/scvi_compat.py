@@ -1,4 +1,4 @@
-"""Arguments that users of scvi-tools pass by habit: taken where they mean something here, and refused with the mend."""
+"""Arguments of scvi-tools: used if they have a meaning here, else refused with a remedy."""
 
 import inspect
 import warnings
@@ -13,17 +13,17 @@ from scvi.train import Trainer
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
 from scrcl.utils.public import unknown_argument
 
-#: Why some of them cannot mean anything.
-GRAPH_NEEDED = "the model learns from the graph of its cells, which batches of single cells do not have."
-#: Defaults of scvi-tools that nothing here reads.
+#: Why some of them have no meaning.
+GRAPH_NEEDED = "the model learns from the graph of its cells, which minibatches of single cells do not have."
+#: Defaults of settings of scvi-tools that are not used here.
 DEFAULT_BATCH_SIZE, DEFAULT_WORKERS = 128, 0
 _CORRECT = (
-    "Of covariates only batches are corrected: name them as `batch_key`. Correct others first, with scVI or Harmony, and "
-    "name the corrected space: `features_key='X_scVI'`."
+    "The only covariates that are corrected are batches: pass them as `batch_key`. Correct others first, with scVI or Harmony, "
+    "and pass the corrected embedding: `features_key='X_scVI'`."
 )
-#: What the trainer may be told of precision.
+#: Values of `precision` that mean single precision.
 SINGLE_PRECISION = (None, 32, "32", "32-true")
-#: What is registered for other models, and what to do here.
+#: Arguments of the setup of other models, and what to do here.
 UNREGISTERED = {
     "categorical_covariate_keys": _CORRECT,
     "continuous_covariate_keys": _CORRECT,
@@ -34,12 +34,12 @@ UNREGISTERED = {
 
 
 def check_split(train_size: Any, validation_size: Any, datasplitter_kwargs: Any, datamodule: Any) -> None:
-    """Refuse to hold cells out, or to be fed by something else.
+    """Refuse to hold cells out, or to train on other data.
 
     Raises
     ------
-    ValueError
-        If any of these asks for it.
+    ScrclValueError
+        If an argument asks for it.
     """
     for name, value, allowed in (("train_size", train_size, 1), ("validation_size", validation_size, 0)):
         if value is not None and value != allowed:
@@ -58,7 +58,7 @@ def check_split(train_size: Any, validation_size: Any, datasplitter_kwargs: Any,
 
 
 def check_setup(kwargs: Mapping[str, Any], setup: Callable) -> None:
-    """Refuse what is registered for other models, and misspelt arguments of a setup.
+    """Refuse arguments of other models, and misspelt arguments of a setup.
 
     Raises
     ------
@@ -74,11 +74,11 @@ def check_setup(kwargs: Mapping[str, Any], setup: Callable) -> None:
 
 
 def as_options(config: Any, name: str) -> dict[str, Any]:
-    """Options of a mapping, or what differs from the defaults in a configuration of scvi-tools: these suit other models.
+    """Options of a mapping, or those of a configuration of scvi-tools that differ from its defaults, which suit other models.
 
     Raises
     ------
-    ValueError
+    ScrclValueError
         If it is neither.
     """
     if config is None:
@@ -94,11 +94,11 @@ def as_options(config: Any, name: str) -> dict[str, Any]:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Refuse callbacks that wait for validation, as those of `scvi.autotune` may.
+    """Refuse callbacks that require validation metrics, as those of `scvi.autotune` may.
 
     Raises
     ------
-    ValueError
+    ScrclValueError
         If one reports or watches a metric of validation.
     """
     for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
@@ -119,9 +119,9 @@ def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) ->
     Raises
     ------
     ScrclTypeError
-        If there are any that are not known.
+        If an option is unknown.
     ScrclValueError
-        If another precision than 32 bits is asked for.
+        If the precision is not 32 bits.
     """
     own = inspect.signature(train).parameters
     known = sorted({name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters})
@@ -159,7 +159,7 @@ def find_device(accelerator: Any, device: Any = "auto") -> torch.device:
 
 
 def warn_of_settings(batch_size: int | None) -> None:
-    """Say which settings of scvi-tools have no effect."""
+    """Warn of settings of scvi-tools that have no effect."""
     found = []
     if batch_size is None and settings.batch_size != DEFAULT_BATCH_SIZE:
         found.append(f"scvi.settings.batch_size={settings.batch_size} (pass `batch_size`)")
@@ -172,12 +172,12 @@ def warn_of_settings(batch_size: int | None) -> None:
 
 
 def check_deterministic(give_mean: Any, return_dist: Any, dataloader: Any) -> None:
-    """Refuse samples and distributions of a representation that is neither.
+    """Refuse samples and distributions of a representation that is deterministic.
 
     Raises
     ------
-    ValueError
-        If one is asked for.
+    ScrclValueError
+        If an argument asks for one.
     """
     if isinstance(give_mean, str):
         raise ScrclValueError(
@@ -196,7 +196,7 @@ def check_deterministic(give_mean: Any, return_dist: Any, dataloader: Any) -> No
 
 
 def swapped(modalities: Mapping[Any, Any], names: Iterable[str], kinds: Iterable[str]) -> str:
-    """The modalities as they may be meant where kinds were given as names, ready for a message; or nothing."""
+    """The remedy if names and kinds of modalities were exchanged, else nothing."""
     names, kinds = set(names), set(kinds)
     turned = {
         (name if name in names else kind): (kind if name in names else name)
@@ -204,4 +204,4 @@ def swapped(modalities: Mapping[Any, Any], names: Iterable[str], kinds: Iterable
         if isinstance(kind, str)
     }
     fits = len(turned) == len(modalities) and set(turned) <= names and set(turned.values()) <= kinds
-    return f" Names come first: `modalities={turned!r}`." if fits and turned != dict(modalities) else ""
+    return f"Names come first: `modalities={turned!r}`." if fits and turned != dict(modalities) else ""

@@ -1,4 +1,4 @@
-"""Registration of AnnData and MuData. Validates, and leaves all work to the model."""
+"""Registration of AnnData and MuData: checks the data, and leaves all work to the model."""
 
 import shlex
 import warnings
@@ -30,6 +30,7 @@ from scrcl.utils import keys
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
 
+from .docstrings import documented
 from .fields import (
     BatchField,
     CountsField,
@@ -41,7 +42,7 @@ from .fields import (
 )
 from .scvi_compat import check_setup, swapped
 
-#: What cells without a label are often called, in small letters.
+#: Common names of the label of cells without one, in lower case.
 NO_TYPES = ("", "?", "-1", "na", "n/a", "nan", "none", "null", "unknown", "unlabeled", "unlabelled", "not available")
 
 
@@ -49,6 +50,7 @@ class SetupMixin(BaseModelClass):
     """The setups of :class:`scrcl.SCRCL`."""
 
     @classmethod
+    @documented
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -63,16 +65,16 @@ class SetupMixin(BaseModelClass):
         unlabeled_category: str | float | None = None,
         **kwargs: Any,
     ) -> None:
-        """Register data. Validates, and leaves all work to the model.
+        """Register data: check them, and leave all work to the model.
 
-        Genes without counts may be there and are never kept. Cells without counts are refused.
+        Genes without counts are allowed and never kept. Cells without counts are refused.
 
         Parameters
         ----------
         adata
-            Cells by genes, with raw counts of all genes. Nothing needs to be prepared.
+            Cells by genes, with raw counts of all genes. No preprocessing is required.
         layer
-            Key of ``adata.layers`` that holds the counts; by default they are in ``adata.X``.
+            Key of ``adata.layers`` of the counts; by default they are in ``adata.X``.
         features_key
             Key of ``adata.obsm`` of an embedding to use as cell features, e.g. ``"X_scVI"``, ``"X_pca_harmony"`` or
             ``"X_pca"``. By default features are computed from the counts. Counts are read in either case, for the
@@ -81,35 +83,21 @@ class SetupMixin(BaseModelClass):
             Key of ``adata.uns`` of a cell graph to use, as :func:`scanpy.pp.neighbors` writes it (``"neighbors"`` by
             default there). Edges are used in both directions and without weights. By default a graph is built from
             the features.
-        spatial_key
-            Key of ``adata.obsm`` of coordinates, ``(n, 2)`` or ``(n, 3)``, in any unit; ``"spatial"`` by convention. Each
-            cell is then seen among its neighbours in space, and clusters are domains.
-        sample_key
-            Key of ``adata.obs`` of the slice of each cell. Slices may overlap in their coordinates; nothing passes
-            between them. By default there is one.
-        spatial_neighbors_key
-            Key of ``adata.uns`` of a spatial graph to use, as `squidpy.gr.spatial_neighbors_knn` writes it
-            (``"spatial_neighbors"`` by default there), or of ``adata.obsp``. By default the model builds one.
+        %(spatial_keys)s
         batch_key
             Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. Differences
             between batches, and not those between types, are removed from the features, and the cell graph joins cells of
-            different batches that are mutual neighbours. Where no batch differs, nothing is changed. By default all cells
-            are of one batch.
-        labels_key
-            Key of ``adata.obs`` of the types of the cells, known for some or all of them. The model learns from them,
-            and :meth:`~scrcl.SCRCL.predict` tells the others. By default no label is read. As in
-            :class:`scvi.model.SCANVI`.
-        unlabeled_category
-            What ``labels_key`` has for a cell without a label, such as ``"Unknown"``; a missing value is none in any case.
-        **kwargs
-            Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
+            different batches that are mutual neighbours. If no batch differs, nothing is changed. By default all cells are
+            of one batch.
+        %(labels_keys)s
+        %(setup_kwargs)s
 
         Raises
         ------
         ValueError
             If the data are not raw counts (negative, fractional or non-finite values), a cell has no counts, gene
-            names are not unique, an embedding or graph does not fit the cells, coordinates are missing or NaN, or a cell has
-            no batch or a batch fewer than 10 cells.
+            names are not unique, an embedding or graph does not fit the cells, coordinates are missing or NaN, a cell has
+            no batch, a batch has fewer than 10 cells, or batches and labels are the same column.
         KeyError
             If a layer or key is missing.
         TypeError
@@ -137,7 +125,7 @@ class SetupMixin(BaseModelClass):
                 )
             raise ScrclTypeError(f"adata is of type {type(adata).__name__}, not AnnData.", remedy)
         check_setup(kwargs, cls.setup_anndata)
-        _own(adata)
+        _make_actual(adata)
         new = "source_registry" in kwargs
         (source,) = anndata_sources(adata, layer, features_key, new).values()
         source.check(new)
@@ -148,6 +136,7 @@ class SetupMixin(BaseModelClass):
         if neighbors_key is not None and not new:
             read_graph(adata, neighbors_key)
         _check_space(adata, spatial_key, sample_key, spatial_neighbors_key, new)
+        _check_distinct(batch_key, labels_key)
         if batch_key is not None:
             check_batches(adata, batch_key, new)
             fields.append(BatchField(REGISTRY_KEYS.BATCH_KEY, batch_key))
@@ -159,6 +148,7 @@ class SetupMixin(BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
+    @documented
     def setup_mudata(
         cls,
         mdata: MuData,
@@ -173,7 +163,7 @@ class SetupMixin(BaseModelClass):
         unlabeled_category: str | float | None = None,
         **kwargs: Any,
     ) -> None:
-        """Register data of several modalities, measured in the same cells. Validates, and leaves all work to the model.
+        """Register data of several modalities, measured in the same cells: check them, and leave all work to the model.
 
         Parameters
         ----------
@@ -190,16 +180,12 @@ class SetupMixin(BaseModelClass):
             Key of ``layers`` of a modality that holds its counts, by its name; by default they are in its ``X``.
         features_keys
             Key of ``obsm`` of each modality of the kind ``"features"``, by its name.
-        spatial_key, sample_key, spatial_neighbors_key
-            Coordinates, slices and a spatial graph, as in :meth:`setup_anndata`: keys of ``mdata.obsm``, ``mdata.obs``, and
-            ``mdata.uns`` or ``mdata.obsp``.
+        %(spatial_keys)s
         batch_key
-            Batches, as in :meth:`setup_anndata`: a key of ``mdata.obs``. Each modality is corrected by itself, as far as
-            batches differ in it. Cells must have all modalities, whatever their batch.
-        labels_key, unlabeled_category
-            Types of some or all cells, as in :meth:`setup_anndata`: a key of ``mdata.obs``.
-        **kwargs
-            Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
+            Key of ``mdata.obs`` of the batch of each cell, as in :meth:`setup_anndata`. Each modality is corrected separately,
+            if batches differ in it. All cells must have all modalities.
+        %(labels_keys)s
+        %(setup_kwargs)s
 
         Raises
         ------
@@ -229,7 +215,7 @@ class SetupMixin(BaseModelClass):
         sources = mudata_sources(mdata, modalities, layers, features_keys, new)
         fields: list[Any] = []
         for number, (name, source) in enumerate(sources.items()):
-            _own(mdata.mod[name])
+            _make_actual(mdata.mod[name])
             _check_modality(name, source, new)
             registry_key = REGISTRY_KEYS.X_KEY if number == 0 else f"{REGISTRY_KEYS.X_KEY}_{name}"
             if source.kind == EMBEDDING:
@@ -237,6 +223,7 @@ class SetupMixin(BaseModelClass):
             else:
                 fields.append(MuDataCountsField((layers or {}).get(name), registry_key, mod_key=name))
         _check_space(mdata, spatial_key, sample_key, spatial_neighbors_key, new)
+        _check_distinct(batch_key, labels_key)
         if batch_key is not None:
             check_batches(mdata, batch_key, new)
             fields.append(MuDataBatchField(REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=None))
@@ -249,12 +236,12 @@ class SetupMixin(BaseModelClass):
 
     @classmethod
     def setup_annbatch(cls, *args: Any, **kwargs: Any) -> None:
-        """Not available: batches of independent cells have no graph."""
-        raise NotImplementedError("SCRCL needs the graph of the cells. Use `setup_anndata`.")
+        """Not available: minibatches of independent cells have no graph."""
+        raise NotImplementedError("SCRCL requires the graph of the cells. Use `setup_anndata`.")
 
 
-def _own(adata: AnnData) -> None:
-    """Make a view data of its own, in place, as scvi-tools does elsewhere: a view cannot be written to."""
+def _make_actual(adata: AnnData) -> None:
+    """Turn a view into data of its own, in place, as scvi-tools does elsewhere: a view cannot be written to."""
     if adata.is_view:
         adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
 
@@ -276,14 +263,27 @@ def _check_space(
         raise ScrclValueError(f"{given} requires coordinates.", "Pass `spatial_key='spatial'`, too.")
 
 
+def _check_distinct(batch_key: str | None, labels_key: str | None) -> None:
+    """Refuse batches that are labels: what differs between them would be both removed and learned."""
+    if batch_key is not None and batch_key == labels_key:
+        raise ScrclValueError(
+            f"batch_key={batch_key!r} is the same column as labels_key, but differences between batches are removed and those "
+            "between labels are learned.",
+            "Pass a column of batches as `batch_key` and one of cell types as `labels_key`, or leave one of them out.",
+            command="Pass a column of batches as --batch-key and one of cell types as --labels-key, or leave one of them out.",
+            options={"batch_key": "--batch-key", "labels_key": "--labels-key"},
+        )
+
+
 def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
     """Refuse batches that are not named, and, of data that a model is to be built on, those of too few cells."""
     where = "mdata" if isinstance(data, MuData) else "adata"
     if not isinstance(batch_key, str):
+        columns = list(batch_key) if isinstance(batch_key, (list, tuple)) else ["donor", "plate"]
         raise ScrclTypeError(
             f"batch_key={batch_key!r} is not one key of {where}.obs.",
             "Join several columns into one: "
-            f"`{where}.obs['batch'] = {where}.obs[['donor', 'plate']].astype(str).agg(' '.join, axis=1)`.",
+            f"`{where}.obs['batch'] = {where}.obs[{columns!r}].astype(str).agg(' '.join, axis=1)`.",
         )
     names = read_batches(data, batch_key)
     if new:
@@ -306,8 +306,8 @@ def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
 
 
 def check_labels(data: AnnData | MuData, labels_key: Any, unlabeled_category: Any, new: bool) -> None:
-    """Refuse labels that are no types, and say what is strange about those of data that a model is to be built on."""
-    where = "mdata" if isinstance(data, MuData) else "adata"
+    """Refuse labels that are no types, and warn of suspicious ones in data that a model is to be built on."""
+    owner = "mdata" if isinstance(data, MuData) else "adata"
     if labels_key is None:
         if unlabeled_category is not None:
             raise ScrclValueError(
@@ -316,12 +316,12 @@ def check_labels(data: AnnData | MuData, labels_key: Any, unlabeled_category: An
         return
     if not isinstance(labels_key, str):
         raise ScrclTypeError(
-            f"labels_key={labels_key!r} is not one key of {where}.obs.", "Pass the name of one column."
+            f"labels_key={labels_key!r} is not one key of {owner}.obs.", "Pass the name of one column."
         )
     if new:
         return
-    found = [name for name in read_labels(data, labels_key, unlabeled_category) if name is not None]
-    types, where = sorted(set(found)), f"{where}.obs[{labels_key!r}]"
+    where = f"{owner}.obs[{labels_key!r}]"
+    types = sorted({name for name in read_labels(data, labels_key, unlabeled_category) if name is not None})
     if UNASSIGNED in types:
         raise ScrclValueError(
             f"{where} has the label {UNASSIGNED!r}, which predictions give to cells of no known type.",
@@ -377,7 +377,7 @@ def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys
         if meant and (name not in mdata.mod or kind not in KINDS):
             raise ScrclValueError(
                 f"modalities={dict(modalities)!r} gives the name of each kind, not the kind of each name.",
-                meant.strip(),
+                meant,
             )
         check_key(name, mdata.mod, "The modality", "mdata.mod")
         if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""Training. Wiring only."""
+"""Training."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -17,10 +17,10 @@ from scrcl.utils.threads import threads
 from .base import SCRCLBase
 from .scvi_compat import as_options, check_callbacks, check_split, check_trainer_options, find_device, warn_of_settings
 
-#: Passes over the cells, and batches after which no further pass begins, when `max_epochs` is not given.
+#: Passes over the cells, and minibatches after which no further pass begins, if `max_epochs` is not given.
 DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 250
 
-#: What is recorded at each epoch.
+#: Metrics recorded at each epoch.
 METRICS = (
     "train_loss",
     "alignment_loss_train",
@@ -65,38 +65,38 @@ class TrainingMixin(SCRCLBase):
         n_threads: int | None = None,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train the model on the cells it was built on. Called again, training goes on from where it is.
+        """Train the model on the cells it was built on. A further call continues training.
 
         Parameters
         ----------
         max_epochs
-            Number of passes over the cells. By default 50, or fewer where 250 batches are reached before.
+            Number of passes over the cells. By default 50, or fewer if 250 minibatches are reached before.
         accelerator, devices
-            Where to train, as in :class:`lightning.pytorch.trainer.Trainer`. On several devices, each takes its share
-            of the batches of an epoch.
+            Where to train, as in :class:`lightning.pytorch.trainer.Trainer`. Several devices share the minibatches of an
+            epoch.
         train_size, validation_size, datasplitter_kwargs, datamodule
-            There as in :meth:`scvi.model.SCVI.train`. All cells are trained on: anything that would hold some out, or
-            feed others, is refused.
+            Arguments of :meth:`scvi.model.SCVI.train`. The model is trained on all cells: values that would hold some out,
+            or add others, are refused.
         shuffle_set_split, load_sparse_tensor
-            Likewise; without effect, as nothing is split and the graph is sparse.
+            Arguments of :meth:`scvi.model.SCVI.train` without effect: no cells are held out, and the graph is sparse.
         batch_size
-            Number of cells of a batch. A batch is made of random neighbourhoods and the graph among their cells. By
-            default all cells and the whole graph up to 20,000 cells, and 1,024 cells beyond, whatever
-            ``scvi.settings.batch_size`` and ``scvi.settings.dl_num_workers`` are.
+            Number of cells of a minibatch, which consists of random neighbourhoods and the graph among their cells. By
+            default all cells and the whole graph up to 20,000 cells, and 1,024 cells beyond;
+            ``scvi.settings.batch_size`` and ``scvi.settings.dl_num_workers`` have no effect.
         early_stopping
             Stop when ``train_loss`` no longer falls. :class:`scvi.train.Trainer` lists the options, which are passed
             as ``early_stopping_patience`` and so on.
         plan_kwargs
             Options of :class:`~scrcl.nn.plan.SCRCLTrainingPlan`: ``lr``, ``weight_decay``, and the weights of the
-            losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and, where there are labels,
-            ``labels_weight``; with 0, the network does not learn from them.
+            losses, ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and, if there are labels,
+            ``labels_weight``; with 0, the network does not learn from labels.
         plan_config, trainer_config
             Options of the plan and of the trainer, as a dictionary or as a configuration of :mod:`scvi.train`, of which
-            only what differs from its defaults is taken; what is in ``plan_kwargs`` or named here goes before.
+            only values that differ from its defaults are used. ``plan_kwargs`` and named arguments take precedence.
         n_threads
-            Number of threads of torch while training on CPU. By default as many as batches of this size are worth, one for
-            a few thousand cells; a number set by :func:`torch.set_num_threads` that is not that of the cores counts, too.
-            Afterwards there are as many as before.
+            Number of threads of torch while training on CPU. By default as many as are worthwhile for minibatches of this
+            size, one for a few thousand cells; a number set by :func:`torch.set_num_threads` that differs from that of the
+            cores is respected. It is reset after training.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 
@@ -108,9 +108,8 @@ class TrainingMixin(SCRCLBase):
         Notes
         -----
         The progress bar is turned off by ``enable_progress_bar=False``. Ctrl-C ends training early and leaves a
-        usable model. ``history`` holds ``train_loss`` and its terms ``alignment_loss_train``,
-        ``neighborhood_loss_train``, ``cross_view_loss_train`` and, where there are labels, ``label_loss_train``, unweighted,
-        by epoch.
+        usable model. ``history`` holds ``train_loss`` and its unweighted terms ``alignment_loss_train``,
+        ``neighborhood_loss_train``, ``cross_view_loss_train`` and, if there are labels, ``label_loss_train``, by epoch.
 
         Examples
         --------
@@ -150,9 +149,9 @@ class TrainingMixin(SCRCLBase):
         find_device(accelerator)
         _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
         if self._setup("labels_key") is None and "labels_weight" in plan_kwargs:
+            setup = self._setup_call(labels_key="cell_type", unlabeled_category="Unknown")
             raise ScrclValueError(
-                "plan_kwargs['labels_weight'] requires labels, but the model has none.",
-                "Name them: `SCRCL.setup_anndata(adata, labels_key='cell_type', unlabeled_category='Unknown')`.",
+                "plan_kwargs['labels_weight'] requires labels, but the model has none.", f"Name them: {setup}."
             )
         for name, value in (
             ("early_stopping_monitor", "train_loss"),
@@ -180,29 +179,32 @@ class TrainingMixin(SCRCLBase):
             **trainer_kwargs,
         )
         with threads(n_batch * self._module_kwargs["n_hidden"] * len(reference.modalities), n_threads):
-            runner()
-        found = getattr(self.trainer.logger, "history", None)
-        if not self.history_ and isinstance(found, dict):  # a trial run before has left none to go on with
-            self.history_ = found
+            try:
+                runner()
+            finally:
+                self.module.weights_changed()  # also by callbacks that average or load weights
+        history = getattr(self.trainer.logger, "history", None)
+        if not self.history_ and isinstance(history, dict):  # a trial run before has left none to continue
+            self.history_ = history
         self.refinement_trained_ = bool(earlier or plan_kwargs.get("cross_view_weight", 1.0) > 0)
 
 
 class _HistoryLogger(SimpleLogger):
-    """The logger that makes the history, beside others: it takes parts out of what it is given."""
+    """The logger of the history if there are others: it removes entries from the metrics that it is passed."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
         super().log_metrics(dict(metrics), step)
 
 
 def _loggers(logger: Any) -> list[Any]:
-    """The loggers that are meant by the option of the trainer."""
-    if isinstance(logger, bool):  # with True, the one that there is anyway
+    """The loggers of the option of the trainer."""
+    if isinstance(logger, bool):  # True is the logger of the history
         return []
     return list(logger) if isinstance(logger, Iterable) else [logger]
 
 
 def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) -> None:
-    """Refuse options that neither the training plan nor the loss knows."""
+    """Refuse options that neither the training plan nor the loss has."""
     known: set[str] = set()
     for function in (*(vars(c)["__init__"] for c in plan.__mro__ if "__init__" in vars(c)), loss):
         known.update(inspect.signature(function).parameters)

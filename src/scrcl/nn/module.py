@@ -73,6 +73,16 @@ class SCRCLModule(BaseModuleClass):
             NeighborhoodEncoder(number, n_hidden, dropout_rate) for number in others
         )
         self.register_buffer("gene_profiles", torch.from_numpy(gene_profiles), persistent=False)
+        #: Number of times that the weights have changed.
+        self.weights_version = 0
+        self.register_load_state_dict_post_hook(_count_loading)
+
+    def weights_changed(self) -> None:
+        """Report that the weights have changed, so that results of the former ones are not used any more.
+
+        Training and loading do so; call it after changing weights by hand.
+        """
+        self.weights_version += 1
 
     @property
     def n_modalities(self) -> int:
@@ -211,3 +221,7 @@ class SCRCLModule(BaseModuleClass):
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+
+
+def _count_loading(module: SCRCLModule, _: object) -> None:
+    module.weights_changed()

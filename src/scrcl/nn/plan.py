@@ -6,10 +6,12 @@ import warnings
 
 import torch
 from scvi import settings
-from scvi.module.base import BaseModuleClass, LossOutput
+from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan, TrainRunner
 
 from scrcl.utils.errors import ScrclWarning
+
+from .module import SCRCLModule
 
 
 class SCRCLTrainingPlan(TrainingPlan):
@@ -35,9 +37,11 @@ class SCRCLTrainingPlan(TrainingPlan):
         ``neighborhood_weight``, ``cross_view_weight`` and ``labels_weight``.
     """
 
+    module: SCRCLModule
+
     def __init__(
         self,
-        module: BaseModuleClass,
+        module: SCRCLModule,
         *,
         lr: float = 3e-3,
         weight_decay: float = 1e-3,
@@ -48,6 +52,11 @@ class SCRCLTrainingPlan(TrainingPlan):
         super().__init__(
             module, lr=lr, weight_decay=weight_decay, eps=eps, lr_scheduler_metric=lr_scheduler_metric, **kwargs
         )
+
+    def optimizer_step(self, *args: object, **kwargs: object) -> None:
+        """Count each change of the weights."""
+        super().optimizer_step(*args, **kwargs)
+        self.module.weights_changed()
 
     def initialize_train_metrics(self) -> None:
         """Record no evidence lower bound."""

@@ -106,9 +106,13 @@ def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
     """Refuse cells without counts."""
     empty = int((totals == 0).sum())
     if empty:
+        owner = "mdata" if where.startswith("mdata") else "adata"
+        remedy = f"{owner} = {owner}[{where}.sum(axis=1) > 0].copy()"
+        if where == "adata.X":  # which is all that scanpy looks at
+            remedy = "scanpy.pp.filter_cells(adata, min_counts=1)"
         raise ScrclValueError(
             f"{empty:,} of {len(totals):,} cells in {where} have no counts.",
-            "Remove them first: `scanpy.pp.filter_cells(adata, min_counts=1)`.",
+            f"Remove them first: `{remedy}`.",
             command="Remove them from the file first; of what 10x writes, pass the filtered matrix, not the raw one.",
             where=where,
         )

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from scrcl.model.expression import gene_map, read_expression, read_groups, variables
+from scrcl.utils.errors import ScrclValueError
+
+from ..conftest import build, simulate
+
+
+def test_expression_has_a_column_for_each_gene_kept(trained):
+    rows = np.array([2, 3, 50])
+    names, measured, numbers = variables(trained, None)
+    expression = read_expression(trained, trained.adata, rows)
+    assert expression.shape == (3, len(names))
+    assert list(measured) == list(trained.adata.var_names)
+    counts = trained.adata.X.toarray()[rows][:, measured.get_indexer(names)]
+    np.testing.assert_array_equal(expression.toarray() > 0, counts > 0)
+    assert list(numbers) == list(range(len(names)))
+
+
+def test_a_modality_of_a_model_of_one(trained):
+    with pytest.raises(ScrclValueError, match="modality='rna' is not in the model"):
+        variables(trained, "rna")
+
+
+def test_gene_maps_require_the_training_cells():
+    model = build(simulate(), epochs=1)
+    model.adata = simulate(40, seed=3)
+    with pytest.raises(ScrclValueError, match="placed among the training cells.*adata=training_data"):
+        gene_map(model)
+
+
+def test_groups():
+    adata = simulate(20)
+    adata.obs["group"] = ["a", "b", None, "a"] * 5
+    inside, groups, names = read_groups(adata, np.arange(1, 20), "group", min_groups=2)
+    assert names == ["a", "b"]
+    assert groups.n_groups == 2
+    assert 1 not in inside  # the third cell has no group
+    with pytest.raises(ScrclValueError, match="2 groups of cells, but at least 3"):
+        read_groups(adata, np.arange(20), "group", min_groups=3)
+    adata.obs["name"] = adata.obs_names
+    with pytest.raises(ScrclValueError, match="a different value"):
+        read_groups(adata, np.arange(20), "name", min_groups=2)
