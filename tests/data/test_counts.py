@@ -147,5 +147,5 @@ def test_unreadable_block():
                 raise OSError("Can't read data (wrong checksum)")
             return super().__getitem__(rows)
 
-    with pytest.raises(ValueError, match="cannot be read from cell 64 on: .*checksum.*restore"):
+    with pytest.raises(ValueError, match="cannot be read from cell 64 on: .*checksum.*Check that its file"):
         Counts.of(Broken(simulate().X), "adata.X").read()

@@ -50,7 +50,7 @@ class TestAgreement:
         for matrix, weight in zip(pairwise, weights, strict=True):
             matrix = matrix.copy()
             np.fill_diagonal(matrix, structure)
-            product = (matrix + agreement.LEAST_TRUST) @ weight
+            product = (matrix + agreement.MIN_TRUST) @ weight
             np.testing.assert_allclose(product / product.sum(), weight, atol=1e-5)
 
     @pytest.mark.parametrize(

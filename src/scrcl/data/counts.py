@@ -13,7 +13,7 @@ from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.progress import track
 from scrcl.utils.sizes import BLOCK_CELLS, BLOCK_ENTRIES
 
-#: Where not even one in so many cells of a block is wanted, they are read one by one, which takes so many times as long.
+#: If fewer than one in so many cells of a block are requested, they are read one by one, which takes so many times as long.
 FEW_CELLS = 16
 
 
@@ -27,11 +27,11 @@ class Counts:
         Anything of which a slice of rows can be taken: NumPy and SciPy arrays, arrays that anndata opened from HDF5 or
         Zarr, dask arrays.
     where
-        What the user calls it, for messages.
+        Name of the matrix, for messages.
     columns
-        Genes that are read, by number; all by default.
+        Numbers of the genes that are read; all by default.
     find_remedy
-        Gives what to do where these are no counts.
+        Finds the remedy if the matrix does not contain counts.
     """
 
     matrix: Any
@@ -41,12 +41,12 @@ class Counts:
 
     @classmethod
     def of(cls, matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_remedy) -> Self:
-        """Counts in whatever form they come, without reading them.
+        """Wrap counts in any form, without reading them.
 
         Raises
         ------
         ValueError
-            If there are none, or they are in a file in an order that can only be read gene by gene.
+            If the matrix is ``None`` or empty, or is stored in a file by genes.
         """
         if matrix is None:
             remedy = find_remedy()
@@ -86,7 +86,7 @@ class Counts:
         return int(self.matrix.shape[1]) if self.columns is None else len(self.columns)
 
     def select(self, columns: np.ndarray) -> Self:
-        """The same cells with some of the genes that were read."""
+        """The same cells with fewer genes, by their numbers among those that are read."""
         return replace(self, columns=columns if self.columns is None else self.columns[columns])
 
     def blocks(self, rows: np.ndarray | None = None) -> Iterator[tuple[slice, sp.csr_array]]:
@@ -99,7 +99,7 @@ class Counts:
 
         Yields
         ------
-        Which of the cells to read these are, and their counts, canonical CSR float32.
+        Positions of the cells of a block among the requested ones, and their counts, canonical CSR float32.
 
         Raises
         ------
@@ -107,17 +107,17 @@ class Counts:
             If they are not finite, non-negative and integral, or cannot be read.
         """
         step = max(1, min(BLOCK_CELLS, BLOCK_ENTRIES // max(1, self.n_genes)))
-        every = range(0, self.n_cells, step)
-        starts = every if rows is None else (np.unique(rows // step) * step).tolist()
+        starts = range(0, self.n_cells, step) if rows is None else (np.unique(rows // step) * step).tolist()
         for start in track(starts, len(starts)):
             stop = min(start + step, self.n_cells)
             if rows is None:
                 yield slice(start, stop), self._read(slice(start, stop))
                 continue
             first, last = np.searchsorted(rows, [start, stop])
-            wanted = rows[first:last]
-            few = len(wanted) * FEW_CELLS < stop - start
-            yield slice(first, last), self._read(wanted) if few else self._read(slice(start, stop))[wanted - start]
+            requested = rows[first:last]
+            few = len(requested) * FEW_CELLS < stop - start
+            block = self._read(requested) if few else self._read(slice(start, stop))[requested - start]
+            yield slice(first, last), block
 
     def read(self, rows: np.ndarray | None = None) -> sp.csr_array:
         """Counts of cells, increasing, in one matrix; all by default."""
@@ -129,7 +129,7 @@ class Counts:
         )
 
     def check(self) -> None:
-        """Check what is cheap to check: all that is in memory, or the first block of what is not.
+        """Check all counts in memory, or the first block of counts in a file.
 
         Raises
         ------
@@ -151,11 +151,13 @@ class Counts:
             block = self.matrix[rows]
             if hasattr(block, "compute"):
                 block = block.compute()
-        except (OSError, RuntimeError, KeyError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # files, compression and remote stores each have their own
             start = rows.start if isinstance(rows, slice) else rows[0]
             raise ScrclValueError(
-                f"{self.where} cannot be read from cell {start:,} on: {error}.",
-                "The file is damaged or missing: restore it.",
+                f"{self.where} cannot be read from cell {start:,} on: {type(error).__name__}: {error}.",
+                "Check that its file is complete, readable and unchanged since it was opened; then open it again.",
                 where=self.where,
             ) from error
         counts = as_counts(block, self.where, self.find_remedy)

@@ -1,4 +1,4 @@
-"""A fingerprint of what a model reads of data, by which it sees whether these are still the same."""
+"""A hash of the data that a model reads, to detect whether they have changed."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -12,11 +12,11 @@ import scipy.sparse as sp
 from .sources import Source
 
 
-def fingerprint(names: pd.Index, sources: Mapping[str, Source], others: Iterable[Any]) -> bytes | None:
-    """A number that changes when anything does that is read of cells.
+def fingerprint(names: pd.Index, sources: Mapping[str, Source], others: Iterable[object]) -> bytes | None:
+    """A hash that changes when any data of the cells do.
 
-    Arrays in memory go by their values, a file by its name, size and time of change, dask arrays by their names, which
-    stand for what they compute.
+    Arrays in memory are hashed by their values, files by name, size and time of modification, and dask arrays by their names,
+    which identify their computation.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def fingerprint(names: pd.Index, sources: Mapping[str, Source], others: Iterable
 
     Returns
     -------
-    ``None`` where there is something else, of which this cannot be said.
+    The hash; ``None`` if the data contain an object of any other kind.
     """
     digest = blake2b(digest_size=16)
     try:
@@ -47,7 +47,7 @@ def fingerprint(names: pd.Index, sources: Mapping[str, Source], others: Iterable
 
 
 class _UnknownError(Exception):
-    """There is no telling whether something changes."""
+    """An object whose changes cannot be detected."""
 
 
 def _add(digest: Any, value: Any) -> None:

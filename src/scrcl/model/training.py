@@ -131,7 +131,7 @@ class TrainingMixin(SCRCLBase):
         labels = None if plan_kwargs.get("labels_weight") == 0 else reference.labels
         adjacency = reference.adjacency if labels is None else labels.remove_conflicts(reference.adjacency)
         codes = None if labels is None else labels.codes
-        data = GraphDataModule(reference.features, adjacency, reference.places, batch_size, codes)
+        data = GraphDataModule(reference.features, adjacency, reference.minibatch_points, batch_size, codes)
         if n_threads is not None:
             check_at_least(n_threads, 1, "n_threads")
         if max_epochs is None:

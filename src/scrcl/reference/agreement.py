@@ -1,10 +1,10 @@
-"""How far modalities agree, and how much each is to be trusted for each cell, over plain arrays.
+"""Agreement of modalities, and the weight of each for each cell, over plain arrays.
 
 Weighted-nearest-neighbour analysis (Hao et al., Cell 2021) weighs a modality by how well its neighbours predict the
 profile of the cell in it, relative to the neighbours by another. A modality of noise then keeps a large weight, as its
-neighbours were chosen for being near in that same noise, and one whose cells were permuted even gains, as no other
-predicts it. Here a modality counts by what its neighbours predict in the *others*, and in one half of its own
-features from the other half: by nothing that took part in choosing them.
+neighbours were chosen by that same noise, and a modality with permuted cells even gains weight, as no other predicts it.
+Here a modality is weighted by how well its neighbours predict the *other* modalities, and one half of its own features
+from the other half: always by features that were not used to choose the neighbours.
 
 Notation: ``n`` cells, ``M`` modalities, ``s_m`` features of modality ``m``; all rows have unit length.
 """
@@ -12,15 +12,16 @@ Notation: ``n`` cells, ``M`` modalities, ``s_m`` features of modality ``m``; all
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.preprocessing import normalize
 
 from scrcl.graph.neighbors import Neighbors, nearest_neighbors
+from scrcl.utils.files import State
 
 #: Added to all agreements, so that weights are positive, and equal where nothing agrees with anything.
-LEAST_TRUST = 0.01
+MIN_TRUST = 0.01
 #: Cells on which the structure of a modality is measured, if there are more.
 STRUCTURE_CELLS = 5_000
 
@@ -35,8 +36,7 @@ class Agreement:
         ``(n, M, M)`` float32. ``[i, s, t]``: mean cosine in modality ``t`` of cell ``i`` and its neighbours in modality
         ``s``, less that of cell ``i`` and all cells.
     structure
-        ``(M,)`` how well the neighbours by one half of the features of a modality predict the other half: 0 for noise,
-        at most 1.
+        ``(M,)`` how well neighbours in one half of the features of a modality predict the other half: 0 for noise, at most 1.
     neighbors
         Neighbours of the cells in each modality.
     """
@@ -47,11 +47,11 @@ class Agreement:
 
     @classmethod
     def fit(cls, features: Sequence[np.ndarray], n_neighbors: int, structure: Sequence[float]) -> Self:
-        """Find neighbours by the features ``(n, s_m)`` of each modality and see what they predict in all.
+        """Find neighbours by the features ``(n, s_m)`` of each modality, and how well they predict every modality.
 
         The structure of each modality is from :func:`own_structure`.
         """
-        neighbors = [nearest_neighbors(own, n_neighbors) for own in features]
+        neighbors = [nearest_neighbors(part, n_neighbors) for part in features]
         return cls(_gains(features, features, neighbors), np.asarray(structure), neighbors)
 
     @cached_property
@@ -78,56 +78,56 @@ class Agreement:
         """Weights ``(m, M)`` of query cells, each by itself, from their neighbours by each modality among the ``n`` cells."""
         return trust(self._share(_gains(features, queries, neighbors), neighbors), self.structure)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain arrays; distances of neighbours are of no use later."""
-        neighbors = [near.indices.astype(np.int32) for near in self.neighbors]
+    def to_dict(self) -> State:
+        """Plain arrays, without the distances of neighbours."""
+        neighbors = [found.indices.astype(np.int32) for found in self.neighbors]
         return {"gains": self.gains, "structure": self.structure, "neighbors": neighbors}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: State) -> Self:
         """The inverse of :meth:`to_dict`."""
-        indices = [near.astype(np.int64) for near in state["neighbors"]]
-        neighbors = [Neighbors(near, np.zeros(near.shape, np.float32), len(near)) for near in indices]
+        indices = [saved.astype(np.int64) for saved in state["neighbors"]]
+        neighbors = [Neighbors(rows, np.zeros(rows.shape, np.float32), len(rows)) for rows in indices]
         return cls(state["gains"], state["structure"], neighbors)
 
     def _share(self, gains: np.ndarray, neighbors: Sequence[Neighbors]) -> np.ndarray:
         share = np.empty_like(gains)
-        for source, near in enumerate(neighbors):
-            around = near.to_sparse()
+        for source, found in enumerate(neighbors):
+            graph = found.to_sparse()
             for target in range(len(neighbors)):
-                predicted = gains[:, source, target] + around @ self.gains[:, source, target]
-                own = gains[:, target, target] + around @ self.gains[:, target, target]
-                share[:, source, target] = np.clip(predicted / np.maximum(own, 1e-6), 0, 1)
+                predicted = gains[:, source, target] + graph @ self.gains[:, source, target]
+                highest = gains[:, target, target] + graph @ self.gains[:, target, target]
+                share[:, source, target] = np.clip(predicted / np.maximum(highest, 1e-6), 0, 1)
         return share
 
 
 def trust(pairwise: np.ndarray, structure: np.ndarray) -> np.ndarray:
     r"""Weights ``(n, M)`` of modalities, from their agreements ``(n, M, M)`` and the structure ``(M,)`` of each.
 
-    A modality is trusted as far as its neighbours predict what is to be trusted: :math:`w_s \propto \sum_t T_{st} w_t`,
+    The weight of a modality increases with how well its neighbours predict modalities of high weight: :math:`w_s \propto \sum_t T_{st} w_t`,
     with the agreements :math:`T_{st}` of the cell and the structure of each modality as :math:`T_{ss}`. This is the
-    leading eigenvector of a positive matrix. Where modalities agree, they share the weight; where one agrees with none
-    of the others, it goes to these; of two that contradict each other, it goes to the one with more structure.
+    leading eigenvector of a positive matrix. Modalities that agree share the weight; a modality that agrees with no other
+    has little; of two that contradict each other, the one with more structure has most of it.
     """
-    values, vectors = np.linalg.eig(_with_diagonal(pairwise, structure).astype(np.float64) + LEAST_TRUST)
+    values, vectors = np.linalg.eig(_with_diagonal(pairwise, structure).astype(np.float64) + MIN_TRUST)
     leading = np.take_along_axis(vectors, values.real.argmax(1)[:, None, None], 2)[..., 0]
     weights = np.abs(leading.real)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def own_structure(features: Sequence[np.ndarray], n_neighbors: int) -> float:
-    """How well neighbours by one half of the columns predict the other half: 0 for noise, at most 1.
+    """How well neighbours in one half of the columns predict the other half: 0 for noise, at most 1.
 
-    Of several arrays ``(n, d_i)``, none with two columns of the same values, the one with most structure counts.
+    Returns the maximum over arrays ``(n, d_i)``, none of which may have two columns of the same values.
     """
     rows = np.random.default_rng(0).permutation(len(features[0]))[:STRUCTURE_CELLS]
-    found = [0.0]
+    structure = [0.0]
     for columns in features:
         halves = [normalize(columns[rows, half::2]) for half in (0, 1) if columns.shape[1] > 1]
         if halves:
             shares = Agreement.fit(halves, min(n_neighbors, len(rows) - 1), (1.0, 1.0)).pairwise
-            found.append(float(shares[:, 0, 1].mean() + shares[:, 1, 0].mean()) / 2)
-    return max(found)
+            structure.append(float(shares[:, 0, 1].mean() + shares[:, 1, 0].mean()) / 2)
+    return max(structure)
 
 
 def join(features: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
@@ -135,23 +135,23 @@ def join(features: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
 
     The cosine of two cells is the sum of their cosines by modality, weighted by :math:`\sqrt{w_{im} w_{jm}}`.
     """
-    parts = [np.sqrt(weight)[:, None] * own for weight, own in zip(weights.T, features, strict=True)]
+    parts = [np.sqrt(weight)[:, None] * part for weight, part in zip(weights.T, features, strict=True)]
     return np.concatenate(parts, 1).astype(np.float32)
 
 
 def _with_diagonal(matrices: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
     matrices = matrices.copy()
-    every = np.arange(len(diagonal))
-    matrices[..., every, every] = diagonal
+    index = np.arange(len(diagonal))
+    matrices[..., index, index] = diagonal
     return matrices
 
 
 def _gains(features: Sequence[np.ndarray], queries: Sequence[np.ndarray], neighbors: Sequence[Neighbors]) -> np.ndarray:
-    """What the neighbours of query cells among the cells, by each modality, predict in each, ``(m, M, M)``."""
+    """Gains ``(m, M, M)`` of query cells from their neighbours among the cells, as in :class:`Agreement`."""
     gains = np.empty((len(queries[0]), len(features), len(features)), dtype=np.float32)
-    for target, (known, own) in enumerate(zip(features, queries, strict=True)):
+    for target, (known, query) in enumerate(zip(features, queries, strict=True)):
         mean = known.mean(0)
-        for source, near in enumerate(neighbors):
-            predicted = near.to_sparse() @ known / near.indices.shape[1]
-            gains[:, source, target] = np.einsum("ij,ij->i", own, predicted - mean)
+        for source, found in enumerate(neighbors):
+            predicted = found.to_sparse() @ known / found.indices.shape[1]
+            gains[:, source, target] = np.einsum("ij,ij->i", query, predicted - mean)
     return gains

@@ -1,4 +1,4 @@
-"""How strong the effect of batches was, what is left of it, and which clusters are of one batch only."""
+"""Report on batches: effects before and after correction, and clusters of one batch."""
 
 from dataclasses import dataclass
 
@@ -10,27 +10,26 @@ from scrcl.graph.mutual_neighbors import mixing, sample_of_each
 
 from .batches import MAX_EVALUATED_CELLS, Batches
 
-#: Share of a cluster, relative to the sizes of the batches, from which on it is of one batch only.
-ONLY = 0.95
+#: Share of a batch in a cluster, relative to the sizes of the batches, from which the cluster counts as of this batch only.
+MIN_SHARE = 0.95
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What batches did to the cells of a model, and what was done about it.
+    """Effects of batches on the cells of a model, and their correction.
 
-    Mixing says how freely cells are among those of other batches: the share of their nearest cells that are of another
-    batch, relative to the share of all cells that are. 0: not at all. 1: as if batches were drawn at random.
+    Mixing is the share of the nearest cells that are of another batch, relative to the share of all cells that are: 0 for none,
+    1 if batches were random.
 
     Parameters
     ----------
     corrected
-        Names of the modalities in which an effect was found and corrected. Of a modality in which no batch lies apart,
-        nothing is changed.
+        Names of the modalities in which an effect was found and corrected. Modalities without an effect are not changed.
     batches
-        Data frame by batch. ``cells``; ``separation``: by the expression as measured, how much farther its cells are from
-        their counterparts in other batches than from each other, of several modalities where it is most, 1 for no more, and
-        above 1.05 an effect that is corrected; ``before`` and ``after``: mixing by the expression as measured, of several
-        modalities where it is least, and in the latent space; ``mutual_neighbors``: share of its cells that the cell graph joins
+        Data frame by batch. ``cells``: their number; ``separation``: distance of its cells from their mutual neighbours in other
+        batches relative to the distance among them, in the uncorrected features, the largest of several modalities; an effect
+        above 1.05 is corrected; ``before`` and ``after``: mixing in the uncorrected features, the least of several modalities,
+        and in the latent space; ``mutual_neighbors``: share of its cells that the cell graph joins
         to a cell of another batch.
     clusters
         Data frame by cluster. ``cells``; ``mixing`` in the latent space; ``only_in``: the batch that nearly all of the
@@ -46,7 +45,7 @@ class BatchReport:
 def report_batches(
     batches: Batches, adjacency: sp.csr_array, points: np.ndarray, clusters: pd.Series, n_neighbors: int
 ) -> BatchReport:
-    """Describe what batches do to cells.
+    """Measure effects of batches.
 
     Parameters
     ----------
@@ -55,11 +54,11 @@ def report_batches(
     adjacency
         ``(n, n)`` cell graph.
     points
-        ``(n, d)`` latent representation. Of many cells, mixing is judged on some of each batch.
+        ``(n, d)`` latent representation. With many cells, mixing is measured on a sample of each batch.
     clusters
         ``(n,)`` categorical.
     n_neighbors
-        Neighbours by which mixing is judged.
+        Number of neighbours for the measurement of mixing.
     """
     codes, number = batches.codes, batches.n_reference
     names = pd.Index(batches.names[:number], name="batch")
@@ -82,7 +81,7 @@ def report_batches(
     shares = shares.reindex(index=clusters.cat.categories, columns=range(number), fill_value=0.0)
     shares.columns = names
     relative = shares.div(shares.sum(axis=1), axis=0)
-    only = relative.idxmax(axis=1).where((relative.max(axis=1) >= ONLY) & (number > 1))
+    only = relative.idxmax(axis=1).where((relative.max(axis=1) >= MIN_SHARE) & (number > 1))
     by_cluster = pd.DataFrame(
         {
             "cells": clusters.value_counts().reindex(shares.index),

@@ -1,4 +1,4 @@
-"""Cells that are asked for, before any is read."""
+"""Requested cells, before any is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from scrcl.graph.slices import Slices
 
 @dataclass(frozen=True)
 class Cells:
-    """``m`` cells that are asked for.
+    """``m`` requested cells.
 
     Attributes
     ----------
     names
-        ``(m,)`` their names.
+        ``(m,)`` names.
     sources
         The data of each modality.
     batches
-        ``(m,)`` name of the batch of each, where the reference has batches.
+        ``(m,)`` names of their batches, if the reference has batches.
     slices
-        Where they are in space, where the reference is.
+        Their positions in space, if the reference is spatial.
     graph
-        ``(m, m)`` their spatial graph, binary and symmetric, where the reference was built with one that was given.
+        ``(m, m)`` their spatial graph, binary and symmetric, if the user passed the graph of the reference.
     """
 
     names: pd.Index
@@ -38,6 +38,6 @@ class Cells:
 
     @property
     def fingerprint(self) -> bytes | None:
-        """What changes when anything does that is read of these cells; ``None`` where that cannot be seen."""
+        """A hash of all that is read of these cells; ``None`` if changes cannot be detected."""
         positions = () if self.slices is None else (self.slices.coordinates, self.slices.samples)
         return fingerprint(self.names, self.sources, (self.batches, *positions, self.graph))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +16,7 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 from scrcl.data.counts import Counts
 from scrcl.nn.sparse import to_torch
 from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.files import State
 from scrcl.utils.sizes import DENSE_ENTRIES
 
 from .normalizations import (
@@ -32,13 +33,13 @@ from .normalizations import (
     log_normalize,
 )
 
-#: Those that neighbours are found by.
+#: Normalisations for the neighbour search.
 STABILIZED = (STANDARDIZED, SIGNED_LOG)
-#: Those by which clusters are joined.
+#: Normalisations for joining micro-clusters.
 LINKAGE = (LOG, PEARSON, STANDARDIZED)
-#: Genes below which no curve of variance over mean is fitted.
+#: Minimum number of genes to fit a curve of variance over mean.
 MIN_TREND_POINTS = 30
-#: Cells that what is known of all cells counts as, beside those of a batch.
+#: Weight of the parameters of all cells, in cells, in the estimation of those of a batch.
 PRIOR_CELLS = 10
 
 
@@ -52,7 +53,7 @@ def _blocks(counts: sp.csr_array, dtype: type) -> Iterator[tuple[slice, np.ndarr
 
 
 def column_slices(numbers: Sequence[int]) -> list[slice]:
-    """Where groups of so many columns are, side by side."""
+    """Slices of groups of columns side by side, of which there are ``numbers``."""
     return [slice(*ends) for ends in pairwise(np.cumsum([0, *numbers]).tolist())]
 
 
@@ -64,7 +65,7 @@ def center_and_scale(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 @dataclass(frozen=True)
 class Moments:
-    """What one pass over counts ``(n, G)`` gives.
+    """Moments of counts ``(n, G)``, from one pass over them.
 
     Attributes
     ----------
@@ -111,9 +112,9 @@ def variable_genes(
 
     The variance of each gene's counts, standardised by what is expected at its mean and clipped at :math:`\sqrt n`
     standard deviations, as in the ``seurat_v3`` flavour of :func:`scanpy.pp.highly_variable_genes` (Stuart et al., Cell
-    2019). The expectation is a lowess curve, which also exists where the loess of that flavour is singular, as it is on
-    sparse data. Of several batches, each ranks the genes by the cells of its own, and the mean rank decides: what varies
-    between batches only is not chosen, and a large batch has no more say than a small one.
+    2019). The expectation is a lowess curve, as the loess of that flavour is singular on sparse data. With several batches,
+    genes are ordered by their mean rank over batches: genes that vary only between batches are not chosen, and large batches
+    count as much as small ones.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def variable_genes(
     ValueError
         If fewer than two genes vary between cells.
     """
-    varying = np.array([each.variance > 1e-12 * np.maximum(each.mean, 1) ** 2 for each in moments])
+    varying = np.array([batch.variance > 1e-12 * np.maximum(batch.mean, 1) ** 2 for batch in moments])
     n_varying = int(varying.any(0).sum())
     if n_varying < 2:
         raise ScrclValueError(
@@ -145,21 +146,21 @@ def variable_genes(
     if len(moments) == 1:
         order = np.argsort(-standardized[0], kind="stable")
     else:
-        order = np.argsort(np.mean([rankdata(-each, method="max") for each in standardized], 0), kind="stable")
+        order = np.argsort(np.mean([rankdata(-values, method="max") for values in standardized], 0), kind="stable")
     return np.sort(order[: min(n_top_genes, n_varying)])
 
 
 def _standardized_variances(
     counts: Counts, moments: Sequence[Moments], varying: np.ndarray, batches: np.ndarray
 ) -> np.ndarray:
-    """Clipped variance of each gene in each batch relative to what is expected, ``(B, G)``; -1 where it does not vary."""
+    """Clipped variance of each gene in each batch relative to the expected one, ``(B, G)``; -1 for constant genes."""
     spread = np.zeros(varying.shape)
-    for own, each, varies in zip(spread, moments, varying, strict=True):
+    for batch_spread, batch, varies in zip(spread, moments, varying, strict=True):
         if varies.any():
-            log_mean, log_variance = np.log10(each.mean[varies]), np.log10(each.variance[varies])
-            own[varies] = np.sqrt(10 ** _trend(log_mean, log_variance))
+            log_mean, log_variance = np.log10(batch.mean[varies]), np.log10(batch.variance[varies])
+            batch_spread[varies] = np.sqrt(10 ** _trend(log_mean, log_variance))
     n = np.bincount(batches)[:, None]
-    mean = np.array([each.mean for each in moments])
+    mean = np.array([batch.mean for batch in moments])
     limit = mean + spread * np.sqrt(n)
     first, second = np.zeros((2, *varying.shape))
     for rows, block in counts.blocks():
@@ -183,11 +184,11 @@ def _trend(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 class CountFeatures(Normalizer):
     """Cell features from counts: principal components of several normalisations, side by side.
 
-    Each normalisation sees something else in the same counts. In log-normalised counts and in analytic Pearson
-    residuals, genes count by their variance, so that few genes that differ much can tell two types apart. In the two
-    stabilised forms, proportional fitting of the logarithms (Booeshaghi et al., bioRxiv 2022) with standardised genes
-    and the signed logarithms of the residuals, genes count alike, so that small differences of many genes do. All
-    are reduced to their leading components by loadings that are kept, so that new cells are projected in the same way.
+    The normalisations complement each other. In log-normalised counts and in analytic Pearson residuals, genes are weighted by
+    their variance, so that a few genes with large differences can distinguish two types. In the two stabilised forms,
+    proportional fitting of the logarithms (Booeshaghi et al., bioRxiv 2022) with standardised genes and the signed logarithms of
+    the residuals, genes have equal weights, so that small differences in many genes can. All are reduced to their leading
+    components, and new cells are projected with the same loadings.
 
     Attributes
     ----------
@@ -205,32 +206,32 @@ class CountFeatures(Normalizer):
     ) -> Self:
         """Find the components of counts ``(n, G)`` of the genes kept, with totals ``(n,)`` of each cell over all genes.
 
-        Of each normalisation there are ``n_components``, fewer where the data support fewer. Where the ``(n,)`` batches of
-        the cells are given, numbered from 0, components are of what varies within batches.
+        Each normalisation has ``n_components``, or fewer if the data have a lower rank. With ``batches`` ``(n,)``, numbered
+        from 0, the components describe the variation within batches.
         """
         target = float(np.median(totals))
         fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
         clip = float(np.sqrt(counts.shape[0]))
         plain = cls(target, fractions, np.ones(counts.shape[1]), clip, {})
-        every = [slice(None)] if batches is None else [np.flatnonzero(batches == i) for i in np.unique(batches)]
-        parts = [(counts[rows], totals[rows]) for rows in every]
-        own_scale = [
-            plain if batches is None else replace(plain, fractions=plain.own_fractions(*part)) for part in parts
+        members = [slice(None)] if batches is None else [np.flatnonzero(batches == i) for i in np.unique(batches)]
+        parts = [(counts[rows], totals[rows]) for rows in members]
+        scales = [
+            plain if batches is None else replace(plain, fractions=plain.batch_fractions(*part)) for part in parts
         ]
-        found = [scale.moments(*part) for scale, part in zip(own_scale, parts, strict=True)]
+        moments = [scale.moments(*part) for scale, part in zip(scales, parts, strict=True)]
         shares = [len(part[1]) / len(totals) for part in parts]
         # Standardising genes turns their covariance into their correlation, so no further pass is needed.
-        variances = [np.maximum(np.diag(each[STANDARDIZED][1]), 0) for each in found]
+        variances = [np.maximum(np.diag(batch[STANDARDIZED][1]), 0) for batch in moments]
         deviations = _deviations(_weighted(shares, variances))
-        for number, (each, variance) in enumerate(zip(found, variances, strict=True)):
-            own = deviations if batches is None else _deviations(variance, deviations, len(parts[number][1]))
-            mean, covariance = each[STANDARDIZED]
-            each[STANDARDIZED] = mean / own, covariance / np.outer(own, own)
+        for (_, batch_totals), batch, variance in zip(parts, moments, variances, strict=True):
+            scale = deviations if batches is None else _deviations(variance, deviations, len(batch_totals))
+            mean, covariance = batch[STANDARDIZED]
+            batch[STANDARDIZED] = mean / scale, covariance / np.outer(scale, scale)
         n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
         projections = {
             name: principal_components(
-                _weighted(shares, [each[name][0] for each in found]),
-                _weighted(shares, [each[name][1] for each in found]),
+                _weighted(shares, [batch[name][0] for batch in moments]),
+                _weighted(shares, [batch[name][1] for batch in moments]),
                 n_components,
             )
             for name in NORMALIZATIONS
@@ -242,10 +243,7 @@ class CountFeatures(Normalizer):
         return _moments(counts, lambda block, rows: self.normalize(block, totals[rows]))
 
     def adaptation(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, np.ndarray]:
-        """What a batch of cells, with counts ``(n, G)``, compares its genes with in place of what all cells do.
-
-        Of few cells, both are drawn towards those of all.
-        """
+        """Fractions and deviations of the genes in a batch with counts ``(n, G)``, shrunk towards those of all cells."""
         n = counts.shape[0]
         first, second = np.zeros((2, counts.shape[1]))
         for rows, block in _blocks(counts, np.float64):
@@ -254,22 +252,22 @@ class CountFeatures(Normalizer):
             second += (fitted**2).sum(0)
         variance = np.maximum(second / n - (first / n) ** 2, 0)
         deviations = _deviations(variance, self.deviations, n)
-        return {"fractions": self.own_fractions(counts, totals), "deviations": deviations}
+        return {"fractions": self.batch_fractions(counts, totals), "deviations": deviations}
 
-    def own_fractions(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
-        """Fraction ``(G,)`` of all counts of a batch that each gene has; of few cells drawn towards that of all."""
+    def batch_fractions(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        """Fraction ``(G,)`` of the counts of a batch that each gene has, shrunk towards that of all cells."""
         prior = PRIOR_CELLS * totals.mean()
         return (counts.sum(axis=0).astype(np.float64) + prior * self.fractions) / (totals.sum() + prior)
 
     def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
-        """The same for the cells of a batch."""
+        """The normalisations with the parameters of a batch."""
         return replace(self, fractions=adaptation["fractions"], deviations=adaptation["deviations"])
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         """Project counts ``(n, G)`` to features ``(n, d)``, float32.
 
-        Most counts are zero, and what a zero is normalised to depends on the total of its cell and the gene only. So a
-        cell is where one of its total without counts would be, and the counts above zero move it from there.
+        Most counts are zero, and the normalised value of a zero depends only on the gene and the total of its cell. So the
+        features are those of a cell without counts, plus the contribution of the counts above zero.
         """
         features = self._at_zero(totals)
         loadings = {
@@ -284,31 +282,31 @@ class CountFeatures(Normalizer):
         return features.astype(np.float32)
 
     def _at_zero(self, totals: np.ndarray) -> np.ndarray:
-        """Features ``(n, d)`` of cells with totals ``(n,)`` of which none is of the genes kept."""
+        """Features ``(n, d)`` of cells with totals ``(n,)`` and no counts of the genes kept."""
 
         def project(totals: np.ndarray) -> np.ndarray:
             normalized = self.normalize(np.zeros((len(totals), len(self.fractions))), totals)
             return np.concatenate([projection(normalized[name]) for name, projection in self.projections.items()], 1)
 
-        # Residuals of zeros are smooth in the total unless they are clipped, as they are only where few cells were fitted.
+        # Residuals of zeros are smooth in the total unless they are clipped, which happens only if few cells were fitted.
         return interpolate(project, totals) if self.clip >= np.sqrt(THETA) else project(totals)
 
     def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
-        """The normalisations by which clusters are joined among features ``(n, d)``, each by itself."""
+        """The features ``(n, d)`` of each normalisation for joining micro-clusters."""
         return [features[:, part] for name, part in self.parts.items() if name in LINKAGE]
 
     def stabilized(self, features: np.ndarray) -> np.ndarray:
-        """The stabilised normalisations among features ``(n, d)``."""
+        """The features of the stabilised normalisations, of features ``(n, d)``."""
         return np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1)
 
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
-        """By what neighbours are found: the stabilised normalisations among features ``(n, d)`` at unit length."""
+        """The same at unit length, for the neighbour search."""
         selected = self.stabilized(features)
         return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
 
     @property
     def parts(self) -> dict[str, slice]:
-        """Columns of the features that each normalisation has."""
+        """Columns of the features of each normalisation."""
         numbers = [projection.loadings.shape[1] for projection in self.projections.values()]
         return dict(zip(self.projections, column_slices(numbers), strict=True))
 
@@ -321,19 +319,19 @@ class CountFeatures(Normalizer):
     def gene_features(self) -> np.ndarray:
         r"""Gene features ``(G, d)``, float32: :math:`X^\top U_d` of the centred log-normalised counts ``X``.
 
-        Each row is scaled to the norm :math:`\sqrt d`, so that a gene counts by its profile, as in the gene graph, and
-        not by its abundance.
+        Each row is scaled to the norm :math:`\sqrt d`, so that genes are compared by their profile, as in the gene graph, and
+        not by their abundance.
         """
         log = self.projections[LOG]
         features = normalize(log.loadings * log.singular_values)
         return (features * np.sqrt(features.shape[1])).astype(np.float32)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> State:
         """The parameters as plain numbers and arrays."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: State) -> Self:
         """The inverse of :meth:`to_dict`."""
         projections = {name: Projection(**values) for name, values in state["projections"].items()}
         return cls(**{**state, "projections": projections})
@@ -345,7 +343,7 @@ def _weighted(weights: Sequence[float], arrays: Sequence[np.ndarray]) -> np.ndar
 
 
 def _deviations(variance: np.ndarray, prior: np.ndarray | None = None, n_cells: int = 0) -> np.ndarray:
-    """Standard deviations ``(G,)`` of genes, 1 of those that do not vary; of few cells drawn towards those of all."""
+    """Standard deviations ``(G,)`` of genes, 1 for constant genes, shrunk towards a prior if there is one."""
     if prior is not None:
         variance = (n_cells * variance + PRIOR_CELLS * prior**2) / (n_cells + PRIOR_CELLS)
     deviations = np.sqrt(variance)
@@ -374,7 +372,7 @@ def principal_components(mean: np.ndarray, covariance: np.ndarray, n_components:
     n_genes = len(mean)
     variances, loadings = scipy.linalg.eigh(covariance, subset_by_index=[n_genes - n_components, n_genes - 1])
     variances, loadings = variances[::-1], loadings[:, ::-1]
-    kept = variances > max(1e-10 * variances[0], 1e-20)  # none where a normalisation is the same for all cells
+    kept = variances > max(1e-10 * variances[0], 1e-20)  # none if a normalisation is the same for all cells
     variances, loadings = variances[kept], loadings[:, kept]
     # A sign convention makes the components reproducible between linear algebra libraries.
     loadings = loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])])

@@ -1,4 +1,4 @@
-"""How well new cells fit among those of a reference, over plain arrays."""
+"""How well new cells fit a reference, over plain arrays."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 from scrcl.utils.checks import check_at_least
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
-#: Cells below which distances are not compared with those of cells of similar signal, but with those of all.
+#: Minimum number of cells to compare distances between cells of similar signal, and not between all.
 MIN_SCALE_CELLS = 50
 
 
 @dataclass(frozen=True)
 class DistanceScale:
-    """What distance from its neighbours a cell of a reference has, by the strength of its signal.
+    """Distribution of the distances of cells of a reference from their neighbours, by the strength of their signal.
 
-    Cells with few counts lie far from all others, as noise points everywhere; so a distance is compared with those of
-    cells with as much signal.
+    Cells with few counts are far from all others, because of noise; so a distance is compared with those of cells of similar
+    signal.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class DistanceScale:
     mean, deviation
         ``(p,)`` distance at that signal: its mean and its standard deviation.
     excess
-        ``(n,)`` by how many standard deviations the distances of the reference lie above the mean, increasing.
+        ``(n,)`` distances of the reference above the mean, in standard deviations, increasing.
     """
 
     signal: np.ndarray
@@ -52,21 +52,21 @@ class DistanceScale:
         return cls(x[order], mean[order], deviation[order], np.sort((distances - mean) / deviation))
 
     def __call__(self, signal: np.ndarray, distances: np.ndarray) -> np.ndarray:
-        """By how many standard deviations distances ``(m,)`` of cells of given signal lie above the mean."""
+        """Distances ``(m,)`` of cells above the mean for their signal ``(m,)``, in standard deviations."""
         x = np.log(np.maximum(signal, 1e-12))
         return (distances - np.interp(x, self.signal, self.mean)) / np.interp(x, self.signal, self.deviation)
 
     def pvalues(self, excess: np.ndarray) -> np.ndarray:
         r"""Conformal p-values :math:`(1 + \#\{\text{reference} \ge x\}) / (n + 1)` (Bates et al., Ann. Stat. 2023).
 
-        For cells drawn as those of the reference were, they are uniform.
+        They are uniform for cells from the distribution of the reference.
         """
         n = len(self.excess)
         return (1 + n - np.searchsorted(self.excess, excess, side="left")) / (n + 1)
 
 
 def check_level(alpha: float) -> None:
-    """Refuse a level of a test that is none.
+    """Refuse a level of a test out of range.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def check_level(alpha: float) -> None:
     check_at_least(alpha, 0.0, "alpha")
     if alpha > 1:
         raise ScrclValueError(
-            f"alpha={alpha!r} is no level of a test.",
+            f"alpha={alpha!r} is not valid.",
             "Pass a share of cells between 0 and 1, such as `alpha=0.05`.",
             command="Pass a share of cells between 0 and 1, such as 0.05.",
         )

@@ -9,11 +9,11 @@ import scipy.sparse as sp
 
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
 THETA = 100.0
-#: The normalisations, in the order of the features: two as they are, and one of each with its genes on a par.
+#: The normalisations, in the order of the features: two as they are, and each of them with genes of equal weight.
 LOG, PEARSON, STANDARDIZED, SIGNED_LOG = NORMALIZATIONS = ("log", "pearson", "standardized_log", "signed_log_residuals")
-#: Counts above zero that are normalised at once; few, so that they stay in the cache.
+#: Counts above zero that are normalised at once, so that they fit into the cache.
 ENTRIES = 250_000
-#: Knots in which the total of a cell grows e-fold; with 16, the error of interpolation is below that of float32.
+#: Knots per e-fold change of the total of a cell; with 16, the error of interpolation is below that of float32.
 KNOTS = 16
 
 
@@ -32,7 +32,7 @@ def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarr
 
 
 def _residuals(counts: np.ndarray, mean: np.ndarray, clip: float) -> np.ndarray:
-    """Pearson residuals of counts of which so many are expected, in any shape."""
+    """Pearson residuals of counts with these expectations, of any shape."""
     spread = np.sqrt(mean + mean**2 / THETA)
     residuals = np.divide(counts - mean, spread, out=np.zeros_like(mean), where=spread > 0)
     return np.clip(residuals, -clip, clip, out=residuals)
@@ -72,7 +72,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """What counts are normalised by.
+    """The parameters of the normalisations.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Normalizer:
     fractions
         ``(G,)`` fraction of all counts that each gene has.
     deviations
-        ``(G,)`` standard deviation of the fitted logarithms of each gene.
+        ``(G,)`` standard deviation of each gene after proportional fitting of its logarithms.
     clip
         Largest Pearson residual.
     """
@@ -93,7 +93,10 @@ class Normalizer:
 
     @staticmethod
     def proportional_fitting(log: np.ndarray) -> np.ndarray:
-        """Logarithms ``(n, G)`` relative to the mean of the cell; one without counts of these genes has none to fit."""
+        """Scale logarithms ``(n, G)`` to a mean of 1 per cell; cells without counts of these genes stay 0.
+
+        With :func:`log_normalize` before, this is PFlog1pPF (Booeshaghi et al., bioRxiv 2022).
+        """
         return log / np.maximum(log.mean(1, keepdims=True), 1e-12)
 
     def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
@@ -109,7 +112,7 @@ class Normalizer:
         }
 
     def above_zero(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, np.ndarray]:
-        """How far each normalisation of the counts above zero is from that of a zero in their place, in their order, float32."""
+        """Normalised values of the counts above zero minus those of a zero in their place, in their order, float32."""
         n, n_genes = counts.shape
         values, genes = counts.data.astype(np.float32), counts.indices
         cells = np.repeat(np.arange(n), np.diff(counts.indptr))
@@ -117,30 +120,33 @@ class Normalizer:
         mean_log = np.bincount(cells, log, minlength=n) / n_genes
         fitted = log / np.maximum(mean_log, 1e-12).astype(np.float32)[cells]
         mean = totals.astype(np.float32)[cells] * self.fractions.astype(np.float32)[genes]
-        residuals, of_zero = _residuals(values, mean, self.clip), _residuals(np.zeros_like(mean), mean, self.clip)
+        residuals, residuals_of_zero = (
+            _residuals(values, mean, self.clip),
+            _residuals(np.zeros_like(mean), mean, self.clip),
+        )
         return {
             LOG: log,
-            PEARSON: residuals - of_zero,
+            PEARSON: residuals - residuals_of_zero,
             STANDARDIZED: fitted / self.deviations.astype(np.float32)[genes],
-            SIGNED_LOG: _signed_log(residuals) - _signed_log(of_zero),
+            SIGNED_LOG: _signed_log(residuals) - _signed_log(residuals_of_zero),
         }
 
 
 def entry_slices(indptr: np.ndarray) -> Iterator[slice]:
-    """Slices of the rows of a sparse matrix that hold about ``ENTRIES`` entries each."""
+    """Slices of the rows of a sparse matrix with about ``ENTRIES`` entries each."""
     ends = np.searchsorted(indptr, np.arange(ENTRIES, indptr[-1] + ENTRIES, ENTRIES)).clip(max=len(indptr) - 1)
-    yield from (slice(*each) for each in pairwise(np.unique([0, *ends, len(indptr) - 1]).tolist()))
+    yield from (slice(*limits) for limits in pairwise(np.unique([0, *ends, len(indptr) - 1]).tolist()))
 
 
 def interpolate(function: Callable[[np.ndarray], np.ndarray], totals: np.ndarray) -> np.ndarray:
     """Values ``(n, d)`` of a function that is smooth in the logarithm of totals ``(n,)``.
 
-    By the cubic through the four nearest of knots that are the same whatever the totals, so that no value depends on the
-    others.
+    Interpolates by the cubic through the four nearest knots, which are fixed, so that the value of a cell does not depend on
+    other cells.
     """
-    place = np.log(totals) * KNOTS
-    below = np.floor(place)
-    u = place - below
+    position = np.log(totals) * KNOTS
+    below = np.floor(position)
+    u = position - below
     cubic = [
         -u * (u - 1) * (u - 2) / 6,
         (u + 1) * (u - 1) * (u - 2) / 2,

@@ -12,7 +12,7 @@ from .spatial import SpatialReference
 
 
 def n_inputs(modalities: Mapping[str, Modality], spatial: SpatialReference | None) -> list[int]:
-    """Number of features of each modality that are read: in space, those that vary there."""
+    """Number of features of each modality that the model reads: in space, only those that vary there."""
     numbers = [modality.n_features for modality in modalities.values()]
     return numbers if spatial is None else [int(spatial.kept[part].sum()) for part in column_slices(numbers)]
 
@@ -20,7 +20,7 @@ def n_inputs(modalities: Mapping[str, Modality], spatial: SpatialReference | Non
 def neighbor_features(
     modalities: Mapping[str, Modality], parts: Sequence[np.ndarray], spatial: SpatialReference | None
 ) -> list[np.ndarray]:
-    """That by which neighbours are found in each modality, of its features ``(n, d_m)``."""
+    """Features of each modality for the neighbour search, from its features ``(n, d_m)``."""
     if spatial is not None:
         return [normalize(part) for part in parts]
     return [modality.neighbor_features(part) for modality, part in zip(modalities.values(), parts, strict=True)]
@@ -32,7 +32,7 @@ def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def split_features(features: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
-    """The inverse of :func:`side_by_side`, of modalities with so many features."""
+    """The inverse of :func:`side_by_side`, for modalities with these numbers of features."""
     return [features[:, part] for part in column_slices(numbers)]
 
 
@@ -41,7 +41,7 @@ def joint_names(variables: dict[str, pd.Index]) -> pd.Index:
     if len(variables) == 1:
         return next(iter(variables.values()))
     names: dict[str, None] = {}
-    for modality, own in variables.items():
+    for modality, modality_names in variables.items():
         taken = set(names)
-        names |= dict.fromkeys(f"{modality}:{name}" if name in taken else name for name in own)
+        names |= dict.fromkeys(f"{modality}:{name}" if name in taken else name for name in modality_names)
     return pd.Index(list(names))

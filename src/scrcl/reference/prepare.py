@@ -1,16 +1,16 @@
-"""From sources to a reference: features, graphs and what ties cells to genes."""
+"""From sources to a reference: features of cells and genes, and their graphs."""
 
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from scvi import settings
 from sklearn.preprocessing import normalize
 
-from scrcl.data.networks import Network, read_network
+from scrcl.data.networks import GeneSets, Network, read_network
 from scrcl.data.sources import Source
 from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.genes import gene_graph, prior_gene_graph
@@ -33,26 +33,26 @@ from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split
 from .reference import FEATURE_SHARE, Reference
 from .spatial import SpatialReference
 
-#: Agreement with every other modality below which a warning is given; noise has about 0.01.
-LEAST_AGREEMENT = 0.1
+#: Minimum agreement with another modality, below which a warning is given; noise has about 0.01.
+MIN_AGREEMENT = 0.1
 
 Mode = Literal["join", "replace"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is to be prepared; the attributes are the arguments of :class:`scrcl.SCRCL`."""
+    """Options of the preparation; the attributes are arguments of :class:`scrcl.SCRCL`."""
 
     n_top_genes: int = 2000
     n_components: int = 50
     n_neighbors: int = 15
-    gene_network: Any = None
+    gene_network: GeneSets | None = None
     gene_network_mode: Mode = "join"
     spatial: SpatialOptions = field(default_factory=SpatialOptions)
 
 
 class Preparation(NamedTuple):
-    """What was prepared: the reference, the neighbours its cell graph was made of, if any, and what the gene network had."""
+    """The reference, the neighbours of its cell graph, if they were computed, and the gene network, if there is one."""
 
     reference: Reference
     neighbors: Neighbors | None
@@ -77,14 +77,14 @@ def prepare(
     sources
         The data of each modality by its name.
     options
-        What is to be prepared.
+        Options of the preparation.
     n_hidden
         Number of hidden units of the network, for the estimate of memory.
     where
-        What the user calls the data, for messages.
+        Name of the data, for messages.
     graph, slices, spatial_graph, batch_names, labels
-        What comes with the data, if any: a cell graph ``(n, n)``, where the cells are in space, a graph there, the
-        batch ``(n,)`` of each cell, and labels.
+        Optional data of the user: a cell graph ``(n, n)``, positions in space, a spatial graph ``(n, n)``, the batch ``(n,)``
+        of each cell, and labels.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def prepare(
         If there are too few cells, nothing varies, or the gene network does not fit the genes.
     """
     n_cells = next(iter(sources.values())).n_cells
-    # The graph in space comes first, as it is quick and may be refused.
+    # The spatial graph comes first, as it is quick and may be refused.
     spatial = None
     if slices is not None:
         spatial = options.spatial.graph(slices) if spatial_graph is None else symmetric_adjacency(spatial_graph)
@@ -110,7 +110,9 @@ def prepare(
         kept = np.concatenate([varying_in_space(spatial, part) for part in by_modality])
         spatial_reference = SpatialReference(slices, features, kept, options.spatial)
         features = spatial_reference.smooth(spatial, features)
-    agreement, near = _agreement(modalities, by_modality, features, spatial_reference, options.n_neighbors)
+    agreement, points_by_modality = _agreement(
+        modalities, by_modality, features, spatial_reference, options.n_neighbors
+    )
     shares = [1.0] if agreement is None else agreement.weights.mean(0, dtype=np.float64).tolist()
     _warn_if_contradicting(list(modalities), agreement, shares)
 
@@ -120,7 +122,7 @@ def prepare(
         if graph is not None:
             similar = symmetric_adjacency(graph)
         else:
-            points = near[0] if agreement is None else join(near, agreement.weights)
+            points = points_by_modality[0] if agreement is None else join(points_by_modality, agreement.weights)
             if batches is not None and corrected:
                 similar = balanced_graph(points, batches.codes, options.n_neighbors)
             else:
@@ -132,7 +134,7 @@ def prepare(
     genes = None if network and options.gene_network_mode == "replace" else gene_graph(gene_features)
     if network:
         genes = prior_gene_graph(network.similarity, gene_features, genes)
-    assert genes is not None  # unless a network takes its place
+    assert genes is not None  # a network replaces the graph of the features
     reference = Reference(
         modalities=modalities,
         features=features,
@@ -143,7 +145,7 @@ def prepare(
         agreement=agreement,
         spatial=spatial_reference,
         batches=batches,
-        # Features are corrected in part only, the views of the network by their graph.
+        # The correction of features is incomplete; that of the graph completes it for the views of the network.
         feature_share=0.0 if corrected else FEATURE_SHARE,
         labels=labels,
     )
@@ -163,7 +165,7 @@ def _fit(
 
 
 def _check_enough_cells(n_cells: int, n_neighbors: int, where: str) -> None:
-    """Refuse no more cells than neighbours."""
+    """Refuse data with no more cells than neighbours."""
     if n_cells <= n_neighbors:
         raise ScrclValueError(
             f"{where} has {n_cells} cells, but {n_neighbors} neighbours of each require at least {n_neighbors + 1}.",
@@ -193,8 +195,8 @@ def _read_network(modalities: dict[str, Modality], options: Options) -> Network 
     if options.gene_network is None:
         return None
     genes = joint_names({name: modality.variables for name, modality in modalities.items()})
-    every = joint_names({name: modality.names for name, modality in modalities.items()})
-    return read_network(options.gene_network, genes, every)
+    all_genes = joint_names({name: modality.names for name, modality in modalities.items()})
+    return read_network(options.gene_network, genes, all_genes)
 
 
 def _agreement(
@@ -204,17 +206,17 @@ def _agreement(
     spatial_reference: SpatialReference | None,
     n_neighbors: int,
 ) -> tuple[Agreement | None, list[np.ndarray]]:
-    """How far several modalities agree, and that by which neighbours are found in each."""
-    near = neighbor_features(
+    """Agreement of several modalities, and the features of each for the neighbour search."""
+    points = neighbor_features(
         modalities, split_features(features, n_inputs(modalities, spatial_reference)), spatial_reference
     )
     if len(modalities) == 1:
-        return None, near
+        return None, points
     structure = [
-        own_structure(modality.structure_features(own), n_neighbors)
-        for modality, own in zip(modalities.values(), by_modality, strict=True)
+        own_structure(modality.structure_features(part), n_neighbors)
+        for modality, part in zip(modalities.values(), by_modality, strict=True)
     ]
-    return Agreement.fit(near, n_neighbors, structure), near
+    return Agreement.fit(points, n_neighbors, structure), points
 
 
 def _gene_features(
@@ -231,7 +233,7 @@ def _gene_features(
     sample = sample_cells(len(by_modality[0]))
     expression = [modality.expression(sources[name], sample) for name, modality in modalities.items()]
     linear = [
-        modality.linear_features(own[sample]) for modality, own in zip(modalities.values(), by_modality, strict=True)
+        modality.linear_features(part[sample]) for modality, part in zip(modalities.values(), by_modality, strict=True)
     ]
     return variable_features(expression, linear, shares, n_components)
 
@@ -241,8 +243,9 @@ def variable_features(
 ) -> np.ndarray:
     r"""Features ``(V, d)``, float32, of the variables of all modalities in one embedding: :math:`X^\top U_d`.
 
-    As the gene features of one modality, but with the left singular vectors ``U`` of all modalities side by side: of their
-    centred features ``(n, d_m)``, linear in the values ``(n, V_m)``, weighed by the shares. There are at most ``n_features``.
+    They generalise the gene features of one modality: ``U`` are the left singular vectors of all modalities side by side, of
+    their centred features ``(n, d_m)``, which are linear in the values ``(n, V_m)``, weighted by the shares. There are at most
+    ``n_features``.
     """
     cells = np.concatenate([np.sqrt(share) * part for share, part in zip(shares, linear, strict=True)], 1)
     cells = cells.astype(np.float64)
@@ -261,14 +264,14 @@ def _warn_if_contradicting(names: list[str], agreement: Agreement | None, shares
     others = np.sqrt(agreement.overall * agreement.overall.T)
     np.fill_diagonal(others, -np.inf)
     best = others.max(1)
-    alone = [name for name, highest in zip(names, best, strict=True) if highest < LEAST_AGREEMENT]
+    alone = [name for name, highest in zip(names, best, strict=True) if highest < MIN_AGREEMENT]
     if alone:
         weights = ", ".join(f"{name!r} {share:.2f}" for name, share in zip(names, shares, strict=True))
         warnings.warn(
             PoorSupportWarning(
                 f"No other modality agrees with {' or with '.join(map(repr, alone))}: neighbours in one are not similar in "
                 f"another (agreement {best.min():.2f} of 1; mean weights: {weights}).",
-                "A modality is noise, or its cells are not those of the others: check how they were matched.",
+                "Check how cells were matched between modalities; a modality may also be noise.",
             ),
             stacklevel=settings.warnings_stacklevel,
         )

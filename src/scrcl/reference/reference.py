@@ -1,9 +1,9 @@
-"""What a model keeps of the cells it was built on: enough to train, to embed them again and to place query cells."""
+"""The cells of a model: all that it needs to train, to embed them and to place query cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from scrcl.graph.placement import Placement, Surroundings
 from scrcl.graph.recognition import Recognition
 from scrcl.labels.cell_labels import Labels
 from scrcl.nn.inference import CHUNK_CELLS, Encoded, View
+from scrcl.utils.files import State
 from scrcl.utils.progress import begin
 
 from .agreement import Agreement, join
@@ -29,8 +30,8 @@ from .modality_kinds import modality_from_dict
 from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .spatial import SpatialReference
 
-#: Length of the features in the latent representation, beside views of length 1. Less, and types that training has drawn
-#: together are one; more, and noise counts.
+#: Length of the features in the latent representation, beside views of length 1. Smaller values merge types that training
+#: brings together; larger values add noise.
 FEATURE_SHARE = 0.5
 
 
@@ -47,23 +48,23 @@ class Reference:
     adjacency
         ``(n, n)`` binary, symmetric cell graph without self loops.
     gene_features
-        ``(G, d_g)`` features of the variables of all modalities, which are genes as a rule, float32.
+        ``(G, d_g)`` features of the variables of all modalities, usually genes, float32.
     gene_graph
         ``(G, G)`` directed graph of the variables.
     n_neighbors
-        Number of nearest neighbours by which a query cell is placed.
+        Number of nearest neighbours of a query cell.
     agreement
-        How far several modalities agree for each cell; ``None`` for one.
+        Agreement of several modalities for each cell; ``None`` for one modality.
     spatial
-        Where the cells are, if they are seen among their neighbours in space.
+        Positions of the cells, if the model uses them.
     feature_share
         Length of the features in the latent representation, where each view of the network has length 1; 0 for none.
     batches
-        The batches of the cells, if they are told apart, and what is taken out of each.
+        The batches of the cells and their correction, if there are any.
     labels
-        The labels of cells, if any were given.
+        The labels of cells, if there are any.
     cell_names
-        ``(n,)`` names of the cells; ``None`` where they are not known.
+        ``(n,)`` names of the cells; ``None`` if unknown.
     """
 
     modalities: dict[str, Modality]
@@ -108,17 +109,17 @@ class Reference:
 
     @cached_property
     def genes(self) -> pd.Index:
-        """Names of all variables, with the modality before those that an earlier one has."""
+        """Names of all variables, prefixed by the modality if an earlier modality has the same name."""
         return joint_names({name: modality.variables for name, modality in self.modalities.items()})
 
     @cached_property
     def all_genes(self) -> pd.Index:
-        """Names of everything that was measured, in the same way."""
+        """Names of all columns of the data, in the same way."""
         return joint_names({name: modality.names for name, modality in self.modalities.items()})
 
     def variables_of(self, modality: str) -> np.ndarray:
-        """Which of all variables those of a modality are, by number."""
-        numbers = [len(found.columns) for found in self.modalities.values()]
+        """Numbers of the variables of a modality among all variables."""
+        numbers = [len(fitted.columns) for fitted in self.modalities.values()]
         return np.arange(sum(numbers))[column_slices(numbers)[list(self.modalities).index(modality)]]
 
     # --------------------------------------------------------------- features
@@ -126,31 +127,42 @@ class Reference:
     def read(
         self, sources: Mapping[str, Source], rows: np.ndarray | None = None, batches: np.ndarray | None = None
     ) -> np.ndarray:
-        """Features ``(m, D)`` of cells of sources, all or by number in any order, before any smoothing in space.
+        """Read features of cells, before any smoothing in space.
 
-        ``batches`` names the batch of every cell of the sources, whether asked for or not, where the reference has
-        batches. One that it does not know is learnt from all of its cells.
+        Parameters
+        ----------
+        sources
+            The data of each modality.
+        rows
+            ``(m,)`` cells to read, in any order; all by default.
+        batches
+            Name of the batch of every cell of the sources, requested or not, if the reference has batches. A new batch is
+            learnt from all of its cells.
+
+        Returns
+        -------
+        ``(m, D)``, float32.
 
         Raises
         ------
-        ValueError
-            If a batch that is not known has too few cells.
+        ScrclValueError
+            If a new batch has too few cells.
         """
-        wanted, place = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
+        increasing, positions = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
         if self.batches is None or batches is None:
-            found = [modality.features(sources[name], wanted) for name, modality in self.modalities.items()]
+            parts = [modality.features(sources[name], increasing) for name, modality in self.modalities.items()]
         else:
-            names = batches if wanted is None else batches[wanted]
-            known = self.learn_batches(sources, batches, names)
-            codes = known.codes_of(names)
-            found = [
-                known.features(modality, name, sources[name], wanted, codes)
+            names = batches if increasing is None else batches[increasing]
+            learnt = self.learn_batches(sources, batches, names)
+            codes = learnt.codes_of(names)
+            parts = [
+                learnt.features(modality, name, sources[name], increasing, codes)
                 for name, modality in self.modalities.items()
             ]
-        return side_by_side(found)[place]
+        return side_by_side(parts)[positions]
 
     def uncorrected(self, sources: Mapping[str, Source], rows: np.ndarray) -> np.ndarray:
-        """That by which neighbours would be found without any correction of batches, ``(m, s)``, of cells, increasing."""
+        """Features ``(m, s)`` of cells, increasing, for the neighbour search without any correction of batches."""
         parts = [
             modality.neighbor_features(modality.features(sources[name], rows))
             for name, modality in self.modalities.items()
@@ -158,11 +170,11 @@ class Reference:
         return self._joined(parts, np.tile(np.array(self.shares, dtype=np.float32), (len(rows), 1)))
 
     def learn_batches(
-        self, sources: Mapping[str, Source], batches: np.ndarray, wanted: np.ndarray | None = None
+        self, sources: Mapping[str, Source], batches: np.ndarray, requested: np.ndarray | None = None
     ) -> Batches:
-        """The batches, with those ``wanted`` of sources, all by default, that are not known yet; as in :meth:`read`."""
-        assert self.batches is not None  # else there are none to be known
-        names = np.unique(batches if wanted is None else wanted)
+        """The batches of the reference and new ones of sources, all or those that are ``requested``; as in :meth:`read`."""
+        assert self.batches is not None  # callers have checked it
+        names = np.unique(batches if requested is None else requested)
         new = names[self.batches.codes_of(names) < 0].tolist()
         features = self.features if self.spatial is None else self.spatial.features
         numbers = [modality.n_features for modality in self.modalities.values()]
@@ -174,10 +186,10 @@ class Reference:
         """The propagation matrix of the cell graph, ``(n, n)``."""
         return Propagation(self.adjacency)
 
-    # What follows from the features in no time is not kept: of millions of cells it is gigabytes.
+    # Quick functions of the features are not cached: with millions of cells they take gigabytes.
     @property
     def neighbor_features(self) -> np.ndarray:
-        """That by which neighbours are found, ``(n, s)``, float32."""
+        """Features ``(n, s)`` for the neighbour search, float32."""
         return self._joined(self._by_modality, self.weights)
 
     @property
@@ -187,29 +199,29 @@ class Reference:
 
     @property
     def corrected(self) -> bool:
-        """Whether there are batches and an effect of theirs is corrected."""
+        """Whether an effect of batches is corrected."""
         return self.batches is not None and self.batches.corrected
 
     @property
-    def places(self) -> np.ndarray:
-        """Points ``(n, d_s)`` of cells by which neighbourhoods are formed: those of counterparts lie together."""
+    def minibatch_points(self) -> np.ndarray:
+        """Points ``(n, d_s)`` of cells for forming minibatches of nearby cells; mutual neighbours of batches are near."""
         if self.spatial is not None:
             return self.spatial.slices.disjoint_coordinates
         return self.smoothed() if self.corrected else self.neighbor_features
 
     def smoothed(self, modality: int | None = None, cells: Rows = ALL) -> np.ndarray:
-        """What neighbours are found by, averaged over the cell graph, in all modalities or in that with this number.
+        """Features for the neighbour search averaged over the cell graph, of all modalities or of one by number.
 
-        In space, the features, smoothed already. Of all cells ``(n, s)``, or of some.
+        Returns ``(n, s)`` for all cells, or some of these rows. In space, these are the features, which are smoothed already.
         """
         if self.spatial is not None:
-            return (self._weighed_features if modality is None else self._parts(self.features)[modality])[cells]
+            return (self._weighted_features if modality is None else self._parts(self.features)[modality])[cells]
         return self._smooth(self.known_neighbor_features(modality), cells)
 
     def linkage_features(self, modality: int | None = None, cells: Rows = ALL) -> list[np.ndarray]:
-        """Features ``(n, d_i)`` by which micro-clusters are joined, of all cells or of some.
+        """Features ``(n, d_i)`` for joining micro-clusters, of all cells or of some.
 
-        Of all modalities, these by their weights.
+        They are those of one modality by number, or those of all side by side, weighted.
         """
         if self.spatial is not None:
             return [self.smoothed(modality, cells)]
@@ -219,21 +231,24 @@ class Reference:
         ]
         if modality is not None or len(by_modality) == 1:
             return by_modality[modality or 0]
-        most = max(map(len, by_modality))
-        return [join([normalize(own[i % len(own)]) for own in by_modality], self.weights[cells]) for i in range(most)]
+        n_arrays = max(map(len, by_modality))
+        return [
+            join([normalize(arrays[i % len(arrays)]) for arrays in by_modality], self.weights[cells])
+            for i in range(n_arrays)
+        ]
 
     def _linkage_of(self, modality: str, features: np.ndarray, cells: Rows) -> list[np.ndarray]:
-        """The same of one modality with features ``(n, d_m)``, over the graph where this is what batches meet in."""
-        found = self.modalities[modality].linkage_features(features)
-        return [self._smooth(each, cells) if self.corrected else each[cells] for each in found]
+        """The same of one modality with features ``(n, d_m)``, smoothed over the graph if batches are corrected."""
+        arrays = self.modalities[modality].linkage_features(features)
+        return [self._smooth(array, cells) if self.corrected else array[cells] for array in arrays]
 
     def join(self, encoded: Encoded, features: np.ndarray, weights: np.ndarray) -> dict[View, np.ndarray]:
-        """Each representation ``(m, ·)`` of cells: what the network makes of them, and their own features beside it.
+        """Each representation ``(m, ·)`` of cells: the views of the network and the features side by side.
 
         Parameters
         ----------
         encoded
-            What the network makes of them.
+            The views of the network.
         features, weights
             Features ``(m, d)`` and modality weights ``(m, M)`` of the same cells.
         """
@@ -245,25 +260,25 @@ class Reference:
         }
 
     def _latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None) -> np.ndarray:
-        """What cells with features ``(m, d)`` have of these in the latent representation, ``(m, s)``, float32."""
-        found = []
+        """The part ``(m, s)`` of the latent representation that the features ``(m, d)`` of cells make up, float32."""
+        latent = []
         for start in range(0, len(features), CHUNK_CELLS):
             rows = slice(start, start + CHUNK_CELLS)
-            # Sums of a row differ by rounding with how it lies in memory.
+            # The rounding of sums over a row depends on the memory layout.
             by_modality = self._neighbor_features_of(np.ascontiguousarray(features[rows]))
-            own = self._joined(by_modality, weights[rows]) if modality is None else by_modality[modality]
-            found.append(np.float32(self.feature_share) * normalize(own))
-        return np.concatenate(found)
+            points = self._joined(by_modality, weights[rows]) if modality is None else by_modality[modality]
+            latent.append(np.float32(self.feature_share) * normalize(points))
+        return np.concatenate(latent)
 
     @cached_property
-    def _weighed_features(self) -> np.ndarray:
-        """Features in space, whose length tells how much a cell differs from the mean, the modalities by their shares."""
+    def _weighted_features(self) -> np.ndarray:
+        """Features in space, not normalised, with the modalities weighted by their mean weights."""
         if len(self.modalities) == 1:
             return self.features
         return self.features * np.repeat(np.sqrt(self.shares), self.n_inputs).astype(np.float32)
 
     def _smooth(self, features: np.ndarray, cells: Rows) -> np.ndarray:
-        """Features ``(n, s)`` averaged over the cell graph twice, at unit length, of all cells or of some."""
+        """Features ``(n, s)`` averaged twice over the cell graph, at unit length, of all cells or of some."""
         return normalize(self.propagation.twice(normalize(features), cells), copy=False)
 
     @property
@@ -271,11 +286,11 @@ class Reference:
         return self._neighbor_features_of(self.features)
 
     def _neighbor_features_of(self, features: np.ndarray) -> list[np.ndarray]:
-        """That by which neighbours of cells with features ``(m, d)`` are found in each modality."""
+        """Features of each modality for the neighbour search, of cells with features ``(m, d)``."""
         return neighbor_features(self.modalities, self._parts(features), self.spatial)
 
     def _joined(self, by_modality: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-        """One modality as it is; several, at unit length, side by side and weighted."""
+        """A single modality as it is; several side by side, weighted, at unit length."""
         return by_modality[0] if len(by_modality) == 1 else join(by_modality, weights)
 
     def _parts(self, features: np.ndarray) -> list[np.ndarray]:
@@ -284,28 +299,37 @@ class Reference:
     # ------------------------------------------------------------ query cells
 
     def place(self, cells: Cells, rows: np.ndarray | None = None) -> Placement:
-        """Read cells, find them among those of the reference, and place those that are new.
+        """Read cells, recognise those of the reference, and place new ones among them.
 
-        All of them, or those with the numbers ``(m,)``; in space all are needed. ValueError if they cannot be read, or do not
-        fit the model.
+        Parameters
+        ----------
+        cells
+            The cells.
+        rows
+            ``(m,)`` numbers of the cells to place; all by default, and always in space.
+
+        Raises
+        ------
+        ScrclValueError
+            If they cannot be read, or do not fit the model.
         """
         features = self.read(cells.sources, rows, cells.batches)
         if self.spatial is not None:
             return self._place_in_space(self.spatial, cells, features)
-        found = self._recognition(features, cells.names if rows is None else cells.names[rows])
-        new = features[found < 0]
+        reference_index = self._recognition(features, cells.names if rows is None else cells.names[rows])
+        new = features[reference_index < 0]
         if len(new):
             begin("placing")
-        return Placement(found, new, *self.query_neighbors(new))
+        return Placement(reference_index, new, *self.query_neighbors(new))
 
     def _place_in_space(self, spatial: SpatialReference, cells: Cells, features: np.ndarray) -> Placement:
-        """The same of cells with features ``(m, D)`` before smoothing: new ones are seen among all cells of their slices."""
+        """The same for cells with features ``(m, D)`` before smoothing; new ones are smoothed over all cells of their slices."""
         slices = cells.slices
         assert slices is not None  # the reference is in space
-        found = spatial.find(slices, features, cells.names, self.cell_names)
-        new = np.flatnonzero(found < 0)
+        reference_index = spatial.find(slices, features, cells.names, self.cell_names)
+        new = np.flatnonzero(reference_index < 0)
         if len(new) == 0:
-            return Placement(found, self.features[:0], None, self.weights[:0])
+            return Placement(reference_index, self.features[:0], None, self.weights[:0])
         begin("placing")
         around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
         graph = spatial.options.graph(slices.select(around)) if cells.graph is None else cells.graph[around][:, around]
@@ -314,7 +338,7 @@ class Reference:
         if spatial.options.joined or self.agreement is not None:
             neighbors, weights = self.query_neighbors(smoothed)
         surroundings = Surroundings(smoothed, graph, neighbors if spatial.options.joined else None, weights, positions)
-        return Placement(found, smoothed[positions], None, weights[positions], surroundings)
+        return Placement(reference_index, smoothed[positions], None, weights[positions], surroundings)
 
     @cached_property
     def _recognition(self) -> Recognition:
@@ -327,29 +351,29 @@ class Reference:
         points = self._neighbor_features_of(features)
         weights = np.ones((len(features), 1), dtype=np.float32)
         if self.agreement is not None:
-            near = [search(own, self.n_neighbors) for search, own in zip(self._searches, points, strict=True)]
-            weights = self.agreement.weights_of(self._by_modality, points, near)
+            neighbors = [search(part, self.n_neighbors) for search, part in zip(self._searches, points, strict=True)]
+            weights = self.agreement.weights_of(self._by_modality, points, neighbors)
         return self._search(self._joined(points, weights), self.n_neighbors), weights
 
     def query_neighbor_features(self, placement: Placement, number: int | None = None) -> np.ndarray:
-        """That by which neighbours of the new cells are found, ``(m', s)``, in all modalities or one by number."""
+        """Features ``(m', s)`` of the new cells for the neighbour search, of all modalities or of one by number."""
         points = self._neighbor_features_of(placement.features)
         return self._joined(points, placement.modality_weights) if number is None else points[number]
 
     def known_neighbor_features(self, number: int | None = None) -> np.ndarray:
-        """The same ``(n, s)`` of the cells of the reference."""
+        """The same ``(n, s)`` for the cells of the reference."""
         return self.neighbor_features if number is None else self._by_modality[number]
 
     def smoothed_query(self, placement: Placement) -> np.ndarray:
-        """Features ``(m', s)`` of the new cells, averaged over the graph, to which they send nothing."""
+        """Features ``(m', s)`` of the new cells averaged over the graph, which they do not change."""
         if self.spatial is not None:
             return placement.features
-        assert placement.neighbors is not None  # outside space they are always found
-        received, own = query_weights(self.adjacency, placement.neighbors)
+        assert placement.neighbors is not None  # outside space there always are
+        to_reference, to_itself = query_weights(self.adjacency, placement.neighbors)
         known = normalize(self.neighbor_features)
         points = normalize(self.query_neighbor_features(placement))
-        once = received @ known + own * points
-        return normalize(received @ (self.propagation[:] @ known) + own * once, copy=False)
+        once = to_reference @ known + to_itself * points
+        return normalize(to_reference @ (self.propagation[:] @ known) + to_itself * once, copy=False)
 
     @cached_property
     def _search(self) -> NeighborSearch:
@@ -357,7 +381,7 @@ class Reference:
 
     @cached_property
     def _searches(self) -> list[NeighborSearch]:
-        return [NeighborSearch(own) for own in self._by_modality]
+        return [NeighborSearch(points) for points in self._by_modality]
 
     @cached_property
     def distances(self) -> np.ndarray:
@@ -366,11 +390,11 @@ class Reference:
 
     @cached_property
     def distance_scale(self) -> DistanceScale:
-        """What distances are usual."""
+        """Distribution of these distances by the signal of a cell."""
         return DistanceScale.fit(self.signal(self.features), self.distances)
 
     def signal(self, features: np.ndarray) -> np.ndarray:
-        """How far cells with features ``(m, d)`` are from the mean cell, ``(m,)``; less for cells with few counts."""
+        """Distance ``(m,)`` of cells with features ``(m, d)`` from the mean cell; it is smaller for cells with few counts."""
         if len(self.modalities) == 1:
             return np.linalg.norm(next(iter(self.modalities.values())).signal_features(features), axis=1)
         squares = [share * (part**2).sum(1) for share, part in zip(self.shares, self._parts(features), strict=True)]
@@ -378,8 +402,8 @@ class Reference:
 
     # ------------------------------------------------------------------- file
 
-    def to_dict(self) -> dict[str, Any]:
-        """The reference as plain numbers and arrays, which outlive changes of the classes."""
+    def to_dict(self) -> State:
+        """The reference as plain numbers and arrays, independent of the classes."""
         return {
             "modalities": {name: modality.to_dict() for name, modality in self.modalities.items()},
             "features": self.features,
@@ -396,9 +420,9 @@ class Reference:
         }
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: State) -> Self:
         """The inverse of :meth:`to_dict`."""
-        modalities = {name: modality_from_dict(found) for name, found in state["modalities"].items()}
+        modalities = {name: modality_from_dict(saved) for name, saved in state["modalities"].items()}
         agreement, spatial, batches, labels = (state[name] for name in ("agreement", "spatial", "batches", "labels"))
         return cls(
             modalities=modalities,

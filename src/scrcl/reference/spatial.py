@@ -1,7 +1,7 @@
-"""Where the cells of a model are in space."""
+"""Positions of the cells of a model in space."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -10,22 +10,23 @@ import scipy.sparse as sp
 from scrcl.graph.slices import Slices, find_cells
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions
+from scrcl.utils.files import State
 
 
 @dataclass(frozen=True)
 class SpatialReference:
-    """Where the cells of a model are in space, and how it sees them among their neighbours.
+    """Positions of the cells of a model in space, and the smoothing over their neighbours.
 
     Attributes
     ----------
     slices
-        Where the ``n`` cells are.
+        Positions and slices of the ``n`` cells.
     features
-        ``(n, D)`` features before smoothing, by which cells are found again.
+        ``(n, D)`` features before smoothing, by which cells are recognised.
     kept
-        ``(D,)`` which of them vary in space and are read.
+        ``(D,)`` mask of the features that vary in space, which the model reads.
     options
-        The graph and the smoothing.
+        Options of the graph and the smoothing.
     """
 
     slices: Slices
@@ -34,7 +35,7 @@ class SpatialReference:
     options: SpatialOptions
 
     def smooth(self, adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
-        """Features ``(m, D)`` of cells with a spatial graph, as the model reads them, ``(m, d)``."""
+        """Smooth features ``(m, D)`` of cells over their spatial graph ``(m, m)``, and select those that are read, ``(m, d)``."""
         return smooth(adjacency, features[:, self.kept], self.options.smoothing)
 
     def find(
@@ -47,13 +48,13 @@ class SpatialReference:
         """Find cells among these by position and features ``(m, D)`` before smoothing: ``(m,)`` rows, -1 for others."""
         return find_cells(slices, features, self.slices, self.features, names, known_names)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> State:
         """Plain numbers and arrays."""
         state = {"slices": self.slices.to_dict(), "features": self.features, "kept": self.kept}
         return state | asdict(self.options)
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: State) -> Self:
         """The inverse of :meth:`to_dict`."""
         state = dict(state)
         own = {name: state.pop(name) for name in ("features", "kept")}

@@ -1,6 +1,4 @@
-"""What a model writes to the data, where the user can see and plot it."""
-
-from typing import Any
+"""Write results of the preparation to the data of the user."""
 
 import numpy as np
 import pandas as pd
@@ -8,14 +6,16 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from scrcl.graph.spatial import SpatialOptions
 from scrcl.utils import keys
+from scrcl.utils.files import State
 
 from .prepare import Options, Preparation
 from .reference import Reference
 
 
-def write_preparation(data: AnnData | MuData, preparation: Preparation, parameters: dict[str, Any]) -> None:
-    """Write features, graphs, weights and parameters. Arrays are copies, so that changes do not change the model."""
+def write_preparation(data: AnnData | MuData, preparation: Preparation, parameters: State) -> None:
+    """Write features, graphs, weights and parameters. Arrays are copies, which the user may change."""
     reference, neighbors, network = preparation.reference, preparation.neighbors, preparation.network
     data.obsm[keys.FEATURES_KEY] = reference.features.copy()
     data.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency, copy=True)
@@ -41,13 +41,13 @@ def write_preparation(data: AnnData | MuData, preparation: Preparation, paramete
 
 
 def share(data: AnnData | MuData, reference: Reference) -> None:
-    """Put arrays of the model in the place of their copies: for who changes neither, of millions of cells gigabytes less."""
+    """Replace copies by the arrays of the model, which saves gigabytes with millions of cells if nobody changes them."""
     data.obsm[keys.FEATURES_KEY] = reference.features
     data.obsp[keys.CONNECTIVITIES_KEY] = sp.csr_matrix(reference.adjacency)
 
 
-def _as_muon(mdata: MuData, names: list[str]) -> dict[str, Any]:
-    """What :func:`muon.tl.umap` wants to know beside the graph: a matrix, which it hardly reads. The smallest will do."""
+def _as_muon(mdata: MuData, names: list[str]) -> State:
+    """Parameters that :func:`muon.tl.umap` requires beside the graph: a matrix, here the smallest, as it is hardly used."""
     sizes = {name: mdata.mod[name].n_vars for name in names if mdata.mod[name].X is not None}
     if not sizes:
         return {}
@@ -71,10 +71,10 @@ def _write_genes(adata: AnnData, reference: Reference) -> None:
     )
 
 
-def describe_parameters(reference: Reference, options: Options, setup: dict[str, Any], several: bool) -> dict[str, Any]:
-    """The main parameters of the preparation, those of the setup by name, in a form that AnnData can write."""
+def describe_parameters(reference: Reference, options: Options, setup: State, several: bool) -> State:
+    """The main parameters of the preparation and of the setup, in a form that AnnData can write."""
     network = options.gene_network_mode if options.gene_network is not None else ""
-    parameters: dict[str, Any] = {
+    parameters: State = {
         "n_top_genes": options.n_top_genes if several else len(reference.genes),
         "n_components": options.n_components,
         "n_neighbors": options.n_neighbors,
@@ -87,22 +87,22 @@ def describe_parameters(reference: Reference, options: Options, setup: dict[str,
     if reference.labels is not None:
         parameters |= {name: str(setup.get(name) or "") for name in ("labels_key", "unlabeled_category")}
     if reference.spatial is not None:
-        parameters |= _describe_tissue(reference.spatial.options, setup)
+        parameters |= _describe_space(reference.spatial.options, setup)
     return parameters
 
 
-def _describe_tissue(options: Any, setup: dict[str, Any]) -> dict[str, Any]:
-    """Parameters of cells in space; of the graph, only those that it was made by."""
-    given = setup.get("spatial_neighbors_key")
+def _describe_space(options: SpatialOptions, setup: State) -> State:
+    """Parameters of spatial data; of the graph, only those that were used."""
+    graph_key = setup.get("spatial_neighbors_key")
     parameters = {
         "spatial_key": setup["spatial_key"],
         "sample_key": setup.get("sample_key") or "",
-        "spatial_graph": given or options.kind,
+        "spatial_graph": graph_key or options.kind,
         "spatial_smoothing": options.smoothing,
         "spatial_mode": "join" if options.joined else "replace",
     }
-    if given is None and options.kind == "knn":
+    if graph_key is None and options.kind == "knn":
         parameters["n_spatial_neighbors"] = options.n_neighbors
-    if given is None and options.radius is not None:
+    if graph_key is None and options.radius is not None:
         parameters["radius"] = options.radius
     return parameters
