@@ -1,4 +1,4 @@
-"""Where counts are, if they are not where they were looked for: the line that takes them from there."""
+"""Where counts are if they are not in the expected place, and the line of code that uses them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +9,9 @@ from scrcl.utils.checks import Remedy
 
 from .counts import Counts
 
-#: What is true on the command line, which may not have read all of a file.
+#: Remedy on the command line, which may not have read the whole file.
 NOT_FOUND = "Name the layer that holds raw counts: `--layer counts`."
-#: Cells by which counts are recognised.
+#: Number of cells that are checked for counts.
 N_CELLS = 2000
 
 

@@ -1,4 +1,4 @@
-"""Sources: where the data of each modality come from. Nothing else reads AnnData and MuData for a model."""
+"""Sources of the data of each modality. No other module reads AnnData and MuData for a model."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +21,9 @@ from scrcl.utils.names import as_name, as_names
 from .counts import Counts
 from .remedies import find_counts
 
-#: Name of the modality of data that have one only.
+#: Name of the modality of AnnData.
 RNA = "rna"
-#: Kind of a modality whose features are given.
+#: Kind of a modality that is an embedding of the user.
 EMBEDDING = "features"
 
 
@@ -33,11 +33,11 @@ class Block(NamedTuple):
     Attributes
     ----------
     rows
-        Which of the cells asked for these are.
+        Positions of these cells among the requested ones.
     counts
-        ``(m, G)`` counts of the columns asked for.
+        ``(m, G)`` counts of the requested columns.
     totals
-        ``(m,)`` counts of each cell in all columns that its total is taken over.
+        ``(m,)`` total counts of each cell, over all columns of the model.
     """
 
     rows: slice
@@ -56,15 +56,15 @@ class Source:
     names
         Names of the columns: of the counts if there are any, else of the embedding.
     names_where
-        What the user calls these names, for messages.
+        Where these names are, for messages.
     find_counts
-        Gives the counts; ``None`` where there are none.
+        Returns the counts; ``None`` without counts.
     embedding
-        Features ``(n, d)`` that are given, or ``None``.
+        Embedding ``(n, d)`` of the user, or ``None``.
     embedding_where
-        What the user calls the embedding, for messages.
+        Where the embedding is, for messages.
     modality
-        Name of the modality, for messages, where there are several.
+        Name of the modality, for messages, if there are several.
     """
 
     kind: str
@@ -77,7 +77,7 @@ class Source:
 
     @cached_property
     def counts(self) -> Counts | None:
-        """The counts, found when they are first asked for, as an embedding may do without."""
+        """The counts, read at the first access, as they are not always needed beside an embedding."""
         return None if self.find_counts is None else self.find_counts()
 
     @property
@@ -85,18 +85,18 @@ class Source:
         """Number of cells."""
         if self.embedding is not None:
             return len(self.embedding)
-        assert self.counts is not None  # there is one or the other
+        assert self.counts is not None  # a source has an embedding or counts
         return self.counts.n_cells
 
     def blocks(self, wanted: pd.Index, needed: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Block]:
         """Read counts of columns by name, in blocks of cells.
 
-        A column that is missing is taken for 0, with a warning.
+        Missing columns count as 0, with a warning.
 
         Parameters
         ----------
         wanted
-            Names of the columns that the total of a cell is taken over.
+            Names of the columns over which the total of a cell is taken.
         needed
             Numbers among these of the ``G`` columns to return, in this order.
         rows
@@ -107,31 +107,31 @@ class Source:
         ValueError
             If more than a tenth of the wanted or of the needed columns are missing, or a cell has no counts.
         """
-        assert self.counts is not None  # what has none is not asked for them
+        assert self.counts is not None  # callers have checked it
         columns, missing = match_genes(self.names, wanted[needed], self.names_where)
-        every, without = match_genes(self.names, wanted, self.names_where)
-        self._warn_if_missing(missing, without.difference(missing), len(needed), len(wanted))
-        every = every[every >= 0]
-        counts = self.counts if np.array_equal(every, np.arange(len(self.names))) else self.counts.select(every)
-        # Where the columns needed are among those read; a missing one is an empty column at the end.
-        position = np.full(len(self.names) + 1, len(every))
-        position[every] = np.arange(len(every))
-        for found, block in counts.blocks(rows):
+        totaled, lacking = match_genes(self.names, wanted, self.names_where)
+        self._warn_if_missing(missing, lacking.difference(missing), len(needed), len(wanted))
+        totaled = totaled[totaled >= 0]
+        counts = self.counts if np.array_equal(totaled, np.arange(len(self.names))) else self.counts.select(totaled)
+        # Positions of the needed columns among those that are read; a missing one is an empty column at the end.
+        position = np.full(len(self.names) + 1, len(totaled))
+        position[totaled] = np.arange(len(totaled))
+        for block_rows, block in counts.blocks(rows):
             totals = block.sum(axis=1, dtype=np.float64)
             check_cells_have_counts(totals, counts.where)
             if len(missing):
                 block = sp.hstack([block, sp.csr_array((block.shape[0], 1), dtype=np.float32)], format="csr")
-            yield Block(found, block[:, position[columns]], totals)
+            yield Block(block_rows, block[:, position[columns]], totals)
 
     def features(self, n_features: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """The given features ``(m, d)`` of cells; all by default.
+        """The embedding ``(m, d)`` of cells; of all by default.
 
         Raises
         ------
         ValueError
             If there are not ``n_features``.
         """
-        assert self.embedding is not None  # what has none is not asked for it
+        assert self.embedding is not None  # callers have checked it
         if self.embedding.shape[1] != n_features:
             raise ScrclValueError(
                 f"{self.embedding_where} has {self.embedding.shape[1]} columns, but the model was built on {n_features}.",
@@ -141,12 +141,12 @@ class Source:
         return self.embedding if rows is None else self.embedding[rows]
 
     def check(self, new: bool) -> None:
-        """Refuse data that are not what they should be, as far as that is cheap; ``new`` ones may be of one cell.
+        """Check the data as far as that is cheap; ``new`` data may have one cell only.
 
         Raises
         ------
         ValueError
-            If names are not unique, counts are none, or all cells have the same embedding.
+            If names are not unique, the counts are invalid, or all cells have the same embedding.
         """
         check_unique_genes(self.names, self.names_where)
         if self.counts is not None:
@@ -156,7 +156,7 @@ class Source:
             raise ScrclValueError(f"{where} is the same for all cells.", "Name an embedding that varies.", where=where)
 
     def _warn_if_missing(self, missing: pd.Index, without: pd.Index, n_needed: int, n_wanted: int) -> None:
-        """Say which columns are missing of those that features, and then of those that totals, are computed from."""
+        """Warn of missing columns: of those of the features, then of those in totals only."""
         things = "genes" if self.modality is None else "variables"
         of = "" if self.modality is None else f" of {self.modality!r}"
         for names, number, use in (
@@ -176,7 +176,7 @@ class Source:
 def anndata_sources(
     adata: AnnData, layer: str | None, features_key: str | None, new: bool = False
 ) -> dict[str, Source]:
-    """The one source of AnnData; ``new`` data are read as the model was set up."""
+    """The source of AnnData; ``new`` data are read as the model was set up."""
     embedding = None if features_key is None else read_embedding(adata.obsm, features_key, "features_key", "adata")[0]
     source = Source(
         RNA if embedding is None else EMBEDDING,
@@ -262,16 +262,16 @@ def check_cells(mdata: MuData, names: Sequence[str]) -> None:
 
 
 def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str, new: bool) -> Counts:
-    """The counts of AnnData, checked later, as they are read."""
+    """The counts of AnnData, which are checked when they are read."""
     remedy = partial(find_counts, adata, layer, where, new)
     if layer is None:
         return Counts.of(adata.X, f"{where}.X", remedy)
     if new and layer not in adata.layers:
-        found = remedy()
+        advice = remedy()
         raise ScrclKeyError(
             f"{argument}={layer!r}, where the model reads counts, is not in {where}.layers.",
-            found.python,
-            command=found.command,
+            advice.python,
+            command=advice.command,
             where="mdata" if where.startswith("mdata") else f"{where}.layers",
         )
     check_key(layer, adata.layers, argument, f"{where}.layers")
@@ -279,7 +279,7 @@ def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str, n
 
 
 def read_embedding(obsm: Any, key: str, argument: str, where: str) -> tuple[np.ndarray, pd.Index]:
-    """Features that the user already has, ``(n, d)``, and their names."""
+    """An embedding ``(n, d)`` of the user, and the names of its columns."""
     check_key(key, obsm, argument, f"{where}.obsm")
     array = in_memory(obsm[key])
     features = as_features(array, f"{where}.obsm[{key!r}]")
@@ -322,7 +322,7 @@ def in_memory(array: Any) -> Any:
 
 
 def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> Slices:
-    """Where the cells are, and in which slice."""
+    """The positions of cells, and their slices."""
     where = "mdata" if isinstance(data, MuData) else "adata"
     check_key(key, data.obsm, "spatial_key", f"{where}.obsm")
     samples = None
@@ -333,7 +333,7 @@ def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> 
 
 
 def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.csr_array:
-    """A graph in space ``(n, n)`` in the form of squidpy."""
+    """A spatial graph ``(n, n)`` in the form of squidpy."""
     if key in data.obsp:
         graph = _graph(data.obsp[key])
     else:
@@ -355,7 +355,7 @@ def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.c
 
 
 def read_column(table: Any, key: str, where: str) -> pd.Series:
-    """A column of ``obs`` that is there, in memory.
+    """A column of ``obs``, in memory; it must exist.
 
     Raises
     ------
@@ -395,8 +395,8 @@ def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
     return names.astype(str)
 
 
-def read_labels(data: AnnData | MuData, key: str, unlabeled_category: Any) -> np.ndarray:
-    """Label ``(n,)`` of each cell by name, ``None`` for one without: where it is missing, or of the unlabelled category.
+def read_labels(data: AnnData | MuData, key: str, unlabeled_category: object) -> np.ndarray:
+    """Label ``(n,)`` of each cell as text; ``None`` if it is missing or the unlabelled category.
 
     Raises
     ------
