@@ -159,7 +159,7 @@ def read_gene_sets(sets: GeneSets, argument: str) -> dict[str, list[str]]:
         sets = _read_gmt(Path(sets), argument)
     if isinstance(sets, pd.DataFrame):
         name, gene = _columns(sets, SET_COLUMNS, sets.shape[1] == 2, argument, "one of sets and one of genes")
-        sets = sets.groupby(name, sort=False)[gene].agg(list).to_dict()
+        sets = _by_set(sets[name], sets[gene])
     if not isinstance(sets, Mapping) or any(isinstance(genes, str) for genes in sets.values()):
         raise ScrclValueError(
             f"{argument} is of type {type(sets).__name__}{' of strings' if isinstance(sets, Mapping) else ''}.",
@@ -203,7 +203,7 @@ def read_network(source: GeneSets, genes: pd.Index, all_genes: pd.Index, argumen
             named = pd.unique(np.concatenate([edges["source"], edges["target"]]))
             check_identifiers(named, all_genes, argument)
             return _network(_similarity_of_edges(edges, genes), named, all_genes, "network", argument)
-        source = edges.groupby("source", sort=False)["target"].agg(list).to_dict()
+        source = _by_set(edges["source"], edges["target"])
     members = pd.Series(read_gene_sets(source, argument)).explode().dropna()
     named = members.unique()
     check_identifiers(named, all_genes, argument)
@@ -222,7 +222,7 @@ def _network(similarity: sp.csr_array, named: np.ndarray, all_genes: pd.Index, f
 
 def _similarity_of_edges(edges: pd.DataFrame, genes: pd.Index) -> sp.csr_array:
     """The symmetric matrix of the largest absolute weight of each pair of different genes."""
-    ends = np.sort([genes.get_indexer(edges[side]) for side in ("source", "target")], axis=0)
+    ends = np.sort([genes.get_indexer(pd.Index(edges[side])) for side in ("source", "target")], axis=0)
     pairs = pd.DataFrame({"a": ends[0], "b": ends[1], "weight": edges["weight"].abs().to_numpy()})
     pairs = pairs[(pairs["a"] >= 0) & (pairs["a"] != pairs["b"]) & (pairs["weight"] > 0)]
     strongest = pairs.groupby(["a", "b"], as_index=False)["weight"].max()
@@ -236,7 +236,7 @@ def _similarity_of_sets(members: pd.Series, genes: pd.Index) -> sp.csr_array:
 
     The weights of a gene's pairs within a set sum to one, so that a pair in a large set has little weight.
     """
-    columns, (numbers, names) = genes.get_indexer(members), pd.factorize(members.index)
+    columns, (numbers, names) = genes.get_indexer(pd.Index(members)), pd.factorize(members.index)
     kept = columns >= 0
     shape = (len(genes), len(names))
     belongs = sp.csr_array((np.ones(kept.sum()), (columns[kept], numbers[kept])), shape=shape)
@@ -244,6 +244,11 @@ def _similarity_of_sets(members: pd.Series, genes: pd.Index) -> sp.csr_array:
     similarity.setdiag(0)
     similarity.eliminate_zeros()
     return similarity
+
+
+def _by_set(names: pd.Series, genes: pd.Series) -> dict[str, list[str]]:
+    """The genes of each set, in order."""
+    return {str(name): members for name, members in genes.groupby(names, sort=False).agg(list).items()}
 
 
 def _columns(
@@ -283,10 +288,18 @@ def _read_table(path: Path, argument: str, all_genes: pd.Index) -> pd.DataFrame:
     lines = _read_lines(path, argument)
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     separator = next((mark for mark in "\t,;" if mark in first), r"\s+")
-    # A gene may be called NA, so that only an empty field is missing.
-    options = {"dtype": str, "keep_default_na": False, "na_values": [""], "skipinitialspace": True}
     try:
-        table = pd.read_csv(StringIO("\n".join(lines)), sep=separator, comment="#", header=None, **options)
+        # A gene may be called NA, so that only an empty field is missing.
+        table = pd.read_csv(
+            StringIO("\n".join(lines)),
+            sep=separator,
+            comment="#",
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            skipinitialspace=True,
+        )
     except ValueError as error:
         raise ScrclValueError(
             f"{argument}={os.fspath(path)!r} cannot be read as a table: {error}.",
@@ -341,10 +354,17 @@ def _read_lines(path: Path, argument: str) -> list[str]:
         raise ScrclValueError(
             f"{argument}={os.fspath(path)!r} is not a file.", "Name an edge list or a GMT file, or pass a table."
         )
-    # A separator that occurs nowhere makes each line a field.
-    whole = {"sep": "\x1f", "header": None, "quoting": csv.QUOTE_NONE, "skip_blank_lines": False, "dtype": str}
     try:
-        return pd.read_csv(path, **whole, keep_default_na=False, encoding="utf-8-sig")[0].tolist()
+        return pd.read_csv(
+            path,
+            sep="\x1f",  # occurs nowhere, so that a line is a field
+            header=None,
+            dtype=str,
+            quoting=csv.QUOTE_NONE,
+            skip_blank_lines=False,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )[0].tolist()
     except pd.errors.EmptyDataError:
         return []
     except Exception as error:  # each compression has its own
