@@ -155,7 +155,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     for _ in range(2):  # the default output is the demo's own, so that it can be run again
         assert main(["demo", "--epochs", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "published annotation" in printed
+    assert "Published annotation" in printed
     assert "adjusted Rand index" in printed
     result = ad.read_h5ad(tmp_path / "scrcl-demo.h5ad")
     assert result.n_obs == 700

@@ -250,6 +250,6 @@ def test_modules_that_no_resolution_gives_advise_what_there_is(monkeypatch):
     apart = np.where(np.arange(len(embedding))[:, None] < 60, [1.0, 0], [0, 1.0])
     apart = apart + 0.01 * np.random.default_rng(0).random(apart.shape)
     monkeypatch.setattr(model, "get_gene_embedding", lambda: pd.DataFrame(apart, index=embedding.index))
-    with pytest.warns(UserWarning, match="No resolution of Leiden gives 1 modules here") as caught:
+    with pytest.warns(UserWarning, match="No resolution of Leiden gives 1 modules; the nearest gives 2") as caught:
         model.get_gene_modules(n_modules=1)
     assert not any("kmeans" in str(warning.message) for warning in caught)

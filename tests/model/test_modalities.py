@@ -141,7 +141,7 @@ class TestLatent:
         turned = MuData({name: new[name][:, ::-1].copy() for name in KINDS})
         np.testing.assert_allclose(trained.get_latent_representation(turned), expected, atol=1e-5)
         fewer = MuData({"rna": new["rna"].copy(), "prot": new["prot"][:, 1:].copy()})
-        with pytest.warns(UserWarning, match="1 of the 12 variables .* 'prot' are missing"):
+        with pytest.warns(UserWarning, match="1 of the 12 variables of 'prot' of the model are missing"):
             assert np.isfinite(trained.get_latent_representation(fewer)).all()
 
     def test_one_modality_alone(self, mdata):
@@ -398,12 +398,12 @@ class TestFaults:
             trained.get_latent_representation(MuData({"rna": new["rna"].copy(), "prot": new["prot"][:20].copy()}))
         with pytest.raises(KeyError, match="'prot' is not in mdata.mod"):
             trained.get_clusters(MuData({"rna": new["rna"].copy()}))
-        with pytest.raises(TypeError, match="a MuData object, not AnnData"):
+        with pytest.raises(TypeError, match="adata is of type AnnData, not MuData"):
             trained.get_latent_representation(new["rna"])
 
     def test_one_feature(self, mdata):
         narrow = MuData({"rna": mdata["rna"].copy(), "prot": mdata["prot"][:, :1].copy()})
-        with pytest.raises(ValueError, match="'prot' has one feature"):
+        with pytest.raises(ValueError, match="'prot' has only one feature"):
             scrcl.SCRCL.setup_mudata(narrow, KINDS)
 
     @pytest.mark.parametrize("name", ["rna", "prot"])
@@ -481,9 +481,9 @@ class TestFaults:
         model.train(1, accelerator="cpu", enable_progress_bar=False)
         with pytest.raises(ValueError, match="setup_mudata"):
             model.get_modality_weights()
-        with pytest.raises(ValueError, match="no modality='rna'"):
+        with pytest.raises(ValueError, match="modality='rna' is not in the model, which has one modality"):
             model.get_clusters(modality="rna")
-        with pytest.raises(TypeError, match="an AnnData object, not MuData"):
+        with pytest.raises(TypeError, match="adata is of type MuData, not AnnData"):
             model.get_latent_representation(simulate_pair(20))
 
 

@@ -115,7 +115,7 @@ def test_more_batches_than_can_be_told_apart():
     """Names of cells, or of wells, taken for batches."""
     adata = ad.AnnData(np.ones((25_100, 3), dtype=np.float32))
     adata.obs["well"] = np.arange(25_100) % 2_510
-    with pytest.raises(ValueError, match="batch_key='well' names 2,510 batches, more than the 2,500"):
+    with pytest.raises(ValueError, match="batch_key='well' has 2,510 batches, more than the 2,500"):
         scrcl.SCRCL.setup_anndata(adata, batch_key="well")
 
 
