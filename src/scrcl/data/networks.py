@@ -139,7 +139,7 @@ def check_identifiers(names: Iterable[str], present: pd.Index, argument: str) ->
         )
 
 
-def read_gene_sets(sets: GeneSets, argument: str) -> dict[str, list[str]]:
+def read_gene_sets(sets: object, argument: str) -> dict[str, list[str]]:
     """Read named sets of genes.
 
     Parameters
@@ -312,7 +312,7 @@ def _read_table(path: Path, argument: str, all_genes: pd.Index) -> pd.DataFrame:
         )
     header, rest = table.iloc[0], table.iloc[1:].reset_index(drop=True)
     numbers = rest.apply(pd.to_numeric, errors="coerce")
-    numeric = [name for name in table.columns if len(rest) and numbers[name].notna().all()]
+    numeric = [i for i in range(table.shape[1]) if len(rest) and numbers.iloc[:, i].notna().all()]
     if _is_header(header, rest, numeric, all_genes):
         # Row numbers, as R writes them, have no name.
         table = rest.drop(columns=[name for name in numeric if pd.isna(header[name])]).rename(columns=header.to_dict())
