@@ -45,6 +45,7 @@ class SCRCLBase(BaseModelClass):
 
     _module_cls = SCRCLModule
     module: SCRCLModule
+    history_: dict[str, pd.DataFrame] | None
     refinement_trained_: bool | None
     #: How the command line read the counts (``layer``) and clustered (arguments of `get_clusters`); saved with the model.
     run_: dict[str, Any] | None = None
@@ -260,4 +261,5 @@ def cell_names(data: Any, indices: Indices) -> pd.Index:
 
 def named(labels: np.ndarray, n_clusters: int) -> pd.Categorical:
     """Clusters ``(m,)`` by name; -1 is none."""
-    return pd.Categorical.from_codes(labels, pd.Index([str(number) for number in range(n_clusters)]))
+    names: pd.Index = pd.Index([str(number) for number in range(n_clusters)])
+    return pd.Categorical.from_codes(labels, names)

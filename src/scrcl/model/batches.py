@@ -158,7 +158,9 @@ class BatchesMixin(SCRCLBase):
         )
         known._known_batches()
         check_type(adata, known._several)
-        learned = known._reference.learn_batches(known._sources(adata), known._batches(adata))
+        names = known._batches(adata)
+        assert names is not None  # as the model has batches
+        learned = known._reference.learn_batches(known._sources(adata), names)
         fit_gene_maps(known)  # from the counts of the training cells, which the new model does not have
         model = copy.copy(known)
         model.module = copy.deepcopy(known.module)
