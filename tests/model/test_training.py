@@ -163,8 +163,8 @@ import scrcl
 from scrcl.nn import minibatches
 from tests.model.test_batches import simulate
 
-sizes, graph_minibatch = [], batches.graph_minibatch
-batches.graph_minibatch = lambda features, *others: sizes.append(len(features)) or graph_minibatch(features, *others)
+sizes, graph_minibatch = [], minibatches.graph_minibatch
+minibatches.graph_minibatch = lambda features, *others: sizes.append(len(features)) or graph_minibatch(features, *others)
 adata = simulate((80, 70))
 scvi.settings.seed = 0
 scrcl.SCRCL.setup_anndata(adata, batch_key="batch")

@@ -209,9 +209,9 @@ def test_counts_of_modalities(place):
 
 @pytest.mark.parametrize("argument", ["layers", "features_keys"])
 def test_a_key_without_its_modality(argument):
-    mdata = MuData({"rna": typed()})
+    mdata, wrong = MuData({"rna": typed()}), {argument: "umi"}
     with pytest.raises(ScrclError, match=rf"{argument}='umi' does not say .*`{argument}={{'rna': 'umi'}}`"):
-        scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna"}, **{argument: "umi"})
+        scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna"}, **wrong)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------- names of genes
