@@ -110,6 +110,17 @@ class TestPredict:
         assert "unassigned" not in set(model.predict(alien, alpha=0))
         assert "unassigned" not in set(model.predict())
 
+    def test_a_level_below_all_pvalues_gives_a_warning(self, model, pool):
+        """With 300 cells no p-value is below 1 / 301. Cells of the model are not tested."""
+        alien = pool[600:620].copy()
+        alien.X = alien.X[:, ::-1].copy()
+        with pytest.warns(ScrclWarning, match=r"alpha=0.003 flags no cell: with 300 cells"):
+            assert "unassigned" not in set(model.predict(alien, alpha=0.003))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ScrclWarning)
+            model.predict(alpha=0.003)
+            model.predict(alien, alpha=0)
+
     def test_bad_arguments(self, model, trained):
         with pytest.raises(ValueError, match="alpha=.* is not valid"):
             model.predict(alpha=-1)
@@ -124,17 +135,6 @@ class TestPredict:
 
 class TestNew:
     @pytest.mark.parametrize("held", ["0", "3"])
-    def test_a_level_below_all_pvalues_gives_a_warning(self, model, pool):
-        """With 300 cells no p-value is below 1 / 301. Cells of the model are not tested."""
-        alien = pool[600:620].copy()
-        alien.X = alien.X[:, ::-1].copy()
-        with pytest.warns(ScrclWarning, match=r"alpha=0.003 flags no cell: with 300 cells"):
-            assert "unassigned" not in set(model.predict(alien, alpha=0.003))
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ScrclWarning)
-            model.predict(alpha=0.003)
-            model.predict(alien, alpha=0)
-
     def test_a_type_without_a_label(self, held, pool):
         data = label(pool[:300].copy(), 20, without=(held,))
         model = build(data.copy(), epochs=20, setup=SETUP)

@@ -193,7 +193,7 @@ class TestWeights:
         before = build(intact, kinds, epochs=1).get_modality_weights()["half"].mean()
         mixed = MuData({name: intact[name].copy() for name in kinds})
         mixed["half"].X = mixed["half"].X[np.random.default_rng(1).permutation(180)]
-        with pytest.warns(UserWarning, match="check how they were matched"):
+        with pytest.warns(UserWarning, match="Check how cells were matched"):
             after = build(mixed, kinds, epochs=1).get_modality_weights()["half"].mean()
         assert after < before / 4
 
