@@ -502,11 +502,11 @@ def test_python_m():
 
 
 def test_choices_are_those_of_the_model():
-    from scrcl.model import results
-    from scrcl.reference import modalities
+    from scrcl.model import options
+    from scrcl.reference import modality_kinds
 
-    assert METHODS == results.METHODS
-    assert set(KINDS) | {"features"} == set(modalities.KINDS)
+    assert METHODS == options.METHODS
+    assert set(KINDS) | {"features"} == set(modality_kinds.KINDS)
 
 
 # ----------------------------------------------------------------------- inputs

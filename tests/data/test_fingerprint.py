@@ -80,5 +80,5 @@ def test_files_go_by_their_time_and_writable_ones_are_not_trusted(tmp_path):
 def test_names_of_any_kind():
     sources = anndata_sources(simulate(3), None, None)
     kinds = [pd.Index(["a", "b", "c"]), pd.Index([1, 2, 3]), pd.Index(["a", "b", "c"], dtype="string")]
-    found = [fingerprint(names, sources, ()) for names in kinds]
+    found = [fingerprint(names, sources, ()) for names in kinds]  # type: ignore[arg-type]
     assert found[0] == found[2] != found[1]

@@ -189,7 +189,7 @@ def test_several_batch_keys_are_joined_by_the_remedy():
     adata = simulate()
     adata.obs["a"], adata.obs["b"] = "x", np.arange(150) % 2
     with pytest.raises(ScrclTypeError, match=r"batch_key=\['a', 'b'\] is not one key") as error:
-        setup(adata, batch_key=["a", "b"])
+        setup(adata, batch_key=["a", "b"])  # type: ignore[arg-type]
     exec(error.value.remedy.split("`")[1], {"adata": adata})
     setup(adata, batch_key="batch")
     assert adata.obs["batch"].nunique() == 2

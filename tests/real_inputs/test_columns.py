@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 
 import scrcl
 from scrcl.data.sources import read_labels
@@ -104,10 +105,13 @@ def test_entries_of_space_that_are_no_slices():
     ):
         adata.uns["spatial"] = entry
         shown = isinstance(entry, dict) and any(value is library for value in entry.values())
-        assert len(scrcl.pl.spatial(adata, color="kind").images) == shown
+        axes = scrcl.pl.spatial(adata, color="kind")
+        assert isinstance(axes, Axes)
+        assert len(axes.images) == shown
     adata.uns["spatial"] = {"is_single": True, "1": library, "2": library}
     adata.obs["plate"] = adata.obs["plate"].astype(float)
     panels = scrcl.pl.spatial(adata, color="kind", sample_key="plate")
+    assert isinstance(panels, list)
     assert [len(panel.images) for panel in panels] == [1, 1]
 
 

@@ -88,7 +88,8 @@ def test_a_model_of_half_precision():
     adata.obsm["spatial"] = adata.obsm["spatial"].astype(">f4")
     expected.obsm["spatial"] = expected.obsm["spatial"].astype(np.float32)
     models = [build(data, epochs=1, setup={"spatial_key": "spatial"}) for data in (adata, expected)]
-    np.testing.assert_array_equal(*(model.get_latent_representation() for model in models))
+    first, second = (model.get_latent_representation() for model in models)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_embedding_that_is_masked_or_no_numbers():

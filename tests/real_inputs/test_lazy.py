@@ -26,10 +26,11 @@ def test_the_same_as_in_memory(name, tmp_path):
     models = [build(data, epochs=2, setup=SETUPS[name]) for data in (adata, lazy(adata, tmp_path))]
     first, second = (model.get_latent_representation() for model in models)
     np.testing.assert_allclose(first, second, atol=1e-6)
-    first, second = (model.get_clusters(n_clusters=3) for model in models)
-    pd.testing.assert_series_equal(first, second, check_names=False)
+    one, other = (model.get_clusters(n_clusters=3) for model in models)
+    pd.testing.assert_series_equal(one, other, check_names=False)
     if name == "labels":
-        pd.testing.assert_series_equal(*(model.predict() for model in models), check_names=False)
+        one, other = (model.predict() for model in models)
+        pd.testing.assert_series_equal(one, other, check_names=False)
     # As further data, whose cells are those of the model.
     again = models[0].get_latent_representation(lazy(adata, tmp_path, "h5ad"))
     np.testing.assert_allclose(again, models[0].get_latent_representation(), atol=1e-5)

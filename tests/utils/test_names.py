@@ -43,7 +43,7 @@ def test_missing(values):
 
 def test_others():
     assert as_names(np.array([True, False])).tolist() == as_names(pd.array([True, False], dtype="boolean")).tolist()
-    assert as_names(pd.to_datetime(["2020-01-31", None])).tolist() == ["2020-01-31", None]
+    assert as_names(pd.to_datetime(["2020-01-31", None])).tolist() == ["2020-01-31", None]  # type: ignore[arg-type]
     assert as_names([0.5, -1.0, 1e300, np.inf]).tolist() == ["0.5", "-1", "1e+300", "inf"]
     assert as_name("1.0") == "1.0"  # text stays as the user wrote it
     assert as_names([]).tolist() == []

@@ -109,11 +109,11 @@ def test_methods_of_a_class_and_its_bases():
         1,
     )
     for call, message in (
-        (lambda: Model(n_hiden=1), "n_hiden=1 is not an argument of `Model`. Did you mean `n_hidden`?"),
-        (lambda: Model().inherited(sed=1), "`inherited`. Did you mean `seed`?"),
-        (lambda: Model.load(path="x"), "`load`. Did you mean `dir_path`?"),
-        (lambda: Model.registry(), "`registry` requires `dir_path`"),
-        (lambda: Model().inherited(1, 2), "takes at most 1 argument by position, not 2."),
+        (lambda: Model(n_hiden=1), "n_hiden=1 is not an argument of `Model`. Did you mean `n_hidden`?"),  # type: ignore[call-arg]
+        (lambda: Model().inherited(sed=1), "`inherited`. Did you mean `seed`?"),  # type: ignore[call-arg]
+        (lambda: Model.load(path="x"), "`load`. Did you mean `dir_path`?"),  # type: ignore[call-arg]
+        (lambda: Model.registry(), "`registry` requires `dir_path`"),  # type: ignore[call-arg]
+        (lambda: Model().inherited(1, 2), "takes at most 1 argument by position, not 2."),  # type: ignore[call-arg]
     ):
         with pytest.raises(ScrclTypeError) as caught:
             call()
@@ -149,7 +149,7 @@ def test_no_plot_answers_a_slip_with_a_bare_error(trained, name):
         plot(zzz=1)
     first, *others = inspect.signature(plot).parameters.values()
     fill = [None for other in others if other.default is other.empty and other.kind is other.POSITIONAL_OR_KEYWORD]
-    first = first.name
+    first = first.name  # type: ignore[assignment]
     if first == "adata":
         with pytest.raises(ScrclTypeError, match="model.adata"):
             plot(trained, *fill)
@@ -173,13 +173,13 @@ def test_no_plot_answers_a_slip_with_a_bare_error(trained, name):
         (lambda m: m.get_latent_representation(key_added="x"), "obsm"),
         (lambda m: m.save(), "dir_path"),
         (lambda m: m.save("m", compresion="gzip"), "compresion"),
-        (lambda m: scrcl.SCRCL(m.adata, n_genes=3), "n_top_genes"),
-        (lambda m: scrcl.SCRCL(m.adata, n_latent=3), "n_hidden"),
+        (lambda m: scrcl.SCRCL(m.adata, n_genes=3), "n_top_genes"),  # type: ignore[call-arg]
+        (lambda m: scrcl.SCRCL(m.adata, n_latent=3), "n_hidden"),  # type: ignore[call-arg]
         (lambda m: scrcl.SCRCL.setup_anndata(m.adata, layr="x"), "layer"),
         (lambda m: scrcl.SCRCL.setup_anndata(m.adata, batch="x"), "batch_key"),
         (lambda m: scrcl.SCRCL.setup_anndata("cells.h5ad"), "read_h5ad"),
-        (lambda m: scrcl.SCRCL.load("m", data=m.adata), "adata"),
-        (lambda m: scrcl.datasets.layered_tissue(cells=3), "cells"),
+        (lambda m: scrcl.SCRCL.load("m", data=m.adata), "adata"),  # type: ignore[call-arg]
+        (lambda m: scrcl.datasets.layered_tissue(cells=3), "cells"),  # type: ignore[call-arg]
     ],
 )
 def test_slips_of_users(trained, tmp_path, monkeypatch, call, words):
