@@ -248,7 +248,7 @@ class TestRefusals:
         assert listing(tmp_path) == ["counts.h5ad", "out.h5ad"]
 
     def test_unwritable_output(self, counts, tmp_path, capsys):
-        refuse(["run", counts, "-o", tmp_path / "no" / "out.h5ad"], capsys, "cannot be written")
+        refuse(["run", counts, "-o", tmp_path / "no" / "out.h5ad"], capsys, "mkdir -p")
         refuse(["run", counts, "-o", tmp_path], capsys, "is a folder")
 
     def test_unwritable_plots(self, counts, tmp_path, capsys):

@@ -24,7 +24,7 @@ from scrcl.cli.paths import check_paths
 from scrcl.cli.run import file_names
 from scrcl.utils.errors import ScrclKeyError, ScrclValueError
 
-from ..conftest import simulate
+from ..conftest import build, simulate
 from .builders import read
 
 TYPES = np.array(["T cell [naive]", "B [/x] :smile:", "$a$ $b^"])
@@ -162,6 +162,7 @@ def test_a_copy_of_an_old_file(tmp_path):
         (["-o", "o.h5ad", "--save-model", "file/m"], "Not a directory"),
         (["-o", "o.h5ad", "--save-model", "link"], "exists already"),
         (["-o", "o.h5ad", "--plots", "file"], "Not a directory"),
+        (["-o", "there/is/no/o.h5ad"], "mkdir -p there/is/no"),
         (["-o", "o.h5ad", "--plots", "/proc/plots"], "cannot be made or written to"),
         (["-o", "o.h5ad", "--save-model", "/proc/model"], "cannot be made or written to"),
     ],
@@ -175,6 +176,26 @@ def test_paths_that_are_refused_first(tmp_path, monkeypatch, options, clue):
     with pytest.raises(UserError, match=clue):
         check_paths(parse(["run", "in.h5ad", *options]))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_inputs_that_are_refused_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    for name in ("table.csv.zip", "in.h5ad", "model/model.pt"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match="unzip table.csv.zip"):
+        check_paths(parse(["run", "table.csv.zip", "-o", "o.h5ad"]))
+    with pytest.raises(UserError, match="Name the model first"):
+        check_paths(parse(["predict", "in.h5ad", "model", "-o", "o.h5ad"]))
+
+
+def test_a_table_whose_direction_is_not_that_of_the_model(tmp_path, capsys):
+    build(simulate(), epochs=1).save(tmp_path / "model")
+    simulate(40).to_df().astype(int).T.to_csv(tmp_path / "in.csv")
+    arguments = ["predict", tmp_path / "model", tmp_path / "in.csv", "-o", tmp_path / "o.h5ad"]
+    assert main([str(word) for word in arguments]) == 1
+    assert "Pass --transpose" in capsys.readouterr().err
+    assert main([*map(str, arguments), "--transpose"]) == 0
 
 
 def test_paths_that_are_right(tmp_path, monkeypatch):

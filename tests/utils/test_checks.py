@@ -1,5 +1,6 @@
 import re
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,6 +72,20 @@ def test_genes_are_matched_up_to_a_tenth():
         match_genes(present, pd.Index([*present, "x", "y"]))
     with pytest.raises(ValueError, match="'g0'"):
         match_genes(pd.Index(["g0", "g0"]), present)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [lambda names: names.str.lower(), lambda names: names + " ", lambda names: names + ".12"],
+    ids=["case", "spaces", "versions"],
+)
+def test_genes_in_another_spelling(spelled):
+    wanted = pd.Index([f"GENE{i}" for i in range(9)])
+    adata = ad.AnnData(np.zeros((1, 9)), var=pd.DataFrame(index=spelled(wanted)))
+    with pytest.raises(ValueError, match="another spelling") as caught:
+        match_genes(adata.var_names, wanted)
+    exec(re.search("`(.*)`", str(caught.value))[1])  # type: ignore[index]
+    assert list(match_genes(adata.var_names, wanted)[0]) == list(range(9))
 
 
 def test_genes_by_name():

@@ -40,7 +40,7 @@ def reserved(output: Path | None) -> Iterator[Path | None]:
         handle, name = tempfile.mkstemp(dir=output.parent, prefix=".scrcl.", suffix=".unfinished")
     except OSError as error:
         raise UserError(
-            f"{output} cannot be written: {error.strerror}. Name an output in a folder of yours."
+            f"{output} cannot be written: {error.strerror}.", "Name an output in a folder that you can write to."
         ) from error
     os.close(handle)
     unfinished = Path(name)

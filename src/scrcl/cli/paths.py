@@ -1,6 +1,7 @@
 """Checks of paths, before any work: what could not be read, and what could not be written in the end."""
 
 import os
+import shlex
 import tempfile
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +12,8 @@ from .options import FORMATS
 
 #: Endings of the files that are written, by option.
 SUFFIXES = {"-o": (".h5ad", ".h5mu"), "--markers": (".csv",), "--report": (".html", ".pdf")}
+#: Name of the file in the folder of a saved model.
+MODEL = "model.pt"
 #: Names of the matrix in a folder of 10x.
 MATRIX = ("matrix.mtx.gz", "matrix.mtx")
 TABLES = (".csv", ".tsv", ".txt")
@@ -100,6 +103,15 @@ def _check_input(source: Path, transpose: bool) -> None:
     if not source.exists():
         raise UserError(f"{source} does not exist.", f"Name {FORMATS}.")
     is_table = source.is_file() and suffix(source) in TABLES
+    if source.suffix.lower() == ".zip" and suffix(source.with_suffix("")) in TABLES:
+        raise UserError(
+            f"{source} is a zip archive of a table.", f"Unpack it first: `unzip {shlex.quote(str(source))}`."
+        )
+    if (source / MODEL).is_file():
+        raise UserError(
+            f"{source} is a saved model, not data.",
+            "Name the model first, and then the data: `scrcl predict model/ new.h5ad -o out.h5ad`.",
+        )
     if source.is_dir():
         names = sorted(path.name for path in source.iterdir())
         is_zarr = bool({".zgroup", "zarr.json"} & set(names))
@@ -119,6 +131,11 @@ def _check_input(source: Path, transpose: bool) -> None:
 def _check_output(output: Path, overwrite: bool, option: str) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a folder.", f"Name a file in it after {option}.")
+    if not os.path.lexists(output.parent):
+        raise UserError(
+            f"{option} {output}: there is no folder {output.parent}.",
+            f"Make it first: `mkdir -p {shlex.quote(str(output.parent))}`.",
+        )
     if output.suffix.lower() not in SUFFIXES[option]:
         raise UserError(f"{option} {output} must end in {' or '.join(SUFFIXES[option])}.")
     if os.path.lexists(output) and not overwrite:

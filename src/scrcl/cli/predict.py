@@ -169,6 +169,10 @@ def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]
         remedy = f"The model was trained with this {asked}: add it to the input{other}."
         raise UserError(error.what, f"{error.remedy} {remedy}") from error
     data = found.data
+    genes = model._reference.all_genes
+    if genes.isin(data.obs_names).mean() > 0.5 > genes.isin(data.var_names).mean():
+        remedy = "Leave --transpose out." if config.transpose else "Pass --transpose."
+        raise UserError(f"The cells of {config.input} have the names of the genes of the model.", remedy)
     if isinstance(data, MuData):
         if config.layer is None:
             return found, data

@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike
 from .errors import ScrclKeyError, ScrclValueError
 from .names import as_names
 
+#: Version of an Ensembl identifier.
+VERSION = r"\.\d+$"
+#: Methods of pandas' ``str`` after which names of genes may be those of a model.
+SPELLINGS = ("strip()", "upper()", "capitalize()", "lower()", f"replace(r'{VERSION}', '', regex=True)")
 #: Largest share of the genes of a model that new data may lack.
 MAX_MISSING_GENES = 0.1
 #: Missing names that were converted to text. A gene of the fly is called "nan".
@@ -252,6 +256,17 @@ def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
     return np.where(rows < 0, rows + n_cells, rows)
 
 
+def _respelled(names: pd.Index, code: str) -> pd.Index:
+    """Names after one of ``SPELLINGS``."""
+    text = names.astype(str).str
+    return text.replace(VERSION, "", regex=True) if code.startswith("replace") else getattr(text, code[:-2])()
+
+
+def _match(names: pd.Index, wanted: pd.Index) -> bool:
+    """Whether names are unique and lack no more of the wanted ones than a model tolerates."""
+    return names.is_unique and bool((~wanted.isin(names)).sum() <= MAX_MISSING_GENES * len(wanted))
+
+
 def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_names") -> tuple[np.ndarray, pd.Index]:
     """Find the columns of genes by name.
 
@@ -277,6 +292,15 @@ def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_nam
     columns = present.get_indexer(wanted)
     missing = wanted[columns < 0]
     if len(missing) > MAX_MISSING_GENES * len(wanted):
+        spelling = next((code for code in SPELLINGS if _match(_respelled(present, code), wanted)), None)
+        if spelling is not None:
+            raise ScrclValueError(
+                f"{where} has the genes of the model in another spelling (for example {present[0]!r}; the model has "
+                f"{wanted[0]!r}).",
+                f"Change it: `{where} = {where}.str.{spelling}`.",
+                command="Change the names in the file to those of the model.",
+                where=where,
+            )
         raise ScrclValueError(
             f"{where} lacks {len(missing):,} of the {len(wanted):,} genes of the model (for example {missing[0]!r}; the data "
             f"have {present[0]!r}).",

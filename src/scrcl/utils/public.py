@@ -237,6 +237,9 @@ def _mismatch(
                 f"The value at its position is {_short(args[positional.index(argument)])}; pass both by name.",
             )
     missing = [p for p in named[len(args) :] if p not in kwargs and parameters[p].default is Kind.empty]
+    for argument in kwargs.keys() - parameters.keys():  # the missing one, misspelt
+        if get_close_matches(argument, missing, n=1, cutoff=MIN_SIMILARITY):
+            return unknown_argument(argument, kwargs[argument], parameters, name)
     if missing:
         return ScrclTypeError(f"`{name}` requires `{missing[0]}`.", f"Pass it: `{name}({missing[0]}=...)`.")
     return ScrclTypeError(f"`{name}` cannot be called with these arguments: {error}.")
