@@ -8,7 +8,8 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
-os.environ["NUMBA_NUM_THREADS"] = "1"
+if "numba" not in sys.modules:  # which does not take it any more
+    os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import anndata as ad
 import matplotlib as mpl

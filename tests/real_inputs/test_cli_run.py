@@ -116,7 +116,7 @@ def test_modalities_that_cannot_be_written(tmp_path):
     adata = simulate()
     mixed_column(adata)
     data = mudata.MuData({"rna": simulate(), "other": adata})
-    with pytest.raises(UserError, match="obs, column 'other:mixed'"):
+    with pytest.raises(UserError, match="obs, column '(other:)?mixed'"):
         check_writable(Input(data), tmp_path / "out.h5mu")
 
 
@@ -374,7 +374,7 @@ def test_counts_in_another_place_than_those_of_the_model(layered, tmp_path, caps
     assert command(*shown, "--layer", "umi", "--overwrite") == 0
     result = ad.read_h5ad(tmp_path / "out.h5ad")
     assert (result.obs["scrcl"] == expected).all()
-    assert set(result.layers) == {"umi"}
+    assert set(result.layers) - {None} == {"umi"}
     assert (result.X != adata.X).nnz == 0
 
 

@@ -1,5 +1,6 @@
 """Stores of HDF5 and zarr: what is in them, whatever they are called, and what reads it."""
 
+import warnings
 import zipfile
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -221,7 +222,10 @@ def _read_anndata(path: Path, group: Any, layer: str | None, spatial_key: str | 
         else:
             found.files = files.pop_all()
             return found
-    return in_memory(path, ad.read_h5ad(path), layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of anndata, about the format of the file
+        data = ad.read_h5ad(path)
+    return in_memory(path, data, layer)
 
 
 def _read_in_blocks(path: Path, file: h5py.Group, layer: str | None, spatial_key: str | None) -> Input:

@@ -192,9 +192,16 @@ def _read(path: Path, form: Form) -> pd.DataFrame:
         for _ in range(form.skipped):
             next(file)
         try:
+            # Marked, as pandas 3 takes a name such as "NA" for a missing value even after a converter.
             table = pd.read_csv(
-                file, sep=form.delimiter, header=None, converters={0: str}, low_memory=False, skipinitialspace=True
+                file,
+                sep=form.delimiter,
+                header=None,
+                converters={0: "'".__add__},
+                low_memory=False,
+                skipinitialspace=True,
             )
+            table[0] = table[0].str[1:]
         except pd.errors.ParserError as error:
             cause = str(error).rpartition("C error: ")[-1].strip().rstrip(".")
             raise UserError(
