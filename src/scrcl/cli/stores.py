@@ -223,7 +223,7 @@ def _read_anndata(path: Path, group: Any, layer: str | None, spatial_key: str | 
             found.files = files.pop_all()
             return found
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of anndata, about the format of the file
+        warnings.simplefilter("ignore")  # of anndata, about the format of the file
         data = ad.read_h5ad(path)
     return in_memory(path, data, layer)
 
