@@ -25,6 +25,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+from methods import trained
 from report import folded
 from runs import run_to_file
 
@@ -142,19 +143,14 @@ def auroc(scores: Scores, group: str, genes: list[str]) -> float:
 def work(name: str, seed: int) -> dict[str, Any]:
     """One run in this process."""
     import scipy.sparse as sp
-    import scvi
     from scipy.stats import kstest
     from sklearn.metrics import roc_auc_score
 
-    import scrcl
     from scrcl.genes.associations import Groups, permutation_pvalues
 
     warnings.simplefilter("ignore")
     adata, truth = read(name)
-    scvi.settings.seed = seed
-    scrcl.SCRCL.setup_anndata(adata)
-    model = scrcl.SCRCL(adata)
-    model.train(enable_progress_bar=False)
+    model = trained(adata, seed)
     sizes = pd.Series(truth).value_counts()
     types = [t for t in sizes.index[sizes >= SMALLEST_TYPE] if known_markers(name, t)]
     adata.obs["found"] = model.get_clusters(seed=seed).astype(str).astype("category")

@@ -23,6 +23,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+from methods import trained
 from runs import run_to_file
 
 ROOT = Path(__file__).parents[1]
@@ -205,16 +206,9 @@ def read(name: str) -> tuple[ad.AnnData, np.ndarray]:
 
 def work(name: str, seed: int) -> dict[str, Any]:
     """One run in this process."""
-    import scvi
-
-    import scrcl
-
     warnings.simplefilter("ignore")
     adata, truth = read(name)
-    scvi.settings.seed = seed
-    scrcl.SCRCL.setup_anndata(adata)
-    model = scrcl.SCRCL(adata)
-    model.train(enable_progress_bar=False)
+    model = trained(adata, seed)
     adata.obs["clusters"] = model.get_clusters(seed=seed).astype(str).astype("category")
     adata.obs["published types"] = pd.Categorical(truth)
     rows = []

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scrcl.utils.checks import VERSION
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State
 from scrcl.utils.names import as_names
@@ -125,8 +126,7 @@ def check_identifiers(names: Iterable[str], present: pd.Index, argument: str) ->
             f"{argument} has {kind}, but the data have {kind_of_data} ({example}).",
             f"Map one to the other, or put {kind} into adata.var_names.",
         )
-    version = r"\.\d+$"
-    without = unique.str.replace(version, "", regex=True).isin(present.str.replace(version, "", regex=True))
+    without = unique.str.replace(VERSION, "", regex=True).isin(present.str.replace(VERSION, "", regex=True))
     if without.sum() > 2 * shared.sum():
         raise ScrclValueError(
             f"The genes of {argument} differ from those of the data by the version after the dot ({example}).",
