@@ -24,6 +24,7 @@ from .errors import OPTIONS, UserError
 from .inputs import Input, read
 from .options import pairs
 from .outputs import check_writable, count, finish, reserved, write, write_types
+from .paths import TABLES, suffix
 from .progress import Phases
 from .run import quiet
 from .summary import sizes_table
@@ -170,7 +171,8 @@ def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]
         raise UserError(error.what, f"{error.remedy} {remedy}") from error
     data = found.data
     genes = model._reference.all_genes
-    if genes.isin(data.obs_names).mean() > 0.5 > genes.isin(data.var_names).mean():
+    is_table = config.input is not None and suffix(config.input) in TABLES
+    if is_table and genes.isin(data.obs_names).mean() > 0.5 > genes.isin(data.var_names).mean():
         remedy = "Leave --transpose out." if config.transpose else "Pass --transpose."
         raise UserError(f"The cells of {config.input} have the names of the genes of the model.", remedy)
     if isinstance(data, MuData):
