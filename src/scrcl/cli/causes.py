@@ -110,9 +110,9 @@ def _explain(path: Path, kind: str, error: Exception) -> str:
     if isinstance(error, KeyError) and error.args:
         cause = " ".join(str(error.args[0]).split()).rstrip(".")
         cause = cause if " " in cause else f"{cause!r} is not in it"
-    told = f"{cause} {type(error).__name__}".lower()
+    text = f"{cause} {type(error).__name__}".lower()
     for words, state, remedy in REMEDIES:
-        if any(word in told for word in words):
+        if any(word in text for word in words):
             return f"{path} {f'{state} ' if state else ''}cannot be read as {kind}: {cause}. {remedy}"
     if isinstance(error, (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)):
         return f"{path} is damaged and cannot be read as {kind}: {cause}. Copy or download it again."

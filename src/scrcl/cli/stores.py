@@ -28,7 +28,7 @@ with suppress(ImportError):  # the filters of files that are compressed with a p
 
 #: The counts that AnnData keeps in ``raw`` are named like a layer.
 RAW = "raw"
-#: Values by which counts are told from other numbers, before all are read.
+#: Values that are checked for counts before all are read.
 SAMPLE = 1_000_000
 #: Rows of a dense matrix that are read at once.
 ROWS = 1_000
@@ -43,7 +43,7 @@ class Input:
     data
         The cells.
     setup
-        What the setup of the model is told of them.
+        Arguments of the setup of the model.
     copied
         The file that holds more than ``data``, which the output is to be a copy of.
     notes

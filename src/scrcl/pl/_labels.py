@@ -1,4 +1,4 @@
-"""Plots of cell types that were learnt from labels."""
+"""Plots of cell types that were learned from labels."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -42,7 +42,7 @@ from .modality_kinds import fit_modality
 MIN_BATCH_CELLS = 10
 #: Separation of a batch, before any correction, above which its effect is corrected.
 MAX_SEPARATION = 1.05
-#: Number of cells by which effects are evaluated, and by which a batch of query data is learnt.
+#: Number of cells by which effects are evaluated, and by which a batch of query data is learned.
 MAX_EVALUATED_CELLS = 5_000
 #: Maximum number of batches, so that at least two cells of each are evaluated.
 MAX_BATCHES = MAX_EVALUATED_CELLS // 2
@@ -57,15 +57,15 @@ class Batches:
     Attributes
     ----------
     names
-        Names of the batches; those learnt from query data come last.
+        Names of the batches; those learned from query data come last.
     codes
         ``(n,)`` number of the batch of each cell of the reference.
     mixing
         For each modality ``(B,)``, mixing of the cells of each batch with the others before any correction: 0 for none, 1
-        for that of random batches; NaN for batches learnt from query data.
+        for that of random batches; NaN for batches learned from query data.
     separation
         For each modality ``(B,)``, distance of the cells of each batch from their mutual neighbours in others relative to
-        that among themselves, before any correction; NaN for batches learnt from query data.
+        that among themselves, before any correction; NaN for batches learned from query data.
     adaptations
         Parameters of each batch for each modality whose effect is corrected.
     shifts
@@ -94,7 +94,7 @@ class Batches:
 
     @property
     def n_reference(self) -> int:
-        """Number of batches in the reference, without those learnt from query data."""
+        """Number of batches in the reference, without those learned from query data."""
         return int(self.codes.max()) + 1
 
     @classmethod
@@ -191,7 +191,7 @@ class Batches:
         sources: Mapping[str, Source],
         reference: Sequence[np.ndarray],
     ) -> Self:
-        """Add batches, each learnt from all of its cells in some sources and from no other query cells.
+        """Add batches, each learned from all of its cells in some sources and from no other query cells.
 
         A batch without an effect is not corrected if the reference is not corrected either.
 

@@ -137,7 +137,7 @@ class Reference:
             ``(m,)`` cells to read, in any order; all by default.
         batches
             Name of the batch of every cell of the sources, requested or not, if the reference has batches. A new batch is
-            learnt from all of its cells.
+            learned from all of its cells.
 
         Returns
         -------
@@ -153,10 +153,10 @@ class Reference:
             parts = [modality.features(sources[name], increasing) for name, modality in self.modalities.items()]
         else:
             names = batches if increasing is None else batches[increasing]
-            learnt = self.learn_batches(sources, batches, names)
-            codes = learnt.codes_of(names)
+            all_batches = self.learn_batches(sources, batches, names)
+            codes = all_batches.codes_of(names)
             parts = [
-                learnt.features(modality, name, sources[name], increasing, codes)
+                all_batches.features(modality, name, sources[name], increasing, codes)
                 for name, modality in self.modalities.items()
             ]
         return side_by_side(parts)[positions]
