@@ -1,0 +1,237 @@
+"""Evidence that the two sides of a split of cells are two cell types, over plain arrays.
+
+Notation: ``m`` cells, ``G`` genes; ``side`` is true for the cells of the first side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.preprocessing import normalize
+
+from .trees import indicator, joining_distance
+
+#: Effect of a gene that counts: cells of one side exceed those of the other in four of five pairs, ...
+MIN_AUROC = 0.8
+#: ... its mean log is higher by a doubling, ...
+MIN_LOG2_DIFFERENCE = 1.0
+#: ... and the rank-sum test has a standard score that noise in 15,000 genes exceeds in one split of a hundred, with
+#: clusters that were not found in the same counts. At least nine cells a side are required to reach it.
+MIN_Z = 5.0
+#: Number of genes, up on either side, that make a type of a split with a narrow neck, and a continuum of another. Halves of
+#: sorted blood cells, by 2-means, have at most one such gene, halves of a cell line 10 to 50; sorted types, 20 and more.
+MIN_TYPE_GENES, MIN_CONTINUUM_GENES = 1, 10
+
+Verdict = Literal["type", "suspicious", "continuum", "none"]
+
+
+@dataclass(frozen=True)
+class SplitGenes:
+    """Difference of the genes between the two sides of a split; all arrays ``(G,)``, float64.
+
+    The effects are of the same cells that were clustered, so they describe the split but don't prove it: clusters of one
+    population differ, too.
+
+    Attributes
+    ----------
+    auroc
+        Probability that a cell of the first side has a higher expression than one of the second, ties counting half; NaN
+        for genes that cannot be :attr:`up` on either side, by a bound.
+    z
+        Standard score of the rank-sum test, stratified by batch (van Elteren 1960), with the variance without ties, which
+        is the largest; NaN where ``auroc`` is.
+    log2_difference
+        Mean of ``log2(1 + x)`` of the normalised counts ``x`` on the first side, minus that on the second.
+    detection
+        ``(2, G)`` fraction of the cells of each side that express the gene.
+    """
+
+    auroc: np.ndarray
+    z: np.ndarray
+    log2_difference: np.ndarray
+    detection: np.ndarray
+
+    @property
+    def up(self) -> np.ndarray:
+        """``(2, G)`` whether the gene passes the stated effect, up on the first or on the second side."""
+        direction = np.array([[1.0], [-1.0]])
+        return (
+            (direction * (self.auroc - 0.5) > MIN_AUROC - 0.5)
+            & (direction * self.log2_difference > MIN_LOG2_DIFFERENCE)
+            & (direction * self.z > MIN_Z)
+        )
+
+    @property
+    def n_up(self) -> tuple[int, int]:
+        """Number of genes up on the first side, and on the second."""
+        first, second = self.up.sum(1)
+        return int(first), int(second)
+
+    def top(self, n_top: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of at most ``n_top`` genes :attr:`up` on the first side, and on the second, the highest AUROC first."""
+        first, second = (
+            passing[np.lexsort((-abs(self.log2_difference[passing]), -abs(self.auroc[passing] - 0.5)))][:n_top]
+            for passing in map(np.flatnonzero, self.up)
+        )
+        return first, second
+
+
+def split_genes(expression: sp.csr_array, side: np.ndarray, batches: np.ndarray | None = None) -> SplitGenes:
+    """Compare the two sides gene by gene.
+
+    With batches, cells are compared within each batch that has cells of both sides, and the results are averaged with the
+    weights ``n_1 n_2 / (n_1 + n_2 + 1)`` of van Elteren (1960), so that a difference of batches is none of sides.
+
+    Parameters
+    ----------
+    expression
+        ``(m, G)`` log-normalised expression (``log1p``), not negative.
+    side
+        ``(m,)`` whether a cell is on the first side.
+    batches
+        ``(m,)`` number of the batch of each cell.
+
+    Returns
+    -------
+    The effects; no difference (``auroc`` NaN) if no batch has cells of both sides.
+
+    References
+    ----------
+    van Elteren. On the combination of independent two sample tests of Wilcoxon. Bulletin of the International Statistical
+    Institute 1960.
+    """
+    n_genes = expression.shape[1]
+    strata = comparable_strata(side, batches)
+    if not strata:
+        missing = np.full(n_genes, np.nan)
+        return SplitGenes(missing, missing, np.zeros(n_genes), np.zeros((2, n_genes)))
+    n_first, n = np.array([[side[rows].sum(), len(rows)] for rows in strata], dtype=np.float64).T
+    weights = n_first * (n - n_first) / (n + 1)
+    weights /= weights.sum()
+
+    parts = [expression[rows] if batches is not None else expression for rows in strata]
+    detections, changes = zip(
+        *(_levels(part, side[rows]) for part, rows in zip(parts, strata, strict=True)), strict=True
+    )
+    detection, change = (np.tensordot(weights, np.stack(values), 1) for values in (detections, changes))
+
+    # The AUROC is highest when all cells of a side that express the gene exceed all cells of the other.
+    undetected = 0.5 * np.tensordot(weights, np.stack([np.prod(1 - values, axis=0) for values in detections]), 1)
+    candidates = np.flatnonzero(
+        (abs(change) > MIN_LOG2_DIFFERENCE) & (np.where(change > 0, *detection) + undetected > MIN_AUROC)
+    )
+    auroc = np.full(n_genes, np.nan)
+    areas = [areas_under_curve(part[:, candidates], side[rows]) for part, rows in zip(parts, strata, strict=True)]
+    auroc[candidates] = weights @ np.stack(areas)
+    variance = weights**2 @ ((n + 1) / (12 * n_first * (n - n_first)))
+    return SplitGenes(auroc, (auroc - 0.5) / np.sqrt(variance), change, detection)
+
+
+def comparable_strata(side: np.ndarray, batches: np.ndarray | None) -> list[np.ndarray]:
+    """Positions of the cells of each batch that has cells of both sides; of all cells if there are no batches."""
+    codes = np.zeros(len(side), dtype=np.int64) if batches is None else np.unique(batches, return_inverse=True)[1]
+    strata = [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
+    return [rows for rows in strata if 0 < side[rows].sum() < len(rows)]
+
+
+def _levels(expression: sp.csr_array, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Detection ``(2, G)`` on the two sides, and the difference ``(G,)`` of their mean logs to base 2."""
+    sides = np.stack([side, ~side], 1).astype(np.float64)
+    sizes = sides.sum(0)[:, None]
+    expressed = (expression.data > 0).astype(np.float64)
+    detected = sp.csr_array((expressed, expression.indices, expression.indptr), shape=expression.shape)
+    first, second = (expression.T @ sides).T / sizes
+    return (detected.T @ sides).T / sizes, (first - second) / np.log(2)
+
+
+def areas_under_curve(values: sp.csr_array, side: np.ndarray) -> np.ndarray:
+    """AUROC ``(G,)`` of each gene for the first side against the second, ties counting half, by the sum of ranks.
+
+    Parameters
+    ----------
+    values
+        ``(m, G)`` values, none negative, compared as float32; only those above zero are sorted.
+    side
+        ``(m,)`` whether a cell is on the first side; both sides have cells.
+    """
+    m, n_genes = values.shape
+    n_first = int(side.sum())
+    n_second = m - n_first
+    positive = values.data > 0
+    # Bits of positive numbers are in the order of the numbers: one sort of integers by gene, value and side.
+    keys = values.indices[positive].astype(np.int64) << 32
+    keys |= values.data[positive].astype(np.float32).view(np.uint32).astype(np.int64)
+    keys = np.sort(keys << 1 | np.repeat(side, np.diff(values.indptr))[positive])
+    keys, is_first = keys >> 1, keys & 1
+
+    # Groups of equal values in a gene; its zeros are another group, below all others.
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    counts = np.diff(starts, append=len(keys))
+    gene = keys[starts] >> 32
+    n_positive = np.bincount(gene, counts, n_genes)
+    n_zero = m - n_positive
+    mean_rank = starts - (np.cumsum(n_positive) - n_positive)[gene] + n_zero[gene] + (counts + 1) / 2
+    first = np.add.reduceat(is_first, starts) if len(starts) else counts
+    zeros_first = n_first - np.bincount(gene, first, n_genes)
+    rank_sum = np.bincount(gene, mean_rank * first, n_genes) + zeros_first * (n_zero + 1) / 2
+    return (rank_sum - n_first * (n_first + 1) / 2) / (n_first * n_second)
+
+
+def split_distance(spaces: Sequence[np.ndarray], side: np.ndarray, batches: np.ndarray | None = None) -> float:
+    """Distance of the two sides, corrected for the noise of single cells; the mean over several feature spaces.
+
+    One minus the mean cosine between cells of both sides, divided by the geometric mean of the mean cosines between
+    different cells of each (see :func:`~scrcl.cluster.trees.joining_distance`): about 0 for the halves of one
+    population, however noisy its cells, 1 for sides that have nothing in common, and above 1 for opposite ones. It says
+    how far the sides are apart, not whether there is a gap between them.
+
+    Parameters
+    ----------
+    spaces
+        Arrays ``(m, f_i)`` of features of the cells, centred over all cells of the data set.
+    side
+        ``(m,)`` whether a cell is on the first side.
+    batches
+        ``(m,)`` number of the batch of each cell. The distance is then the mean over the batches that have at least two
+        cells on both sides, weighted by ``n_1 n_2 / (n_1 + n_2)``.
+
+    Returns
+    -------
+    The distance; 0 if no batch has two cells on both sides.
+    """
+    strata = [rows for rows in comparable_strata(side, batches) if 2 <= side[rows].sum() <= len(rows) - 2]
+    if not strata:
+        return 0.0
+    distances, weights = [], []
+    for rows in strata:
+        members = indicator(side[rows].astype(np.int64))
+        sizes = members.sum(axis=0)
+        sums = [members.T @ normalize(space[rows].astype(np.float64)) for space in spaces]
+        distances.append(np.mean([joining_distance(total @ total.T, sizes)[0, 1] for total in sums]))
+        weights.append(np.prod(sizes) / sizes.sum())
+    return float(np.average(distances, weights=weights))
+
+
+def verdict(narrow_neck: bool, n_up: tuple[int, int]) -> Verdict:
+    """What a split is, from its connectivity and its genes.
+
+    Parameters
+    ----------
+    narrow_neck
+        Whether few edges of the cell graph cross the split for the size of the smaller side.
+    n_up
+        Number of genes with a large effect, up on either side (:attr:`SplitGenes.n_up`).
+
+    Returns
+    -------
+    - ``"type"``: a narrow neck and at least :data:`MIN_TYPE_GENES` genes.
+    - ``"suspicious"``: a narrow neck and fewer genes, as between batches, or between doublets and single cells.
+    - ``"continuum"``: no narrow neck, but at least :data:`MIN_CONTINUUM_GENES` genes.
+    - ``"none"``: neither.
+    """
+    n_genes = sum(n_up)
+    if narrow_neck:
+        return "type" if n_genes >= MIN_TYPE_GENES else "suspicious"
+    return "continuum" if n_genes >= MIN_CONTINUUM_GENES else "none"
