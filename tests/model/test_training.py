@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
+from scrcl.utils.errors import ScrclValueError
 
 from ..conftest import build, simulate
 
@@ -160,6 +161,7 @@ from pathlib import Path
 import torch
 import scvi
 import scrcl
+from scrcl.utils.errors import ScrclValueError
 from scrcl.nn import minibatches
 from tests.model.test_batches import simulate
 
@@ -200,6 +202,7 @@ import signal
 import sys
 import scvi
 import scrcl
+from scrcl.utils.errors import ScrclValueError
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from scvi.train import SaveCheckpoint
@@ -240,6 +243,7 @@ import scvi
 from ray import tune
 from scvi.autotune import run_autotune
 import scrcl
+from scrcl.utils.errors import ScrclValueError
 from tests.conftest import simulate
 
 adata = simulate()
@@ -295,3 +299,34 @@ def test_a_trial_run_leaves_a_model_that_can_be_used(adata):
     assert np.isfinite(model.get_latent_representation()).all()
     model.train(2, enable_progress_bar=False)
     assert len(model.history["train_loss"]) >= 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"limit_train_batches": 0}, {"limit_train_batches": 0.0}, {"max_steps": 0}, {"max_time": {"seconds": 0}}],
+)
+def test_training_without_a_step_is_none(adata, options):
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
+    with pytest.raises(ScrclValueError, match="before its first step"):
+        model.train(2, enable_progress_bar=False, **options)
+    assert not model.is_trained_
+    with pytest.raises(RuntimeError, match="train"):
+        model.get_latent_representation()
+    model.train(1, enable_progress_bar=False)
+    latent = model.get_latent_representation()
+    with pytest.raises(ScrclValueError, match="before its first step"):
+        model.train(2, enable_progress_bar=False, **options)
+    assert len(model.history["train_loss"]) == 1
+    np.testing.assert_array_equal(model.get_latent_representation(), latent)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"devices": 0}, {"devices": "x"}, {"max_steps": "a"}, {"limit_train_batches": -1}, {"strategy": "x"}],
+    ids=str,
+)
+def test_options_that_the_trainer_refuses(adata, options):
+    model = build(adata, epochs=1)
+    with pytest.raises(ScrclValueError, match="The trainer refuses its options"):
+        model.train(2, accelerator="cpu", enable_progress_bar=False, **options)

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 import scrcl
-from scrcl.utils.errors import ScrclValueError
+from scrcl.cli.config import PredictConfig
+from scrcl.cli.options import parse
+from scrcl.data.networks import read_gene_sets, read_network
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 
 from ..conftest import build
 from .builders import lazy, typed
@@ -147,3 +150,38 @@ def test_the_file_in_the_place_of_its_folder(tmp_path):
     model.save(tmp_path / "m")
     with pytest.raises(ScrclValueError, match=f"is a file. Name its folder: '{tmp_path / 'm'}'"):
         scrcl.SCRCL.load(tmp_path / "m" / "model.pt", model.adata)
+
+
+def test_the_home_of_the_user(tmp_path, monkeypatch):
+    """``~`` is the home in every path, not a folder of this name; a name that only holds one stays."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(elsewhere)
+    adata = typed()
+    model = build(adata, epochs=1, setup={"batch_key": "plate"})
+    model.save("~/m", save_anndata=True)
+    assert (home / "m" / "model.pt").is_file()
+    assert scrcl.SCRCL.load("~/m", accelerator="cpu").adata.n_obs == adata.n_obs
+    assert scrcl.SCRCL.load_registry("~/m")["model_name"] == "SCRCL"
+    assert scrcl.SCRCL.load_query_data(adata.copy(), Path("~/m"), accelerator="cpu").adata.n_obs == adata.n_obs
+    first, second = adata.var_names[:2]
+    (home / "pairs.csv").write_text(f"source,target\n{first},{second}\n")
+    assert read_network("~/pairs.csv", adata.var_names, adata.var_names).n_pairs == 1
+    (home / "sets.gmt").write_text(f"one\t-\t{first}\t{second}\n")
+    assert read_gene_sets("~/sets.gmt", "markers") == {"one": [first, second]}
+    config = parse(["predict", "~/m", "~/in.h5ad", "--output=~/out.h5ad"])
+    assert isinstance(config, PredictConfig)
+    assert (config.model, config.input, config.output) == (home / "m", home / "in.h5ad", home / "out.h5ad")
+    model.save("a~b")
+    assert [path.name for path in elsewhere.iterdir()] == ["a~b"]
+
+
+def test_what_is_no_path():
+    model = build(typed(), epochs=1, setup={"batch_key": "plate"})
+    for call in (lambda: model.save(5), lambda: scrcl.SCRCL.load(5), lambda: scrcl.SCRCL.load_registry(None)):
+        with pytest.raises(ScrclTypeError, match="^dir_path is of type (int|NoneType), not a path"):
+            call()
+    with pytest.raises(ScrclTypeError, match="^reference_model is of type int, not SCRCL"):
+        scrcl.SCRCL.load_query_data(model.adata, 5)

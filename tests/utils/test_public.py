@@ -158,6 +158,31 @@ def test_no_plot_answers_a_slip_with_a_bare_error(trained, name):
             plot(trained.adata, *fill)
 
 
+@pytest.mark.parametrize("value", [5, None, [1], np.ones(3), {"a": 1}], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("name", scrcl.pl.__all__)
+def test_plots_refuse_what_is_no_model_and_no_data(name, value):
+    plot = getattr(scrcl.pl, name)
+    first, *others = inspect.signature(plot).parameters.values()
+    if name == "history" and isinstance(value, dict):
+        return
+    fill = [pd.DataFrame() for other in others if other.default is other.empty and other.name != "kwargs"]
+    with pytest.raises(ScrclTypeError, match=f"^{first.name} is of type {type(value).__name__}, not "):
+        plot(value, *fill)
+
+
+def test_axes_and_modules_of_plots(trained):
+    for call, words in (
+        (lambda: scrcl.pl.history(trained, ax=5), "ax is of type int, not Axes"),
+        (lambda: scrcl.pl.history(trained, ax=np.ones(2)), "ax is of type ndarray, not Axes"),
+        (lambda: scrcl.pl.gene_modules(trained, modules=5), r"`model.get_gene_modules\(\)`"),
+        (lambda: scrcl.pl.n_clusters(trained), r"`n_clusters\(model.estimate_n_clusters\(\)\)`"),
+        (lambda: scrcl.SCRCL.setup_anndata(pd.DataFrame()), "adata is of type DataFrame, not AnnData"),
+        (lambda: trained.get_clusters(pd.DataFrame()), "adata is of type DataFrame, not AnnData or MuData"),
+    ):
+        with pytest.raises(ScrclTypeError, match=words):
+            call()
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -1,5 +1,6 @@
 """The commands and their options. Reading them imports nothing that takes time."""
 
+import os
 import re
 import shlex
 import sys
@@ -40,6 +41,14 @@ class Number(click.FloatRange):
         return number
 
 
+class UserPath(click.Path):
+    """A path, in which a leading ``~`` is the home of its user."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read it."""
+        return Path(os.path.expanduser(super().convert(value, param, ctx)))
+
+
 class Device(click.ParamType):
     """Where to train."""
 
@@ -78,7 +87,7 @@ def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], C
     return lambda command: reduce(lambda decorated, decorate: decorate(decorated), reversed(decorators), command)
 
 
-PATH = click.Path(path_type=Path)
+PATH = UserPath()
 _output_option = click.option(
     "-o", "--output", type=PATH, required=True, help=".h5ad file to write; .h5mu for several modalities."
 )

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from scrcl.utils.checks import VERSION
 from scrcl.utils.errors import ScrclValueError
-from scrcl.utils.files import State
+from scrcl.utils.files import State, as_path
 from scrcl.utils.names import as_names
 
 #: Names of the two columns of an edge: OmniPath by symbol, then decoupler and OmniPath by other identifiers.
@@ -156,7 +156,7 @@ def read_gene_sets(sets: object, argument: str) -> dict[str, list[str]]:
         If it cannot be read, or contains no set.
     """
     if isinstance(sets, str | os.PathLike):
-        sets = _read_gmt(Path(sets), argument)
+        sets = _read_gmt(as_path(sets, argument), argument)
     if isinstance(sets, pd.DataFrame):
         name, gene = _columns(sets, SET_COLUMNS, sets.shape[1] == 2, argument, "one of sets and one of genes")
         sets = _by_set(sets[name], sets[gene])
@@ -193,7 +193,7 @@ def read_network(source: GeneSets, genes: pd.Index, all_genes: pd.Index, argumen
         If it cannot be read, has identifiers of another case or kind, or connects no two of the genes kept.
     """
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
+        path = as_path(source, argument)
         is_gmt = ".gmt" in (suffix.lower() for suffix in path.suffixes)
         source = _read_gmt(path, argument) if is_gmt else _read_table(path, argument, all_genes)
     if isinstance(source, pd.DataFrame):

@@ -11,7 +11,7 @@ import pandas as pd
 from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.reference.batch_report import BatchReport, report_batches
 from scrcl.reference.batches import MAX_EVALUATED_CELLS, Batches
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 
 from .base import Data, SCRCLBase, check_type, named
 from .docstrings import documented
@@ -139,6 +139,8 @@ class BatchesMixin(SCRCLBase):
         ------
         ValueError
             If the model has no batches, or a new batch has too few cells.
+        TypeError
+            If ``reference_model`` is neither a model nor a path.
 
         Examples
         --------
@@ -151,6 +153,11 @@ class BatchesMixin(SCRCLBase):
         >>> len(mapped.get_clusters()) == query.n_obs
         True
         """
+        if not isinstance(reference_model, str | os.PathLike | cls):
+            raise ScrclTypeError(
+                f"reference_model is of type {type(reference_model).__name__}, not {cls.__name__}.",
+                "Pass a trained model, or the folder of a saved one.",
+            )
         known = (
             reference_model
             if isinstance(reference_model, cls)

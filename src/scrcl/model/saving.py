@@ -78,7 +78,7 @@ class SavingMixin(SCRCLBase):
         >>> model.save("model/")
         >>> model.save("with_data/", save_anndata=True)
         """
-        folder = Path(dir_path)
+        folder = files.as_path(dir_path, "dir_path")
         if folder.exists() and not folder.is_dir():
             raise ScrclValueError(f"dir_path={str(folder)!r} is a file.", "Name a folder.")
         if folder.exists() and not overwrite:
@@ -242,6 +242,7 @@ class SavingMixin(SCRCLBase):
 
 def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str | None = None) -> dict[str, Any]:
     """What the file of a model holds, with arrays in the place of tensors."""
+    dir_path = files.as_path(dir_path, "dir_path")
     path = os.path.join(dir_path, (prefix or "") + MODEL_FILE)
     if not os.path.isfile(path):
         if os.path.isfile(dir_path):
@@ -274,8 +275,8 @@ def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str 
 
 def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: bool) -> Data | None:
     """The data that were saved with a model."""
-    path = os.path.join(dir_path, (prefix or "") + (MDATA_FILE if several else ADATA_FILE))
-    if os.path.isfile(path):
+    path = files.as_path(dir_path, "dir_path") / ((prefix or "") + (MDATA_FILE if several else ADATA_FILE))
+    if path.is_file():
         return mudata.read_h5mu(path) if several else anndata.read_h5ad(path)
     warnings.warn(
         ScrclWarning(

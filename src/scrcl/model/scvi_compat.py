@@ -2,10 +2,12 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scvi import settings
 from scvi.model._utils import parse_device_args
 from scvi.train import Trainer
@@ -137,6 +139,24 @@ def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) ->
             f"precision={precision!r} is not supported: the model is trained and used in single precision.",
             "Leave it out.",
         )
+
+
+@contextmanager
+def explain_refused_options() -> Iterator[None]:
+    """Name what the trainer says of options that it refuses when it is built.
+
+    Raises
+    ------
+    ScrclValueError
+        In the place of its errors.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, MisconfigurationException) as error:
+        cause = " ".join(str(error).split()).rstrip(".")
+        raise ScrclValueError(
+            f"The trainer refuses its options: {cause}.", "Correct the option that this names, or leave it out."
+        ) from error
 
 
 def find_device(accelerator: Any, device: Any = "auto") -> torch.device:

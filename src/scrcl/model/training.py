@@ -15,7 +15,15 @@ from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
 
 from .base import SCRCLBase
-from .scvi_compat import as_options, check_callbacks, check_split, check_trainer_options, find_device, warn_of_settings
+from .scvi_compat import (
+    as_options,
+    check_callbacks,
+    check_split,
+    check_trainer_options,
+    explain_refused_options,
+    find_device,
+    warn_of_settings,
+)
 
 #: Passes over the cells, and minibatches after which no further pass begins, if `max_epochs` is not given.
 DEFAULT_EPOCHS, DEFAULT_STEPS = 50, 250
@@ -103,7 +111,7 @@ class TrainingMixin(SCRCLBase):
         Raises
         ------
         ValueError
-            If an argument is out of range or unknown.
+            If an argument is out of range or unknown, or training ends before its first step.
 
         Notes
         -----
@@ -168,21 +176,30 @@ class TrainingMixin(SCRCLBase):
         # The first logger makes the history.
         if trainer_kwargs.get("logger") is not None:
             trainer_kwargs["logger"] = [_HistoryLogger(), *_loggers(trainer_kwargs["logger"])]
-        runner = self._train_runner_cls(
-            self,
-            training_plan=self._training_plan_cls(self.module, **plan_kwargs),
-            data_splitter=data,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            early_stopping=early_stopping,
-            **trainer_kwargs,
-        )
+        before, version = (self.is_trained_, self.history_), self.module.weights_version
+        with explain_refused_options():
+            runner = self._train_runner_cls(
+                self,
+                training_plan=self._training_plan_cls(self.module, **plan_kwargs),
+                data_splitter=data,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                **trainer_kwargs,
+            )
         with threads(n_batch * self._module_kwargs["n_hidden"] * len(reference.modalities), n_threads):
             try:
                 runner()
+                has_learned = self.module.weights_version > version
             finally:
                 self.module.weights_changed()  # also by callbacks that average or load weights
+        if not has_learned:
+            self.is_trained_, self.history_ = before
+            raise ScrclValueError(
+                "The trainer ended before its first step, so nothing was learned.",
+                "Raise or leave out the option that ends it, such as `limit_train_batches`, `max_steps` or `max_time`.",
+            )
         history = getattr(self.trainer.logger, "history", None)
         if not self.history_ and isinstance(history, dict):  # a trial run before has left none to continue
             self.history_ = history

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,28 @@ State: TypeAlias = dict[str, Any]
 
 class UnsafeFileError(ValueError):
     """A file with objects other than tensors, numbers, text and plain containers."""
+
+
+def as_path(path: object, argument: str) -> Path:
+    """Return a path in which a leading ``~`` is the home of its user.
+
+    Parameters
+    ----------
+    path
+        Name of a file or folder.
+    argument
+        Name of the argument, for messages.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ScrclTypeError(
+            f"{argument} is of type {type(path).__name__}, not a path.", "Pass the name of a file or folder."
+        )
+    return Path(os.path.expanduser(path))
 
 
 def to_plain(value: object, name: str) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import wraps
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import sklearn
@@ -90,6 +90,17 @@ ADVICE: Mapping[str, str] = {
     "`model.train(enable_progress_bar=False)`.",
 }
 ADVICE_OF_OBSM = "`{name}` returns its result. Assign it: `adata.obsm['X_scrcl'] = {call}`."
+#: Arguments that are objects, and where they come from; ``{name}`` is the function.
+OBJECTS: Mapping[str, str] = {
+    "adata": "Pass the data: `{name}(adata)`, read by `anndata.read_h5ad(...)`.",
+    "mdata": "Pass the data: `{name}(mdata)`, read by `mudata.read_h5mu(...)`.",
+    "model": "Pass the trained model: `{name}(model)`.",
+    "estimate": "Pass the estimate of a trained model: `{name}(model.estimate_n_clusters())`.",
+    "markers": "Pass the markers that a trained model finds: `model.get_marker_genes()`.",
+    "report": "Pass the report of a trained model: `model.get_cell_report()`.",
+    "modules": "Pass the modules that a trained model finds: `model.get_gene_modules()`.",
+    "ax": "Pass axes: `ax=matplotlib.pyplot.subplots()[1]`.",
+}
 #: Least similarity of a name to a suggested one.
 MIN_SIMILARITY = 0.6
 #: The same if the name may be an argument of a function to which arguments are passed on.
@@ -204,7 +215,7 @@ def _check_call(
             or get_close_matches(argument, parameters, n=1, cutoff=MIN_PASSED_SIMILARITY)
         ):
             raise unknown_argument(argument, value, parameters, name)
-    for argument in ("adata", "mdata", "model"):
+    for argument in OBJECTS:
         if argument in bound.arguments:
             _check_object(function, argument, bound.arguments[argument], name)
 
@@ -248,11 +259,12 @@ def _mismatch(
 def _check_object(function: Callable, argument: str, value: object, name: str) -> None:
     """Refuse other values for data and models, with suggestions."""
     is_model, is_data = hasattr(value, "get_latent_representation"), hasattr(value, "obs_names")
-    if argument == "model":
-        if is_data:
+    if argument not in ("adata", "mdata"):
+        if argument == "model" and is_data:
             raise ScrclTypeError("model is data, not a model.", f"Pass the trained model: `{name}(model, ...)`.")
+        _check_class(function, argument, value, name)
         return
-    if is_data or value is None or value is False:
+    if is_data or value is False:  # for `load`
         return
     if is_model:
         raise ScrclTypeError(f"{argument} is a model, not its data.", f"Pass the data: `{name}(model.adata, ...)`.")
@@ -263,21 +275,40 @@ def _check_object(function: Callable, argument: str, value: object, name: str) -
         )
     if meant := _suggest(function, argument, value):
         raise ScrclTypeError(f"{argument}={_short(value)} is not data.", f"Did you mean `{meant}={_short(value)}`?")
+    _check_class(function, argument, value, name)
+
+
+def _check_class(function: Callable, argument: str, value: object, name: str) -> None:
+    """Refuse an object of another class than the annotation has, unless text may be passed, which is read later."""
+    hint = _hints(function).get(argument, object)
+    kinds = [get_origin(kind) or kind for kind in (get_args(hint) or (hint,)) if get_origin(kind) is not Literal]
+    kinds = [kind for kind in kinds if isinstance(kind, type) and kind is not Any]
+    if str in kinds or not kinds or isinstance(value, tuple(kinds)):
+        return
+    wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+    raise ScrclTypeError(
+        f"{argument} is of type {type(value).__name__}, not {wanted}.", OBJECTS[argument].format(name=name)
+    )
+
+
+def _hints(function: Callable) -> Mapping[str, object]:
+    """The annotations of a function; none where their names are not known to it."""
+    try:
+        return get_type_hints(function)
+    except NameError:
+        return {}
 
 
 def _suggest(function: Callable, argument: str, value: object) -> str | None:
     """The argument that a misplaced value probably belongs to, if any."""
-    try:
-        hints = {name: hint for name, hint in get_type_hints(function).items() if name not in (argument, "return")}
-    except NameError:
-        return None
+    hints = {name: hint for name, hint in _hints(function).items() if name not in (argument, "return")}
     if isinstance(value, (list, tuple, range, np.ndarray)):
         return "indices" if "indices" in hints else None
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
     for name, hint in hints.items():
         kinds = [hint, *get_args(hint)]
-        if any(get_origin(kind) is Literal and value in get_args(kind) for kind in kinds):
-            return name
-        if not isinstance(value, bool) and isinstance(value, (int, str)) and type(value) in kinds:
+        if type(value) in kinds or any(get_origin(kind) is Literal and value in get_args(kind) for kind in kinds):
             return name
     return None
 
