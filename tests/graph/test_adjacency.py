@@ -3,8 +3,6 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.graph.adjacency import (
-    csr_from_dict,
-    csr_to_dict,
     join_reference,
     local_order,
     normalized_adjacency,
@@ -74,10 +72,3 @@ def test_joined_propagation():
     degree = edges_from.sum(1) + 1
     expected = (edges_from + np.eye(13)) / np.sqrt(np.outer(degree, degree))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_a_sparse_matrix_is_plain_and_back():
-    matrix = sp.random_array((6, 4), density=0.4, format="csr", rng=np.random.default_rng(0))
-    state = csr_to_dict(matrix)
-    assert not [value for value in state.values() if sp.issparse(value)]
-    np.testing.assert_array_equal(csr_from_dict(state).toarray(), matrix.toarray())

@@ -35,11 +35,3 @@ def test_edges_between_labels_are_cut_and_no_others():
     np.testing.assert_array_equal(found.toarray(), expected)
     assert found.dtype == np.float32
     assert found.has_canonical_format
-
-
-def test_there_and_back():
-    labels = Labels.from_values(NAMES)
-    assert labels is not None
-    again = Labels.from_dict(labels.to_dict())
-    assert again.names == labels.names
-    np.testing.assert_array_equal(again.codes, labels.codes)

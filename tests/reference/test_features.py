@@ -7,6 +7,7 @@ from scrcl.data.counts import Counts
 from scrcl.reference import features
 from scrcl.reference.features import CountFeatures, Moments, variable_genes
 from scrcl.reference.normalizations import log_normalize, pearson_residuals
+from scrcl.utils.files import from_state, to_state
 
 from ..conftest import build, real_data, simulate
 
@@ -43,7 +44,7 @@ def test_pearson_residuals_against_scanpy(counts):
     sc.experimental.pp.normalize_pearson_residuals(reference, theta=100)
     totals = totals_of(counts)
     fractions = counts.sum(axis=0) / totals.sum()
-    ours = pearson_residuals(counts.toarray().astype(np.float64), totals, fractions, np.sqrt(len(totals)))
+    ours = pearson_residuals(counts.toarray().astype(np.float64), totals[:, None] * fractions, np.sqrt(len(totals)))
     np.testing.assert_allclose(ours, reference.X, rtol=1e-5, atol=1e-6)
 
 
@@ -163,7 +164,7 @@ def test_gene_features_are_the_projection_of_genes_on_left_singular_vectors(coun
 def test_round_trip(counts):
     totals = totals_of(counts)
     fitted = CountFeatures.fit(counts, totals, 4)
-    again = CountFeatures.from_dict(fitted.to_dict())
+    again = from_state(CountFeatures, to_state(fitted))
     np.testing.assert_array_equal(again.transform(counts, totals), fitted.transform(counts, totals))
 
 

@@ -7,7 +7,9 @@ from sklearn.decomposition import PCA
 from scrcl.data.counts import Counts
 from scrcl.data.sources import Source
 from scrcl.reference.features import CountFeatures, Moments, variable_genes
-from scrcl.reference.modality_kinds import KINDS, Atac, Embedding, Protein, Rna, modality_from_dict
+from scrcl.reference.modality import Modality
+from scrcl.reference.modality_kinds import KINDS, Atac, Embedding, Protein, Rna
+from scrcl.utils.files import from_state, to_state
 
 from ..conftest import simulate
 
@@ -102,7 +104,7 @@ class TestKinds:
     def test_saved_and_read_again(self, kind):
         counts = poisson(60, 30, 3) + 1
         fitted = KINDS[kind].fit(source(counts, kind), 10, 5)
-        again = modality_from_dict(fitted.to_dict())
+        again = from_state(Modality, to_state(fitted))
         new = source(counts[:7] * 2, kind)
         np.testing.assert_array_equal(again.features(new), fitted.features(new))
         np.testing.assert_array_equal(again.expression(new).toarray(), fitted.expression(new).toarray())

@@ -14,6 +14,7 @@ from scrcl.reference.cells import Cells
 from scrcl.reference.modality import log_counts
 from scrcl.reference.prepare import Options, prepare
 from scrcl.reference.reference import Reference
+from scrcl.utils.files import from_state, to_state
 
 from ..conftest import simulate
 from .test_modality_kinds import source
@@ -106,9 +107,9 @@ def test_smoothing_by_the_dense_formula(reference):
 
 def test_saved_and_read_again(reference, names):
     """Plain arrays only, which outlive changes of the classes."""
-    state = reference.to_dict()
+    state = to_state(reference)
     assert b"scrcl" not in pickle.dumps(state)
-    again = Reference.from_dict(pickle.loads(pickle.dumps(state)))
+    again = from_state(Reference, pickle.loads(pickle.dumps(state)))
     sources = two_sources(20, seed=3)
     features = again.read({name: sources[name] for name in names})
     for each in (reference, again):

@@ -1,5 +1,6 @@
 import numpy as np
 
+from scrcl.graph.slices import find_cells
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions, spatial_graph
 from scrcl.reference.spatial import SpatialReference
@@ -16,8 +17,7 @@ def test_tissue_smooths_what_varies_finds_cells_and_is_kept():
     expected = smooth(graph, features[:, [0, 2, 3]], tissue.options.smoothing)
     np.testing.assert_array_equal(tissue.smooth(graph, features), expected)
     order = rng.permutation(30)
-    np.testing.assert_array_equal(tissue.find(slices.select(order), features[order]), order)
-    assert (tissue.find(slices, features + 1) == -1).all()
+    np.testing.assert_array_equal(find_cells(slices.select(order), features[order], slices, features), order)
     again = SpatialReference.from_dict(tissue.to_dict())
     assert again.options == tissue.options
     np.testing.assert_array_equal(again.smooth(graph, features), expected)

@@ -3,11 +3,14 @@
 import os
 import pickle
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 
 import scrcl
@@ -157,3 +160,38 @@ def test_plain_and_back():
     assert back["flags"].dtype == bool
     assert (back["scalar"], back["names"], back["path"]) == (0.5, ["a", "b"], "x")
     assert back["nested"] == [(1, None), {"of": "text"}]
+
+
+@dataclass(frozen=True)
+class Part:
+    kind: ClassVar[str] = "part"
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Other(Part):
+    kind: ClassVar[str] = "other"
+    name: str = "o"
+
+
+@dataclass(frozen=True)
+class Whole:
+    parts: dict[str, list[Part]]
+    graph: sp.csr_array
+    names: pd.Index | None
+    labels: tuple[str, ...]
+    missing: Part | None = None
+
+
+def test_an_object_of_dataclasses_is_plain_and_back():
+    graph = sp.random_array((3, 3), density=0.5, format="csr", rng=np.random.default_rng(0))
+    parts = {"a": [Other(np.arange(2.0), "x"), Part(np.ones(1))]}
+    whole = Whole(parts, graph, pd.Index(["i", "j", "k"]), ("t", "u"))
+    state = files.to_state(whole)
+    assert b"test_files" not in pickle.dumps(state)
+    again = files.from_state(Whole, files.from_plain(files.to_plain(state, "state")))
+    assert [type(part) for part in again.parts["a"]] == [Other, Part]
+    assert again.parts["a"][0].name == "x"
+    np.testing.assert_array_equal(again.parts["a"][0].values, [0, 1])
+    np.testing.assert_array_equal(again.graph.toarray(), graph.toarray())
+    assert (list(again.names), again.labels, again.missing) == (["i", "j", "k"], ("t", "u"), None)

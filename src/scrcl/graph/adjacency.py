@@ -1,6 +1,6 @@
 """The cell graph as a sparse matrix, and the propagation matrices of convolutions over it."""
 
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,15 +11,6 @@ from .neighbors import Neighbors
 #: Numbers of nodes, or a slice.
 Rows: TypeAlias = np.ndarray | slice
 ALL = slice(None)
-
-
-class SavedMatrix(TypedDict):
-    """A sparse matrix as plain arrays."""
-
-    data: np.ndarray
-    indices: np.ndarray
-    indptr: np.ndarray
-    shape: tuple[int, int]
 
 
 def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
@@ -135,13 +126,3 @@ def join_reference(graph: sp.csr_array, reference: sp.csr_array, neighbors: Neig
     spatial = scale @ (graph + sp.eye_array(graph.shape[0])) @ scale
     blocks = [[normalized_adjacency(reference), None], [scale @ received @ reference_scale, spatial]]
     return sp.csr_array(sp.block_array(blocks), dtype=np.float32)
-
-
-def csr_to_dict(matrix: sp.csr_array) -> SavedMatrix:
-    """A sparse matrix as plain arrays."""
-    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
-
-
-def csr_from_dict(state: SavedMatrix) -> sp.csr_array:
-    """The inverse of :func:`csr_to_dict`."""
-    return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=state["shape"])

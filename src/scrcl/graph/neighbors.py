@@ -29,6 +29,13 @@ DESCENT_NEIGHBORS = 30
 DESCENT_EPSILON = 0.2
 
 
+def neighbor_matrix(indices: np.ndarray, n_targets: int, values: np.ndarray | None = None) -> sp.csr_array:
+    """The ``(n, m)`` matrix with ``values`` ``(n, k)`` (default: ones) at the neighbours ``(n, k)`` of each point."""
+    n, k = indices.shape
+    data = np.ones(n * k, dtype=np.float32) if values is None else values.ravel()
+    return sp.csr_array((data, indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n_targets))
+
+
 @dataclass(frozen=True)
 class Neighbors:
     """The nearest neighbours of ``n`` points among ``m`` targets, nearest first.
@@ -49,9 +56,7 @@ class Neighbors:
 
     def to_sparse(self, values: np.ndarray | None = None) -> sp.csr_array:
         """The ``(n, m)`` matrix with ``values`` (default: ones) at the neighbours of each point."""
-        n, k = self.indices.shape
-        data = np.ones(n * k, dtype=np.float32) if values is None else values.ravel()
-        return sp.csr_array((data, self.indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, self.n_targets))
+        return neighbor_matrix(self.indices, self.n_targets, values)
 
 
 class ListSearch:

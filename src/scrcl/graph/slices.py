@@ -5,7 +5,7 @@ Slices (samples) may overlap in their coordinates; no edge joins two of them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self, TypedDict
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -24,14 +24,6 @@ NO_SAMPLES = "all cells"
 MAX_CELLS_AT_POSITION = 1000
 #: Largest slice whose cells may all be at one position.
 MAX_CELLS_OF_POINT = 10
-
-
-class SavedSlices(TypedDict):
-    """Slices as plain arrays and text."""
-
-    coordinates: np.ndarray
-    samples: np.ndarray
-    names: list[str]
 
 
 @dataclass(frozen=True)
@@ -69,15 +61,6 @@ class Slices:
         extent = float(np.ptp(self.coordinates, axis=0).max()) if len(self) else 0.0
         separation = self.samples * (10 * extent + 1)
         return np.column_stack([self.coordinates - self.coordinates.mean(0), separation]).astype(np.float32)
-
-    def to_dict(self) -> SavedSlices:
-        """Plain arrays."""
-        return {"coordinates": self.coordinates, "samples": self.samples, "names": list(self.names)}
-
-    @classmethod
-    def from_dict(cls, state: SavedSlices) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(state["coordinates"], state["samples"], tuple(state["names"]))
 
     def select(self, rows: np.ndarray) -> Self:
         """The coordinates of some cells."""

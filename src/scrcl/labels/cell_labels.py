@@ -1,7 +1,7 @@
 """Labels of cells, and the cell graph without edges between different labels."""
 
 from dataclasses import dataclass
-from typing import Self, TypedDict
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,13 +10,6 @@ import scipy.sparse as sp
 UNASSIGNED = "unassigned"
 #: Code of a cell without a label.
 NO_LABEL = -1
-
-
-class SavedLabels(TypedDict):
-    """Labels as text and numbers."""
-
-    names: list[str]
-    codes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,12 +48,3 @@ class Labels:
         first, second = self.codes[edges.row], self.codes[edges.col]
         kept = (first == second) | (first == NO_LABEL) | (second == NO_LABEL)
         return sp.csr_array((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=adjacency.shape)
-
-    def to_dict(self) -> SavedLabels:
-        """Plain text and numbers."""
-        return {"names": list(self.names), "codes": self.codes}
-
-    @classmethod
-    def from_dict(cls, state: SavedLabels) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(tuple(state["names"]), state["codes"])

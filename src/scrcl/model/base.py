@@ -31,6 +31,7 @@ from scrcl.reference.cells import Cells
 from scrcl.reference.reference import Reference
 from scrcl.utils.checks import as_rows, check_key, check_option
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
+from scrcl.utils.files import from_state, to_state
 
 from .options import ClusterOptions, Method
 from .placements import Placements
@@ -175,12 +176,12 @@ class SCRCLBase(BaseModelClass):
     @property
     def reference_(self) -> dict[str, Any]:
         """The cells, genes and graphs of the model as plain arrays, saved with it."""
-        return self._reference.to_dict()
+        return to_state(self._reference)
 
     @reference_.setter
     def reference_(self, state: dict[str, Any]) -> None:
         # `load` of scvi-tools sets what was saved before it fills the weights of the network, which is built here.
-        self._set_reference(Reference.from_dict(state))
+        self._set_reference(from_state(Reference, state))
 
     @property
     def _results(self) -> Results:

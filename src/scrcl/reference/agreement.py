@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
-from scrcl.graph.neighbors import Neighbors, nearest_neighbors
-from scrcl.utils.files import State
+from scrcl.graph.neighbors import Neighbors, nearest_neighbors, neighbor_matrix
 
 #: Added to all agreements, so that weights are positive, and equal where nothing agrees with anything.
 MIN_TRUST = 0.01
@@ -38,12 +38,12 @@ class Agreement:
     structure
         ``(M,)`` how well neighbours in one half of the features of a modality predict the other half: 0 for noise, at most 1.
     neighbors
-        Neighbours of the cells in each modality.
+        ``(n, k)`` int32, rows of the neighbours of the cells in each modality.
     """
 
     gains: np.ndarray
     structure: np.ndarray
-    neighbors: Sequence[Neighbors]
+    neighbors: Sequence[np.ndarray]
 
     @classmethod
     def fit(cls, features: Sequence[np.ndarray], n_neighbors: int, structure: Sequence[float]) -> Self:
@@ -52,7 +52,8 @@ class Agreement:
         The structure of each modality is from :func:`own_structure`.
         """
         neighbors = [nearest_neighbors(part, n_neighbors) for part in features]
-        return cls(_gains(features, features, neighbors), np.asarray(structure), neighbors)
+        indices = [found.indices.astype(np.int32) for found in neighbors]
+        return cls(_gains(features, features, neighbors), np.asarray(structure), indices)
 
     @cached_property
     def pairwise(self) -> np.ndarray:
@@ -60,7 +61,7 @@ class Agreement:
 
         Averaged, numerator and denominator, over the cell and its neighbours in ``s``, as one cell says little.
         """
-        return self._share(self.gains, self.neighbors)
+        return self._share(self.gains, [neighbor_matrix(indices, len(indices)) for indices in self.neighbors])
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -76,25 +77,13 @@ class Agreement:
         self, features: Sequence[np.ndarray], queries: Sequence[np.ndarray], neighbors: Sequence[Neighbors]
     ) -> np.ndarray:
         """Weights ``(m, M)`` of query cells, each by itself, from their neighbours by each modality among the ``n`` cells."""
-        return trust(self._share(_gains(features, queries, neighbors), neighbors), self.structure)
+        graphs = [found.to_sparse() for found in neighbors]
+        return trust(self._share(_gains(features, queries, neighbors), graphs), self.structure)
 
-    def to_dict(self) -> State:
-        """Plain arrays, without the distances of neighbours."""
-        neighbors = [found.indices.astype(np.int32) for found in self.neighbors]
-        return {"gains": self.gains, "structure": self.structure, "neighbors": neighbors}
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        indices = [saved.astype(np.int64) for saved in state["neighbors"]]
-        neighbors = [Neighbors(rows, np.zeros(rows.shape, np.float32), len(rows)) for rows in indices]
-        return cls(state["gains"], state["structure"], neighbors)
-
-    def _share(self, gains: np.ndarray, neighbors: Sequence[Neighbors]) -> np.ndarray:
+    def _share(self, gains: np.ndarray, graphs: Sequence[sp.csr_array]) -> np.ndarray:
         share = np.empty_like(gains)
-        for source, found in enumerate(neighbors):
-            graph = found.to_sparse()
-            for target in range(len(neighbors)):
+        for source, graph in enumerate(graphs):
+            for target in range(len(graphs)):
                 predicted = gains[:, source, target] + graph @ self.gains[:, source, target]
                 highest = gains[:, target, target] + graph @ self.gains[:, target, target]
                 share[:, source, target] = np.clip(predicted / np.maximum(highest, 1e-6), 0, 1)

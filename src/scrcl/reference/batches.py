@@ -32,7 +32,6 @@ from scrcl.graph.mutual_neighbors import (
     separation,
 )
 from scrcl.utils.errors import ScrclValueError
-from scrcl.utils.files import State
 
 from .mnn_correction import MAX_ANCHORS, N_MUTUAL_NEIGHBORS, CorrectionVectors, fit_correction_vectors
 from .modality import Adaptation, Modality
@@ -246,20 +245,6 @@ class Batches:
         self.adaptations[name] = [*self.adaptations.get(name, [Adaptation()] * n_before), adaptation]
         self.shifts[name] = np.vstack([self.shifts.get(name, np.repeat(no_shift, n_before, 0)), shift])
         self.corrections[name] = [*self.corrections.get(name, [no_move] * n_before), correction]
-
-    def to_dict(self) -> State:
-        """Plain arrays."""
-        corrections = {name: [correction.to_dict() for correction in each] for name, each in self.corrections.items()}
-        return {**vars(self), "names": list(self.names), "corrections": corrections}
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        corrections = {
-            name: [CorrectionVectors.from_dict(correction) for correction in each]
-            for name, each in state["corrections"].items()
-        }
-        return cls(**{**state, "names": tuple(state["names"]), "corrections": corrections})
 
 
 def check_sizes(names: np.ndarray, where: str) -> None:

@@ -1,7 +1,7 @@
 """Counts to cell features and gene features, over plain arrays."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
 
@@ -16,7 +16,6 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 from scrcl.data.counts import Counts
 from scrcl.nn.sparse import to_torch
 from scrcl.utils.errors import ScrclValueError
-from scrcl.utils.files import State
 from scrcl.utils.sizes import DENSE_ENTRIES
 
 from .normalizations import (
@@ -43,24 +42,18 @@ MIN_TREND_POINTS = 30
 PRIOR_CELLS = 10
 
 
-def _blocks(counts: sp.csr_array, dtype: type) -> Iterator[tuple[slice, np.ndarray]]:
-    """Dense blocks of rows."""
+def _blocks(counts: sp.csr_array) -> Iterator[tuple[slice, np.ndarray]]:
+    """Dense blocks of rows, float64."""
     n, n_genes = counts.shape
     step = max(1, DENSE_ENTRIES // max(1, n_genes))
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        yield rows, counts[rows].astype(dtype).toarray()
+        yield rows, counts[rows].astype(np.float64).toarray()
 
 
 def column_slices(numbers: Sequence[int]) -> list[slice]:
     """Slices of groups of columns side by side, of which there are ``numbers``."""
     return [slice(*ends) for ends in pairwise(np.cumsum([0, *numbers]).tolist())]
-
-
-def center_and_scale(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean ``(d,)`` of points ``(n, d)``, and the factor that gives them unit mean square norm about it."""
-    center = points.mean(0)
-    return center, 1 / float(np.sqrt(((points - center) ** 2).sum(1).mean()))
 
 
 @dataclass(frozen=True)
@@ -228,25 +221,31 @@ class CountFeatures(Normalizer):
             mean, covariance = batch[STANDARDIZED]
             batch[STANDARDIZED] = mean / scale, covariance / np.outer(scale, scale)
         n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
-        projections = {
-            name: principal_components(
-                _weighted(shares, [batch[name][0] for batch in moments]),
-                _weighted(shares, [batch[name][1] for batch in moments]),
-                n_components,
-            )
-            for name in NORMALIZATIONS
-        }
+        projections = {}
+        for name in NORMALIZATIONS:
+            mean, covariance = (_weighted(shares, values) for values in zip(*(b[name] for b in moments), strict=True))
+            projections[name] = principal_components(mean, covariance, n_components)
         return cls(target, fractions, deviations, clip, projections)
 
     def moments(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Mean ``(G,)`` and covariance ``(G, G)`` of each normalisation of counts ``(n, G)``."""
-        return _moments(counts, lambda block, rows: self.normalize(block, totals[rows]))
+        """Mean ``(G,)`` and covariance ``(G, G)`` of each normalisation of counts ``(n, G)``, accumulated over blocks."""
+        n, n_genes = counts.shape
+        total = {name: np.zeros(n_genes) for name in NORMALIZATIONS}
+        products = {name: np.zeros((n_genes, n_genes)) for name in NORMALIZATIONS}
+        for rows, block in _blocks(counts):
+            for name, values in self.normalize(block, totals[rows]).items():
+                total[name] += values.sum(0)
+                products[name] += values.T @ values
+        return {
+            name: (total[name] / n, products[name] / n - np.outer(total[name], total[name]) / n**2)
+            for name in NORMALIZATIONS
+        }
 
     def adaptation(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Fractions and deviations of the genes in a batch with counts ``(n, G)``, shrunk towards those of all cells."""
         n = counts.shape[0]
         first, second = np.zeros((2, counts.shape[1]))
-        for rows, block in _blocks(counts, np.float64):
+        for rows, block in _blocks(counts):
             fitted = self.proportional_fitting(log_normalize(block, totals[rows], self.target))
             first += fitted.sum(0)
             second += (fitted**2).sum(0)
@@ -258,10 +257,6 @@ class CountFeatures(Normalizer):
         """Fraction ``(G,)`` of the counts of a batch that each gene has, shrunk towards that of all cells."""
         prior = PRIOR_CELLS * totals.mean()
         return (counts.sum(axis=0).astype(np.float64) + prior * self.fractions) / (totals.sum() + prior)
-
-    def adapted(self, adaptation: dict[str, np.ndarray]) -> Self:
-        """The normalisations with the parameters of a batch."""
-        return replace(self, fractions=adaptation["fractions"], deviations=adaptation["deviations"])
 
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         """Project counts ``(n, G)`` to features ``(n, d)``, float32.
@@ -326,16 +321,6 @@ class CountFeatures(Normalizer):
         features = normalize(log.loadings * log.singular_values)
         return (features * np.sqrt(features.shape[1])).astype(np.float32)
 
-    def to_dict(self) -> State:
-        """The parameters as plain numbers and arrays."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        projections = {name: Projection(**values) for name, values in state["projections"].items()}
-        return cls(**{**state, "projections": projections})
-
 
 def _weighted(weights: Sequence[float], arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Weighted mean of arrays."""
@@ -348,23 +333,6 @@ def _deviations(variance: np.ndarray, prior: np.ndarray | None = None, n_cells: 
         variance = (n_cells * variance + PRIOR_CELLS * prior**2) / (n_cells + PRIOR_CELLS)
     deviations = np.sqrt(variance)
     return np.where(deviations > 1e-6, deviations, 1.0)
-
-
-def _moments(
-    counts: sp.csr_array, normalize: Callable[[np.ndarray, slice], dict[str, np.ndarray]]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean ``(G,)`` and covariance ``(G, G)`` of each normalisation of counts, accumulated over blocks of cells."""
-    n, n_genes = counts.shape
-    total = {name: np.zeros(n_genes) for name in NORMALIZATIONS}
-    products = {name: np.zeros((n_genes, n_genes)) for name in NORMALIZATIONS}
-    for rows, block in _blocks(counts, np.float64):
-        for name, values in normalize(block, rows).items():
-            total[name] += values.sum(0)
-            products[name] += values.T @ values
-    return {
-        name: (total[name] / n, products[name] / n - np.outer(total[name], total[name]) / n**2)
-        for name in NORMALIZATIONS
-    }
 
 
 def principal_components(mean: np.ndarray, covariance: np.ndarray, n_components: int) -> Projection:

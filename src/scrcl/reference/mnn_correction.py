@@ -13,7 +13,6 @@ import scipy.sparse as sp
 
 from scrcl.graph.mutual_neighbors import mutual_neighbors
 from scrcl.graph.neighbors import nearest_neighbors
-from scrcl.utils.files import State
 
 from .modality import Modality
 
@@ -52,15 +51,6 @@ class CorrectionVectors:
     def of_nothing(cls, n_features: int) -> Self:
         """No moves."""
         return cls(*np.empty((2, 0, 0, n_features), dtype=np.float32))
-
-    def to_dict(self) -> State:
-        """Plain arrays."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**state)
 
 
 def fit_correction_vectors(

@@ -1,7 +1,7 @@
 """The base class of modalities: from the data of one modality to features of cells."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -12,7 +12,6 @@ from sklearn.preprocessing import normalize
 from scrcl.data.sources import Source
 from scrcl.genes.associations import log_expression
 from scrcl.utils.checks import check_cells_have_counts
-from scrcl.utils.files import State
 
 #: Counts per cell to which counts are scaled where the fit has not chosen a number.
 TARGET = 1e4
@@ -115,7 +114,7 @@ class Modality:
 
     def adapted(self, adaptation: Adaptation) -> Self:
         """The modality with the parameters of a batch."""
-        return self
+        return replace(self, **adaptation)
 
     def _read(self, source: Source, rows: np.ndarray) -> tuple[sp.csr_array, np.ndarray]:
         """Counts ``(n, P)`` and totals ``(n,)`` of cells."""
@@ -170,15 +169,6 @@ class Modality:
     def signal_features(self, features: np.ndarray) -> np.ndarray:
         """The features whose length measures the signal of a cell."""
         return features
-
-    def to_dict(self) -> State:
-        """The parameters as plain numbers and arrays."""
-        return {**asdict(self), "names": self.names.to_numpy(dtype=object), "kind": self.kind}
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{**state, "names": pd.Index(state["names"])})
 
 
 def log_counts(

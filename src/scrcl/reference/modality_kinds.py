@@ -16,10 +16,9 @@ from scrcl.genes.associations import log_expression
 from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
 from scrcl.utils.errors import ScrclValueError
-from scrcl.utils.files import State
 from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
 
-from .features import PRIOR_CELLS, CountFeatures, Moments, center_and_scale, principal_components, variable_genes
+from .features import PRIOR_CELLS, CountFeatures, Moments, principal_components, variable_genes
 from .modality import Adaptation, Modality
 from .normalizations import LOG, NORMALIZATIONS, Projection
 
@@ -80,7 +79,7 @@ class Rna(Modality):
         return self.counts.adaptation(*self._read(source, rows))
 
     def adapted(self, adaptation: Adaptation) -> Self:
-        return replace(self, counts=self.counts.adapted(adaptation))
+        return replace(self, counts=replace(self.counts, **adaptation))
 
     def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
         return log_expression(counts, totals, self.counts.target)
@@ -102,13 +101,6 @@ class Rna(Modality):
 
     def signal_features(self, features: np.ndarray) -> np.ndarray:
         return self.counts.stabilized(features)
-
-    def to_dict(self) -> State:
-        return {**super().to_dict(), "counts": self.counts.to_dict()}
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        return super().from_dict({**state, "counts": CountFeatures.from_dict(state["counts"])})
 
 
 @dataclass(frozen=True)
@@ -167,9 +159,6 @@ class Protein(Modality):
         variance = n * _log_ratios(counts, centers).toarray().var(0) + PRIOR_CELLS * self.deviations**2
         return {"centers": centers, "deviations": np.sqrt(variance / (n + PRIOR_CELLS))}
 
-    def adapted(self, adaptation: Adaptation) -> Self:
-        return replace(self, centers=adaptation["centers"], deviations=adaptation["deviations"])
-
     def transform(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
         return self.projection(self.normalize(counts, totals).toarray() / self.deviations).astype(np.float32)
 
@@ -180,10 +169,6 @@ class Protein(Modality):
 
     def normalize(self, counts: sp.csr_array, totals: np.ndarray) -> sp.csr_array:
         return _log_ratios(counts, self.centers)
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        return super().from_dict({**state, "projection": Projection(**state["projection"])})
 
 
 @dataclass(frozen=True)
@@ -290,12 +275,13 @@ class Embedding(Modality):
     def fit(cls, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None) -> Self:
         """Fit the scale; all features are kept."""
         assert source.embedding is not None  # embeddings have one
-        scale = center_and_scale(source.embedding)
+        center = source.embedding.mean(0)
+        scale = 1 / float(np.sqrt(((source.embedding - center) ** 2).sum(1).mean()))
         if source.counts is None:
             names = source.names.copy()
-            return cls(names, np.arange(len(names)), *scale)
+            return cls(names, np.arange(len(names)), center, scale)
         genes = Rna.fit(source, n_variables, n_components, batches)
-        return cls(genes.names, genes.columns, *scale, cosine=False, genes=genes)
+        return cls(genes.names, genes.columns, center, scale, cosine=False, genes=genes)
 
     @classmethod
     def most_features(cls, n_columns: int, n_components: int) -> int:
@@ -334,14 +320,6 @@ class Embedding(Modality):
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
         return normalize(features) if self.cosine else features
 
-    def to_dict(self) -> State:
-        return {**super().to_dict(), "genes": None if self.genes is None else self.genes.to_dict()}
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        genes = state["genes"]
-        return super().from_dict({**state, "genes": None if genes is None else modality_from_dict(genes)})
-
 
 #: The kinds by their names in `setup_mudata`.
 KINDS: dict[str, type[Rna] | type[Protein] | type[Atac] | type[Embedding]] = {
@@ -363,12 +341,6 @@ def fit_modality(
     if modality.n_features == 0:
         raise ScrclValueError(f"The modality {name!r} is the same for all cells.", "Leave it out.")
     return modality
-
-
-def modality_from_dict(state: State) -> Modality:
-    """The inverse of :meth:`Modality.to_dict`."""
-    state = dict(state)
-    return KINDS[state.pop("kind")].from_dict(state)
 
 
 def _log_ratios(counts: sp.csr_array, centers: np.ndarray) -> sp.csr_array:

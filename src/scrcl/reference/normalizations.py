@@ -22,17 +22,12 @@ def log_normalize(block: np.ndarray, totals: np.ndarray, target: float) -> np.nd
     return np.log1p(block * (target / totals)[:, None].astype(block.dtype))
 
 
-def pearson_residuals(block: np.ndarray, totals: np.ndarray, fractions: np.ndarray, clip: float) -> np.ndarray:
-    r"""Analytic Pearson residuals of counts ``(n, G)``, clipped to ``[-clip, clip]``.
+def pearson_residuals(counts: np.ndarray, mean: np.ndarray, clip: float) -> np.ndarray:
+    r"""Analytic Pearson residuals of counts with these expectations, of any shape, clipped to ``[-clip, clip]``.
 
-    :math:`(x - \mu) / \sqrt{\mu + \mu^2 / \theta}` with :math:`\mu` the cell's total times the gene's fraction
-    (Lause, Berens & Kobak, Genome Biology 2021). Genes without counts give zeros.
+    :math:`(x - \mu) / \sqrt{\mu + \mu^2 / \theta}`, where the expectation :math:`\mu` is the cell's total times the gene's
+    fraction (Lause, Berens & Kobak, Genome Biology 2021). Genes without counts give zeros.
     """
-    return _residuals(block, (totals[:, None] * fractions).astype(block.dtype), clip)
-
-
-def _residuals(counts: np.ndarray, mean: np.ndarray, clip: float) -> np.ndarray:
-    """Pearson residuals of counts with these expectations, of any shape."""
     spread = np.sqrt(mean + mean**2 / THETA)
     residuals = np.divide(counts - mean, spread, out=np.zeros_like(mean), where=spread > 0)
     return np.clip(residuals, -clip, clip, out=residuals)
@@ -102,7 +97,8 @@ class Normalizer:
     def normalize(self, block: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Every normalisation of counts ``(n, G)`` of cells with the given totals."""
         log = log_normalize(block, totals, self.target)
-        residuals = pearson_residuals(block, totals, self.fractions, self.clip)
+        mean = (totals[:, None] * self.fractions).astype(block.dtype)
+        residuals = pearson_residuals(block, mean, self.clip)
         fitted = self.proportional_fitting(log)
         return {
             LOG: log,
@@ -120,10 +116,8 @@ class Normalizer:
         mean_log = np.bincount(cells, log, minlength=n) / n_genes
         fitted = log / np.maximum(mean_log, 1e-12).astype(np.float32)[cells]
         mean = totals.astype(np.float32)[cells] * self.fractions.astype(np.float32)[genes]
-        residuals, residuals_of_zero = (
-            _residuals(values, mean, self.clip),
-            _residuals(np.zeros_like(mean), mean, self.clip),
-        )
+        residuals = pearson_residuals(values, mean, self.clip)
+        residuals_of_zero = pearson_residuals(np.zeros_like(mean), mean, self.clip)
         return {
             LOG: log,
             PEARSON: residuals - residuals_of_zero,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,13 @@ import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import Source
-from scrcl.graph.adjacency import ALL, Propagation, Rows, csr_from_dict, csr_to_dict, query_weights
+from scrcl.graph.adjacency import ALL, Propagation, Rows, query_weights
 from scrcl.graph.neighbors import Neighbors, NeighborSearch
 from scrcl.graph.placement import Placement, Surroundings
 from scrcl.graph.recognition import Recognition
+from scrcl.graph.slices import find_cells
 from scrcl.labels.cell_labels import Labels
 from scrcl.nn.inference import CHUNK_CELLS, Encoded, View
-from scrcl.utils.files import State
 from scrcl.utils.progress import begin
 
 from .agreement import Agreement, join
@@ -26,7 +25,6 @@ from .cells import Cells
 from .features import column_slices
 from .mapping import DistanceScale
 from .modality import Modality
-from .modality_kinds import modality_from_dict
 from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .spatial import SpatialReference
 
@@ -326,7 +324,7 @@ class Reference:
         """The same for cells with features ``(m, D)`` before smoothing; new ones are smoothed over all cells of their slices."""
         slices = cells.slices
         assert slices is not None  # the reference is in space
-        reference_index = spatial.find(slices, features, cells.names, self.cell_names)
+        reference_index = find_cells(slices, features, spatial.slices, spatial.features, cells.names, self.cell_names)
         new = np.flatnonzero(reference_index < 0)
         if len(new) == 0:
             return Placement(reference_index, self.features[:0], None, self.weights[:0])
@@ -399,42 +397,3 @@ class Reference:
             return np.linalg.norm(next(iter(self.modalities.values())).signal_features(features), axis=1)
         squares = [share * (part**2).sum(1) for share, part in zip(self.shares, self._parts(features), strict=True)]
         return np.sqrt(np.sum(squares, axis=0))
-
-    # ------------------------------------------------------------------- file
-
-    def to_dict(self) -> State:
-        """The reference as plain numbers and arrays, independent of the classes."""
-        return {
-            "modalities": {name: modality.to_dict() for name, modality in self.modalities.items()},
-            "features": self.features,
-            "adjacency": csr_to_dict(self.adjacency),
-            "gene_features": self.gene_features,
-            "gene_graph": csr_to_dict(self.gene_graph),
-            "n_neighbors": self.n_neighbors,
-            "agreement": None if self.agreement is None else self.agreement.to_dict(),
-            "spatial": None if self.spatial is None else self.spatial.to_dict(),
-            "feature_share": self.feature_share,
-            "batches": None if self.batches is None else self.batches.to_dict(),
-            "labels": None if self.labels is None else self.labels.to_dict(),
-            "cell_names": None if self.cell_names is None else self.cell_names.to_numpy(dtype=object),
-        }
-
-    @classmethod
-    def from_dict(cls, state: State) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        modalities = {name: modality_from_dict(saved) for name, saved in state["modalities"].items()}
-        agreement, spatial, batches, labels = (state[name] for name in ("agreement", "spatial", "batches", "labels"))
-        return cls(
-            modalities=modalities,
-            features=state["features"],
-            adjacency=csr_from_dict(state["adjacency"]),
-            gene_features=state["gene_features"],
-            gene_graph=csr_from_dict(state["gene_graph"]),
-            n_neighbors=state["n_neighbors"],
-            agreement=None if agreement is None or len(modalities) == 1 else Agreement.from_dict(agreement),
-            spatial=None if spatial is None else SpatialReference.from_dict(spatial),
-            feature_share=state["feature_share"],
-            batches=None if batches is None else Batches.from_dict(batches),
-            labels=None if labels is None else Labels.from_dict(labels),
-            cell_names=None if state["cell_names"] is None else pd.Index(state["cell_names"]),
-        )

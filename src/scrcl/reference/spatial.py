@@ -1,16 +1,15 @@
 """Positions of the cells of a model in space."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Self
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
-from scrcl.graph.slices import Slices, find_cells
+from scrcl.graph.slices import Slices
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions
-from scrcl.utils.files import State
+from scrcl.utils.files import State, from_state, to_state
 
 
 @dataclass(frozen=True)
@@ -38,24 +37,13 @@ class SpatialReference:
         """Smooth features ``(m, D)`` of cells over their spatial graph ``(m, m)``, and select those that are read, ``(m, d)``."""
         return smooth(adjacency, features[:, self.kept], self.options.smoothing)
 
-    def find(
-        self,
-        slices: Slices,
-        features: np.ndarray,
-        names: pd.Index | None = None,
-        known_names: pd.Index | None = None,
-    ) -> np.ndarray:
-        """Find cells among these by position and features ``(m, D)`` before smoothing: ``(m,)`` rows, -1 for others."""
-        return find_cells(slices, features, self.slices, self.features, names, known_names)
-
     def to_dict(self) -> State:
-        """Plain numbers and arrays."""
-        state = {"slices": self.slices.to_dict(), "features": self.features, "kept": self.kept}
+        """Plain numbers and arrays, the options beside the others."""
+        state = {"slices": to_state(self.slices), "features": self.features, "kept": self.kept}
         return state | asdict(self.options)
 
     @classmethod
     def from_dict(cls, state: State) -> Self:
         """The inverse of :meth:`to_dict`."""
-        state = dict(state)
-        own = {name: state.pop(name) for name in ("features", "kept")}
-        return cls(slices=Slices.from_dict(state.pop("slices")), options=SpatialOptions(**state), **own)
+        options = SpatialOptions(**{field.name: state[field.name] for field in fields(SpatialOptions)})
+        return cls(from_state(Slices, state["slices"]), state["features"], state["kept"], options)

@@ -1,11 +1,15 @@
 """Files of tensors, numbers, text and plain containers, which are read without running code from them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import NoneType
+from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from .errors import ScrclTypeError
@@ -38,6 +42,51 @@ def as_path(path: object, argument: str) -> Path:
             f"{argument} is of type {type(path).__name__}, not a path.", "Pass the name of a file or folder."
         )
     return Path(os.path.expanduser(path))
+
+
+def to_state(value: object) -> Any:
+    """Turn dataclasses, sparse matrices and indexes, nested in any way, into dictionaries, lists and arrays.
+
+    These do not depend on the classes. A class whose instances are saved in another form has `to_dict` and `from_dict`; the
+    attribute ``kind`` distinguishes the subclasses of one class.
+    """
+    if isinstance(value, sp.csr_array):
+        return {name: getattr(value, name) for name in ("data", "indices", "indptr", "shape")}
+    if isinstance(value, pd.Index):
+        return value.to_numpy(dtype=object)
+    if isinstance(value, Mapping):
+        return {key: to_state(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_state(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    state = {field.name: to_state(getattr(value, field.name)) for field in fields(value)}
+    return {**state, "kind": value.kind} if hasattr(value, "kind") else state
+
+
+def from_state(kind: Any, state: Any) -> Any:
+    """The inverse of :func:`to_state` for an object of the type ``kind``, which may be a type hint."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if NoneType in arguments:
+        return None if state is None else from_state(arguments[0], state)
+    if origin is dict:
+        return {key: from_state(arguments[1], item) for key, item in state.items()}
+    if origin in (list, tuple, Sequence):
+        items = [from_state(arguments[0], item) for item in state]
+        return tuple(items) if origin is tuple else items
+    if kind is sp.csr_array:
+        return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=state["shape"])
+    if kind is pd.Index:
+        return pd.Index(state)
+    if not is_dataclass(kind):
+        return state
+    if hasattr(kind, "from_dict"):
+        return kind.from_dict(state)
+    cls = next((cls for cls in kind.__subclasses__() if cls.kind == state["kind"]), kind)
+    hints = get_type_hints(cls)
+    return cls(**{field.name: from_state(hints[field.name], state[field.name]) for field in fields(cls)})
 
 
 def to_plain(value: object, name: str) -> object:
