@@ -1,16 +1,14 @@
 """The Bayesian mixture of :mod:`scrcl.cluster.confidence` in Pyro, and variational inference of its parameters."""
 
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoNormal, init_to_value
 from pyro.nn import PyroModule
-from scvi.module.base import PyroBaseModuleClass
-from scvi.train import LowLevelPyroTrainingPlan
 
 from scrcl.cluster.confidence import Mixture, component_means
 
@@ -75,12 +73,11 @@ class MixtureModel(PyroModule):
     def __init__(self, start: Start, n_obs: int, n_batches: int) -> None:
         super().__init__()
         self.n_obs, self.n_batches, self.n_clusters = n_obs, n_batches, int(start.clusters.max()) + 1
-        self.register_buffer("means", torch.tensor(start.means, dtype=torch.float32))
-        self.register_buffer("clusters", torch.tensor(start.clusters))
-        self.register_buffer("kinds", torch.tensor(start.kinds))
-        self.register_buffer("scales", torch.tensor(start.scales, dtype=torch.float32))
-        self.register_buffer("spread", torch.tensor(start.spread, dtype=torch.float32))
-        self.register_buffer("fractions", torch.tensor(start.fractions, dtype=torch.float32))
+        self.clusters, self.kinds = torch.tensor(start.clusters), torch.tensor(start.kinds)
+        self.means, self.scales, self.spread, self.fractions = (
+            torch.tensor(values, dtype=torch.float32)
+            for values in (start.means, start.scales, start.spread, start.fractions)
+        )
 
     def forward(self, points: torch.Tensor, labels: torch.Tensor, batches: torch.Tensor) -> None:
         """Log density of points ``(m, p)`` with clusters and batches ``(m,)``."""
@@ -115,63 +112,37 @@ class MixtureModel(PyroModule):
             pyro.factor("observed", torch.logsumexp(density + labeled + weights.log(), 1))
 
 
-class MixtureModule(PyroBaseModuleClass):
-    """Model and guide in the form of scvi-tools; the guide is a normal distribution of each transformed parameter.
+def _initial_values(model: MixtureModel, start: Start) -> dict[str, torch.Tensor]:
+    """Initial value of each parameter."""
+    weights = torch.tensor([*start.fractions * 0.99, 0.01], dtype=torch.float32)
+    return {
+        "weights": weights / weights.sum(),
+        "means": model.means,
+        "kind_scales": model.scales,
+        "factors": torch.ones(len(start.means)),
+        "degrees": torch.full_like(model.scales, 4.0),
+        "mislabeled": torch.tensor(0.05),
+        "shift_scale": 0.1 * model.scales.mean(),
+        "shifts": torch.zeros(model.n_batches, start.means.shape[1]),
+    }
 
-    Parameters
-    ----------
-    start, n_obs, n_batches
-        As in :class:`MixtureModel`.
-    """
 
-    def __init__(self, start: Start, n_obs: int, n_batches: int) -> None:
-        super().__init__()
-        self._model = MixtureModel(start, n_obs, n_batches)
-        number, dimensions = start.means.shape
-        weights = torch.tensor([*start.fractions * 0.99, 0.01], dtype=torch.float32)
-        values = {
-            "weights": weights / weights.sum(),
-            "means": self._model.means,
-            "kind_scales": self._model.scales,
-            "factors": torch.ones(number),
-            "degrees": torch.full_like(self._model.scales, 4.0),
-            "mislabeled": torch.tensor(0.05),
-            "shift_scale": 0.1 * self._model.scales.mean(),
-            "shifts": torch.zeros(n_batches, dimensions),
-        }
-        self._guide = AutoNormal(self._model, init_loc_fn=init_to_value(values=values), init_scale=0.02)
-
-    @property
-    def model(self) -> MixtureModel:
-        """The generative model."""
-        return self._model
-
-    @property
-    def guide(self) -> AutoNormal:
-        """The variational family."""
-        return self._guide
-
-    @staticmethod
-    def _get_fn_args_from_batch(tensor_dict: Sequence[torch.Tensor]) -> tuple[Iterable, dict]:
-        return tensor_dict, {}
-
-    def posterior(self, clusters: np.ndarray) -> Mixture:
-        """The mixture at the median of the posterior, with the standard deviations of the means."""
-        median = {name: value.detach().double().cpu().numpy() for name, value in self._guide.median().items()}
-        deviations = self._guide.scales.means.detach().double().cpu().numpy()
-        weights, dimensions = median["weights"], median["means"].shape[1]
-        return Mixture(
-            kinds=self._model.kinds.cpu().numpy(),
-            means=median["means"],
-            deviations=deviations,
-            scales=median["factors"][:, None] * median["kind_scales"][self._model.kinds.cpu().numpy()],
-            weights=weights / weights.sum(),
-            clusters=clusters,
-            degrees=median["degrees"],
-            spread=self._model.spread.double().cpu().numpy(),
-            shifts=median.get("shifts", np.zeros((0, dimensions))),
-            shift_scale=float(median.get("shift_scale", 0.0)),
-        )
+def _median(guide: AutoNormal, start: Start) -> Mixture:
+    """The mixture at the median of the posterior, with the standard deviations of the means."""
+    median = {name: value.detach().double().numpy() for name, value in guide.median().items()}
+    weights, dimensions = median["weights"], median["means"].shape[1]
+    return Mixture(
+        kinds=start.kinds,
+        means=median["means"],
+        deviations=guide.scales.means.detach().double().numpy(),
+        scales=median["factors"][:, None] * median["kind_scales"][start.kinds],
+        weights=weights / weights.sum(),
+        clusters=start.clusters,
+        degrees=median["degrees"],
+        spread=start.spread.astype(np.float32).astype(np.float64),
+        shifts=median.get("shifts", np.zeros((0, dimensions))),
+        shift_scale=float(median.get("shift_scale", 0.0)),
+    )
 
 
 def log_student_t(
@@ -211,18 +182,18 @@ def fit_mixture(
     tensors = (torch.tensor(points, dtype=torch.float32), torch.tensor(labels), torch.tensor(batches))
     with torch.random.fork_rng(devices=[]), pyro.settings.context(module_local_params=True):
         torch.manual_seed(seed)
-        module = MixtureModule(start, n, int(batches.max()) + 1)
-        module.guide(*(tensor[:2] for tensor in tensors))  # creates its parameters
-        # The plan of scvi-tools without its trainer, whose start takes longer than this inference.
-        plan = LowLevelPyroTrainingPlan(module, optim_kwargs={"lr": LEARNING_RATE})
-        optimizer = plan.configure_optimizers()
+        model = MixtureModel(start, n, int(batches.max()) + 1)
+        initial = init_to_value(values=_initial_values(model, start))
+        guide = AutoNormal(model, init_loc_fn=initial, init_scale=0.02)  # normal, for each transformed parameter
+        guide(*(tensor[:2] for tensor in tensors))  # creates its parameters
+        loss, optimizer = Trace_ELBO().differentiable_loss, torch.optim.Adam(guide.parameters(), lr=LEARNING_RATE)
         n_epochs = -(-N_STEPS // -(-n // STEP_CELLS))
         for _ in range(n_epochs):
             for rows in torch.randperm(n).split(STEP_CELLS):
                 optimizer.zero_grad()
-                plan.training_step([tensor[rows] for tensor in tensors], 0)["loss"].backward()
+                loss(model, guide, *(tensor[rows] for tensor in tensors)).backward()
                 optimizer.step()
-        return module.posterior(clusters)
+        return _median(guide, start)
 
 
 def find_start(
