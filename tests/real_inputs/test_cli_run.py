@@ -1,6 +1,7 @@
 """Runs of the command line on data as people have them: nothing is lost in the end, and a saved model is used as it was."""
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -187,6 +188,19 @@ def test_inputs_that_are_refused_first(tmp_path, monkeypatch):
         check_paths(parse(["run", "table.csv.zip", "-o", "o.h5ad"]))
     with pytest.raises(UserError, match="Name the model first"):
         check_paths(parse(["predict", "in.h5ad", "model", "-o", "o.h5ad"]))
+
+
+def test_pipes_are_refused_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("counts.csv")
+    reading, writing = os.pipe()
+    try:
+        for name in ("counts.csv", f"/dev/fd/{reading}", "/dev/null", "-"):
+            with pytest.raises(UserError, match=f"{name} is a pipe or a device.*Write it to a file first"):
+                check_paths(parse(["run", "-o", "o.h5ad", "--", name]))
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_table_whose_direction_is_not_that_of_the_model(tmp_path, capsys):

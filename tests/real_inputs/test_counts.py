@@ -17,13 +17,13 @@ from ..conftest import build, simulate
 from .builders import normalised, typed
 
 
-def type_remedy(call, **names) -> dict:
+def type_remedy(call, command="--layer", **names) -> dict:
     """Do what the refusal of a call says, and return the names as they are then."""
     with pytest.raises(ScrclError) as error:
         call()
     (line,) = re.findall("`([^`]*)`", error.value.remedy)
     assert str(error.value).endswith(error.value.remedy)
-    assert "--layer" in error.value.command
+    assert command in error.value.command
     scope = {"SCRCL": scrcl.SCRCL, **names}
     exec(line, scope)
     return scope
@@ -242,3 +242,60 @@ def test_names_that_are_numbers_or_twice():
     adata.var.index = pd.Index(["1", 1, 2.0, *range(3, adata.n_vars)], dtype=object)
     with pytest.raises(ScrclError, match="occur more than once in adata.var_names"):
         scrcl.SCRCL.setup_anndata(adata)
+
+
+#: Names of genes as they may be kept beside those in use, and what these are then.
+NAMES_ELSEWHERE = {
+    "as they are": lambda names: names,
+    "categories": lambda names: pd.Categorical(names),
+    "with versions": lambda names: [f"{name}.3" for name in names],
+    "in lower case": lambda names: names.str.lower(),
+    "some twice": lambda names: [*names[:-2], names[0], names[1]],
+    "some missing": lambda names: [*names[:-2], None, None],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*missing from the data")
+@pytest.mark.parametrize("kind", NAMES_ELSEWHERE)
+@pytest.mark.parametrize("layer", [None, "umi"])
+def test_names_of_new_data_in_a_column(models, layer, kind):
+    model, query = models[layer], typed()
+    expected = model.get_latent_representation()
+    query.var["length"] = 1.5
+    query.var["gene_ids"] = NAMES_ELSEWHERE[kind](query.var_names)
+    query.var_names = [f"ENSG{number:011}" for number in range(query.n_vars)]
+    adata = type_remedy(lambda: model.get_latent_representation(query), "the column", adata=query)["adata"]
+    lost = 2 if kind.startswith("some") else 0
+    latent = model.get_latent_representation(adata)
+    if not lost:
+        np.testing.assert_allclose(latent, expected, atol=1e-5)
+    assert adata.var_names.isin(typed().var_names).sum() == adata.n_vars - lost
+
+
+@pytest.mark.parametrize("layer", [None, "umi"])
+def test_genes_of_new_data_in_raw(models, layer):
+    """A query of variable genes only, of which `raw` has all: the counts of `raw`, but not its logarithms."""
+    model, query = models[layer], typed()[:, :30].copy()
+    query.raw = typed()
+    adata = type_remedy(lambda: model.get_latent_representation(query), adata=query)["adata"]
+    np.testing.assert_allclose(model.get_latent_representation(adata), model.get_latent_representation(), atol=1e-5)
+    query.raw = normalised(typed())
+    with pytest.raises(ScrclError, match="Pass data with the same genes"):
+        model.get_latent_representation(query)
+
+
+def test_names_of_a_modality_in_a_column(tmp_path):
+    mdata = MuData({"rna": typed()})
+    scrcl.SCRCL.setup_mudata(mdata, {"rna": "rna"})
+    model = scrcl.SCRCL(mdata, n_components=5)
+    model.train(1)
+    query = mdata.copy()
+    query["rna"].var["symbol"] = query["rna"].var_names
+    query["rna"].var_names = [f"x{number}" for number in range(query["rna"].n_vars)]
+    names = type_remedy(lambda: model.get_latent_representation(query), "the column", mdata=query)
+    expected = model.get_latent_representation()
+    np.testing.assert_allclose(model.get_latent_representation(names["mdata"]), expected, atol=1e-5)
+    query["rna"].var_names = [f"x{number}" for number in range(query["rna"].n_vars)]
+    model.save(tmp_path / "m")
+    with pytest.raises(ScrclError, match="'symbol'"):
+        scrcl.SCRCL.load(tmp_path / "m", query)

@@ -16,7 +16,7 @@ import pytest
 import scanpy
 import scipy.sparse as sp
 
-from scrcl.cli import main
+from scrcl.cli import causes, main, stores
 from scrcl.cli.errors import UserError
 from scrcl.cli.outputs import check_writable, write
 
@@ -350,3 +350,17 @@ def test_inconsistent(file):
     with h5py.File(file, "r+") as opened:
         del opened["obs/kind"]
     assert "damaged" not in refuse(file, "kind")
+
+
+def test_mistakes_of_this_package_are_not_those_of_the_file(file, monkeypatch):
+    def fails(*args):
+        return no_such_name  # noqa: F821
+
+    for wrong, kind in ((fails, NameError), (lambda path, group, *rest: group.no_such_attribute, AttributeError)):
+        monkeypatch.setattr(stores, "_read_in_blocks", wrong)
+        if kind is AttributeError:  # as if it were in the package
+            monkeypatch.setattr(causes, "PACKAGE", Path(__file__).parent)
+        with pytest.raises(kind, match="no_such"):
+            read(file)
+    with pytest.raises(UserError, match="cannot be read as a table"), causes.explained(file, "a table"):
+        h5py.File(file)["nothing"]

@@ -117,6 +117,8 @@ REFUSED = {
     "coordinates": (csv(with_column("x", range(12)).assign(y=1)), "'x', 'y'"),
     "totals": (csv(with_column("nCount_RNA", range(12), 8)), "'nCount_RNA'"),
     "an index that was written twice": (csv(with_column("Unnamed: 0", range(12))), "'Unnamed: 0'"),
+    "reads of no gene": (csv(with_column("__no_feature", range(12), 8)), "'__no_feature'", "belong to no gene"),
+    "reads of no gene by STAR": (csv(with_column("N_unmapped", range(12))), "'N_unmapped'", "Remove the column"),
     "a value that is missing": (csv(replaced(None)), "a value is missing (row 'c3', column 'G2')"),
     "NA": (csv(replaced(None), na_rep="NA"), "a value is missing (row 'c3', column 'G2')"),
     "a word": (csv(replaced("low")), "'low' is no number (row 'c3', column 'G2')"),
@@ -140,6 +142,17 @@ def test_refused(how, tmp_path):
     with pytest.raises(UserError) as error:
         read(tmp_path / "a.csv")
     assert not [clue for clue in clues if clue not in str(error.value)], error.value
+
+
+def test_names_unlike_all_others_are_told(tmp_path):
+    """A column of whole numbers may describe cells; beside identifiers of Ensembl, its name says so."""
+    rng = np.random.default_rng(0)
+    names = [f"ENSG{number:011}" for number in range(30)]
+    table = pd.DataFrame(rng.poisson(2.0, (12, 30)), [f"c{number}" for number in range(12)], names)
+    table.to_csv(tmp_path / "a.csv")
+    table.assign(mystery=range(12)).to_csv(tmp_path / "b.csv")
+    assert not any("Ensembl" in note for note in read(tmp_path / "a.csv").notes)
+    assert any("Ensembl but for mystery" in note for note in read(tmp_path / "b.csv").notes)
 
 
 @pytest.mark.parametrize("how", ["no names of genes", "no names of cells", "clusters", "gene length"])

@@ -2,6 +2,7 @@
 
 import gzip
 import shlex
+import traceback
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from .errors import UserError
 
+PACKAGE = Path(__file__).parents[1]
 #: What files begin with that are named like data and are something else: what they are, and what to do.
 DISGUISES = (
     (b"<", "is a web page or a message of a server, as downloads that fail leave them", "Download it again."),
@@ -88,7 +90,7 @@ def explained(path: Path, kind: str) -> Iterator[None]:
     Raises
     ------
     UserError
-        In the place of whatever the reader raises.
+        In the place of whatever the reader raises. Mistakes of this package stay what they are.
     """
     try:
         yield
@@ -102,7 +104,16 @@ def explained(path: Path, kind: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(f"{path} needs {error.name} to be read: `pip install {error.name}`.") from error
     except Exception as error:
+        if is_internal(error):
+            raise
         raise UserError(_explain(path, kind, error)) from error
+
+
+def is_internal(error: Exception) -> bool:
+    """Whether an error is a mistake in this package: an unknown name anywhere, an attribute or a type in its own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    is_own = bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+    return isinstance(error, NameError) or (is_own and isinstance(error, AttributeError | TypeError | AssertionError))
 
 
 def _explain(path: Path, kind: str, error: Exception) -> str:

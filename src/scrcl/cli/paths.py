@@ -100,6 +100,11 @@ def suffix(path: Path) -> str:
 
 
 def _check_input(source: Path, transpose: bool) -> None:
+    if str(source) == "-" or (source.exists() and not source.is_file() and not source.is_dir()):
+        raise UserError(
+            f"{source} is a pipe or a device, which is not read, as formats are found in files.",
+            f"Write it to a file first, and name that: {FORMATS}.",
+        )
     if not source.exists():
         raise UserError(f"{source} does not exist.", f"Name {FORMATS}.")
     is_table = source.is_file() and suffix(source) in TABLES

@@ -18,7 +18,7 @@ from anndata.io import read_elem, sparse_dataset
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclKeyError
 
-from .causes import check_is_readable, explained, look_through
+from .causes import check_is_readable, explained, is_internal, look_through
 from .errors import UserError
 from .paths import suffix
 from .ten_x import read_10x_file
@@ -217,8 +217,9 @@ def _read_anndata(path: Path, group: Any, layer: str | None, spatial_key: str | 
             found = _read_in_blocks(path, group, layer, spatial_key)
         except (UserError, MemoryError, OSError):
             raise
-        except Exception:  # noqa: BLE001
-            pass
+        except Exception as error:
+            if is_internal(error):
+                raise
         else:
             found.files = files.pop_all()
             return found
@@ -255,7 +256,7 @@ def _read_loom(file: h5py.Group) -> ad.AnnData:
     """Cells in columns, as loom has them."""
 
     def frame(group: h5py.Group, names: tuple[str, ...]) -> pd.DataFrame:
-        columns = {name: values[()] for name, values in group.items() if values.ndim == 1}
+        columns = {name: values[()] for name, values in group.items() if getattr(values, "ndim", 0) == 1}
         texts = {name: values for name, values in columns.items() if values.dtype.kind in "OS"}
         decoded = {name: [value.decode() for value in values] for name, values in texts.items()}
         found = pd.DataFrame({**columns, **decoded})

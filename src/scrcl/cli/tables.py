@@ -20,6 +20,7 @@ from .paths import suffix
 
 #: What a name that is one of a gene looks like.
 GENE = re.compile(r"ENS[A-Z]*G\d{6,}.*|ACTB|GAPDH|MALAT1|B2M|(MT-|RP[LS]\d).*", re.IGNORECASE)
+ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
 #: What the column of names is called, where it has a name.
 NAMES = re.compile(
     r"#|(un)?named.*|index|ids?|names?|row[._ ]?names?|"
@@ -37,6 +38,8 @@ ANNOTATION = re.compile(
     r"|[xyz]([._ ](umap|tsne|pca|coord.*|centroid|pixel))?|(array|pxl|image)?_?(row|col|column)|(chr|chrom|chromosome|start|end|strand|length|gene_?(length|biotype|type))",
     re.IGNORECASE,
 )
+#: What programs that count reads call those that belong to no gene.
+NO_GENE = re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|unmapped", re.IGNORECASE)
 #: What divides the values of a line.
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", " ": "spaces"}
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
@@ -106,6 +109,11 @@ def read_table(path: Path, transpose: bool) -> tuple[ad.AnnData, list[str]]:
         var=pd.DataFrame(index=pd.Index(genes, dtype=object)),
     )
     notes = [f"{path} was read as {data.n_obs:,} cells of {data.n_vars:,} genes."]
+    others = [name for name in genes if not ENSEMBL.match(name)]
+    if 0 < len(others) < len(genes) / 10:
+        notes.append(
+            f"All names of genes are of Ensembl but for {', '.join(others[:5])}{', …' if len(others) > 5 else ''}; these are counted, too."
+        )
     if form.delimiter != _expected(path):
         notes.append(f"The values of {path} are divided by {DELIMITERS[form.delimiter]}.")
     return data, notes
@@ -262,6 +270,12 @@ def _check_genes(path: Path, genes: list[str], cells: list[str], transpose: bool
     if described:
         raise UserError(
             f"{path} has {', '.join(map(repr, described[:5]))} among the genes, which describes cells and is no count. "
+            f"Remove the {'row' if transpose else 'column'}."
+        )
+    of_no_gene = [name for name in genes if NO_GENE.fullmatch(name.strip())]
+    if of_no_gene:
+        raise UserError(
+            f"{path} has {', '.join(map(repr, of_no_gene[:5]))} among the genes, where reads are counted that belong to no gene. "
             f"Remove the {'row' if transpose else 'column'}."
         )
     if _like_genes(cells) > _like_genes(genes):

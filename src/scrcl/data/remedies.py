@@ -1,11 +1,13 @@
-"""Where counts are if they are not in the expected place, and the line of code that uses them."""
+"""Where counts and names of genes are if they are not in the expected place, and the line of code that uses them."""
 
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
 from anndata import AnnData
 
-from scrcl.utils.checks import Remedy
+from scrcl.utils.checks import SPELLINGS, OtherNames, Remedy, respelled
+from scrcl.utils.names import as_names
 
 from .counts import Counts
 
@@ -43,6 +45,31 @@ def find_counts(adata: AnnData, layer: str | None, where: str, new: bool) -> Rem
         command = "Counts are in X: leave out `--layer`."
     line = _line_of_new(where, layer, place, modality) if new else _line_of_setup(place, name, layer, modality)
     return Remedy(f"Counts are in {where}.{place}: {line}.", command)
+
+
+def find_names(adata: AnnData, layer: str | None, where: str) -> Iterator[OtherNames]:
+    """Look for names of genes of new data in the columns of ``var``, as they are and in other spellings, and in ``raw``.
+
+    Parameters
+    ----------
+    adata, layer, where
+        As in :func:`find_counts`.
+    """
+    table = adata.var if isinstance(adata.var, pd.DataFrame) else adata.var.to_memory()
+    modality = where.removeprefix("mdata[").removesuffix("]") if where.startswith("mdata") else ""
+    for key in table.columns[[kind.kind not in "fb" for kind in table.dtypes]]:
+        column = pd.Index(as_names(table[key])).fillna("nan")
+        for spelling in ("", *SPELLINGS):
+            names = respelled(column, spelling) if spelling else column
+            line = f"{where}.var_names = {where}.var[{key!r}].astype(str)" + (f".str.{spelling}" if spelling else "")
+            line += "" if names.is_unique else f"; {where}.var_names_make_unique()"
+            line += "; mdata.update()" if modality else ""
+            command = f"Make the column {key!r} of var its index in the file."
+            yield OtherNames(f"{where}.var[{key!r}]", names.drop_duplicates(), f"`{line}`", command)
+    if adata.raw is not None and "raw" in dict(_sizes(adata)):
+        names = pd.Index(as_names(adata.raw.var_names))
+        line = _line_of_new(where, layer, "raw", modality)
+        yield OtherNames(f"{where}.raw", names, line, f"Pass `--layer {modality[1:-1]}{'=' * bool(modality)}raw`.")
 
 
 def _sizes(adata: AnnData) -> Iterator[tuple[str, tuple[float, float]]]:

@@ -1,7 +1,7 @@
 """Sources of the data of each modality. No other module reads AnnData and MuData for a model."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -14,12 +14,19 @@ from mudata import MuData
 from scvi import settings
 
 from scrcl.graph.slices import Slices, read_slices
-from scrcl.utils.checks import as_features, check_cells_have_counts, check_key, check_unique_genes, match_genes
+from scrcl.utils.checks import (
+    OtherNames,
+    as_features,
+    check_cells_have_counts,
+    check_key,
+    check_unique_genes,
+    match_genes,
+)
 from scrcl.utils.errors import ScrclKeyError, ScrclValueError, ScrclWarning
 from scrcl.utils.names import as_name, as_names
 
 from .counts import Counts
-from .remedies import find_counts
+from .remedies import find_counts, find_names
 
 #: Name of the modality of AnnData.
 RNA = "rna"
@@ -65,6 +72,8 @@ class Source:
         Where the embedding is, for messages.
     modality
         Name of the modality, for messages, if there are several.
+    find_names
+        Finds names of genes in other places of the data.
     """
 
     kind: str
@@ -74,6 +83,7 @@ class Source:
     embedding: np.ndarray | None = None
     embedding_where: str = ""
     modality: str | None = None
+    find_names: Callable[[], Iterable[OtherNames]] = tuple
 
     @cached_property
     def counts(self) -> Counts | None:
@@ -108,8 +118,8 @@ class Source:
             If more than a tenth of the wanted or of the needed columns are missing, or a cell has no counts.
         """
         assert self.counts is not None  # callers have checked it
-        columns, missing = match_genes(self.names, wanted[needed], self.names_where)
-        totaled, lacking = match_genes(self.names, wanted, self.names_where)
+        columns, missing = match_genes(self.names, wanted[needed], self.names_where, self.find_names)
+        totaled, lacking = match_genes(self.names, wanted, self.names_where, self.find_names)
         self._warn_if_missing(missing, lacking.difference(missing), len(needed), len(wanted))
         totaled = totaled[totaled >= 0]
         counts = self.counts if np.array_equal(totaled, np.arange(len(self.names))) else self.counts.select(totaled)
@@ -185,6 +195,7 @@ def anndata_sources(
         partial(_read_counts, adata, layer, "layer", "adata", new),
         embedding,
         f"adata.obsm[{features_key!r}]",
+        find_names=partial(find_names, adata, layer, "adata"),
     )
     return {RNA: source}
 
@@ -219,8 +230,15 @@ def mudata_sources(
             features, names = read_embedding(modality.obsm, key, f"features_keys[{name!r}]", where)
             sources[name] = Source(kind, names, where, None, features, f"{where}.obsm[{key!r}]", name)
         else:
-            find_counts = partial(_read_counts, modality, (layers or {}).get(name), f"layers[{name!r}]", where, new)
-            sources[name] = Source(kind, gene_names(modality), f"{where}.var_names", find_counts, modality=name)
+            layer = (layers or {}).get(name)
+            sources[name] = Source(
+                kind,
+                gene_names(modality),
+                f"{where}.var_names",
+                partial(_read_counts, modality, layer, f"layers[{name!r}]", where, new),
+                modality=name,
+                find_names=partial(find_names, modality, layer, where),
+            )
     return sources
 
 

@@ -1,5 +1,6 @@
 """What is registered with scvi-tools, by its conventions."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from scvi.data.fields import (
     ObsmField,
 )
 
+from scrcl.data.remedies import find_names
 from scrcl.data.sources import gene_names, read_batches, read_labels
 from scrcl.utils.checks import match_genes
 from scrcl.utils.names import as_name, as_names
@@ -29,10 +31,13 @@ class CountsField(LayerField):
 
     def __init__(self, layer: str | None, registry_key: str = REGISTRY_KEYS.X_KEY) -> None:
         super().__init__(registry_key, layer, is_count_data=False, correct_data_format=False)
+        self._layer = layer
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
         """Accept genes in any order, and a few that are missing."""
-        match_genes(gene_names(adata_target), pd.Index(as_names(state_registry[self.COLUMN_NAMES_KEY])))
+        wanted = pd.Index(as_names(state_registry[self.COLUMN_NAMES_KEY]))
+        others = partial(find_names, adata_target, self._layer, "adata")
+        match_genes(gene_names(adata_target), wanted, find_others=others)
         return self.register_field(adata_target)
 
 

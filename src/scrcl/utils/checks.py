@@ -35,6 +35,15 @@ class Remedy(NamedTuple):
     command: str
 
 
+class OtherNames(NamedTuple):
+    """Names of genes that the data have in another place, and how they are used, in Python and on the command line."""
+
+    place: str
+    names: pd.Index
+    python: str
+    command: str
+
+
 def no_remedy() -> Remedy:
     """The remedy if nothing is known about the data."""
     return Remedy("Pass raw counts.", "Pass raw counts.")
@@ -256,8 +265,8 @@ def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
     return np.where(rows < 0, rows + n_cells, rows)
 
 
-def _respelled(names: pd.Index, code: str) -> pd.Index:
-    """Names after one of ``SPELLINGS``."""
+def respelled(names: pd.Index, code: str) -> pd.Index:
+    """Return names after one of ``SPELLINGS``."""
     text = names.astype(str).str
     return text.replace(VERSION, "", regex=True) if code.startswith("replace") else getattr(text, code[:-2])()
 
@@ -267,7 +276,12 @@ def _match(names: pd.Index, wanted: pd.Index) -> bool:
     return names.is_unique and bool((~wanted.isin(names)).sum() <= MAX_MISSING_GENES * len(wanted))
 
 
-def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_names") -> tuple[np.ndarray, pd.Index]:
+def match_genes(
+    present: pd.Index,
+    wanted: pd.Index,
+    where: str = "adata.var_names",
+    find_others: Callable[[], Iterable[OtherNames]] = tuple,
+) -> tuple[np.ndarray, pd.Index]:
     """Find the columns of genes by name.
 
     Parameters
@@ -278,6 +292,8 @@ def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_nam
         Gene names of a model.
     where
         Where the names of the data are, for messages.
+    find_others
+        Function that returns names in other places of the data, where those of the model may be.
 
     Returns
     -------
@@ -292,7 +308,7 @@ def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_nam
     columns = present.get_indexer(wanted)
     missing = wanted[columns < 0]
     if len(missing) > MAX_MISSING_GENES * len(wanted):
-        spelling = next((code for code in SPELLINGS if _match(_respelled(present, code), wanted)), None)
+        spelling = next((code for code in SPELLINGS if _match(respelled(present, code), wanted)), None)
         if spelling is not None:
             raise ScrclValueError(
                 f"{where} has the genes of the model in another spelling (for example {present[0]!r}; the model has "
@@ -301,9 +317,20 @@ def match_genes(present: pd.Index, wanted: pd.Index, where: str = "adata.var_nam
                 command="Change the names in the file to those of the model.",
                 where=where,
             )
-        raise ScrclValueError(
+        lacking = (
             f"{where} lacks {len(missing):,} of the {len(wanted):,} genes of the model (for example {missing[0]!r}; the data "
-            f"have {present[0]!r}).",
+            f"have {present[0]!r})"
+        )
+        for other in find_others():
+            if _match(other.names, wanted):
+                raise ScrclValueError(
+                    f"{lacking}, but {other.place} has them.",
+                    f"Use it: {other.python}.",
+                    command=other.command,
+                    where=where,
+                )
+        raise ScrclValueError(
+            f"{lacking}.",
             "Pass data with the same genes and the same kind of gene identifiers, or train a new model on the genes that both "
             "have.",
             where=where,
