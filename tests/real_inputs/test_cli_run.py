@@ -109,7 +109,7 @@ def mixed_raw(adata):
 def test_data_that_cannot_be_written(tmp_path, change):
     found = Input(simulate())
     change(found.data)
-    with pytest.raises(UserError, match="mixed.*cannot be written"):
+    with pytest.raises(UserError, match="cannot be written.*mixed"):
         check_writable(found, tmp_path / "out.h5ad")
 
 
@@ -117,7 +117,7 @@ def test_modalities_that_cannot_be_written(tmp_path):
     adata = simulate()
     mixed_column(adata)
     data = mudata.MuData({"rna": simulate(), "other": adata})
-    with pytest.raises(UserError, match="obs, column '(other:)?mixed'"):
+    with pytest.raises(UserError, match="mixed"):
         check_writable(Input(data), tmp_path / "out.h5mu")
 
 
@@ -150,10 +150,10 @@ def test_a_copy_of_an_old_file(tmp_path):
 @pytest.mark.parametrize(
     ("options", "clue"),
     [
-        (["-o", "out.csv"], "must end in .h5ad or .h5mu"),
-        (["-o", "out"], "must end in .h5ad or .h5mu"),
-        (["-o", "o.h5ad", "--markers", "m.tsv"], "must end in .csv"),
-        (["-o", "o.h5ad", "--report", "r.txt"], "must end in .html or .pdf"),
+        (["-o", "out.csv"], "ends in .h5ad or .h5mu"),
+        (["-o", "out"], "ends in .h5ad or .h5mu"),
+        (["-o", "o.h5ad", "--markers", "m.tsv"], "ends in .csv"),
+        (["-o", "o.h5ad", "--report", "r.txt"], "ends in .html or .pdf"),
         (["-o", "o.h5ad", "--save-model", "o.h5ad"], "--save-model names the file of -o"),
         (["-o", "o.h5ad", "--plots", "./o.h5ad"], "--plots names the file of -o"),
         (["-o", "o.h5ad", "--plots", "p", "--save-model", "p"], "--save-model names the file of --plots"),

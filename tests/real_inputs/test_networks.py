@@ -44,7 +44,7 @@ def test_no_weights_rows_by_number_and_other_encodings(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + write(tmp_path / "plain.csv").read_bytes().replace(b"\n", b"\r\n"))
     assert abs(read_network(path, GENES, GENES).similarity - weighed).max() < 1e-12
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="cannot be read as text"):
+    with pytest.raises(ValueError, match="cannot be read as a table"):
         read_network(path, GENES, GENES)
 
 

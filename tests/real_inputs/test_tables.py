@@ -109,8 +109,8 @@ REFUSED = {
         "names of cells",
         "'a'",
     ),
-    "types": (csv(with_column("kind", COUNTS.obs["kind"])), "'a' is no number", "column 'kind'"),
-    "truth": (csv(with_column("is_t", np.arange(12) % 2 == 0)), "'True' is no number", "column 'is_t'"),
+    "types": (csv(with_column("kind", COUNTS.obs["kind"])), "'a' is not a number", "column 'kind'"),
+    "truth": (csv(with_column("is_t", np.arange(12) % 2 == 0)), "'True' is not a number", "column 'is_t'"),
     "clusters": (csv(with_column("seurat_clusters", range(12))), "'seurat_clusters'", "Remove the column"),
     "cell_type as numbers": (csv(with_column("cell_type", range(12), 8)), "'cell_type'"),
     "totals of all": (csv(with_column("total", range(12), 8)), "'total'"),
@@ -120,9 +120,9 @@ REFUSED = {
     "reads of no gene": (csv(with_column("__no_feature", range(12), 8)), "'__no_feature'", "belong to no gene"),
     "reads of no gene by STAR": (csv(with_column("N_unmapped", range(12))), "'N_unmapped'", "Remove the column"),
     "a value that is missing": (csv(replaced(None)), "a value is missing (row 'c3', column 'G2')"),
-    "NA": (csv(replaced(None), na_rep="NA"), "a value is missing (row 'c3', column 'G2')"),
-    "a word": (csv(replaced("low")), "'low' is no number (row 'c3', column 'G2')"),
-    "commas in numbers": (csv(replaced("1,5"), sep=";"), "'1,5' is no number"),
+    "NA": (csv(replaced(None), na_rep="NA"), "'NA' is not a number (row 'c3', column 'G2')"),
+    "a word": (csv(replaced("low")), "'low' is not a number (row 'c3', column 'G2')"),
+    "commas in numbers": (csv(replaced("1,5"), sep=";"), "'1,5' is not a number"),
     "cells twice": (csv(TABLE.set_axis(["c0", *TABLE.index[:-1]])), "'c0', 2 times"),
     "a gene without a name": (csv(TABLE.set_axis(["G0", "", *TABLE.columns[2:]], axis=1)), "no name in column 3"),
     "a cell without a name": (csv(TABLE.set_axis(["c0", "", *TABLE.index[2:]])), "no name in line 3"),
@@ -161,7 +161,7 @@ def test_refused_with_genes_in_rows(how, tmp_path):
         "no names of genes": (csv(TABLE.T, index=False), "no names of genes"),
         "no names of cells": (csv(TABLE.T, header=False), "no names of cells"),
         "clusters": (csv(with_column("cluster", range(12)).T), "Remove the row"),
-        "gene length": (csv(TABLE.T.assign(biotype="coding")), "'coding' is no number"),
+        "gene length": (csv(TABLE.T.assign(biotype="coding")), "'coding' is not a number"),
     }[how]
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=clue):

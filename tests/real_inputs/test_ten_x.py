@@ -50,7 +50,7 @@ def test_cells_in_rows(tmp_path):
 @pytest.mark.parametrize("change", [-5, -1, 1, 100])
 def test_barcodes_that_do_not_fit(change, tmp_path):
     folder = write_10x(counts(), tmp_path / "a", barcodes=[f"c{number}" for number in range(40 + change)])
-    with pytest.raises(UserError, match=f"{40 + change} barcodes.* where its matrix has 40") as error:
+    with pytest.raises(UserError, match=f"{40 + change} barcodes.* where its matrix has 30 and 40") as error:
         read(folder)
     assert "damaged" not in str(error.value)
     assert ("the first is 'c0'" in str(error.value)) == (change == 1)
@@ -60,7 +60,7 @@ def test_files_that_are_broken(tmp_path):
     folder = write_10x(counts(), tmp_path / "a")
     whole = (folder / "matrix.mtx.gz").read_bytes()
     (folder / "matrix.mtx.gz").write_bytes(whole[:-200])
-    with pytest.raises(UserError, match=r"cut off.*Copy or download it again"):
+    with pytest.raises(UserError, match=r"end-of-stream marker.*Copy or download it again"):
         read(folder)
     (folder / "matrix.mtx.gz").write_bytes(b"%%MatrixMarket matrix coordinate integer general\n1 1 1\n1 1 1\n")
     with pytest.raises(UserError, match="not compressed"):

@@ -32,8 +32,3 @@ class TestMemory:
         assert memory.available() == 1e9
         monkeypatch.setattr(Path, "read_text", lambda path: "max")  # no limit of a container
         assert memory.available() == 3e9
-
-    def test_estimates_grow_with_the_cells(self):
-        million, thousand = (memory.bytes_of_model(n, 200, 128, 15) for n in (1_000_000, 1_000))
-        assert 900 < (million - memory.FIXED_BYTES) / (thousand - memory.FIXED_BYTES) < 1100
-        assert 4e9 < million < 16e9

@@ -1,3 +1,5 @@
+import sys
+
 from scrcl.utils import progress
 from scrcl.utils.progress import begin, listening, track
 
@@ -27,8 +29,8 @@ def test_a_listener_is_told_of_phases_and_steps_and_nothing_is_drawn(capsys):
 
 
 def test_a_bar_comes_on_a_terminal_where_work_takes_long(capsys, monkeypatch):
-    for terminal, delay, drawn in (("1", -1.0, True), ("1", 60.0, False), ("0", -1.0, False)):
-        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+    for terminal, delay, drawn in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         monkeypatch.setattr(progress, "DELAY", delay)
         begin("clustering")
         assert list(track("abc", 3)) == ["a", "b", "c"]

@@ -1,84 +1,55 @@
-"""Why a file cannot be read, in the words of what failed, and what to do about it."""
+"""Why a file cannot be read, quoted from the library that failed, and what to do about it."""
 
-import gzip
 import shlex
 import traceback
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scrcl.utils.errors import ScrclError
+
 from .errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
-#: What files begin with that are named like data and are something else: what they are, and what to do.
+UNPACK = "Unpack it, and name the unpacked file."
+#: First bytes of files that are not what their names say: what they are, and what to do.
 DISGUISES = (
-    (b"<", "is a web page or a message of a server, as downloads that fail leave them", "Download it again."),
-    (b"{", "is text in JSON", "Name the file that holds the counts."),
-    (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself", "Fetch the file: `git lfs pull`."),
-    (b"\x1f\x8b", "is compressed with gzip", "Unpack it: `gzip -dc {path} > {unpacked}`, and name that file."),
-    (b"BZh", "is compressed with bzip2", "Unpack it: `bzip2 -dc {path} > {unpacked}`, and name that file."),
-    (b"\xfd7zXZ", "is compressed with xz", "Unpack it: `xz -dc {path} > {unpacked}`, and name that file."),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "Unpack it: `zstd -dc {path} > {unpacked}`, and name that file."),
-    (b"PK\x03\x04", "is a zip archive", "Unpack it, and name what is in it."),
-    (b"\x89HDF", "is an HDF5 file", "Give it its own ending: .h5ad, .h5mu, or .h5 of 10x."),
-    (b"\xd0\xcf\x11\xe0", "is an Excel file", "Save it as .csv, and name that file."),
+    (b"<", "a web page or an error message of a server", "Download it again."),
+    (b"{", "text in JSON", "Name the file that holds the counts."),
+    (b"version https://git-lfs", "a pointer of Git LFS", "Fetch the file: `git lfs pull`."),
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it: `gzip -dc {path} > {unpacked}`, and name that file."),
+    (b"BZh", "compressed with bzip2", UNPACK),
+    (b"\xfd7zXZ", "compressed with xz", UNPACK),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", UNPACK),
+    (b"PK\x03\x04", "a zip archive", UNPACK),
+    (b"\x89HDF", "an HDF5 file", "Rename it with its own suffix: .h5ad, .h5mu, or .h5 of 10x."),
+    (b"\xd0\xcf\x11\xe0", "an Excel file", "Save it as .csv, and name that file."),
 )
-#: What the messages of HDF5, gzip and the others have in common: a remedy for each cause.
+#: Words in messages of HDF5, gzip, zarr and anndata, and the remedy.
 REMEDIES = (
     (
         ("unable to lock",),
-        "is locked and",
         "Close the program that has it open for writing. If there is none, as on some network drives, switch locks off: "
         "`export HDF5_USE_FILE_LOCKING=FALSE`.",
     ),
     (
         ("required filter", "is not registered", "plugin", "filter is not available"),
-        "is compressed with a plugin of HDF5 and",
-        "Install the common plugins: `pip install hdf5plugin`.",
+        "Install the common plugins of HDF5: `pip install hdf5plugin`.",
     ),
-    (
-        ("truncated file", "end-of-stream marker", "unexpected end of data", "premature eof", "truncated header"),
-        "is cut off and",
-        "Copy or download it again.",
-    ),
-    (("not a gzipped file",), "is not compressed, though its name says so, and", "Take .gz off its name."),
-    (("codec can't decode", "utf-16 stream"), "", "Save it as text in UTF-8."),
+    (("not a gzipped file",), "It is not compressed: remove .gz from its name."),
+    (("codec can't decode", "utf-16 stream"), "Save it as text in UTF-8."),
     (
         ("no read method registered", "zarr_format", "encoding_version"),
-        "",
         "Update the reader: `pip install -U anndata zarr`.",
     ),
-    (
-        (
-            "filter returned failure",
-            "inflate",
-            "decompress",
-            "crc check",
-            "checksum",
-            "invalid block",
-            "invalid code",
-            "invalid stored",
-            "bad object header",
-            "wrong b-tree",
-            "bad heap",
-            "signature",
-            "addr overflow",
-            "unable to determine object type",
-            "can't get object",
-            "version number",
-        ),
-        "is damaged and",
-        "Copy or download it again.",
-    ),
 )
-COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+#: The remedy for any other cause, such as a file that is truncated.
+REMEDY = "Copy or download it again, or write it again with the program that made it."
 
 
 @contextmanager
 def explained(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a reader raises into a message with its cause and a remedy that fits.
+    """Turn an error of a reader into a message with its cause and a remedy.
 
     Parameters
     ----------
@@ -90,23 +61,29 @@ def explained(path: Path, kind: str) -> Iterator[None]:
     Raises
     ------
     UserError
-        In the place of whatever the reader raises. Mistakes of this package stay what they are.
+        In place of the error of the reader. Errors in the code of this package are raised as they are.
     """
     try:
         yield
-    except (UserError, MemoryError, KeyboardInterrupt):
+    except (ScrclError, MemoryError):
         raise
     except PermissionError as error:
+        name = error.filename or path
         raise UserError(
-            f"{error.filename or path} cannot be read: {error.strerror or error}. Ask its owner for access, or give it to "
-            f"yourself: `chmod u+rX {shlex.quote(str(error.filename or path))}`."
+            f"{name} cannot be read: {error.strerror or error}.",
+            f"Ask its owner for access, or change it: `chmod u+rX {shlex.quote(str(name))}`.",
         ) from error
     except ImportError as error:
-        raise UserError(f"{path} needs {error.name} to be read: `pip install {error.name}`.") from error
+        raise UserError(
+            f"{path} requires {error.name} to be read.", f"Install it: `pip install {error.name}`."
+        ) from error
     except Exception as error:
         if is_internal(error):
             raise
-        raise UserError(_explain(path, kind, error)) from error
+        missing = f"{error.args[0]} is not in it" if isinstance(error, KeyError) and error.args else ""
+        cause = missing or " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        known = (remedy for words, remedy in REMEDIES if any(word in cause.lower() for word in words))
+        raise UserError(f"{path} cannot be read as {kind}: {cause}.", next(known, REMEDY)) from error
 
 
 def is_internal(error: Exception) -> bool:
@@ -114,20 +91,6 @@ def is_internal(error: Exception) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     is_own = bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
     return isinstance(error, NameError) or (is_own and isinstance(error, AttributeError | TypeError | AssertionError))
-
-
-def _explain(path: Path, kind: str, error: Exception) -> str:
-    cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    if isinstance(error, KeyError) and error.args:
-        cause = " ".join(str(error.args[0]).split()).rstrip(".")
-        cause = cause if " " in cause else f"{cause!r} is not in it"
-    text = f"{cause} {type(error).__name__}".lower()
-    for words, state, remedy in REMEDIES:
-        if any(word in text for word in words):
-            return f"{path} {f'{state} ' if state else ''}cannot be read as {kind}: {cause}. {remedy}"
-    if isinstance(error, (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)):
-        return f"{path} is damaged and cannot be read as {kind}: {cause}. Copy or download it again."
-    return f"{path} cannot be read as {kind}: {cause}. Correct this where it was made, and write it anew."
 
 
 def check_is_readable(path: Path) -> None:
@@ -140,33 +103,16 @@ def check_is_readable(path: Path) -> None:
     """
     with explained(path, "a file"), path.open("rb") as file:
         if not file.read(1):
-            raise UserError(f"{path} cannot be read: it is empty. Copy or download it again.")
+            raise UserError(f"{path} cannot be read: it is empty.", REMEDY)
 
 
-def _head(path: Path) -> bytes:
+def find_disguise(path: Path) -> UserError | None:
+    """The error for a file that begins like something that is not read here; ``None`` for any other file."""
     with path.open("rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
-
-
-def is_disguised(path: Path) -> bool:
-    """Whether a file begins like something that holds no data to be read."""
-    return _head(path).startswith(tuple(start for start, *_ in DISGUISES))
-
-
-def look_through(path: Path, of_kind: str) -> UserError:
-    """Say what a file is that is not what its name says.
-
-    Parameters
-    ----------
-    path
-        File that can be read and is not empty.
-    of_kind
-        What it is not, such as ``"no HDF5 file, as .h5ad files are"``.
-    """
-    head = _head(path)
+        head = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
     for start, what, remedy in DISGUISES:
         if head.startswith(start):
-            bare = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else f"unpacked-{path.name}"
-            quoted = remedy.format(path=shlex.quote(str(path)), unpacked=shlex.quote(str(path.with_name(bare))))
-            return UserError(f"{path} cannot be read: it {what}. {quoted}")
-    return UserError(f"{path} cannot be read: it is {of_kind}. Name another file, or write it anew.")
+            unpacked = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"unpacked-{path.name}")
+            names = {"path": shlex.quote(str(path)), "unpacked": shlex.quote(str(unpacked))}
+            return UserError(f"{path} cannot be read: it is {what}.", remedy.format(**names))
+    return None

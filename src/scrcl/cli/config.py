@@ -1,4 +1,4 @@
-"""What a command is to do: one dataclass for each, whose fields are the options."""
+"""What a command is to do: one dataclass for each command; `options` documents the fields."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,21 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """The cells that are read.
-
-    Attributes
-    ----------
-    input
-        File or folder of counts; ``None`` stands for the data of the demo.
-    layer
-        Layer that holds the counts, or ``"raw"``; ``None`` stands for ``X``. With several modalities, ``"rna=counts"``.
-    modalities
-        Kind of each modality that is used.
-    transpose
-        Whether a table has genes in rows.
-    spatial_key, sample_key, batch_key, labels_key, unlabeled_category
-        As in :meth:`scrcl.SCRCL.setup_anndata`.
-    """
+    """The cells that are read; no ``input`` stands for the data of the demo, and no ``layer`` for ``X``."""
 
     input: Path | None
     layer: str | None = None
@@ -35,19 +21,7 @@ class InputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(InputConfig):
-    """What all commands have.
-
-    Attributes
-    ----------
-    output
-        File that is written.
-    json
-        Whether results are printed in JSON.
-    overwrite, replace_output
-        Whether files that exist are replaced; whether at least the output is.
-    command
-        The line that was typed.
-    """
+    """Options of all commands, and the command as it was typed; ``replace_output`` overwrites the output alone."""
 
     output: Path
     json: bool = False
@@ -58,19 +32,7 @@ class Config(InputConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Config):
-    """``scrcl run`` and ``scrcl demo``.
-
-    Attributes
-    ----------
-    n_clusters, method, resolution
-        How to cluster.
-    epochs, batch_size, device, seed
-        How to train; ``None`` stands for the default of the model.
-    plots, save_model
-        Folders to write.
-    markers, report
-        Further files to write.
-    """
+    """``scrcl run`` and ``scrcl demo``; ``None`` stands for a default of the model, or for nothing to write."""
 
     n_clusters: int | None = None
     method: str = "consensus"
@@ -87,15 +49,7 @@ class RunConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Config):
-    """``scrcl predict``.
-
-    Attributes
-    ----------
-    model
-        Folder of the saved model.
-    alpha
-        Expected share of outliers among cells like those of the model.
-    """
+    """``scrcl predict``."""
 
     model: Path
     alpha: float = 0.01

@@ -7,13 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import h5py
-import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from anndata.io import write_elem
 from mudata import MuData
@@ -24,8 +21,9 @@ from .errors import UserError, as_message
 from .inputs import Input
 from .progress import Phases
 
-#: Settings of anndata by which it writes whatever it reads; some versions have them.
+#: Settings of anndata by which it writes all that it reads; some versions have them.
 SETTINGS = {"allow_write_nullable_strings": True, "disallow_forward_slash_in_h5ad": False}
+NO_SPACE = "Free space there, or name an output elsewhere."
 #: Name that a file of anndata has for the names of cells and genes, so that no column can have it.
 RESERVED = "_index"
 
@@ -80,7 +78,7 @@ class Extras:
         """Make something inside; if it fails, the block ends there."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 (whatever it is, the output must not be lost)
+        except Exception as error:  # noqa: BLE001 (the output must not be lost)
             self.missing[what] = as_message(error, self._source)
             self._phases.show(f"error: {what}: {self.missing[what]}")
 
@@ -98,7 +96,7 @@ def count(names: pd.Series) -> dict[str, int]:
 
 
 def check_writable(found: Input, output: Path) -> None:
-    """Refuse data that the output could not hold: write all but the large matrices to a file in memory.
+    """Refuse data that the output could not hold: write all but the matrices to a file in memory.
 
     Raises
     ------
@@ -109,37 +107,45 @@ def check_writable(found: Input, output: Path) -> None:
     several = isinstance(data, MuData)
     if several != (output.suffix.lower() == ".h5mu"):
         wanted = ".h5mu, as the input has several modalities" if several else ".h5ad, as the input has one modality"
-        raise UserError(f"-o {output} must end in {wanted}.")
+        raise UserError(f"-o {output} does not fit the input.", f"Name a file that ends in {wanted}.")
     if found.copied is not None:
         size, free = found.copied.stat().st_size, shutil.disk_usage(output.parent).free
         if free < size:
             raise UserError(
-                f"{output} cannot be written: it needs more than {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free. "
-                "Free space there, or name an output elsewhere."
+                f"{output} cannot be written: it needs more than {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free.",
+                NO_SPACE,
             )
     else:
         data.strings_to_categoricals()  # as anndata does when it writes
-    with _as_read(), h5py.File("check", "w", driver="core", backing_store=False) as file:
-        for place, key, value in _elements(data, found.copied is not None):
-            cause = _cause(file, place, key, value)
-            if cause is None:
-                continue
-            slot = f"{place}/{key}".strip("/")
-            bad = [column for column in value if _cause(file, place, key, value[[column]])] if _is_frame(value) else []
-            column = f", column {bad[0]!r}," if bad else ""
-            raise UserError(
-                f"{slot}{column} cannot be written to {output}: {cause}. Convert it to numbers or text in the input, or "
-                "remove it there."
-            )
+    modalities = data.mod.items() if isinstance(data, MuData) else ()
+    content = {"data": _tables(data), **{f"mod/{name}": _tables(modality) for name, modality in modalities}}
+    try:
+        with _all_allowed(), h5py.File("check", "w", driver="core", backing_store=False) as file:
+            for name, tables in content.items():
+                write_elem(file, name, tables)
+    except Exception as error:
+        raise UserError(
+            f"{output} cannot be written: {_cause(error)}.",
+            "Convert this entry to numbers or text in the input, or remove it there.",
+        ) from error
+
+
+def _tables(data: AnnData | MuData) -> dict[str, object]:
+    """The entries that may hold objects of several types."""
+    tables: dict[str, object] = {"obs": _as_written(data.obs), "var": _as_written(data.var), "uns": dict(data.uns)}
+    for name in ("obsm", "varm"):
+        tables[name] = {key: value for key, value in getattr(data, name).items() if isinstance(value, pd.DataFrame)}
+    raw = getattr(data, "raw", None)
+    return tables if raw is None else {**tables, "raw": {"var": raw.var}}
 
 
 def write(found: Input, unfinished: Path, output: Path) -> None:
     """Write the results, beside all that the file holds of which the output is a copy."""
     data = found.data
     try:
-        with _as_read():
-            for each in [data, *data.mod.values()] if isinstance(data, MuData) else [data]:
-                each.obs, each.var = _as_written(each.obs), _as_written(each.var)
+        with _all_allowed():
+            for part in [data, *data.mod.values()] if isinstance(data, MuData) else [data]:
+                part.obs, part.var = _as_written(part.obs), _as_written(part.var)
             if isinstance(data, MuData):
                 data.write_h5mu(unfinished)
             elif found.copied is None:
@@ -147,10 +153,7 @@ def write(found: Input, unfinished: Path, output: Path) -> None:
             else:
                 _write_into_copy(data, found.copied, unfinished)
     except Exception as error:
-        reason = getattr(error, "strerror", None) or _first_line(error)
-        raise UserError(
-            f"{output} cannot be written: {reason}. Free space there, or name an output elsewhere. Nothing is left of it."
-        ) from error
+        raise UserError(f"{output} cannot be written: {_cause(error)}.", NO_SPACE) from error
 
 
 def _write_into_copy(data: AnnData, copied: Path, unfinished: Path) -> None:
@@ -171,8 +174,8 @@ def _write_into_copy(data: AnnData, copied: Path, unfinished: Path) -> None:
 
 
 @contextmanager
-def _as_read() -> Iterator[None]:
-    """Write whatever anndata reads."""
+def _all_allowed() -> Iterator[None]:
+    """Settings of anndata by which it writes all that it reads."""
     known = {name: value for name, value in SETTINGS.items() if hasattr(ad.settings, name)}
     with ad.settings.override(**known), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -191,43 +194,10 @@ def _as_written(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _elements(data: AnnData | MuData, copied: bool) -> Iterator[tuple[str, str, Any]]:
-    """Place, name and value of all that is written, with one row in the place of matrices."""
-    of_modalities = data.mod if isinstance(data, MuData) else {}
-    for prefix, each in [("", data), *((f"mod/{name}/", of) for name, of in of_modalities.items())]:
-        for name in ("obs", "var"):
-            yield prefix, name, _as_written(getattr(each, name))
-        for name in ("obsm", "varm", "obsp", "varp", "uns"):
-            for key, value in getattr(each, name).items():
-                yield f"{prefix}{name}", key, _row(value) if name != "uns" else value
-        if not copied and not isinstance(each, MuData):
-            for key, value in each.layers.items():
-                if key is not None:  # newer anndata lists X there
-                    yield f"{prefix}layers", key, _row(value)
-            if each.X is not None:
-                yield prefix, "X", _row(each.X)
-            if each.raw is not None:
-                yield f"{prefix}raw", "var", each.raw.var
-
-
-def _row(value: Any) -> Any:
-    """The first row of numbers; all of what may hold objects of several types."""
-    numbers = sp.issparse(value) or (isinstance(value, np.ndarray) and value.dtype.kind in "biufc")
-    return value[:1] if numbers else value
-
-
-def _cause(file: h5py.File, place: str, key: str, value: Any) -> str | None:
-    """Why something cannot be written; ``None`` if it can."""
-    try:
-        write_elem(file.require_group(place or "/"), key, value)
-    except Exception as error:  # noqa: BLE001 (those of anndata are of many kinds)
-        return _first_line(error)
-    return None
-
-
-def _is_frame(value: Any) -> bool:
-    return isinstance(value, pd.DataFrame)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _cause(error: Exception) -> str:
+    """The first line of an error, and the entry that anndata names in its notes."""
+    lines = [
+        getattr(error, "strerror", None) or str(error).strip() or type(error).__name__,
+        *getattr(error, "__notes__", []),
+    ]
+    return "; ".join(line.splitlines()[0].rstrip(".") for line in lines)

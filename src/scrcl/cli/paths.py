@@ -142,7 +142,9 @@ def _check_output(output: Path, overwrite: bool, option: str) -> None:
             f"Make it first: `mkdir -p {shlex.quote(str(output.parent))}`.",
         )
     if output.suffix.lower() not in SUFFIXES[option]:
-        raise UserError(f"{option} {output} must end in {' or '.join(SUFFIXES[option])}.")
+        raise UserError(
+            f"{option} {output} has the wrong suffix.", f"Name a file that ends in {' or '.join(SUFFIXES[option])}."
+        )
     if os.path.lexists(output) and not overwrite:
         raise UserError(
             f"{output} exists already.", f"Name another file after {option}, or pass --overwrite to replace it."

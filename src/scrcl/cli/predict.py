@@ -16,6 +16,7 @@ from rich.console import Console
 
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
+from scrcl.utils.errors import ScrclError
 from scrcl.utils.progress import begin, listening
 
 from .causes import explained
@@ -161,7 +162,7 @@ def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]
     same = {name: setup.get(name) for name in ("modalities", "spatial_key", "sample_key", "batch_key")}
     try:
         found = read(replace(config, layer=layer, **same))
-    except UserError as error:
+    except ScrclError as error:
         options = [OPTIONS[name] for name in ("layer", *same)]
         asked = next((option for option in options if error.what.startswith(f"{option}=")), None)
         if asked is None or (asked == "--layer" and config.layer is not None):

@@ -78,7 +78,9 @@ def run(config: RunConfig, phases: Phases) -> Summary:
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
-        found = files.enter_context(_read(config, phases))
+        found = files.enter_context(read(config))
+        for note in found.notes:
+            phases.note(note)
         data = found.data
         check_n_clusters(config.n_clusters, data.n_obs)
         check_writable(found, config.output)
@@ -157,17 +159,6 @@ def _device(name: str) -> dict[str, Any]:
             )
         return {"accelerator": "gpu", "devices": [int(number or 0)]}
     return {"accelerator": kind}
-
-
-def _read(config: RunConfig, phases: Phases) -> Input:
-    found = read(config)
-    for note in found.notes:
-        phases.note(note)
-    if config.layer is not None and found.copied is not None:
-        # What was read from the layer is X here; the model is to look for it where it is in the file.
-        found.data.layers[config.layer] = found.data.X
-        found.setup["layer"] = config.layer
-    return found
 
 
 def _train(config: RunConfig, found: Input, device: dict[str, Any], phases: Phases) -> SCRCL:

@@ -2,10 +2,9 @@
 
 import csv
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,18 +25,10 @@ EDGE_COLUMNS = (
 )
 #: Names of the columns of a gene set and of one of its genes.
 SET_COLUMNS = (("source", "target"), ("cell_type", "gene"), ("cell_type", "genesymbol"), ("group", "gene"))
-#: Share of the names, of the smaller side, that must match; below it, the kinds of identifiers are compared.
-MIN_SHARED = 0.1
+#: Encoding of files, with or without a byte order mark.
+ENCODING = "utf-8-sig"
 #: Share of the sources that must be genes, relative to the targets, for a table to be a network and not gene sets.
 MIN_GENE_SOURCES = 0.5
-#: Kinds of identifiers by their form; all others are symbols.
-KINDS = {
-    "Ensembl identifiers": re.compile(r"ENS[A-Z]*[GTP]\d{6,}(\.\d+)?|FBgn\d{7}|WBGene\d{8}"),
-    "Entrez identifiers": re.compile(r"\d+"),
-    "UniProt accessions": re.compile(r"[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d([A-Z][A-Z0-9]{2}\d){1,2}"),
-    "RefSeq accessions": re.compile(r"[NX][MRP]_\d+(\.\d+)?"),
-}
-
 GeneSets: TypeAlias = Mapping[str, Iterable[str]] | pd.DataFrame | str | os.PathLike[str]
 
 
@@ -80,14 +71,8 @@ class Network:
         return {"mode": mode, "form": self.form, "genes": self.n_genes, "pairs": self.n_pairs, "unknown": self.unknown}
 
 
-def kind_of(names: Iterable[str]) -> str:
-    """The kind of identifiers that most names are."""
-    series = pd.Series(list(names), dtype=object)
-    return next((kind for kind, form in KINDS.items() if series.str.fullmatch(form).mean() > 0.5), "gene symbols")
-
-
 def check_identifiers(names: Iterable[str], present: pd.Index, argument: str) -> None:
-    """Refuse names that match those of the data only in another case, kind or version.
+    """Refuse names of genes that are not in the data, or that mostly differ from names in the data by case or version.
 
     Parameters
     ----------
@@ -101,41 +86,28 @@ def check_identifiers(names: Iterable[str], present: pd.Index, argument: str) ->
     Raises
     ------
     ScrclValueError
-        If no name is among those of the data, or few are and they are of another kind or version, or far more would be if
-        case did not matter.
+        If no name is in the data, or more than twice as many are if case and versions are ignored.
     """
     unique = pd.Index(pd.unique(np.asarray(list(names), dtype=object)))
     if not len(unique) or not len(present):
         raise ScrclValueError(f"{argument} names no gene.", "Pass at least one.")
     shared = unique.isin(present)
-    same_but_case = unique.str.casefold().isin(present.str.casefold())
-    example = f"{argument} has {unique[(~shared).argmax()]!r}, the data have {present[0]!r}"
-    if same_but_case.sum() > 2 * shared.sum():
-        name = unique[same_but_case & ~shared][0]
-        twin = present[present.str.casefold() == name.casefold()][0]
+    plain, plain_present = (index.str.replace(VERSION, "", regex=True).str.casefold() for index in (unique, present))
+    similar = plain.isin(plain_present)
+    if similar.sum() > 2 * shared.sum():
+        number = (similar & ~shared).argmax()
+        twin = present[plain_present == plain[number]][0]
         raise ScrclValueError(
-            f"The genes of {argument} differ from those of the data by case: {shared.sum():,} of {len(unique):,} names "
-            f"are the same, {same_but_case.sum():,} if case is ignored ({argument} has {name!r}, the data have {twin!r}).",
+            f"The genes of {argument} differ from the genes of the data by case or version: {shared.sum():,} of {len(unique):,} "
+            f"names are the same, {similar.sum():,} if these are ignored ({argument} has {unique[number]!r}, the data have "
+            f"{twin!r}).",
             "If they are of another organism, map them to orthologous genes; if not, write the names as in adata.var_names.",
-        )
-    if shared.sum() >= MIN_SHARED * min(len(unique), len(present)):
-        return
-    kind, kind_of_data = kind_of(unique), kind_of(present)
-    if kind != kind_of_data:
-        raise ScrclValueError(
-            f"{argument} has {kind}, but the data have {kind_of_data} ({example}).",
-            f"Map one to the other, or put {kind} into adata.var_names.",
-        )
-    without = unique.str.replace(VERSION, "", regex=True).isin(present.str.replace(VERSION, "", regex=True))
-    if without.sum() > 2 * shared.sum():
-        raise ScrclValueError(
-            f"The genes of {argument} differ from those of the data by the version after the dot ({example}).",
-            "Remove the version from both.",
         )
     if not shared.any():
         raise ScrclValueError(
-            f"None of the {len(unique):,} genes of {argument} is in the data ({example}).",
-            "Pass names that are in adata.var_names.",
+            f"None of the {len(unique):,} genes of {argument} is in the data ({argument} has {unique[0]!r}, the data have "
+            f"{present[0]!r}).",
+            "Map them to the identifiers in adata.var_names.",
         )
 
 
@@ -285,89 +257,62 @@ def _edges(table: pd.DataFrame, argument: str) -> pd.DataFrame:
 
 def _read_table(path: Path, argument: str, all_genes: pd.Index) -> pd.DataFrame:
     """Read an edge list with or without a header."""
-    lines = _read_lines(path, argument)
-    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
-    separator = next((mark for mark in "\t,;" if mark in first), r"\s+")
-    try:
-        # A gene may be called NA, so that only an empty field is missing.
-        table = pd.read_csv(
-            StringIO("\n".join(lines)),
-            sep=separator,
-            comment="#",
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            na_values=[""],
-            skipinitialspace=True,
-        )
-    except ValueError as error:
-        raise ScrclValueError(
-            f"{argument}={os.fspath(path)!r} cannot be read as a table: {error}.",
-            "Separate its columns by commas or tabs; a file of gene sets has the suffix .gmt.",
-        ) from error
+    # A gene may be called NA, so that only an empty field is missing.
+    options: dict = {
+        "header": None,
+        "dtype": str,
+        "keep_default_na": False,
+        "na_values": [""],
+        "skipinitialspace": True,
+    }
+    with _readable(path, argument, "a table"):
+        for separator in ("\t", ",", ";", r"\s+"):
+            if pd.read_csv(path, sep=separator, comment="#", nrows=1, encoding=ENCODING, **options).shape[1] > 1:
+                break
+        table = pd.read_csv(path, sep=separator, comment="#", encoding=ENCODING, **options)
     if table.shape[1] < 2:
         raise ScrclValueError(
             f"{argument}={os.fspath(path)!r} has one column only.",
             "Give the two ends of an edge in columns 'source' and 'target', separated by commas or tabs.",
         )
-    header, rest = table.iloc[0], table.iloc[1:].reset_index(drop=True)
-    numbers = rest.apply(pd.to_numeric, errors="coerce")
-    numeric = [i for i in range(table.shape[1]) if len(rest) and numbers.iloc[:, i].notna().all()]
-    if _is_header(header, rest, numeric, all_genes):
+    first, rest = table.iloc[0], table.iloc[1:]
+    is_number = table.apply(pd.to_numeric, errors="coerce").notna()
+    above_numbers = len(rest) > 0 and (is_number[1:].all() & ~is_number.iloc[0]).any()
+    if above_numbers or not (first.isin(all_genes) | is_number.iloc[0]).any():  # a header
         # Row numbers, as R writes them, have no name.
-        table = rest.drop(columns=[name for name in numeric if pd.isna(header[name])]).rename(columns=header.to_dict())
-    else:
-        table = table.rename(columns={0: "source", 1: "target", **({2: "weight"} if 2 in numeric else {})})
-    if "weight" in table:
-        weights = pd.to_numeric(table["weight"], errors="coerce")
-        if weights.notna().equals(table["weight"].notna()):  # others are refused later, with their values
-            table["weight"] = weights
-    return table
-
-
-def _is_header(first: pd.Series, rest: pd.DataFrame, numeric: list[int], all_genes: pd.Index) -> bool:
-    """Whether the first row names columns: known names, text above numbers, or names that occur nowhere else."""
-    if any(set(pair) <= set(first) for pair in EDGE_COLUMNS):
-        return True
-    if any(pd.isna(first[name]) or pd.isna(pd.to_numeric(first[name], errors="coerce")) for name in numeric):
-        return True
-    return not any(first[name] in all_genes or (rest[name] == first[name]).any() for name in (0, 1))
+        return rest.set_axis(first, axis=1).loc[:, first.notna().to_numpy()]
+    return table.rename(columns={0: "source", 1: "target", **({2: "weight"} if is_number.iloc[0].get(2) else {})})
 
 
 def _read_gmt(path: Path, argument: str) -> dict[str, list[str]]:
+    """Read gene sets, one on each line: a name, a description, and genes, separated by tabs."""
+    with _readable(path, argument, "text"):
+        # This separator occurs nowhere, so that a line is a field.
+        options: dict = {"header": None, "dtype": str, "quoting": csv.QUOTE_NONE, "keep_default_na": False}
+        lines = pd.read_csv(path, sep="\x1f", encoding=ENCODING, **options)[0]
     sets = {}
-    for number, line in enumerate(_read_lines(path, argument), 1):
-        fields = [field.strip() for field in line.split("\t")]
-        if len(fields) < 3 and any(fields):
+    for line in lines:
+        name, *fields = (field.strip() for field in line.split("\t"))
+        if len(fields) < 2:
             raise ScrclValueError(
-                f"{argument}={os.fspath(path)!r}: line {number} has {len(fields)} fields.",
+                f"{argument}={os.fspath(path)!r}: the line of {name!r} has {1 + len(fields)} fields.",
                 "A line of a GMT file has a name, a description and genes, separated by tabs.",
             )
-        if any(fields):
-            sets[fields[0]] = [gene for gene in fields[2:] if gene]
+        sets[name] = [gene for gene in fields[1:] if gene]
     return sets
 
 
-def _read_lines(path: Path, argument: str) -> list[str]:
-    """The lines of a text file, which may be compressed in any way that pandas reads."""
+@contextmanager
+def _readable(path: Path, argument: str, kind: str) -> Iterator[None]:
+    """Refuse a file that pandas cannot read, and quote why."""
     if not path.is_file():
         raise ScrclValueError(
             f"{argument}={os.fspath(path)!r} is not a file.", "Name an edge list or a GMT file, or pass a table."
         )
     try:
-        return pd.read_csv(
-            path,
-            sep="\x1f",  # occurs nowhere, so that a line is a field
-            header=None,
-            dtype=str,
-            quoting=csv.QUOTE_NONE,
-            skip_blank_lines=False,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )[0].tolist()
-    except pd.errors.EmptyDataError:
-        return []
+        yield
     except Exception as error:  # each compression has its own
         raise ScrclValueError(
-            f"{argument}={os.fspath(path)!r} cannot be read as text: {error}.", "Save it as text in UTF-8."
+            f"{argument}={os.fspath(path)!r} cannot be read as {kind}: {error}.",
+            "Save it as text in UTF-8, with columns separated by commas or tabs; a file of gene sets has the suffix .gmt.",
         ) from error

@@ -1,7 +1,6 @@
 """Where counts and names of genes are if they are not in the expected place, and the line of code that uses them."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 from anndata import AnnData
@@ -18,7 +17,7 @@ N_CELLS = 2000
 
 
 def find_counts(adata: AnnData, layer: str | None, where: str, new: bool) -> Remedy:
-    """Look for counts in X, all layers and ``raw``, and tell how to use them.
+    """Look for counts in X, all layers and ``raw``, and return how to use them.
 
     Parameters
     ----------
@@ -38,13 +37,20 @@ def find_counts(adata: AnnData, layer: str | None, where: str, new: bool) -> Rem
     # A layer before `raw`, whose genes may be others, and both before zeros and ones; of layers that with most counts.
     place = min(found, key=lambda place: (found[place][0] <= 1, place == "raw", -found[place][1]))
     name = next((name for name in adata.layers if name is not None and _place_of(name) == place), place)
-    modality = where.removeprefix("mdata[").removesuffix("]") if where.startswith("mdata") else ""
+    modality = "" if where == "adata" else where.removeprefix("mdata[").removesuffix("]")
     option = f"{modality[1:-1]}={name}" if modality else name
     command = f"Counts are in {place}: `--layer {option}`."
     if place == "X" and not new:
         command = "Counts are in X: leave out `--layer`."
-    line = _line_of_new(where, layer, place, modality) if new else _line_of_setup(place, name, layer, modality)
-    return Remedy(f"Counts are in {where}.{place}: {line}.", command)
+    if place == "raw":
+        line = _use_raw(where, layer, modality)
+    elif new:
+        line = f"{where}.{_place_of(layer)} = {where}.{place}.copy()"
+    elif modality:
+        line = f"SCRCL.setup_mudata(mdata, modalities{'' if place == 'X' else f', layers={{{modality}: {name!r}}}'})"
+    else:
+        line = f"SCRCL.setup_anndata(adata{'' if place == 'X' else f', layer={name!r}'})"
+    return Remedy(f"Counts are in {where}.{place}: `{line}`.", command)
 
 
 def find_names(adata: AnnData, layer: str | None, where: str) -> Iterator[OtherNames]:
@@ -68,13 +74,15 @@ def find_names(adata: AnnData, layer: str | None, where: str) -> Iterator[OtherN
             yield OtherNames(f"{where}.var[{key!r}]", names.drop_duplicates(), f"`{line}`", command)
     if adata.raw is not None and "raw" in dict(_sizes(adata)):
         names = pd.Index(as_names(adata.raw.var_names))
-        line = _line_of_new(where, layer, "raw", modality)
-        yield OtherNames(f"{where}.raw", names, line, f"Pass `--layer {modality[1:-1]}{'=' * bool(modality)}raw`.")
+        line = _use_raw(where, layer, modality)
+        yield OtherNames(
+            f"{where}.raw", names, f"`{line}`", f"Pass `--layer {modality[1:-1]}{'=' * bool(modality)}raw`."
+        )
 
 
 def _sizes(adata: AnnData) -> Iterator[tuple[str, tuple[float, float]]]:
     """Place of each matrix of counts, their maximum and their sum in some cells."""
-    matrices: dict[str, Any] = {"X": adata.X}
+    matrices: dict[str, object] = {"X": adata.X}
     matrices |= {_place_of(name): adata.layers[name] for name in adata.layers if name is not None}
     if adata.raw is not None:
         matrices["raw"] = adata.raw.X
@@ -93,24 +101,8 @@ def _place_of(layer: str | None) -> str:
     return "X" if layer is None else f"layers[{layer!r}]"
 
 
-def _line_of_setup(place: str, name: str, layer: str | None, modality: str) -> str:
-    """What to type to set up data by the counts in a place, the name of whose layer is given, too."""
-    if place == "raw":
-        if modality:
-            return f"`mdata.mod[{modality}] = mdata[{modality}].raw.to_adata(); mdata.update()`"
-        return "`adata = adata.raw.to_adata()`" + (f", then set it up without `layer={layer!r}`" if layer else "")
-    chosen = "" if place == "X" else f", layers={{{modality}: {name!r}}}" if modality else f", layer={name!r}"
-    return f"`SCRCL.setup_mudata(mdata, modalities{chosen})`" if modality else f"`SCRCL.setup_anndata(adata{chosen})`"
-
-
-def _line_of_new(where: str, layer: str | None, place: str, modality: str) -> str:
-    """What to type to put the counts of new data where the model reads them."""
-    wanted = f"{where}.{_place_of(layer)}"
-    if place != "raw":
-        return f"`{wanted} = {where}.{place}.copy()`"
-    line = (
-        f"mdata.mod[{modality}] = {where}.raw.to_adata(); mdata.update()"
-        if modality
-        else "adata = adata.raw.to_adata()"
-    )
-    return f"`{line}`" if layer is None else f"`{line}; {wanted} = {where}.X.copy()`"
+def _use_raw(where: str, layer: str | None, modality: str) -> str:
+    """Code that puts the counts and genes of ``raw`` where they are read."""
+    owner, update = (f"mdata.mod[{modality}]", "; mdata.update()") if modality else ("adata", "")
+    copied = "" if layer is None else f"; {where}.{_place_of(layer)} = {where}.X.copy()"
+    return f"{owner} = {where}.raw.to_adata(){update}{copied}"

@@ -10,7 +10,7 @@ from scrcl.nn.minibatches import GraphDataModule
 from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner
 from scrcl.utils.checks import check_at_least, check_option
 from scrcl.utils.errors import ScrclValueError
-from scrcl.utils.memory import bytes_of_training, warn_if_short
+from scrcl.utils.memory import warn_if_short
 from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
 
@@ -147,7 +147,7 @@ class TrainingMixin(SCRCLBase):
         check_at_least(max_epochs, 1, "max_epochs")
         n_batch = min(data.batch_size, reference.n_cells)
         warn_if_short(
-            bytes_of_training(n_batch, reference.n_features, self._module_kwargs["n_hidden"]),
+            4 * n_batch * (3 * reference.n_features + 40 * self._module_kwargs["n_hidden"]),  # measured
             f"Training on minibatches of {n_batch:,} cells",
             "Pass a smaller `batch_size`.",
             "Pass a smaller --batch-size.",

@@ -21,7 +21,7 @@ from scrcl.graph.smoothing import varying_in_space
 from scrcl.graph.spatial import SpatialOptions
 from scrcl.labels.cell_labels import Labels
 from scrcl.utils.errors import PoorSupportWarning, ScrclValueError
-from scrcl.utils.memory import warn_of_model
+from scrcl.utils.memory import FIXED_BYTES, warn_if_short
 from scrcl.utils.progress import begin
 from scrcl.utils.sizes import sample_cells
 
@@ -182,12 +182,14 @@ def _warn_of_memory(sources: Mapping[str, Source], options: Options, n_hidden: i
         n_features += KINDS[source.kind].most_features(
             min(n_columns, options.n_top_genes) if source.kind == "rna" else n_columns, options.n_components
         )
-    warn_of_model(
-        n_cells,
-        n_features,
-        len(sources) * n_hidden,
-        len(sources) * options.n_neighbors,
-        in_memory=all(source.counts is None or source.counts.in_memory for source in sources.values()),
+    # Measured, with a margin: 3 values for each feature and hidden unit of a cell, and 60 bytes for each neighbour.
+    bytes_of_cell = 12 * (n_features + len(sources) * n_hidden) + 60 * len(sources) * options.n_neighbors
+    warn_if_short(
+        n_cells * bytes_of_cell + FIXED_BYTES,
+        f"A model of {n_cells:,} cells",
+        "Pass a smaller `n_components`, or fewer cells and place the others later; counts can stay in the file: "
+        "`anndata.read_h5ad(path, backed='r')`.",
+        "Pass fewer cells.",
     )
 
 

@@ -69,8 +69,7 @@ def as_counts(matrix: Matrix, where: str, find_remedy: Callable[[], Remedy] = no
 
     def refuse(what: str) -> NoReturn:
         remedy = find_remedy()
-        place = "mdata" if where.startswith("mdata") else where
-        raise ScrclValueError(f"{where} {what}.", remedy.python, command=remedy.command, where=place)
+        raise ScrclValueError(f"{where} {what}.", remedy.python, command=remedy.command, where=where)
 
     if not sp.issparse(matrix):
         masked = int(np.ma.getmaskarray(matrix).sum()) if np.ma.isMaskedArray(matrix) else 0

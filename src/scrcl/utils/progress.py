@@ -1,13 +1,12 @@
 """Progress of long work: phases and steps, shown by a listener (of the command line) or else by a bar."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from time import monotonic
 from typing import Protocol, TypeVar
 
-from rich.console import Console
-from rich.progress import Progress
+from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
@@ -41,26 +40,12 @@ def track(steps: Iterable[T], total: int) -> Iterator[T]:
     """Iterate over the steps of the current phase, and report their number."""
     listener = _listener.get()
     if listener is None:
-        yield from _bar(steps, total)
+        shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+        yield from tqdm(steps, _phase.get(), total, delay=DELAY, leave=False, disable=not shown)
         return
     for done, step in enumerate(steps):
         yield step
         listener.advance(done + 1, total)
-
-
-def _bar(steps: Iterable[T], total: int) -> Iterator[T]:
-    """Iterate over the steps, with a bar on a terminal or in a notebook after ``DELAY`` seconds."""
-    console = Console(stderr=True)
-    bar = Progress(console=console, transient=True, disable=not (console.is_terminal or console.is_jupyter))
-    task, start = bar.add_task(_phase.get(), total=total), monotonic()
-    try:
-        for done, step in enumerate(steps):
-            yield step
-            bar.update(task, completed=done + 1)
-            if not bar.live.is_started and monotonic() - start > DELAY:
-                bar.start()
-    finally:
-        bar.stop()
 
 
 @contextmanager
