@@ -364,18 +364,6 @@ class TestGenes:
         _, markers = marked
         assert scrcl.pl.marker_bars(markers.assign(group=group), group).get_title() == title
 
-    def test_labels_of_small_groups_do_not_overlap(self):
-        adata = simulate(n_cells=300)
-        adata.obs["part"] = pd.Categorical(["large"] * 270 + list(np.repeat([f"small{i}" for i in range(6)], 5)))
-        model = build(adata, epochs=5)
-        markers = model.get_marker_genes(groupby="part", n_permutations=0)
-        figure: Any = scrcl.pl.associations_heatmap(model, markers, "part", n_genes=2).get_figure(root=True)
-        figure.canvas.draw()
-        ax = next(ax for ax in figure.axes if ax.get_ylabel() == "part")
-        boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["large", *(f"small{i}" for i in range(6))]
-        assert all(above.y0 >= below.y1 for above, below in zip(boxes[:-1], boxes[1:], strict=True))
-
     def test_map_of_the_gene_embedding(self, marked):
         model, _ = marked
         ax: Any = scrcl.pl.gene_modules(model, genes=["gene3", "gene50"])

@@ -40,8 +40,16 @@ def inner(seed: int = 0) -> int:
         ((None,), {"random_state": 3}, "Did you mean `seed`?"),
         ((None,), {"zzz": 3}, "Its arguments are `adata`, `n_clusters`, `method`, `seed`."),
         ((None,), {"key_added": "x"}, "`draw` returns its result. Assign it: `adata.obs['scrcl'] = model.draw()`."),
-        ((None, 2, "one", 3), {}, "`draw` takes at most 3 arguments by position, not 4."),
-        ((None, 2), {"n_clusters": 3}, "n_clusters=3 is passed to `draw` a second time."),
+        (
+            (None, 2, "one", 3),
+            {},
+            "too many positional arguments. Pass each argument once, by name: `adata`, `n_clusters`, `method`, `seed`.",
+        ),
+        (
+            (None, 2),
+            {"n_clusters": 3},
+            "`draw` cannot be called with these arguments: multiple values for argument 'n_clusters'.",
+        ),
         ((), {}, "`draw` requires `adata`. Pass it: `draw(adata=...)`."),
         ((8,), {}, "adata=8 is not data. Did you mean `n_clusters=8`?"),
         (("two",), {}, "Did you mean `method='two'`?"),
@@ -113,7 +121,10 @@ def test_methods_of_a_class_and_its_bases():
         (lambda: Model().inherited(sed=1), "`inherited`. Did you mean `seed`?"),  # type: ignore[call-arg]
         (lambda: Model.load(path="x"), "`load`. Did you mean `dir_path`?"),  # type: ignore[call-arg]
         (lambda: Model.registry(), "`registry` requires `dir_path`"),  # type: ignore[call-arg]
-        (lambda: Model().inherited(1, 2), "takes at most 1 argument by position, not 2."),  # type: ignore[call-arg]
+        (
+            lambda: Model().inherited(1, 2),
+            "`inherited` cannot be called with these arguments: too many positional arguments. Pass each",
+        ),  # type: ignore[call-arg]
     ):
         with pytest.raises(ScrclTypeError) as caught:
             call()

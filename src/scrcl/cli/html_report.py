@@ -99,7 +99,7 @@ def _figures(
     axes = {"umap": ax}
     data.uns[COLORS_KEY] = cells.uns[COLORS_KEY]
     if summary.estimate is not None:
-        axes["number"] = pl.n_clusters(summary.estimate, ax=plt.subplots(figsize=(5.2, 4.6), layout="constrained")[1])
+        axes["number"] = pl.n_clusters(summary.estimate)
     if markers is not None and len(markers):
         axes["markers"] = pl.markers_dotplot(markers, n_genes=N_DRAWN)
     if config.spatial_key is not None:

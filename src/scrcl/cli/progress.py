@@ -1,4 +1,4 @@
-"""The phases of a run: a bar for each on a terminal, a line for each in a log; and what is said between them."""
+"""The phases of a run: a bar for each on a terminal, a line for each in a log; and notes between them."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Phases:
-    """Shows the phases of a run, and keeps what is reported of them.
+    """Shows the phases of a run, and keeps their seconds, files and notes.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class Phases:
     written
         Files and folders that are written.
     notes
-        What the user should know, each once.
+        Notes for the user, each once.
     """
 
     def __init__(self, console: Console) -> None:
@@ -32,24 +32,22 @@ class Phases:
         self.notes: list[str] = []
         self.console = console
         self._start = time.perf_counter()
-        self._present: tuple[str, TaskID | None, float] | None = None
+        self._present: tuple[str, TaskID, float] | None = None
         columns = (
             TextColumn("{task.description:<20}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=console) if console.is_terminal else None
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
 
     def __enter__(self) -> Self:
-        if self._progress is not None:
-            self._progress.start()
+        self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._end()
-        if self._progress is not None:
-            self._progress.stop()
+        self._progress.stop()
 
     def begin(self, phase: str) -> None:
         """A phase begins; the one before is over."""
@@ -57,14 +55,13 @@ class Phases:
             return
         self._end()
         now = time.perf_counter()
-        task = None if self._progress is None else self._progress.add_task(phase, total=None)
-        if task is None:
+        self._present = phase, self._progress.add_task(phase, total=None), now
+        if self._progress.disable:
             self.show(f"{now - self._start:8.1f} s  {phase}")
-        self._present = phase, task, now
 
     def advance(self, done: int, total: int) -> None:
-        """So many of so many steps of the phase are done."""
-        if self._progress is not None and self._present is not None and self._present[1] is not None:
+        """``done`` of ``total`` steps of the phase are done."""
+        if self._present is not None:
             self._progress.update(self._present[1], total=total, completed=done)
 
     def show(self, line: str) -> None:
@@ -86,7 +83,6 @@ class Phases:
             return
         phase, task, start = self._present
         self.seconds[phase] = self.seconds.get(phase, 0) + time.perf_counter() - start
-        if self._progress is not None and task is not None:
-            total = self._progress.tasks[task].total or 1
-            self._progress.update(task, total=total, completed=total)
+        total = self._progress.tasks[task].total or 1
+        self._progress.update(task, total=total, completed=total)
         self._present = None

@@ -23,22 +23,10 @@ MANY_UNCERTAIN = 0.2
 
 @dataclass
 class Cluster:
-    """A cluster: its size, its confidence and its markers.
+    """A cluster: its size, its confidence and its markers; the page of the command line documents the fields.
 
-    Attributes
-    ----------
-    name, cells, share
-        Its name, and its number and share of all cells.
-    confidence, uncertain
-        Mean probability that its cells belong to it, by the mixture model, and the share of its cells with less than one
-        half; ``None`` where the way of clustering has none.
-    next, next_probability
-        The other cluster with the highest mean probability for its cells, and that probability.
-    markers
-        Its best marker genes: up by the 95 % interval, and p-value below 1 %; ``None`` where none were sought. The
-        p-value is not the adjusted one, which 1,000 permutations cannot bring low where a cluster has few markers.
-    specific
-        How many of all such genes are higher in it than in any other cluster.
+    ``markers`` are higher by the 95 % interval, with a p-value below 1 %. The p-value is not the adjusted one, which 1,000
+    permutations cannot bring low where a cluster has few markers.
     """
 
     name: str

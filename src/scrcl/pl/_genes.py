@@ -7,7 +7,6 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
-from sklearn.isotonic import isotonic_regression
 from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import read_column
@@ -116,10 +115,7 @@ def associations_heatmap(
     cells.obs[groupby] = groups[rows].remove_unused_categories()
     limit = float(np.quantile(np.abs(cells.X), 0.99))
     options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "show_gene_labels": True, **kwargs}
-    axes = sc.pl.heatmap(cells, shown, groupby, show=False, **options)
-    if not options.get("swap_axes"):
-        _spread_labels(axes["groupby_ax"], len(cells))
-    return axes["heatmap_ax"]
+    return sc.pl.heatmap(cells, shown, groupby, show=False, **options)["heatmap_ax"]
 
 
 def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes | None = None) -> Axes:
@@ -210,28 +206,6 @@ def gene_modules(
         ax.annotate(reference.genes[column], points[column], fontsize=8, xytext=(3, 3), textcoords="offset points")
         ax.plot(*points[column], "o", mfc="none", mec="black", ms=4)
     return ax
-
-
-def _spread_labels(ax: Axes, n_cells: int) -> None:
-    """Move the labels of groups apart, as little as needed, and connect each with its group by a line."""
-    centers, labels = ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()]
-    height = ax.get_window_extent().height / ax.figure.dpi * 72
-    size = float(ax.get_yticklabels()[0].get_fontsize())
-    gap = min(1.25 * size / height, 1 / len(centers)) * n_cells
-    offsets = gap * np.arange(len(centers))
-    # The nearest positions at this distance from each other are an isotonic regression.
-    positions = isotonic_regression(centers - offsets, y_min=gap / 2, y_max=n_cells - gap / 2 - offsets[-1]) + offsets
-    ax.set_yticks(positions, labels)
-    ax.tick_params(axis="y", pad=12)
-    width = ax.get_window_extent().width / ax.figure.dpi * 72
-    ax.plot(
-        np.array([[-1.0, -10.0]] * len(positions)).T / width,
-        np.stack([centers, positions]),
-        transform=ax.get_yaxis_transform(),
-        color="0.4",
-        lw=0.6,
-        clip_on=False,
-    )
 
 
 def _title(group: str) -> str:

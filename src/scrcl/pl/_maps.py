@@ -3,6 +3,7 @@
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from typing import NamedTuple
 
@@ -235,25 +236,21 @@ def _color_values(data: AnnData | MuData, colors: Sequence[str], options: dict[s
     KeyError
         If a colour is neither in ``obs`` nor a gene.
     """
-    gene_options = {name: options.pop(name, None) for name in GENE_OPTIONS}
-    columns = {name: _values(data, name, gene_options) for name in colors}
-    return AnnData(obs=pd.DataFrame(columns, index=data.obs_names))
+    places = {name: options.pop(name, None) for name in GENE_OPTIONS}
+    return AnnData(obs=pd.DataFrame({name: _values(data, name, places) for name in colors}, index=data.obs_names))
 
 
-def _values(data: AnnData | MuData, name: str, options: Mapping[str, object]) -> pd.Series:
+def _values(data: AnnData | MuData, name: str, places: Mapping[str, object]) -> pd.Series:
     if name in data.obs:
         return read_column(data.obs, name, "adata.obs")
-    gene, source = name, data
-    if isinstance(data, MuData):
-        modality, _, gene = name.partition(":")
-        source = data.mod.get(modality)
-    if isinstance(source, AnnData):
-        use_raw, symbols = options["use_raw"], options["gene_symbols"]
-        if use_raw is None:
-            use_raw = source.raw is not None and options["layer"] is None
-        genes = (source.raw if use_raw else source).var
-        if gene in (genes.index if symbols is None else genes[symbols].array):
-            return sc.get.obs_df(source, keys=[gene], **{**options, "use_raw": use_raw})[gene]
+    modality, _, gene = name.partition(":") if isinstance(data, MuData) else ("", "", name)
+    source = data.mod.get(modality) if isinstance(data, MuData) else data
+    if source is not None:
+        use_raw = places["use_raw"]
+        if use_raw is None:  # as in scanpy's plots
+            use_raw = source.raw is not None and places["layer"] is None
+        with suppress(KeyError):
+            return sc.get.obs_df(source, keys=[gene], **{**places, "use_raw": use_raw})[gene]
     present = list(data.obs.columns)
     raise ScrclKeyError(
         f"color={name!r} is not in adata.obs, and is not the name of a gene.",

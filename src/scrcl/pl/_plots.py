@@ -61,7 +61,7 @@ def history(model: SCRCL | Mapping[str, pd.DataFrame], ax: Axes | None = None) -
     return ax
 
 
-def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
+def n_clusters(estimate: NumberOfClusters) -> Axes:
     """Plot the evidence for each number of clusters: the votes, and below them the other criteria, each on its own scale.
 
     The estimate is dark: the largest number with a vote, or 1 if there are no votes. It need not have the most votes. Other
@@ -71,49 +71,35 @@ def n_clusters(estimate: NumberOfClusters, ax: Axes | None = None) -> Axes:
     ----------
     estimate
         The result of :meth:`scrcl.SCRCL.estimate_n_clusters`.
-    ax
-        Axes that the plot replaces; new ones by default.
 
     Returns
     -------
     The axes of the votes.
 
-    Raises
-    ------
-    ValueError
-        If ``ax`` is not in a grid; axes of :func:`matplotlib.pyplot.subplots` are.
-
     Examples
     --------
     >>> ax = scrcl.pl.n_clusters(model.estimate_n_clusters())
     """
-    ax = ax or new_axes()
     curve, best = estimate.curve, estimate.best
+    others = list(curve.columns.drop("votes"))
+    ratios = [1.5, *[1] * len(others)]
+    figure, grid = plt.subplots(len(ratios), sharex=True, height_ratios=ratios, layout="constrained", squeeze=False)
+    ax, *panels = grid[:, 0]
     colors = {best: CHOSEN, **dict.fromkeys(estimate.runner_ups, POSSIBLE)}
     ax.bar(curve.index, curve["votes"], color=[colors.get(number, OTHER) for number in curve.index])
     next_best = ", ".join(map(str, estimate.runner_ups))
     ax.set(title=f"{best} clusters" + (f" (or {next_best})" if next_best else ""), ylabel="votes")
     ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    others = list(curve.columns.drop("votes"))
-    cell = ax.get_subplotspec()
-    if cell is None:
-        raise ScrclValueError("ax is not in a grid, so that it cannot be divided.", "Pass axes of `plt.subplots()`.")
-    grid = cell.subgridspec(1 + len(others), 1, height_ratios=[1.5, *[1] * len(others)])
-    ax.set_subplotspec(grid[0])
-    panels = [ax]
-    for number, column in enumerate(others):
-        panel = ax.figure.add_subplot(grid[1 + number], sharex=ax)
+    for panel, column in zip(panels, others, strict=True):
         panel.plot(curve.index, curve[column], color="0.55", lw=1.2, marker=".")
         panel.plot([best], curve.loc[[best], column], "o", color=CHOSEN)
         panel.set_ylabel(str(column).replace("_", " "))
         panel.yaxis.set_major_locator(MaxNLocator(3))
-        panels.append(panel)
-    for panel in panels:
+    for panel in grid[:, 0]:
         panel.axvspan(best - 0.5, best + 0.5, color=CHOSEN, alpha=0.12, lw=0, zorder=0)
-        panel.tick_params(labelbottom=panel is panels[-1])
         panel.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("number of clusters")
-    ax.figure.align_ylabels(panels)
+    grid[-1, 0].set_xlabel("number of clusters")
+    figure.align_ylabels()
     ax.set_xlim(curve.index[0] - 0.6, curve.index[-1] + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax

@@ -204,31 +204,15 @@ def _mismatch(
         for argument, value in kwargs.items():
             if argument not in named:
                 return unknown_argument(argument, value, named, name)
-    positional = [p for p in named if parameters[p].kind is not Kind.KEYWORD_ONLY]
-    visible = [p for p in positional if p not in ("self", "cls")]
-    if len(args) > len(positional):
-        further = [p for p in named if p not in positional]
-        rest = f" Pass others by name: {', '.join(f'`{p}=`' for p in further)}." if further else ""
-        number = f"at most {len(visible)} argument{'s' if len(visible) > 1 else ''}" if visible else "no arguments"
-        return ScrclTypeError(
-            f"`{name}` takes {number} by position, not {len(args) - len(positional) + len(visible)}.",
-            f"In this order: {', '.join(f'`{p}`' for p in visible)}.{rest}"
-            if visible
-            else rest.strip() or "Leave them out.",
-        )
-    for argument in positional[: len(args)]:
-        if argument in kwargs:
-            return ScrclTypeError(
-                f"{argument}={_short(kwargs[argument])} is passed to `{name}` a second time.",
-                f"The value at its position is {_short(args[positional.index(argument)])}; pass both by name.",
-            )
     missing = [p for p in named[len(args) :] if p not in kwargs and parameters[p].default is Kind.empty]
     for argument in kwargs.keys() - parameters.keys():  # the missing one, misspelt
         if get_close_matches(argument, missing, n=1, cutoff=MIN_SIMILARITY):
             return unknown_argument(argument, kwargs[argument], parameters, name)
     if missing:
         return ScrclTypeError(f"`{name}` requires `{missing[0]}`.", f"Pass it: `{name}({missing[0]}=...)`.")
-    return ScrclTypeError(f"`{name}` cannot be called with these arguments: {error}.")
+    visible = ", ".join(f"`{p}`" for p in named if p not in ("self", "cls"))
+    remedy = f"Pass each argument once, by name: {visible}." if visible else "It takes none."
+    return ScrclTypeError(f"`{name}` cannot be called with these arguments: {error}.", remedy)
 
 
 def _check_object(function: Callable, argument: str, value: object, name: str) -> None:
