@@ -22,6 +22,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import scrcl
+import scrcl.nn.mixture
 import scrcl.pl
 from scrcl.graph.slices import Slices, read_slices
 
@@ -94,6 +95,23 @@ def real_umap() -> Iterator[Callable]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         replace_umap(monkeypatch, lambda latent, seed=0: latent[:, :2].astype(np.float32))
         yield real
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_inference() -> Iterator[int]:
+    """A mixture of clusters is learned in few steps: what uses it does not depend on how good it is."""
+    steps = scrcl.nn.mixture.N_STEPS
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(scrcl.nn.mixture, "N_STEPS", 10)
+        yield steps
+
+
+@pytest.fixture(scope="module")
+def full_inference(short_inference: int) -> Iterator[None]:
+    """All steps, for tests that compare what the mixture says."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(scrcl.nn.mixture, "N_STEPS", short_inference)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ import pytest
 
 from .saved.make_golden import FILE, models, results
 
+pytestmark = pytest.mark.usefixtures("full_inference")
+
 #: Largest difference, relative to the largest value of an array.
 TOLERANCE = 1e-3
 

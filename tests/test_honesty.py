@@ -30,16 +30,20 @@ def run(adata: ad.AnnData):
     }
 
 
-@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["simulated", pytest.param("real", marks=pytest.mark.slow)])
 def data(request) -> ad.AnnData:
     if request.param == "simulated":
         return simulate()
     return ad.read_h5ad(real_data("zheng_pbmc500.h5ad"))
 
 
+@pytest.fixture(scope="module")
+def expected(data) -> dict[str, np.ndarray]:
+    return run(data.copy())
+
+
 @pytest.mark.parametrize("change", ["shuffled", "absent", "one class", "numeric"])
-def test_labels_have_no_effect(data, change):
-    expected = run(data.copy())
+def test_labels_have_no_effect(data, expected, change):
     other = data.copy()
     labels = other.obs["cell_type"]
     if change == "shuffled":

@@ -13,6 +13,8 @@ from scrcl.model.options import ClusterOptions
 
 from ..conftest import build, simulate
 
+pytestmark = pytest.mark.usefixtures("full_inference")
+
 COLUMNS = ["cluster", "probability", "runner_up", "runner_up_probability", "outlier_score", "doublet_score"]
 
 

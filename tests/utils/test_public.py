@@ -149,7 +149,7 @@ def test_no_method_answers_a_slip_with_a_bare_error(trained, name):
         return
     # What this model does not have says so.
     kind = NotImplementedError if name in ABSENT else ScrclTypeError
-    with pytest.raises(kind, match="" if name in ABSENT else name):
+    with pytest.raises(kind, match=None if name in ABSENT else name):
         method(zzz=1)
 
 

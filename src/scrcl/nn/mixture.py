@@ -16,6 +16,14 @@ from scrcl.cluster.confidence import Mixture, component_means
 N_STEPS, STEP_CELLS = 200, 4_096
 #: Learning rate of Adam.
 LEARNING_RATE = 0.02
+#: Pyro's checks of each value take a quarter of the time.
+SETTINGS = {
+    "module_local_params": True,
+    "validate_distributions_pyro": False,
+    "validate_distributions_torch": False,
+    "validate_infer": False,
+    "validate_poutine": False,
+}
 
 
 class Start(NamedTuple):
@@ -180,7 +188,7 @@ def fit_mixture(
     means, clusters = component_means(points, labels, seed)
     start = find_start(points, labels, means, clusters, kinds)
     tensors = (torch.tensor(points, dtype=torch.float32), torch.tensor(labels), torch.tensor(batches))
-    with torch.random.fork_rng(devices=[]), pyro.settings.context(module_local_params=True):
+    with torch.random.fork_rng(devices=[]), pyro.settings.context(**SETTINGS):
         torch.manual_seed(seed)
         model = MixtureModel(start, n, int(batches.max()) + 1)
         initial = init_to_value(values=_initial_values(model, start))
