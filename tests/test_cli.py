@@ -30,7 +30,7 @@ from scrcl.cli.options import KINDS, METHODS, parse
 from scrcl.cli.paths import check_paths
 from scrcl.cli.run import LOG_LEVELS
 
-from .conftest import simulate
+from .helpers import simulate
 from .real_inputs.builders import read
 
 
@@ -73,6 +73,7 @@ def test_run(counts, tmp_path, capsys):
     assert "training" in printed.err
 
 
+@pytest.mark.slow
 def test_run_in_space(tmp_path):
     """Domains of two slices, as from Python with the same seed, and a map of each."""
     adata = scrcl.datasets.layered_tissue(120)
@@ -93,6 +94,7 @@ def test_run_in_space(tmp_path):
     assert {"spatial_slice1.png", "spatial_slice2.png"} < set(listing(plots))
 
 
+@pytest.mark.slow
 def test_run_with_batches(tmp_path, capsys):
     adata = simulate()
     adata.obs["donor"] = np.repeat(["a", "b"], [70, 80])
@@ -133,6 +135,7 @@ def test_markers_are_not_overwritten(counts, tmp_path, capsys):
     assert "--markers names the file of -o" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--epochs", "2"]) == 0
@@ -240,6 +243,7 @@ class TestRefusals:
             ["run", counts, "-o", tmp_path / "o.h5ad", "--plots", plots], capsys, "cannot be made", "Not a directory"
         )
 
+    @pytest.mark.slow
     def test_failure_while_writing(self, counts, tmp_path, capsys, monkeypatch):
         def fail(group, key, value):
             group["half"] = np.zeros(10)
@@ -469,11 +473,13 @@ except AttributeError as error:
     assert "SCRLC" in str(error)
 else:
     raise AssertionError
-assert scrcl.SCRCL.__name__ == "SCRCL" and scrcl.pl.umap and scrcl.datasets.pbmc700
-from scrcl import NumberOfClusters, from_spatialdata
 """
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
+    from scrcl import NumberOfClusters, from_spatialdata
+
+    assert all(callable(found) for found in (NumberOfClusters, from_spatialdata, scrcl.pl.umap, scrcl.datasets.pbmc700))
+    assert scrcl.SCRCL.__name__ == "SCRCL"
 
 
 @pytest.mark.slow
@@ -634,6 +640,7 @@ def two_modalities():
     return mudata.MuData({"rna": rna, "prot": prot})
 
 
+@pytest.mark.slow
 def test_run_on_several_modalities(tmp_path):
     two_modalities().write_h5mu(tmp_path / "a.h5mu")
     options = ["--modalities", "rna=rna,prot=protein", "--n-clusters", "3", "--epochs", "3"]
@@ -646,6 +653,7 @@ def test_run_on_several_modalities(tmp_path):
     assert "raw" in result["rna"].layers
 
 
+@pytest.mark.slow
 def test_run_on_a_10x_file(tmp_path, capsys):
     """Also that a log has one line for each phase, and other ways to train and cluster."""
     adata = simulate()
@@ -711,6 +719,7 @@ def test_markers_report_and_json(counts, tmp_path, capsys):
     assert listing(tmp_path) == ["counts.h5ad", "markers.csv", "out.h5ad", "page.html"]
 
 
+@pytest.mark.slow
 def test_report_as_pdf(tmp_path, monkeypatch):
     pytest.importorskip("weasyprint", exc_type=(ImportError, OSError))  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)

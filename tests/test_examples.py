@@ -19,7 +19,7 @@ from mudata import MuData
 
 import scrcl
 
-from .conftest import simulate
+from .helpers import simulate
 
 #: There to say that it is not.
 REFUSED = ("setup_annbatch",)

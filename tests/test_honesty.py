@@ -9,7 +9,7 @@ import pytest
 
 import scrcl
 
-from .conftest import build, real_data, simulate
+from .helpers import build, real_data, simulate
 
 #: The column that no one names.
 TRUTH = "cell_type"

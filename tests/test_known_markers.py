@@ -7,12 +7,11 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
-import scvi
 from scipy.stats import kstest
 
 import scrcl
 
-from .conftest import real_data
+from .helpers import default_model, real_data
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "known_markers.csv"
 
@@ -30,41 +29,38 @@ def test_table_of_known_markers(known):
     assert not known.duplicated(["organism", "cell_type", "gene"]).any()
 
 
-def found(name: str, known: pd.DataFrame) -> tuple[pd.DataFrame, scrcl.SCRCL]:
+def found(name: str, known: pd.DataFrame) -> tuple[pd.DataFrame, scrcl.SCRCL, ad.AnnData]:
     """Whether a known marker is in the top 10 of a type, and of the cluster that holds most of it, for each type."""
-    adata = ad.read_h5ad(real_data(f"{name}.h5ad"))
+    model = default_model(name)
+    adata = model.adata.copy()
     truth = adata.obs["cell_type"].astype(str)
-    scvi.settings.seed = 0
-    scrcl.SCRCL.setup_anndata(adata)
-    model = scrcl.SCRCL(adata)
-    model.train(enable_progress_bar=False)
+    adata.obs["found"] = model.get_clusters()
     top = {}
-    for groupby in (None, "cell_type"):
-        markers = model.get_marker_genes(groupby=groupby, n_top=10, n_permutations=0)
+    for groupby in ("found", "cell_type"):
+        markers = model.get_marker_genes(adata, groupby, n_top=10, n_permutations=0)
         top[groupby] = markers.groupby("group", observed=True)["gene"].agg(set)
     sizes = truth.value_counts()
     hits = {}
     for kind in sizes.index[sizes >= 10]:
         genes = set(known.loc[[kind in labels.split(";") for labels in known["labels"]], "gene"])
         if genes:
-            cluster = adata.obs.loc[truth == kind, "scrcl_marker_groups"].value_counts().index[0]
-            hits[kind] = {"type": bool(top["cell_type"][kind] & genes), "cluster": bool(top[None][cluster] & genes)}
-    return pd.DataFrame(hits).T, model
+            cluster = adata.obs.loc[truth == kind, "found"].value_counts().index[0]
+            hits[kind] = {"type": bool(top["cell_type"][kind] & genes), "cluster": bool(top["found"][cluster] & genes)}
+    return pd.DataFrame(hits).T, model, adata
 
 
 @pytest.mark.slow
 def test_known_markers_are_in_the_top_ten(known):
     results = {name: found(name, known) for name in ("baron_mouse", "zheng_pbmc500")}
-    hits = pd.concat([hits for hits, _ in results.values()])
+    hits = pd.concat([hits for hits, _, _ in results.values()])
     assert len(hits) == 13
     assert hits["type"].mean() >= 0.9
     # Rare types that share a cluster share its markers.
     assert hits["cluster"].mean() >= 0.75
     # and the p-values of permuted cells are uniform on real data, too
-    model = results["zheng_pbmc500"][1]
-    adata = model.adata
+    _, model, adata = results["zheng_pbmc500"]
     adata.layers["permuted"] = adata.X[np.random.default_rng(1).permutation(adata.n_obs)]
-    table = model.get_marker_genes(groupby="scrcl_marker_groups", layer="permuted", n_permutations=200)
+    table = model.get_marker_genes(adata, "found", layer="permuted", n_permutations=200)
     n_cells = pd.Series(np.asarray((adata.X > 0).sum(0)).ravel(), adata.var_names)
     expressed = table["gene"].map(n_cells)
     for _, part in table[expressed >= 50].groupby("group", observed=True):

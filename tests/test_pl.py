@@ -18,7 +18,7 @@ from sklearn.preprocessing import normalize
 
 import scrcl
 
-from .conftest import build, simulate
+from .helpers import build, simulate
 
 #: One panel or several: the type does not say which.
 draw_umap: Any = scrcl.pl.umap
@@ -94,7 +94,8 @@ def test_umap_follows_the_latent_representation(result):
     assert not np.array_equal(adata.obsm["X_scrcl_umap"], before)
 
 
-@pytest.mark.slow  # the others draw a stand-in
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_umap")  # the others draw a stand-in
 def test_umap_is_reproducible_and_keeps_types_together(result):
     _, adata = result
     draw_umap(adata)

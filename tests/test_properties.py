@@ -15,7 +15,7 @@ from scrcl.graph.adjacency import normalized_adjacency, symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.utils.checks import as_counts
 
-from .conftest import build
+from .helpers import build
 
 pytestmark = pytest.mark.slow
 

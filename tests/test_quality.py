@@ -1,7 +1,5 @@
 """Cell types are found in real data with default settings. The tolerance is what seeds differ by, not more."""
 
-from functools import cache
-
 import anndata as ad
 import numpy as np
 import pytest
@@ -10,21 +8,16 @@ from sklearn.metrics import adjusted_rand_score
 
 import scrcl
 
-from .conftest import real_data
+from .helpers import default_model, real_data
 
 pytestmark = pytest.mark.slow
 
 
-@cache
 def trained(name: str) -> tuple[scrcl.SCRCL, np.ndarray, np.ndarray]:
     """A default model of a real data set, its cell types, and which cells are scored."""
-    adata = ad.read_h5ad(real_data(f"{name}.h5ad"))
-    truth = adata.obs["cell_type"]
+    model = default_model(name)
+    truth = model.adata.obs["cell_type"]
     scored = truth.isin(truth.value_counts().loc[lambda sizes: sizes >= 10].index).to_numpy()
-    scvi.settings.seed = 0
-    scrcl.SCRCL.setup_anndata(adata)
-    model = scrcl.SCRCL(adata)
-    model.train(enable_progress_bar=False)
     return model, np.asarray(truth, dtype=str), scored
 
 

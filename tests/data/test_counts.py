@@ -13,7 +13,7 @@ from scrcl.data.counts import Counts
 from scrcl.reference import features
 from scrcl.reference.features import Moments
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 BLOCK = 32
 

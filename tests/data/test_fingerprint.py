@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from scrcl.data.fingerprint import fingerprint
 from scrcl.data.sources import anndata_sources
 
-from ..conftest import simulate
+from ..helpers import simulate
 
 
 def of(adata, features_key=None, others=()):

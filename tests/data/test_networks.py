@@ -9,7 +9,7 @@ import pytest
 import scrcl
 from scrcl.data.networks import check_identifiers, read_gene_sets, read_network
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 GENES = pd.Index(["A", "B", "C", "D", "E"])
 EDGES = pd.DataFrame(

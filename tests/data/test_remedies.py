@@ -3,7 +3,7 @@ import pytest
 
 from scrcl.data.remedies import find_counts
 
-from ..conftest import simulate
+from ..helpers import simulate
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scrcl.data import counts as counts_module
 from scrcl.data.counts import Counts
 from scrcl.data.sources import EMBEDDING, RNA, Source, anndata_sources
 
-from ..conftest import simulate
+from ..helpers import simulate
 from ..saved.make_golden import several
 
 

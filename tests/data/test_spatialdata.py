@@ -9,7 +9,7 @@ import pytest
 
 import scrcl
 
-from ..conftest import simulate
+from ..helpers import simulate
 
 
 def located() -> ad.AnnData:

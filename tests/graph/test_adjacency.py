@@ -12,7 +12,7 @@ from scrcl.graph.adjacency import (
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.graph.spatial import spatial_graph
 
-from ..conftest import slices_of
+from ..helpers import slices_of
 
 
 def test_symmetric_adjacency_by_hand():

@@ -3,7 +3,7 @@ import pandas as pd
 
 from scrcl.graph.slices import find_cells, majority
 
-from ..conftest import slices_of
+from ..helpers import slices_of
 
 
 def test_majority():

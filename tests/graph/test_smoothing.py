@@ -6,7 +6,7 @@ from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.smoothing import _chance, autocorrelation, smooth, varying_in_space
 from scrcl.graph.spatial import spatial_graph
 
-from ..conftest import slices_of
+from ..helpers import slices_of
 
 
 @pytest.mark.parametrize("strength", [0.5, 10.0, 100.0])

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from scrcl.graph.slices import nearest_in_space
 from scrcl.graph.spatial import spatial_graph
 
-from ..conftest import slices_of
+from ..helpers import slices_of
 
 
 def edges(graph) -> set[tuple[int, int]]:

@@ -7,7 +7,7 @@ from scrcl.labels.calibration import (
     folds,
     tempered,
 )
-from tests.conftest import calibration_error
+from tests.helpers import calibration_error
 
 
 def drawn(n=20_000, temperature=1.0):

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 import scrcl
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 setup = scrcl.SCRCL.setup_anndata
 

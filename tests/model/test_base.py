@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 
 class TestQuery:

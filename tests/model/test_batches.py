@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scrcl
 from scrcl.graph.neighbors import nearest_neighbors
-from tests.conftest import build, real_data
+from tests.helpers import build, real_data
 
 SETUP = {"batch_key": "batch"}
 

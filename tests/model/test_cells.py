@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 
 class TestResults:

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 import scrcl
 from scrcl.model.options import ClusterOptions
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 pytestmark = pytest.mark.usefixtures("full_inference")
 

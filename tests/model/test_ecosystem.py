@@ -12,7 +12,7 @@ import scanpy as sc
 
 import scrcl
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from ..saved.make_golden import several, train
 
 

@@ -4,7 +4,7 @@ import pytest
 from scrcl.model.expression import gene_map, read_expression, read_groups, variables
 from scrcl.utils.errors import ScrclValueError
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 
 def test_expression_has_a_column_for_each_gene_kept(trained):

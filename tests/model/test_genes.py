@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 import scrcl
 from scrcl.model.expression import gene_map
 
-from ..conftest import build, marked, simulate
+from ..helpers import build, marked, simulate
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import torch
 import scrcl
 from scrcl.nn.losses import label_loss
 from scrcl.utils.errors import ScrclWarning
-from tests.conftest import build, calibration_error, real_data, simulate
+from tests.helpers import build, calibration_error, real_data, simulate
 
 from .test_batches import simulate as simulate_batches
 

@@ -10,7 +10,7 @@ from scipy.stats import kstest
 import scrcl
 from scrcl.utils.errors import ScrclWarning
 
-from ..conftest import build, marked, simulate
+from ..helpers import build, marked, simulate
 
 
 class TestMarkers:

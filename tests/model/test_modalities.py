@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 import scrcl
 from scrcl.utils import memory
 
-from ..conftest import real_data, simulate
+from ..helpers import real_data, simulate
 
 KINDS = {"rna": "rna", "prot": "protein"}
 

@@ -12,7 +12,7 @@ from scrcl.graph.placement import Placement
 from scrcl.model.placements import MOST_KEPT, Placements
 from scrcl.reference.reference import Reference
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from .test_space import layers
 
 

@@ -15,7 +15,7 @@ from scrcl.model.results import Query
 from scrcl.nn.inference import View
 from scrcl.utils.errors import ScrclValueError
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from ..saved.make_golden import in_space, train
 
 

@@ -15,7 +15,7 @@ import scrcl
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.model.expression import gene_map
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from ..saved.make_model import FOLDER, SETUPS, as_data, results
 
 

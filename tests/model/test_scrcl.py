@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 import scrcl
 from scrcl.graph.adjacency import symmetric_adjacency
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 
 class TestPreparation:

@@ -13,7 +13,7 @@ from scvi.train import TrainerConfig, TrainingPlanConfig
 
 import scrcl
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from ..saved.make_golden import several
 
 QUIET: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False}

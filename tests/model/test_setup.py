@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import scrcl
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
 
-from ..conftest import simulate
+from ..helpers import simulate
 
 setup = scrcl.SCRCL.setup_anndata
 

@@ -16,7 +16,7 @@ from scrcl.graph.slices import majority
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import spatial_graph
 
-from ..conftest import build, real_data, slices_of
+from ..helpers import build, real_data, slices_of
 
 setup = scrcl.SCRCL.setup_anndata
 

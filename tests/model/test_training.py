@@ -19,7 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 import scrcl
 from scrcl.utils.errors import ScrclValueError
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 
 class TestTraining:
@@ -206,7 +206,7 @@ from scrcl.utils.errors import ScrclValueError
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from scvi.train import SaveCheckpoint
-from tests.conftest import simulate
+from tests.helpers import simulate
 
 
 class Kill(Callback):
@@ -244,7 +244,7 @@ from ray import tune
 from scvi.autotune import run_autotune
 import scrcl
 from scrcl.utils.errors import ScrclValueError
-from tests.conftest import simulate
+from tests.helpers import simulate
 
 adata = simulate()
 scrcl.SCRCL.setup_anndata(adata)

@@ -10,7 +10,7 @@ from scrcl.nn.inference import REPRESENTATIONS, Encoder, View, encode
 from scrcl.nn.sparse import to_torch
 from scrcl.reference.cells import Cells
 
-from ..conftest import simulate
+from ..helpers import simulate
 
 
 class TestInference:

@@ -17,7 +17,7 @@ from scrcl.cli.config import InputConfig
 from scrcl.cli.inputs import Input
 from scrcl.cli.inputs import read as read_input
 
-from ..conftest import simulate
+from ..helpers import simulate
 
 #: A filter of HDF5 that no plugin has.
 NO_FILTER = 499

@@ -25,7 +25,7 @@ from scrcl.cli.paths import check_paths
 from scrcl.cli.run import file_names
 from scrcl.utils.errors import ScrclKeyError, ScrclValueError
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from .builders import read
 
 TYPES = np.array(["T cell [naive]", "B [/x] :smile:", "$a$ $b^"])
@@ -284,6 +284,7 @@ def test_a_failure_beside_the_output_costs_nothing_else(tmp_path, monkeypatch, c
     assert not list(tmp_path.glob(".*unfinished*"))
 
 
+@pytest.mark.slow
 def test_interrupted_after_the_output(tmp_path, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -367,6 +368,7 @@ def test_predict_reads_the_layer_of_the_model(layered, tmp_path):
     assert (result.X != ad.read_h5ad(layered / "in.h5ad").X).nnz == 0
 
 
+@pytest.mark.slow
 def test_counts_in_another_place_than_those_of_the_model(layered, tmp_path, capsys):
     adata = ad.read_h5ad(layered / "in.h5ad")
     expected = ad.read_h5ad(layered / "out.h5ad").obs["scrcl"]
@@ -390,6 +392,7 @@ def test_counts_in_another_place_than_those_of_the_model(layered, tmp_path, caps
     assert (result.X != adata.X).nnz == 0
 
 
+@pytest.mark.slow
 def test_predict_reads_raw_as_the_run_did(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     adata = simulate(160)

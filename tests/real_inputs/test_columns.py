@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 import scrcl
 from scrcl.data.sources import read_labels
 
-from ..conftest import build
+from ..helpers import build
 from .builders import typed
 
 #: Batches 1 and 2 as they may be kept.

@@ -13,7 +13,7 @@ import scrcl
 from scrcl.data.counts import Counts
 from scrcl.utils.errors import ScrclError
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from .builders import normalised, typed
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import scrcl
 
-from ..conftest import build
+from ..helpers import build
 from .builders import lazy, typed
 
 SETUPS = {

@@ -15,7 +15,7 @@ from scrcl.cli.options import parse
 from scrcl.data.networks import read_gene_sets, read_network
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 
-from ..conftest import build
+from ..helpers import build
 from .builders import lazy, typed
 
 SETUP = {"layer": "umi"}

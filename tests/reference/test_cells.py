@@ -4,7 +4,7 @@ import scipy.sparse as sp
 from scrcl.data.sources import anndata_sources
 from scrcl.reference.cells import Cells
 
-from ..conftest import simulate, slices_of
+from ..helpers import simulate, slices_of
 
 
 def test_batches_positions_and_graph_have_a_part_in_the_fingerprint():

@@ -9,7 +9,7 @@ from scrcl.reference.features import CountFeatures, Moments, variable_genes
 from scrcl.reference.normalizations import log_normalize, pearson_residuals
 from scrcl.utils.files import from_state, to_state
 
-from ..conftest import build, real_data, simulate
+from ..helpers import build, real_data, simulate
 
 
 @pytest.fixture

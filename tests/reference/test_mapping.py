@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from scrcl.reference.mapping import DistanceScale
 
-from ..conftest import build, real_data, simulate
+from ..helpers import build, real_data, simulate
 
 
 def test_pvalues_by_hand():

@@ -11,7 +11,7 @@ from scrcl.reference.modality import Modality
 from scrcl.reference.modality_kinds import KINDS, Atac, Embedding, Protein, Rna
 from scrcl.utils.files import from_state, to_state
 
-from ..conftest import simulate
+from ..helpers import simulate
 
 
 def source(counts, kind: str = "rna") -> Source:

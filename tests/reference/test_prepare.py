@@ -10,7 +10,7 @@ from scrcl.graph.spatial import SpatialOptions
 from scrcl.reference.agreement import join
 from scrcl.reference.prepare import Options, prepare, variable_features
 
-from ..conftest import slices_of
+from ..helpers import slices_of
 from .test_modality_kinds import source
 from .test_reference import OPTIONS, two_sources
 

@@ -16,7 +16,7 @@ from scrcl.reference.prepare import Options, prepare
 from scrcl.reference.reference import Reference
 from scrcl.utils.files import from_state, to_state
 
-from ..conftest import simulate
+from ..helpers import simulate
 from .test_modality_kinds import source
 
 

@@ -5,7 +5,7 @@ from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions, spatial_graph
 from scrcl.reference.spatial import SpatialReference
 
-from ..conftest import slices_of
+from ..helpers import slices_of
 
 
 def test_tissue_smooths_what_varies_finds_cells_and_is_kept():

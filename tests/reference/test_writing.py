@@ -3,7 +3,7 @@ import pytest
 
 import scrcl
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 
 def test_what_is_written_is_a_copy():

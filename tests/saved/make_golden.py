@@ -13,7 +13,7 @@ import scanpy as sc
 import scvi
 
 import scrcl
-from tests.conftest import simulate
+from tests.helpers import simulate
 
 FILE = Path(__file__).parent / "golden.npz"
 SMALL: dict[str, Any] = {"n_hidden": 16, "n_refined": 8, "n_components": 10}

@@ -16,7 +16,7 @@ import torch
 import scrcl
 from scrcl.utils import files
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 from ..saved.make_golden import in_space, several, train
 
 

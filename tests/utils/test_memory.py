@@ -7,7 +7,7 @@ import pytest
 import scrcl
 from scrcl.utils import memory
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 
 class TestMemory:

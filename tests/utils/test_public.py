@@ -13,7 +13,7 @@ import scrcl
 from scrcl.utils.errors import ScrclTypeError
 from scrcl.utils.public import SYNONYMS, public, public_class, unknown_argument
 
-from ..conftest import build, simulate
+from ..helpers import build, simulate
 
 ABSENT = ("differential_abundance", "get_normalized_expression", "setup_annbatch")
 
