@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.genes.associations import Groups
-from scrcl.genes.naming import MIN_SCORE, GeneScores, GroupLevels, Naming, explain_names, name_groups
+from scrcl.genes.naming import MIN_SCORE, GeneScores, GroupLevels, Naming, explain_name, name_groups
 
 #: Genes 0-4 mark the first group, 5-9 the second, 10-14 the first two alike; the others mark nothing.
 FIRST, SECOND, BOTH, NOTHING = np.arange(5), np.arange(5, 10), np.arange(10, 15), np.arange(100, 104)
@@ -36,7 +36,7 @@ def name(levels: GroupLevels, *lists: np.ndarray, min_support: float = 0.5, seed
 def why(naming: Naming, *lists: np.ndarray, absent: dict | None = None) -> list[str]:
     names = ["one", "two", "three"][: len(lists)]
     genes = np.array([f"g{number}" for number in range(naming.up.shape[1])], dtype=object)
-    return explain_names(naming, list(lists), names, genes, absent or {}, 0.5)
+    return [explain_name(naming, group, names, genes, absent or {}) for group in range(len(naming.choice))]
 
 
 class TestLevels:

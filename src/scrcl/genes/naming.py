@@ -132,19 +132,16 @@ class GeneScores:
         """Position of means ``(K, G)`` between the low and the high level, from 0 to 1."""
         return np.clip((mean - self.low) / np.maximum(self.high - self.low, 1e-12), 0, 1)
 
-    def standard_errors(self, mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Number of standard errors by which means ``(K, G)`` exceed the low level."""
-        return (mean - self.low) / self.deviation * np.sqrt(sizes)[:, None]
+    def up(self, mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Whether means ``(K, G)`` are nearer to the high than to the low level, and significantly above the low one."""
+        standard_errors = (mean - self.low) / self.deviation * np.sqrt(sizes)[:, None]
+        return (self.relative_height(mean) > 0.5) & (standard_errors > MIN_STANDARD_ERRORS)
 
     def __call__(self, mean: np.ndarray) -> np.ndarray:
         """Scores ``(K, G)`` of means."""
         above = np.maximum(mean - self.low, 0)
-        return (
-            self.relative_height(mean) ** 2
-            * np.sqrt(above / (above + self.deviation))
-            * above
-            / np.maximum(mean, 1e-12)
-        )
+        noise = np.sqrt(above / (above + self.deviation))
+        return self.relative_height(mean) ** 2 * noise * above / np.maximum(mean, 1e-12)
 
     def select(self, columns: np.ndarray) -> "GeneScores":
         """The scores of some genes."""
@@ -157,6 +154,10 @@ class Naming:
 
     Attributes
     ----------
+    lists
+        Numbers of the genes of each list.
+    min_support
+        Fraction of the genes of a list more than which must be up.
     gene_score
         ``(K, G)`` score of each gene, see :class:`GeneScores`.
     up
@@ -167,8 +168,6 @@ class Naming:
         ``(K, L)`` fraction of the genes of each list that are up.
     pvalue
         ``(K, L)`` share of random gene sets with at least this score, times the number of lists (at most 1).
-    fits
-        ``(K, L)`` whether the list fits the group.
     choice
         ``(K,)`` number of the list that names the group, or ``L`` for none.
     best
@@ -179,12 +178,13 @@ class Naming:
         ``(K,)`` the most frequent other choice of the resamples; the same as ``choice`` if there is no other.
     """
 
+    lists: list[np.ndarray]
+    min_support: float
     gene_score: np.ndarray
     up: np.ndarray
     score: np.ndarray
     support: np.ndarray
     pvalue: np.ndarray
-    fits: np.ndarray
     choice: np.ndarray
     best: np.ndarray
     confidence: np.ndarray
@@ -231,14 +231,17 @@ def name_groups(
     mean = weight * levels.mean + (1 - weight) * overall
     scores = GeneScores.fit(mean, levels.variance)
     gene_score = scores(mean)
-    up = (scores.relative_height(mean) > 0.5) & (scores.standard_errors(mean, levels.sizes) > MIN_STANDARD_ERRORS)
+    up = scores.up(mean, levels.sizes)
     score = np.stack([gene_score[:, genes].mean(1) for genes in lists], 1)
     support = np.stack([up[:, genes].mean(1) for genes in lists], 1)
 
     pvalue, threshold = np.empty_like(score), np.empty_like(score)
-    similar = _SimilarGenes.from_levels(overall, levels.n_expressing.sum(0))
+    n_expressing = levels.n_expressing.sum(0)
+    expressed = np.flatnonzero(n_expressing >= min(MIN_EXPRESSING, n_expressing.max()))
+    by_mean = expressed[np.argsort(overall[expressed], kind="stable")]
     for number, genes in enumerate(lists):
-        random = similar.mean_scores(gene_score, overall[genes], n_random, rng)
+        positions = np.searchsorted(overall[by_mean], overall[genes])
+        random = _random_scores(gene_score[:, by_mean], positions, n_random, rng)
         reached = (random >= score[:, [number]]).sum(1)
         pvalue[:, number] = np.minimum((1 + reached) / (1 + random.shape[1]) * n_lists, 1)
         threshold[:, number] = np.quantile(random, 1 - SIGNIFICANCE / n_lists, axis=1)
@@ -260,10 +263,7 @@ def name_groups(
     n_chosen, rows = np.zeros((n_groups, n_lists + 1)), np.arange(n_groups)
     for _ in range(n_samples):
         drawn = mean[:, listed] + error * rng.standard_normal(error.shape)
-        drawn_score = listed_scores(drawn)
-        drawn_up = (listed_scores.relative_height(drawn) > 0.5) & (
-            listed_scores.standard_errors(drawn, levels.sizes) > MIN_STANDARD_ERRORS
-        )
+        drawn_score, drawn_up = listed_scores(drawn), listed_scores.up(drawn, levels.sizes)
         resampled = [rng.choice(genes, len(genes)) for genes in list_positions]
         resampled_score = np.stack([drawn_score[:, genes].mean(1) for genes in resampled], 1)
         resampled_support = np.stack([drawn_up[:, genes].mean(1) for genes in resampled], 1)
@@ -271,86 +271,40 @@ def name_groups(
     confidence = n_chosen[rows, choice] / n_samples
     n_chosen[rows, choice] = 0
     alternative = np.where(n_chosen.any(1), n_chosen.argmax(1), choice)
-    return Naming(gene_score, up, score, support, pvalue, fits, choice, best, confidence, alternative)
+    return Naming(lists, min_support, gene_score, up, score, support, pvalue, choice, best, confidence, alternative)
 
 
-@dataclass(frozen=True)
-class _SimilarGenes:
-    """Genes from which random sets are drawn.
+def _random_scores(
+    gene_score: np.ndarray, positions: np.ndarray, n_random: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Mean scores ``(K, B)`` of random sets of genes with similar means; for a single gene, the scores of all similar genes.
 
-    Attributes
-    ----------
-    genes
-        Numbers of the genes, by increasing mean expression.
-    overall
-        Mean expression of each.
+    The genes of ``gene_score`` ``(K, G)`` are ordered by their mean; those of a set are near ``positions``.
     """
-
-    genes: np.ndarray
-    overall: np.ndarray
-
-    @classmethod
-    def from_levels(cls, overall: np.ndarray, n_expressing: np.ndarray) -> "_SimilarGenes":
-        genes = np.flatnonzero(n_expressing >= min(MIN_EXPRESSING, n_expressing.max()))
-        genes = genes[np.argsort(overall[genes], kind="stable")]
-        return cls(genes, overall[genes])
-
-    def mean_scores(
-        self, gene_score: np.ndarray, overall: np.ndarray, n_random: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Mean scores ``(K, B)`` of random sets of genes with similar means; for a single gene, the scores of all similar genes."""
-        window = min(N_SIMILAR_GENES, len(self.genes))
-        first = np.clip(np.searchsorted(self.overall, overall) - window // 2, 0, len(self.genes) - window)
-        if len(first) == 1:
-            return gene_score[:, self.genes[first[0] : first[0] + window]]
-        total = np.zeros((len(gene_score), n_random))
-        for start in first:
-            total += gene_score[:, self.genes[start + rng.integers(window, size=n_random)]]
-        return total / len(first)
+    n_genes = gene_score.shape[1]
+    window = min(N_SIMILAR_GENES, n_genes)
+    first = np.clip(positions - window // 2, 0, n_genes - window)
+    if len(first) == 1:
+        return gene_score[:, first[0] : first[0] + window]
+    total = np.zeros((len(gene_score), n_random))
+    for start in first:
+        total += gene_score[:, start + rng.integers(window, size=n_random)]
+    return total / len(first)
 
 
-def explain_names(
-    naming: Naming,
-    lists: list[np.ndarray],
-    names: list[str],
-    genes: np.ndarray,
-    absent: dict[str, list[str]],
-    min_support: float,
-) -> list[str]:
-    """Why each group has no name, or why its name is uncertain, in a sentence; empty if the name is certain.
+def explain_name(naming: Naming, group: int, names: list[str], genes: np.ndarray, absent: dict[str, list[str]]) -> str:
+    """Why a group has no name, or why its name is uncertain, in a sentence; empty if the name is certain.
 
-    Parameters
-    ----------
-    naming
-        The names of the groups.
-    lists, names
-        Numbers of the genes of each list, and its name.
-    genes
-        ``(G,)`` names of the genes.
-    absent
-        Genes of each list, by name, that are not in the data.
-    min_support
-        As in :func:`name_groups`.
+    ``names`` are those of the lists, ``genes`` ``(G,)`` those of the genes, and ``absent`` the genes of each list that are not
+    in the data.
     """
-    return [_explain(naming, group, lists, names, genes, absent, min_support) for group in range(len(naming.choice))]
-
-
-def _explain(
-    naming: Naming,
-    group: int,
-    lists: list[np.ndarray],
-    names: list[str],
-    genes: np.ndarray,
-    absent: dict[str, list[str]],
-    min_support: float,
-) -> str:
     best, alternative, named = naming.best[group], naming.alternative[group], naming.choice[group] < len(names)
-    name, columns, score = names[best], lists[best], naming.score[group, best]
+    name, columns, score = names[best], naming.lists[best], naming.score[group, best]
     up = naming.up[group, columns]
     if not named and not naming.support[group].any():
         return "No gene of the lists is higher here than in the other clusters."
     reason = ""
-    if not named and naming.support[group, best] <= min_support:
+    if not named and naming.support[group, best] <= naming.min_support:
         genes_up = f" ({', '.join(genes[columns[up]])})" if up.any() else ""
         verb = "is" if up.sum() == 1 else "are"
         reason = f"{name} scores highest, but only {up.sum()} of its {len(columns)} genes {verb} up{genes_up}."

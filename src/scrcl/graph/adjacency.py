@@ -24,6 +24,11 @@ def symmetric_adjacency(graph: sp.sparray | sp.spmatrix) -> sp.csr_array:
     return graph
 
 
+def edge_graph(ends: np.ndarray, n: int) -> sp.csr_array:
+    """The same from edges ``(2, e)`` between ``n`` nodes."""
+    return symmetric_adjacency(sp.csr_array((np.ones(ends.shape[1], dtype=np.float32), tuple(ends)), shape=(n, n)))
+
+
 class Propagation:
     r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .adjacency import symmetric_adjacency
+from .adjacency import edge_graph, symmetric_adjacency
 from .neighbors import Neighbors, NeighborSearch, nearest_neighbors
 
 #: Least number of nearest cells of a cell in each batch.
@@ -58,9 +58,7 @@ def mutual_neighbors(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> 
     for pair in _batch_pairs(points, batches, n_mutual):
         rows, columns = pair.mnn_pairs
         edges.append(np.stack([pair.first[rows], pair.second[columns]]))
-    ends = np.concatenate(edges, 1)
-    n = len(points)
-    return symmetric_adjacency(sp.csr_array((np.ones(ends.shape[1], dtype=np.float32), tuple(ends)), shape=(n, n)))
+    return edge_graph(np.concatenate(edges, 1), len(points))
 
 
 class BatchPair(NamedTuple):
@@ -139,7 +137,7 @@ def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) ->
     -------
     Binary, symmetric ``(n, n)`` graph without self loops.
     """
-    n, n_batches = len(points), int(batches.max()) + 1
+    n_batches = int(batches.max()) + 1
     n_each = max(MIN_MUTUAL_NEIGHBORS, n_neighbors // n_batches)
     edges = [np.empty((2, 0), dtype=np.int64)]
     for number in range(n_batches):
@@ -148,8 +146,7 @@ def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) ->
         if k > 0:
             neighbors = nearest_neighbors(points[rows], k).indices
             edges.append(np.stack([np.repeat(rows, k), rows[neighbors].ravel()]))
-    ends = np.concatenate(edges, 1)
-    within = sp.csr_array((np.ones(ends.shape[1], dtype=np.float32), tuple(ends)), shape=(n, n))
+    within = edge_graph(np.concatenate(edges, 1), len(points))
     return symmetric_adjacency(within + mutual_neighbors(points, batches, n_each))
 
 

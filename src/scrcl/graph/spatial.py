@@ -9,7 +9,7 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from scrcl.utils.errors import ScrclValueError
 
-from .adjacency import symmetric_adjacency
+from .adjacency import edge_graph
 from .slices import Slices, describe, nearest_in_space
 
 SpatialGraph = Literal["knn", "radius", "delaunay", "grid"]
@@ -99,8 +99,7 @@ def spatial_graph(
             pairs = _adjacent_spots(points, name)
         edges.append(rows[pairs])
     ends = np.concatenate(edges) if edges else np.empty((0, 2), np.int64)
-    n = len(slices)
-    return symmetric_adjacency(sp.csr_array((np.ones(len(ends), dtype=np.float32), tuple(ends.T)), shape=(n, n)))
+    return edge_graph(ends.T, len(slices))
 
 
 def _nearest(points: np.ndarray, n_neighbors: int, name: str) -> np.ndarray:
@@ -144,9 +143,8 @@ def _triangulate(points: np.ndarray, radius: float | None, name: str) -> np.ndar
     if radius is not None:
         pairs = pairs[np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1) <= radius]
     n, m = len(points), len(positions)
-    adjacency = symmetric_adjacency(sp.csr_array((np.ones(len(pairs), np.float32), tuple(pairs.T)), shape=(m, m)))
     member = sp.csr_array((np.ones(n, np.float32), (np.arange(n), position.ravel())), shape=(n, m))
-    return np.column_stack((member @ (adjacency + sp.eye_array(m, dtype=np.float32)) @ member.T).nonzero())
+    return np.column_stack((member @ (edge_graph(pairs.T, m) + sp.eye_array(m, dtype=np.float32)) @ member.T).nonzero())
 
 
 def _adjacent_spots(points: np.ndarray, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from scvi import settings
 
 from scrcl.data.networks import check_identifiers, read_gene_sets
 from scrcl.genes.associations import marker_statistics, permutation_pvalues
-from scrcl.genes.naming import NO_NAME, GroupLevels, explain_names, name_groups
+from scrcl.genes.naming import NO_NAME, GroupLevels, explain_name, name_groups
 from scrcl.reference.parts import joint_names
 from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least, check_groups, check_key, check_unique_genes
@@ -280,9 +280,7 @@ class MarkersMixin(SCRCLBase):
             {
                 "name": names[naming.choice],
                 "confidence": np.where(naming.choice < len(usable), naming.confidence, np.nan),
-                "reason": explain_names(
-                    naming, candidates, usable, genes.to_numpy(object), missing, float(min_support)
-                ),
+                "reason": [explain_name(naming, number, usable, genes.to_numpy(object), missing) for number in every],
                 "best": names[best],
                 "score": naming.score[every, best],
                 "support": naming.support[every, best],

@@ -74,13 +74,9 @@ class Encoder:
 
     def __call__(self, placement: Placement, representation: Representation, chunk: int | None = None) -> Encoded:
         """Encode the new cells of a placement, up to ``chunk`` of them at once."""
-        module, size, surroundings = self._module, min(chunk or CHUNK_CELLS, CHUNK_CELLS), placement.surroundings
-        features, weights = placement.features, placement.modality_weights
+        size, surroundings = min(chunk or CHUNK_CELLS, CHUNK_CELLS), placement.surroundings
         if surroundings is None:
-            assert placement.neighbors is not None  # always found without coordinates
-            received, own_weight = query_weights(self._adjacency, placement.neighbors)
-            graph = self._features, self._first_layer
-            return encode_new(module, features, received, own_weight, weights, *graph, representation, size)
+            return self._encode_alone(placement, representation, size)
         features, weights, positions = surroundings.features, surroundings.modality_weights, surroundings.positions
         propagation: Propagation | sp.csr_array = Propagation(surroundings.graph)
         if surroundings.neighbors is not None:
@@ -88,7 +84,24 @@ class Encoder:
             features = np.concatenate([self._features, features])
             weights = np.concatenate([self._weights, weights])
             positions = positions + len(self._features)
-        return encode(module, features, propagation, weights, representation, positions, size)
+        return encode(self._module, features, propagation, weights, representation, positions, size)
+
+    @torch.inference_mode()
+    def _encode_alone(self, placement: Placement, representation: Representation, size: int) -> Encoded:
+        """Encode new cells that receive from their neighbours in the reference and send nothing, ``size`` of them at once."""
+        assert placement.neighbors is not None  # always found without coordinates
+        received, own_weight = query_weights(self._adjacency, placement.neighbors)
+        features, first_layer = placement.features, self._first_layer
+        module, n = self._module.eval(), len(features)
+
+        def encoded(rows: slice) -> Encoded:
+            own_part = own_weight * features[rows]
+            hidden = _convolve(module, _product(received[rows], self._features) + own_part)
+            propagated = _product(received[rows], first_layer) + own_weight * hidden
+            return _represent(module, features[rows], propagated, placement.modality_weights[rows], representation)
+
+        with threads(min(n, size) * features.shape[1]):
+            return _join(map(encoded, _chunks(n, size)), n)
 
     @cached_property
     def _first_layer(self) -> np.ndarray:
@@ -158,43 +171,6 @@ def encode(
             ),
             n,
         )
-
-
-@torch.inference_mode()
-def encode_new(
-    module: SCRCLModule,
-    features: np.ndarray,
-    received: sp.csr_array,
-    own_weight: float,
-    weights: np.ndarray,
-    reference_features: np.ndarray,
-    reference_hidden: np.ndarray,
-    representation: Representation,
-    chunk: int | None = None,
-) -> Encoded:
-    """Run the network over cells that receive from a graph and send nothing.
-
-    Parameters
-    ----------
-    module, features, weights
-        The network, and features ``(m, d)`` and modality weights ``(m, M)`` of the new cells.
-    received, own_weight
-        Weights ``(m, n)`` with which they receive from the graph, and the weight of each cell for itself.
-    reference_features, reference_hidden
-        Features ``(n, d)`` of the cells of the graph, and the output ``(n, M h)`` of their first convolution.
-    representation, chunk
-        As in :func:`encode`.
-    """
-    module.eval()
-    n, size = len(features), chunk or CHUNK_CELLS
-
-    def encoded(rows: slice) -> Encoded:
-        hidden = _convolve(module, _product(received[rows], reference_features) + own_weight * features[rows])
-        propagated = _product(received[rows], reference_hidden) + own_weight * hidden
-        return _represent(module, features[rows], propagated, weights[rows], representation)
-
-    with threads(min(n, size) * features.shape[1]):
-        return _join(map(encoded, _chunks(n, size)), n)
 
 
 def hidden_units(encoded: Encoded, modality_shares: Sequence[float], n_hidden: int) -> np.ndarray:
