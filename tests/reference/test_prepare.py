@@ -12,7 +12,7 @@ from scrcl.reference.prepare import Options, prepare, variable_features
 
 from ..helpers import slices_of
 from .test_modality_kinds import source
-from .test_reference import OPTIONS, two_sources
+from .test_reference import OPTIONS, cells_of, two_sources
 
 
 def test_variable_features_in_the_space_of_all_modalities():
@@ -41,7 +41,7 @@ def brute_force(points: np.ndarray, k: int) -> np.ndarray:
 
 def test_the_cell_graph_of_two_modalities():
     """Of their neighbour features side by side, by their weights."""
-    found = prepare(two_sources(), OPTIONS, 16, "mdata")
+    found = prepare(cells_of(two_sources()), OPTIONS, 16, "mdata")
     reference = found.reference
     n_rna = reference.modalities["rna"].n_features
     near = [reference.modalities["rna"].neighbor_features(reference.features[:, :n_rna])]
@@ -55,7 +55,7 @@ def test_the_cell_graph_of_two_modalities():
 
 def test_the_graph_of_the_user_takes_the_place_of_the_own():
     graph = sp.csr_array(np.triu(np.random.default_rng(0).random((120, 120)) < 0.1, 1) * 0.3)
-    found = prepare({"rna": two_sources()["rna"]}, OPTIONS, 16, "adata", graph=graph)
+    found = prepare(cells_of({"rna": two_sources()["rna"]}), OPTIONS, 16, "adata", graph=graph)
     np.testing.assert_array_equal(found.reference.adjacency.toarray(), (graph + graph.T).toarray() > 0)
     assert found.neighbors is None
 
@@ -64,10 +64,10 @@ def test_the_graph_of_the_user_takes_the_place_of_the_own():
 def test_a_graph_in_space(joined):
     rna = two_sources()["rna"]
     # Types lie side by side, so that expression varies in space.
-    first = prepare({"rna": rna}, OPTIONS, 16, "adata").reference.features[:, 0]
+    first = prepare(cells_of({"rna": rna}), OPTIONS, 16, "adata").reference.features[:, 0]
     points = np.column_stack([first, np.random.default_rng(0).normal(0, 0.1, size=120)])
     options = Options(40, 5, 7, spatial=SpatialOptions(n_neighbors=4, joined=joined))
-    reference = prepare({"rna": rna}, options, 16, "adata", slices=slices_of(points)).reference
+    reference = prepare(cells_of({"rna": rna}, slices_of(points)), options, 16, "adata").reference
     spatial = brute_force(points, 4)
     adjacency = reference.adjacency.toarray()
     if joined:
@@ -79,7 +79,7 @@ def test_a_graph_in_space(joined):
 
 def test_what_cannot_be_prepared():
     with pytest.raises(ValueError, match="adata has 7 cells, but 7 neighbours of each require at least 8"):
-        prepare(two_sources(7), OPTIONS, 16, "adata")
+        prepare(cells_of(two_sources(7)), OPTIONS, 16, "adata")
     same = source(np.tile(np.arange(1, 6), (120, 1)), "protein")
     with pytest.raises(ValueError, match="'prot' is the same for all cells"):
-        prepare({"rna": two_sources()["rna"], "prot": same}, OPTIONS, 16, "mdata")
+        prepare(cells_of({"rna": two_sources()["rna"], "prot": same}), OPTIONS, 16, "mdata")

@@ -9,6 +9,7 @@ from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import Source
 from scrcl.graph.placement import Placement
+from scrcl.graph.slices import Slices
 from scrcl.reference.agreement import join
 from scrcl.reference.cells import Cells
 from scrcl.reference.modality import log_counts
@@ -38,22 +39,21 @@ def names(request) -> list[str]:
 @pytest.fixture(scope="module")
 def reference(names) -> Reference:
     sources = two_sources()
-    return prepare({name: sources[name] for name in names}, OPTIONS, 16, "adata").reference
+    return prepare(cells_of({name: sources[name] for name in names}), OPTIONS, 16, "adata").reference
 
 
-def cells_of(sources: dict[str, Source], reference: Reference, prefix: str = "cell") -> Cells:
+def cells_of(sources: dict[str, Source], slices: Slices | None = None, prefix: str = "cell") -> Cells:
     n = next(iter(sources.values())).n_cells
-    names = pd.Index([f"{prefix}{i}" for i in range(n)])
-    return Cells(names, {name: sources[name] for name in reference.modalities})
+    return Cells(pd.Index([f"{prefix}{i}" for i in range(n)]), sources, slices=slices)
 
 
 def test_cells_of_the_reference_and_new_ones_are_placed(reference):
     sources, new = two_sources(), two_sources(30, seed=5)
     rows = np.random.default_rng(0).permutation(120)
-    placement = reference.place(cells_of(sources, reference), rows)
+    placement = reference.place(cells_of(sources), rows)
     np.testing.assert_array_equal(placement.reference_index, rows)
     assert len(placement.features) == len(placement.neighbors.indices) == len(placement.modality_weights) == 0
-    placement = reference.place(cells_of(new, reference))
+    placement = reference.place(cells_of(new))
     assert (placement.reference_index == -1).all()
     neighbors, weights = reference.query_neighbors(placement.features)
     np.testing.assert_array_equal(placement.neighbors.indices, neighbors.indices)

@@ -31,7 +31,7 @@ from scrcl.reference.cells import Cells
 from scrcl.reference.reference import Reference
 from scrcl.utils.checks import as_rows, check_key, check_option
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
-from scrcl.utils.files import from_state, to_state
+from scrcl.utils.files import State, from_state, to_state
 
 from .options import ClusterOptions, Method
 from .placements import Placements
@@ -49,11 +49,11 @@ class SCRCLBase(BaseModelClass):
     history_: dict[str, pd.DataFrame] | None
     refinement_trained_: bool | None
     #: How the command line read the counts (``layer``) and clustered (arguments of `get_clusters`); saved with the model.
-    run_: dict[str, Any] | None = None
+    run_: State | None = None
     _reference: Reference
-    _module_kwargs: dict[str, Any]
+    _module_kwargs: dict[str, float]
     #: The data that the reference was built from, while they are at hand.
-    _reference_data: Any
+    _reference_data: Data | None
     _kept_results: Results | None
     _placements: Placements
 
@@ -95,50 +95,50 @@ class SCRCLBase(BaseModelClass):
         """An argument of the setup; ``None`` where it was not given."""
         return self.registry["setup_args"].get(name)
 
-    def _data(self, adata: Data | None) -> Any:
+    def _data(self, adata: Data | None) -> Data:
         """The data that are meant, refused if of the wrong class."""
-        data: Any = self.adata if adata is None else adata
+        data: Data | None = self.adata if adata is None else adata
         if data is None:
             raise ScrclValueError("The model was loaded without data.", "Pass `adata`.")
         check_type(data, self._several)
         return data
 
-    def _sources(self, data: Any, layers: Mapping[str, str] | None = None) -> dict[str, Source]:
+    def _sources(self, data: Data, layers: Mapping[str, str] | None = None) -> dict[str, Source]:
         """Where the data of each modality come from; ``layers`` take the place of those of the setup."""
         new = data is not self.adata
-        if self._several:
+        if isinstance(data, MuData):
             layers = {**(self._setup("layers") or {}), **(layers or {})}
             return mudata_sources(data, self._setup("modalities"), layers, self._setup("features_keys"), new)
         layer = next(iter(layers.values())) if layers else self._setup("layer")
         return anndata_sources(data, layer, self._setup("features_key"), new)
 
-    def _slices(self, data: Any) -> Slices:
+    def _slices(self, data: Data) -> Slices:
         """Where any cells are in space."""
         return read_positions(data, self._setup("spatial_key"), self._setup("sample_key"))
 
-    def _batches(self, data: Any) -> np.ndarray | None:
+    def _batches(self, data: Data) -> np.ndarray | None:
         """Name of the batch of each of any cells, where the model tells batches apart."""
         key = self._setup("batch_key")
         return None if key is None else read_batches(data, key)
 
-    def _labels(self, data: Any) -> Labels | None:
+    def _labels(self, data: Data) -> Labels | None:
         """Labels of any cells, where the model learns from them and there are any."""
         key = self._setup("labels_key")
         return None if key is None else Labels.from_values(read_labels(data, key, self._setup("unlabeled_category")))
 
-    def _is_reference(self, data: Any) -> bool:
+    def _is_reference(self, data: Data) -> bool:
         """Whether the data are those that the model was built on, with the same cells still."""
         return data is self._reference_data and bool(data.obs_names.equals(self._reference.cell_names))
 
-    def _cells(self, data: Any) -> Cells:
+    def _cells(self, data: Data) -> Cells:
         """All cells of data, before any is read."""
-        if self._reference.spatial is None:
+        if self._setup("spatial_key") is None:
             return Cells(data.obs_names, self._sources(data), self._batches(data))
         slices, key = self._slices(data), self._setup("spatial_neighbors_key")
         graph = None if key is None else symmetric_adjacency(read_spatial_graph(data, key, slices))
         return Cells(data.obs_names, self._sources(data), self._batches(data), slices, graph)
 
-    def _query(self, data: Any, indices: Indices) -> Query:
+    def _query(self, data: Data, indices: Indices) -> Query:
         """Find cells among those of the model, and place those that are new.
 
         All cells of a data object are placed once, and their placement is kept while the object exists and what is read of
@@ -174,12 +174,12 @@ class SCRCLBase(BaseModelClass):
         )
 
     @property
-    def reference_(self) -> dict[str, Any]:
+    def reference_(self) -> State:
         """The cells, genes and graphs of the model as plain arrays, saved with it."""
         return to_state(self._reference)
 
     @reference_.setter
-    def reference_(self, state: dict[str, Any]) -> None:
+    def reference_(self, state: State) -> None:
         # `load` of scvi-tools sets what was saved before it fills the weights of the network, which is built here.
         self._set_reference(from_state(Reference, state))
 
@@ -243,7 +243,7 @@ class SCRCLBase(BaseModelClass):
         return named(self._results.labels(query, options), self._results.clustering(options).n_clusters)
 
 
-def check_type(data: Any, several: bool) -> None:
+def check_type(data: object, several: bool) -> None:
     """Refuse data of one modality where several are wanted, and the other way round."""
     if data is not None and not isinstance(data, MuData if several else AnnData):
         wanted = "MuData" if several else "AnnData"
@@ -255,7 +255,7 @@ def check_type(data: Any, several: bool) -> None:
         )
 
 
-def cell_names(data: Any, indices: Indices) -> pd.Index:
+def cell_names(data: Data, indices: Indices) -> pd.Index:
     """Names of the cells that are asked for."""
     return data.obs_names if indices is None else data.obs_names[as_rows(indices, data.n_obs)]
 

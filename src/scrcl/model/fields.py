@@ -1,7 +1,6 @@
 """What is registered with scvi-tools, by its conventions."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,7 @@ class CountsField(LayerField):
         super().__init__(registry_key, layer, is_count_data=False, correct_data_format=False)
         self._layer = layer
 
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Accept genes in any order, and a few that are missing."""
         wanted = pd.Index(as_names(state_registry[self.COLUMN_NAMES_KEY]))
         others = partial(find_names, adata_target, self._layer, "adata")
@@ -64,7 +63,7 @@ class BatchField(NamesField):
         """Number the batches."""
         return self._register(adata, *np.unique(self._names(adata), return_inverse=True))
 
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Number batches as the model has them, and then those that it learns when it is asked for their cells."""
         names = self._names(adata_target)
         known = list(map(as_name, state_registry[self.CATEGORICAL_MAPPING_KEY]))
@@ -86,7 +85,7 @@ class LabelsField(NamesField, LabelsWithUnlabeledObsField):
         named = sorted({name for name in self._names(adata) if name is not None})
         return self._number(adata, np.array([*named, unlabelled]))
 
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Number labels as the model has them; others, and none, are those of cells without a label."""
         return self._number(adata_target, np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]))
 

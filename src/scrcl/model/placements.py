@@ -1,6 +1,5 @@
 """Where the cells of data lie, kept as long as the data are at hand and unchanged."""
 
-from typing import Any
 from weakref import ref
 
 from scrcl.graph.placement import Placement
@@ -16,9 +15,9 @@ class Placements:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Any, bytes, Placement]] = {}
+        self._kept: dict[int, tuple[ref[object], bytes, Placement]] = {}
 
-    def get(self, data: Any, fingerprint: bytes) -> Placement | None:
+    def get(self, data: object, fingerprint: bytes) -> Placement | None:
         """The placement that was kept of this object, if it has the same fingerprint."""
         found = self._kept.pop(id(data), None)
         if found is None or found[0]() is not data or found[1] != fingerprint:
@@ -26,7 +25,7 @@ class Placements:
         self._kept[id(data)] = found  # the last one used is the last one to go
         return found[2]
 
-    def keep(self, data: Any, fingerprint: bytes, placement: Placement) -> None:
+    def keep(self, data: object, fingerprint: bytes, placement: Placement) -> None:
         """Keep a placement of all cells of an object."""
         key, kept = id(data), self._kept
         kept[key] = ref(data, lambda _: kept.pop(key, None)), fingerprint, placement

@@ -3,12 +3,11 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, get_args
 
 import pandas as pd
 
-from scrcl.data.sources import read_graph, read_spatial_graph
+from scrcl.data.sources import read_graph
 from scrcl.graph.spatial import SPATIAL_GRAPHS, SpatialGraph, SpatialOptions
 from scrcl.reference.prepare import Mode, Options, prepare
 from scrcl.reference.reference import Reference
@@ -189,20 +188,11 @@ class SCRCL(
     def _prepare(self, data: Data, options: Options) -> None:
         """Build features and graphs from the data, and write them where the user can see them."""
         self._check_what_would_be_unused(options.spatial)
-        neighbors_key, graph_key = self._setup("neighbors_key"), self._setup("spatial_neighbors_key")
-        slices = None if self._setup("spatial_key") is None else self._slices(data)
-        preparation = prepare(
-            self._sources(data),
-            options,
-            self._module_kwargs["n_hidden"],
-            "mdata" if self._several else "adata",
-            None if neighbors_key is None else read_graph(data, neighbors_key),
-            slices,
-            None if slices is None or graph_key is None else read_spatial_graph(data, graph_key, slices),
-            self._batches(data),
-            self._labels(data),
-        )
-        reference = replace(preparation.reference, cell_names=data.obs_names.copy())
+        neighbors_key = self._setup("neighbors_key")
+        graph = None if neighbors_key is None else read_graph(data, neighbors_key)
+        where, n_hidden = "mdata" if self._several else "adata", int(self._module_kwargs["n_hidden"])
+        preparation = prepare(self._cells(data), options, n_hidden, where, graph, self._labels(data))
+        reference = preparation.reference
         self._set_reference(reference)
         self._reference_data = data
         parameters = describe_parameters(reference, options, self.registry["setup_args"], self._several)

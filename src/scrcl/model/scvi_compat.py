@@ -35,14 +35,8 @@ UNREGISTERED = {
 }
 
 
-def check_split(train_size: Any, validation_size: Any, datasplitter_kwargs: Any, datamodule: Any) -> None:
-    """Refuse to hold cells out, or to train on other data.
-
-    Raises
-    ------
-    ScrclValueError
-        If an argument asks for it.
-    """
+def check_split(train_size: object, validation_size: object, datasplitter_kwargs: object, datamodule: object) -> None:
+    """Refuse to hold cells out, or to train on other data."""
     for name, value, allowed in (("train_size", train_size, 1), ("validation_size", validation_size, 0)):
         if value is not None and value != allowed:
             raise ScrclValueError(
@@ -59,14 +53,8 @@ def check_split(train_size: Any, validation_size: Any, datasplitter_kwargs: Any,
         raise ScrclValueError(f"datamodule cannot be used: {GRAPH_NEEDED}", "Build the model on AnnData or MuData.")
 
 
-def check_setup(kwargs: Mapping[str, Any], setup: Callable) -> None:
-    """Refuse arguments of other models, and misspelt arguments of a setup.
-
-    Raises
-    ------
-    ScrclTypeError
-        If there are any.
-    """
+def check_setup(kwargs: Mapping[str, object], setup: Callable) -> None:
+    """Refuse arguments of other models, and misspelt arguments of a setup."""
     if "source_registry" in kwargs or not kwargs:
         return
     name, value = next(iter(kwargs.items()))
@@ -76,13 +64,7 @@ def check_setup(kwargs: Mapping[str, Any], setup: Callable) -> None:
 
 
 def as_options(config: Any, name: str) -> dict[str, Any]:
-    """Options of a mapping, or those of a configuration of scvi-tools that differ from its defaults, which suit other models.
-
-    Raises
-    ------
-    ScrclValueError
-        If it is neither.
-    """
+    """Options of a mapping, or those of a configuration of scvi-tools that differ from its defaults, which suit other models."""
     if config is None:
         return {}
     if not isinstance(config, Mapping):
@@ -95,14 +77,8 @@ def as_options(config: Any, name: str) -> dict[str, Any]:
     return dict(config)
 
 
-def check_callbacks(callbacks: Any) -> None:
-    """Refuse callbacks that require validation metrics, as those of `scvi.autotune` may.
-
-    Raises
-    ------
-    ScrclValueError
-        If one reports or watches a metric of validation.
-    """
+def check_callbacks(callbacks: object) -> None:
+    """Refuse callbacks that require validation metrics, as those of `scvi.autotune` may."""
     for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
         for attribute in ("monitor", "_metrics"):
             found = getattr(callback, attribute, None) or ()
@@ -116,15 +92,7 @@ def check_callbacks(callbacks: Any) -> None:
 
 
 def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) -> None:
-    """Refuse options that neither the trainer of scvi-tools nor that of Lightning knows, and those that do not work here.
-
-    Raises
-    ------
-    ScrclTypeError
-        If an option is unknown.
-    ScrclValueError
-        If the precision is not 32 bits.
-    """
+    """Refuse options that neither the trainer of scvi-tools nor that of Lightning knows, and those that do not work here."""
     own = inspect.signature(train).parameters
     known = sorted({name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters})
     for name, value in trainer_kwargs.items():
@@ -143,13 +111,7 @@ def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) ->
 
 @contextmanager
 def explain_refused_options() -> Iterator[None]:
-    """Name what the trainer says of options that it refuses when it is built.
-
-    Raises
-    ------
-    ScrclValueError
-        In the place of its errors.
-    """
+    """Name what the trainer says of options that it refuses when it is built."""
     try:
         yield
     except (AttributeError, TypeError, ValueError, MisconfigurationException) as error:
@@ -159,14 +121,8 @@ def explain_refused_options() -> Iterator[None]:
         ) from error
 
 
-def find_device(accelerator: Any, device: Any = "auto") -> torch.device:
-    """The device that arguments of scvi-tools name.
-
-    Raises
-    ------
-    ScrclValueError
-        If there is none.
-    """
+def find_device(accelerator: str, device: int | str = "auto") -> torch.device:
+    """The device that arguments of scvi-tools name."""
     try:
         return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
     except Exception as error:  # those of Lightning are of many kinds
@@ -191,14 +147,8 @@ def warn_of_settings(batch_size: int | None) -> None:
         )
 
 
-def check_deterministic(give_mean: Any, return_dist: Any, dataloader: Any) -> None:
-    """Refuse samples and distributions of a representation that is deterministic.
-
-    Raises
-    ------
-    ScrclValueError
-        If an argument asks for one.
-    """
+def check_deterministic(give_mean: object, return_dist: object, dataloader: object) -> None:
+    """Refuse samples and distributions of a representation that is deterministic."""
     if isinstance(give_mean, str):
         raise ScrclValueError(
             f"give_mean={give_mean!r} is not a boolean.", f"Name the argument: `representation={give_mean!r}`."
@@ -215,7 +165,7 @@ def check_deterministic(give_mean: Any, return_dist: Any, dataloader: Any) -> No
         )
 
 
-def swapped(modalities: Mapping[Any, Any], names: Iterable[str], kinds: Iterable[str]) -> str:
+def swapped(modalities: Mapping[str, object], names: Iterable[str], kinds: Iterable[str]) -> str:
     """The remedy if names and kinds of modalities were exchanged, else nothing."""
     names, kinds = set(names), set(kinds)
     turned = {

@@ -3,18 +3,16 @@
 import shlex
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
-from scvi.data.fields import ObsmField
+from scvi.data.fields import BaseAnnDataField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scrcl.data.sources import (
     EMBEDDING,
-    Source,
     anndata_sources,
     mudata_sources,
     read_batches,
@@ -29,7 +27,9 @@ from scrcl.reference.modality_kinds import KINDS
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
+from scrcl.utils.files import State
 
+from .base import Data
 from .docstrings import documented
 from .fields import (
     BatchField,
@@ -63,7 +63,7 @@ class SetupMixin(BaseModelClass):
         batch_key: str | None = None,
         labels_key: str | None = None,
         unlabeled_category: str | float | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Register data: check them, and leave all work to the model.
 
@@ -129,23 +129,13 @@ class SetupMixin(BaseModelClass):
         new = "source_registry" in kwargs
         (source,) = anndata_sources(adata, layer, features_key, new).values()
         source.check(new)
-        fields: list[Any] = [CountsField(layer)]
+        fields: list[BaseAnnDataField] = [CountsField(layer)]
         if features_key is not None:
             fields.append(ObsmField(keys.FEATURES_KEY, features_key))
         # Data on which a saved model is loaded need no graph: the model places their cells in its own.
         if neighbors_key is not None and not new:
             read_graph(adata, neighbors_key)
-        _check_space(adata, spatial_key, sample_key, spatial_neighbors_key, new)
-        _check_distinct(batch_key, labels_key)
-        if batch_key is not None:
-            check_batches(adata, batch_key, new)
-            fields.append(BatchField(REGISTRY_KEYS.BATCH_KEY, batch_key))
-        check_labels(adata, labels_key, unlabeled_category, new)
-        if labels_key is not None:
-            fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category))
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(adata, fields, setup_method_args, kwargs)
 
     @classmethod
     @documented
@@ -161,7 +151,7 @@ class SetupMixin(BaseModelClass):
         batch_key: str | None = None,
         labels_key: str | None = None,
         unlabeled_category: str | float | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Register data of several modalities, measured in the same cells: check them, and leave all work to the model.
 
@@ -213,29 +203,52 @@ class SetupMixin(BaseModelClass):
         new = "source_registry" in kwargs
         _check_modalities(mdata, modalities, layers, features_keys)
         sources = mudata_sources(mdata, modalities, layers, features_keys, new)
-        fields: list[Any] = []
+        fields: list[BaseAnnDataField] = []
         for number, (name, source) in enumerate(sources.items()):
             _make_actual(mdata.mod[name])
-            _check_modality(name, source, new)
+            if len(source.names) < 2:
+                raise ScrclValueError(
+                    f"The modality {name!r} has only one feature, which does not determine neighbours.",
+                    "Leave it out, or join it with other features in an embedding of the kind 'features'.",
+                )
+            source.check(new)
             registry_key = REGISTRY_KEYS.X_KEY if number == 0 else f"{REGISTRY_KEYS.X_KEY}_{name}"
             if source.kind == EMBEDDING:
                 fields.append(MuDataEmbeddingField(registry_key, (features_keys or {})[name], mod_key=name))
             else:
                 fields.append(MuDataCountsField((layers or {}).get(name), registry_key, mod_key=name))
-        _check_space(mdata, spatial_key, sample_key, spatial_neighbors_key, new)
-        _check_distinct(batch_key, labels_key)
+        cls._register(mdata, fields, setup_method_args, kwargs)
+
+    @classmethod
+    def _register(cls, data: Data, fields: list[BaseAnnDataField], setup: State, kwargs: Mapping[str, object]) -> None:
+        """Check what a setup says of the cells, and register it after the other fields."""
+        arguments, new, several = setup["setup_args"], "source_registry" in kwargs, isinstance(data, MuData)
+        batch_key, labels_key, unlabeled = (arguments[n] for n in ("batch_key", "labels_key", "unlabeled_category"))
+        _check_space(data, *(arguments[n] for n in ("spatial_key", "sample_key", "spatial_neighbors_key")), new)
+        if batch_key is not None and batch_key == labels_key:
+            raise ScrclValueError(
+                f"batch_key={batch_key!r} is the same column as labels_key, but differences between batches are removed and "
+                "those between labels are learned.",
+                "Pass a column of batches as `batch_key` and one of cell types as `labels_key`, or leave one of them out.",
+                command="Pass a column of batches as --batch-key and one of cell types as --labels-key, or leave one of them "
+                "out.",
+                options={"batch_key": "--batch-key", "labels_key": "--labels-key"},
+            )
+        of_all_modalities = {"mod_key": None} if several else {}
         if batch_key is not None:
-            check_batches(mdata, batch_key, new)
-            fields.append(MuDataBatchField(REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=None))
-        check_labels(mdata, labels_key, unlabeled_category, new)
+            check_batches(data, batch_key, new)
+            batch_field = MuDataBatchField if several else BatchField
+            fields.append(batch_field(REGISTRY_KEYS.BATCH_KEY, batch_key, **of_all_modalities))
+        check_labels(data, labels_key, unlabeled, new)
         if labels_key is not None:
-            fields.append(MuDataLabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category, mod_key=None))
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(mdata, **kwargs)
+            labels_field = MuDataLabelsField if several else LabelsField
+            fields.append(labels_field(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled, **of_all_modalities))
+        manager = AnnDataManager(fields=fields, setup_method_args=setup)
+        manager.register_fields(data, **kwargs)
         cls.register_manager(manager)
 
     @classmethod
-    def setup_annbatch(cls, *args: Any, **kwargs: Any) -> None:
+    def setup_annbatch(cls, *args: object, **kwargs: object) -> None:
         """Not available: minibatches of independent cells have no graph."""
         raise NotImplementedError("SCRCL requires the graph of the cells. Use `setup_anndata`.")
 
@@ -247,7 +260,7 @@ def _make_actual(adata: AnnData) -> None:
 
 
 def _check_space(
-    data: AnnData | MuData,
+    data: Data,
     spatial_key: str | None,
     sample_key: str | None,
     spatial_neighbors_key: str | None,
@@ -263,19 +276,7 @@ def _check_space(
         raise ScrclValueError(f"{given} requires coordinates.", "Pass `spatial_key='spatial'`, too.")
 
 
-def _check_distinct(batch_key: str | None, labels_key: str | None) -> None:
-    """Refuse batches that are labels: what differs between them would be both removed and learned."""
-    if batch_key is not None and batch_key == labels_key:
-        raise ScrclValueError(
-            f"batch_key={batch_key!r} is the same column as labels_key, but differences between batches are removed and those "
-            "between labels are learned.",
-            "Pass a column of batches as `batch_key` and one of cell types as `labels_key`, or leave one of them out.",
-            command="Pass a column of batches as --batch-key and one of cell types as --labels-key, or leave one of them out.",
-            options={"batch_key": "--batch-key", "labels_key": "--labels-key"},
-        )
-
-
-def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
+def check_batches(data: Data, batch_key: object, new: bool) -> None:
     """Refuse batches that are not named, and, of data that a model is to be built on, those of too few cells."""
     where = "mdata" if isinstance(data, MuData) else "adata"
     if not isinstance(batch_key, str):
@@ -305,7 +306,7 @@ def check_batches(data: AnnData | MuData, batch_key: Any, new: bool) -> None:
         )
 
 
-def check_labels(data: AnnData | MuData, labels_key: Any, unlabeled_category: Any, new: bool) -> None:
+def check_labels(data: Data, labels_key: object, unlabeled_category: object, new: bool) -> None:
     """Refuse labels that are no types, and warn of suspicious ones in data that a model is to be built on."""
     owner = "mdata" if isinstance(data, MuData) else "adata"
     if labels_key is None:
@@ -349,17 +350,7 @@ def check_labels(data: AnnData | MuData, labels_key: Any, unlabeled_category: An
         warnings.warn(warning, stacklevel=settings.warnings_stacklevel)
 
 
-def _check_modality(name: str, source: Source, new: bool) -> None:
-    """Refuse the data of a modality that are not what they should be."""
-    if len(source.names) < 2:
-        raise ScrclValueError(
-            f"The modality {name!r} has only one feature, which does not determine neighbours.",
-            "Leave it out, or join it with other features in an embedding of the kind 'features'.",
-        )
-    source.check(new)
-
-
-def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys: Any) -> None:
+def _check_modalities(mdata: MuData, modalities: object, layers: object, features_keys: object) -> None:
     """Refuse modalities that are not there, of unknown kinds, or whose data are not named as they should be."""
     example = '`modalities={"rna": "rna", "prot": "protein"}`'
     if not isinstance(modalities, Mapping) or not modalities:
@@ -406,7 +397,7 @@ def _check_modalities(mdata: MuData, modalities: Any, layers: Any, features_keys
             )
 
 
-def _as_keys(keys_of: Any, argument: str, modalities: Mapping[str, str]) -> dict[str, str]:
+def _as_keys(keys_of: object, argument: str, modalities: Mapping[str, str]) -> dict[str, str]:
     """Keys by modality; refuse one that does not say of which."""
     if keys_of is not None and not isinstance(keys_of, Mapping):
         raise ScrclTypeError(

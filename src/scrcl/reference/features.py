@@ -16,6 +16,7 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 from scrcl.data.counts import Counts
 from scrcl.nn.sparse import to_torch
 from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.files import State
 from scrcl.utils.sizes import DENSE_ENTRIES
 
 from .normalizations import (
@@ -241,7 +242,7 @@ class CountFeatures(Normalizer):
             for name in NORMALIZATIONS
         }
 
-    def adaptation(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, np.ndarray]:
+    def adaptation(self, counts: sp.csr_array, totals: np.ndarray) -> State:
         """Fractions and deviations of the genes in a batch with counts ``(n, G)``, shrunk towards those of all cells."""
         n = counts.shape[0]
         first, second = np.zeros((2, counts.shape[1]))

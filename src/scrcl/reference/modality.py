@@ -12,11 +12,12 @@ from sklearn.preprocessing import normalize
 from scrcl.data.sources import Source
 from scrcl.genes.associations import log_expression
 from scrcl.utils.checks import check_cells_have_counts
+from scrcl.utils.files import State
 
 #: Counts per cell to which counts are scaled where the fit has not chosen a number.
 TARGET = 1e4
 #: Parameters of a modality, by name, that are estimated from the cells of one batch.
-Adaptation: TypeAlias = dict[str, np.ndarray]
+Adaptation: TypeAlias = State
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.genes import gene_graph, prior_gene_graph
 from scrcl.graph.mutual_neighbors import balanced_graph
 from scrcl.graph.neighbors import Neighbors, nearest_neighbors
-from scrcl.graph.slices import Slices
 from scrcl.graph.smoothing import varying_in_space
 from scrcl.graph.spatial import SpatialOptions
 from scrcl.labels.cell_labels import Labels
@@ -27,6 +26,7 @@ from scrcl.utils.sizes import sample_cells
 
 from .agreement import Agreement, join, own_structure
 from .batches import Batches
+from .cells import Cells
 from .modality import Modality
 from .modality_kinds import KINDS, fit_modality
 from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
@@ -60,48 +60,44 @@ class Preparation(NamedTuple):
 
 
 def prepare(
-    sources: Mapping[str, Source],
+    cells: Cells,
     options: Options,
     n_hidden: int,
     where: str,
     graph: sp.csr_array | None = None,
-    slices: Slices | None = None,
-    spatial_graph: sp.csr_array | None = None,
-    batch_names: np.ndarray | None = None,
     labels: Labels | None = None,
 ) -> Preparation:
     """Build features and graphs.
 
     Parameters
     ----------
-    sources
-        The data of each modality by its name.
+    cells
+        All cells of the model.
     options
         Options of the preparation.
     n_hidden
         Number of hidden units of the network, for the estimate of memory.
     where
         Name of the data, for messages.
-    graph, slices, spatial_graph, batch_names, labels
-        Optional data of the user: a cell graph ``(n, n)``, positions in space, a spatial graph ``(n, n)``, the batch ``(n,)``
-        of each cell, and labels.
+    graph, labels
+        A cell graph ``(n, n)`` of the user, and labels, if there are any.
 
     Raises
     ------
     ValueError
         If there are too few cells, nothing varies, or the gene network does not fit the genes.
     """
-    n_cells = next(iter(sources.values())).n_cells
+    sources, slices, n_cells = cells.sources, cells.slices, len(cells.names)
     # The spatial graph comes first, as it is quick and may be refused.
     spatial = None
     if slices is not None:
-        spatial = options.spatial.graph(slices) if spatial_graph is None else symmetric_adjacency(spatial_graph)
+        spatial = options.spatial.graph(slices) if cells.graph is None else cells.graph
     if spatial is None or options.spatial.joined:
         _check_enough_cells(n_cells, options.n_neighbors, where)
     _warn_of_memory(sources, options, n_hidden, n_cells)
 
     begin("features")
-    batches, modalities, by_modality = _fit(sources, options, batch_names)
+    batches, modalities, by_modality = _fit(sources, options, cells.batches)
     network = _read_network(modalities, options)
 
     begin("graph")
@@ -148,6 +144,7 @@ def prepare(
         # The correction of features is incomplete; that of the graph completes it for the views of the network.
         feature_share=0.0 if corrected else FEATURE_SHARE,
         labels=labels,
+        cell_names=cells.names.copy(),
     )
     return Preparation(reference, neighbors, network)
 

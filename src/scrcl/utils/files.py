@@ -84,7 +84,8 @@ def from_state(kind: Any, state: Any) -> Any:
         return state
     if hasattr(kind, "from_dict"):
         return kind.from_dict(state)
-    cls = next((cls for cls in kind.__subclasses__() if cls.kind == state["kind"]), kind)
+    cls: Any = kind
+    cls = next((sub for sub in cls.__subclasses__() if sub.kind == state["kind"]), cls)
     hints = get_type_hints(cls)
     return cls(**{field.name: from_state(hints[field.name], state[field.name]) for field in fields(cls)})
 
