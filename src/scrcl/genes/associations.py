@@ -240,22 +240,13 @@ def marker_statistics(positions: np.ndarray, expression: sp.csr_array, groups: G
 def permutation_pvalues(
     positions: np.ndarray, expression: sp.csr_array, groups: Groups, n_permutations: int, seed: int
 ) -> np.ndarray:
-    r"""One-sided p-values ``(K, G)`` of the scores against permuted cells.
+    r"""One-sided p-values ``(K, G)`` of the scores of :func:`marker_statistics` against ``n_permutations`` of the cells.
 
-    Null hypothesis: given the positions and the groups, the expression of a gene is exchangeable between cells. The
-    expression profiles are permuted between the cells and scored again; :math:`p = (1 + b) / (1 + B)`, with :math:`b` of the
-    :math:`B` permuted scores at least as high as the observed one. Valid for any :math:`B` (Phipson & Smyth,
-    Statistical Applications in Genetics and Molecular Biology 2010).
-
-    Parameters
-    ----------
-    positions, expression, groups
-        As in :func:`marker_statistics`.
-    n_permutations
-        Number of permutations ``B``.
-    seed
-        Seed of the permutations, and of the sample of cells if there are more than 20,000. The sample depends on the groups only,
-        so that the test stays exact.
+    Null hypothesis: given the positions and the groups, the expression of a gene is exchangeable between cells. The expression
+    profiles are permuted between the cells and scored again; :math:`p = (1 + b) / (1 + B)`, with :math:`b` of the :math:`B`
+    permuted scores at least as high as the observed one. Valid for any :math:`B` (Phipson & Smyth, Statistical Applications in
+    Genetics and Molecular Biology 2010). Of more than 20,000 cells, a sample is tested; it depends on the groups and the seed
+    only, so that the test stays exact.
     """
     rng = np.random.default_rng(seed)
     weights = contrast_weights(positions, groups)

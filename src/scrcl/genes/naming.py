@@ -202,26 +202,13 @@ def name_groups(
 ) -> Naming:
     """Name each group by the list of marker genes that fits it best, or by none.
 
-    A list fits if its mean score is at least :data:`MIN_SCORE` and above that of nearly all random sets of as many genes
-    with similar mean expression, and enough of its genes are up. Of the lists that fit, the one with the highest score is
-    chosen; if less than half of a list was measured, its score is multiplied by twice that fraction. Genes of the
-    lists are resampled with replacement, and means within their standard errors, to find how much the choice depends on
-    single genes and cells.
+    A list fits if its mean score is at least :data:`MIN_SCORE` and above that of nearly all of ``n_random`` random sets of as
+    many genes with similar mean expression, and more than a fraction ``min_support`` of its genes are up. Of the lists that
+    fit, the one with the highest score is chosen; if less than half of a list was ``measured`` ``(L,)``, its score is
+    multiplied by twice that fraction. Genes of the lists are resampled ``n_samples`` times with replacement, and means within
+    their standard errors, to find how much the choice depends on single genes and cells.
 
-    Parameters
-    ----------
-    levels
-        Expression of all ``G`` genes in at least two groups.
-    lists
-        Numbers of the genes of each list; at least one gene each.
-    min_support
-        More than this fraction of the genes of a list must be up.
-    seed
-        Seed of the random sets and of the resampling.
-    measured
-        ``(L,)`` fraction of the genes of each list that is in the data; 1 by default.
-    n_random, n_samples
-        Number of random gene sets, and of resampled lists.
+    There are at least two groups. ``lists`` are numbers of genes, at least one each.
     """
     rng = np.random.default_rng(seed)
     n_groups, n_lists = len(levels.sizes), len(lists)

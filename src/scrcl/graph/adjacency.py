@@ -30,14 +30,9 @@ def edge_graph(ends: np.ndarray, n: int) -> sp.csr_array:
 
 
 class Propagation:
-    r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution.
+    r"""The propagation matrix :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` of a graph convolution over a graph ``(n, n)``.
 
     Rows are computed when they are indexed, as all rows take more memory than the graph.
-
-    Parameters
-    ----------
-    adjacency
-        ``(n, n)`` graph.
     """
 
     def __init__(self, adjacency: sp.csr_array) -> None:
@@ -75,22 +70,13 @@ def normalized_adjacency(adjacency: sp.csr_array) -> sp.csr_array:
 
 
 def query_weights(adjacency: sp.csr_array, neighbors: Neighbors) -> tuple[sp.csr_array, float]:
-    """Weights by which query cells receive from a cell graph, without sending to it.
+    """Weights by which query cells receive from a cell graph ``(n, n)``, without sending to it.
 
-    The edges of a query cell are weighted as in :func:`normalized_adjacency`, with the degrees of its neighbours in
+    The edges of a query cell to its neighbours are weighted as in :class:`Propagation`, with the degrees of the neighbours in
     the graph without query cells. So neither the representation of the cells of the graph nor that of another query cell
     depends on it.
 
-    Parameters
-    ----------
-    adjacency
-        ``(n, n)`` adjacency of the graph.
-    neighbors
-        Neighbours of the ``m`` query cells in the graph.
-
-    Returns
-    -------
-    The weights ``(m, n)`` with which query cells receive from the graph, and the weight of each for itself.
+    Returns the weights ``(m, n)`` with which the query cells receive from the graph, and the weight of each for itself.
     """
     k = neighbors.indices.shape[1]
     degree = adjacency.sum(axis=1)
@@ -109,21 +95,9 @@ def local_order(adjacency: sp.csr_array) -> np.ndarray:
 def join_reference(graph: sp.csr_array, reference: sp.csr_array, neighbors: Neighbors) -> sp.csr_array:
     """The propagation matrix of cells that are joined in space and receive from similar reference cells.
 
-    The weights are as in :func:`normalized_adjacency`; the reference cells have the degrees of their own graph, and receive
-    nothing from the other cells.
-
-    Parameters
-    ----------
-    graph
-        ``(m, m)`` spatial graph of the cells.
-    reference
-        ``(n, n)`` graph of the reference.
-    neighbors
-        Neighbours of the cells in the reference.
-
-    Returns
-    -------
-    ``(n + m, n + m)`` matrix, float32, the reference first.
+    The weights are as in :class:`Propagation`; the reference cells have the degrees of their own graph, and receive nothing
+    from the other cells. From the spatial graph ``(m, m)`` of the cells, the graph ``(n, n)`` of the reference, and the
+    neighbours of the cells in the reference. Returns ``(n + m, n + m)``, float32, the reference first.
     """
     received = neighbors.to_sparse()
     degree = graph.sum(axis=1) + received.sum(axis=1) + 1

@@ -33,25 +33,11 @@ def directed_propagation(graph: sp.csr_array) -> sp.csr_array:
 def prior_gene_graph(
     similarity: sp.csr_array, profiles: np.ndarray, profile_graph: sp.csr_array | None, n_neighbors: int = 5
 ) -> sp.csr_array:
-    """The directed gene graph of prior knowledge, alone or joined to the graph of expression profiles.
+    """The directed gene graph of prior knowledge, alone or joined to a graph ``(G, G)`` of expression profiles.
 
-    Each gene has edges to the genes of highest similarity, as many as in the graph of profiles; among equal
-    similarities, to the genes with the most similar profiles.
-
-    Parameters
-    ----------
-    similarity
-        ``(G, G)`` symmetric prior similarity, without self loops.
-    profiles
-        ``(G, d)`` gene features.
-    profile_graph
-        ``(G, G)`` graph of the profiles to be joined, or ``None`` for the prior graph alone.
-    n_neighbors
-        Number of edges of a gene, including the edge to itself.
-
-    Returns
-    -------
-    Binary ``(G, G)`` matrix; every gene has an edge to itself.
+    Each gene has edges to the genes of highest ``similarity``, ``(G, G)``, symmetric and without self loops; among equal ones,
+    to the genes with the most similar profiles ``(G, d)``. With the edge to itself it has at most ``n_neighbors``, as in the
+    graph of profiles. Binary ``(G, G)``; every gene has an edge to itself.
     """
     unit = normalize(profiles)
     n = len(unit)

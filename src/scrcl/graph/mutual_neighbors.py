@@ -39,20 +39,10 @@ def paired_batches(batches: np.ndarray, n_batches: int) -> list[tuple[int, int]]
 
 
 def mutual_neighbors(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> sp.csr_array:
-    """Join each cell to its mutual nearest neighbours in other batches.
+    """Join each cell, a point ``(n, d)``, to its mutual nearest neighbours in other batches.
 
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points whose distances define neighbours.
-    batches
-        ``(n,)`` batch of each cell, numbered from 0.
-    n_mutual
-        Number of nearest cells in each other batch that are candidates.
-
-    Returns
-    -------
-    Binary, symmetric ``(n, n)`` graph, with edges between batches only.
+    ``batches`` ``(n,)`` are numbered from 0; candidates are the ``n_mutual`` nearest cells in each other batch. Binary,
+    symmetric ``(n, n)``, with edges between batches only.
     """
     edges = [np.empty((2, 0), dtype=np.int64)]
     for pair in _batch_pairs(points, batches, n_mutual):
@@ -124,18 +114,8 @@ def _leading(neighbors: Neighbors, number: int) -> sp.csr_array:
 def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) -> sp.csr_array:
     """Join each cell to its nearest neighbours in its batch, and to its mutual nearest neighbours in other batches.
 
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points whose distances define neighbours.
-    batches
-        ``(n,)`` batch of each cell, numbered from 0.
-    n_neighbors
-        Number of neighbours in all batches together; at least ``MIN_MUTUAL_NEIGHBORS`` in each.
-
-    Returns
-    -------
-    Binary, symmetric ``(n, n)`` graph without self loops.
+    From points ``(n, d)`` and batches ``(n,)``, numbered from 0. A cell has about ``n_neighbors`` in all batches together, and
+    at least ``MIN_MUTUAL_NEIGHBORS`` in each. Binary, symmetric ``(n, n)``, without self loops.
     """
     n_batches = int(batches.max()) + 1
     n_each = max(MIN_MUTUAL_NEIGHBORS, n_neighbors // n_batches)
@@ -151,25 +131,13 @@ def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) ->
 
 
 def batch_offsets(differences: np.ndarray, pairs: np.ndarray, n_batches: int, weights: np.ndarray) -> np.ndarray:
-    r"""Positions of batches relative to each other, from differences of their mutual nearest neighbours.
+    """Positions of batches relative to each other, from differences of their mutual nearest neighbours.
 
-    The least-squares solution of :math:`s_g - s_h = x_i - x_j` over all mutual nearest neighbours ``i`` in batch
-    ``g`` and ``j`` in ``h``: a linear system in the Laplacian of the graph of batches.
+    The least-squares solution of :math:`s_g - s_h = x_i - x_j` over all mutual nearest neighbours ``i`` in batch ``g`` and
+    ``j`` in ``h``, with ``differences`` :math:`x_i - x_j` ``(p, d)``, the batches of ``i`` and ``j`` in ``pairs`` ``(p, 2)``,
+    and the weight ``(p,)`` of each: a linear system in the Laplacian of the graph of batches.
 
-    Parameters
-    ----------
-    differences
-        ``(p, d)`` differences :math:`x_i - x_j`.
-    pairs
-        ``(p, 2)`` batches of ``i`` and ``j``.
-    n_batches
-        Number of batches ``B``.
-    weights
-        ``(p,)`` weight of each pair.
-
-    Returns
-    -------
-    ``(B, d)`` offsets, whose sum is 0 over batches that pairs connect; 0 for a batch without pairs.
+    Returns ``(B, d)`` offsets, whose sum is 0 over batches that pairs connect; 0 for a batch without pairs.
     """
     laplacian = np.zeros((n_batches, n_batches))
     right_side = np.zeros((n_batches, differences.shape[1]))

@@ -60,16 +60,10 @@ class Neighbors:
 
 
 class ListSearch:
-    """Approximate, deterministic search for nearest neighbours in an inverted file.
+    """Approximate, deterministic search for nearest neighbours among targets ``(m, d)`` in an inverted file.
 
-    k-means divides the targets into lists. A point is compared with the targets of the lists whose centres are nearest to
-    that of its own list, which hold ``SEARCHED_SHARE`` of all targets. The neighbours of a point do not depend on the other
-    points.
-
-    Parameters
-    ----------
-    targets
-        ``(m, d)`` points to search among.
+    k-means divides the targets into lists. A point is compared with the targets of the lists whose centres are nearest to that
+    of its own list, which hold ``SEARCHED_SHARE`` of all targets. The neighbours of a point do not depend on the other points.
     """
 
     def __init__(self, targets: np.ndarray) -> None:
@@ -125,16 +119,11 @@ class ListSearch:
 
 
 class NeighborSearch:
-    """Search for nearest neighbours by Euclidean distance among fixed targets.
+    """Search for nearest neighbours by Euclidean distance among fixed targets ``(m, d)``.
 
     Exact for up to ``EXACT_TARGETS`` targets; in an inverted file (:class:`ListSearch`) for up to ``LISTED_TARGETS``; by
     nearest-neighbour descent (Dong et al., WWW 2011) for more. All are deterministic, and the neighbours of a point do not
     depend on the other points.
-
-    Parameters
-    ----------
-    targets
-        ``(m, d)`` points to search among.
     """
 
     def __init__(self, targets: np.ndarray) -> None:

@@ -16,15 +16,7 @@ PROJECTED_CELLS = 2**16
 
 
 class Recognition:
-    """Find known cells by all of their features.
-
-    Parameters
-    ----------
-    features
-        ``(n, d)`` features of the known cells.
-    names
-        ``(n,)`` names of the known cells, or ``None``.
-    """
+    """Find known cells by all of their features ``(n, d)``, and by their names ``(n,)``, if these are not ``None``."""
 
     def __init__(self, features: np.ndarray, names: pd.Index | None) -> None:
         self._features, self._names = features, names

@@ -68,22 +68,10 @@ class Slices:
 
 
 def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, samples_where: str) -> Slices:
-    """Check coordinates and slices.
+    """Check coordinates, ``(n, 2)`` or ``(n, 3)``, and the names ``(n,)`` of the slices, ``None`` for a single one.
 
-    Parameters
-    ----------
-    coordinates
-        ``(n, 2)`` or ``(n, 3)`` positions.
-    samples
-        ``(n,)`` names of the slices, or ``None`` for a single one.
-    where, samples_where
-        Where they are in the data, for messages.
-
-    Raises
-    ------
-    ValueError
-        If coordinates are not finite numbers in two or three columns, or are the same for very many cells of a slice; or
-        if a cell has no slice.
+    Refused are coordinates that are not finite numbers, or the same for very many cells of a slice, and cells without a slice.
+    Messages say where they are in the data.
     """
     try:
         if np.ma.isMaskedArray(coordinates):

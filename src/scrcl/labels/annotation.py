@@ -58,20 +58,11 @@ class Annotation:
 def annotate(
     points: np.ndarray, features: np.ndarray, labels: Labels, seed: int = 0, batches: np.ndarray | None = None
 ) -> Annotation:
-    """Learn types from labels, and find types that no label names.
+    """Learn types from labels of some of ``n`` cells, and find types that no label names.
 
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points of all cells, float32, from which types are predicted; labels may have influenced them.
-    features
-        ``(n, d')`` features of all cells, float32, that no label influenced; labels are checked by them.
-    labels
-        Labels of some of the cells.
-    seed
-        Seed of the folds and of the division of new cells into types.
-    batches
-        ``(n,)`` number of the batch of each cell; a single batch by default.
+    Types are predicted from ``points`` ``(n, d)``, float32, which labels may have influenced; labels are checked by
+    ``features`` ``(n, d')``, float32, which no label influenced. ``batches`` ``(n,)`` are numbers; a single batch by default.
+    The seed is that of the folds and of the division of new cells into types.
     """
     components, codes, n_labels = Components.fit(points, LABEL_COMPONENTS), labels.codes, len(labels.names)
     reduced, unseen = components(points), Components.fit(features, LABEL_COMPONENTS)(features)

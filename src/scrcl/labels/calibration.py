@@ -16,20 +16,10 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def find_temperature(probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> float:
-    """The temperature that maximises the likelihood of types ``(n,)`` (Guo et al., ICML 2017).
+    """The temperature that maximises the likelihood of types ``(n,)``, numbered from 0 (Guo et al., ICML 2017).
 
-    Parameters
-    ----------
-    probabilities
-        ``(n, C)`` of cells that were held out.
-    codes
-        ``(n,)`` their types, from 0.
-    weights
-        ``(n,)`` weight of each cell.
-
-    Returns
-    -------
-    A temperature between ``MIN_TEMPERATURE`` and ``MAX_TEMPERATURE``; ``DEFAULT_TEMPERATURE`` if there are no cells.
+    From the probabilities ``(n, C)`` of cells that were held out, and the weight ``(n,)`` of each cell. It is between
+    ``MIN_TEMPERATURE`` and ``MAX_TEMPERATURE``; ``DEFAULT_TEMPERATURE`` if there are no cells.
     """
     if len(codes) == 0:
         return DEFAULT_TEMPERATURE

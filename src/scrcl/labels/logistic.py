@@ -36,16 +36,9 @@ class Logistic:
 
     @classmethod
     def fit(cls, points: np.ndarray, codes: np.ndarray, n_types: int, power: float = 0.0) -> Self:
-        """Fit points ``(n, d)`` with known types ``(n,)``, from 0.
+        """Fit points ``(n, d)`` with types ``(n,)``, numbered from 0 to ``n_types - 1``; some types may have no point.
 
-        Parameters
-        ----------
-        points, codes
-            Points and types.
-        n_types
-            Number of types ``C``; some may have no point.
-        power
-            The weight of a type is this power of the number of its points: with 0 all types count the same, with 1 all points.
+        The weight of a type is this power of the number of its points: with 0 all types count the same, with 1 all points.
         """
         present, type_of_point = np.unique(codes, return_inverse=True)
         intercepts = np.full(n_types, -np.inf)

@@ -57,29 +57,17 @@ def find_new(
     """Find new types among unlabelled cells that are far from all labelled ones.
 
     A cell is far if its distance to the nearest labelled cells exceeds that of all but a share ``FAR_SHARE`` of the labelled
-    cells. Each labelled cell has the weight of the cells of its type that it represents. A group of far cells is a new
-    type if it has fewer labelled cells than expected by chance from the types that its cells seem to have. An isolated
-    group needs less evidence.
+    cells. Each labelled cell has the weight of the cells of its type that it represents. A group of far cells is a new type if
+    it has fewer labelled cells than expected by chance from the types that its cells seem to have. An isolated group needs
+    less evidence.
 
-    In a batch without labels, all cells are unlabelled, and a remaining batch effect draws them away from the
-    labelled ones. So the cells of such a batch are evidence only in isolated groups.
+    In a batch without labels, all cells are unlabelled, and a remaining batch effect draws them away from the labelled ones.
+    So the cells of such a batch are evidence only in isolated groups.
 
-    Parameters
-    ----------
-    points
-        ``(n, d)`` points of all cells.
-    codes
-        ``(n,)`` numbers of the labels, -1 for none.
-    predicted
-        ``(n,)`` most probable label of each cell.
-    seed
-        Seed of the division into types.
-    batches
-        ``(n,)`` number of the batch of each cell; a single batch by default.
+    All cells have points ``(n, d)``, labels ``codes`` ``(n,)``, -1 for none, a most probable label ``predicted`` ``(n,)``, and
+    numbers of their ``batches`` ``(n,)``; a single batch by default. The seed is that of the division into types.
 
-    Returns
-    -------
-    ``(n,)`` number of the new type of each unlabelled cell, by decreasing size, from 0; -1 for all other cells.
+    Returns the number ``(n,)`` of the new type of each unlabelled cell, by decreasing size, from 0; -1 for all other cells.
     """
     labelled = codes != NO_LABEL
     new_types = np.full(len(codes), -1)
@@ -113,14 +101,8 @@ def _few_labelled(
 ) -> np.ndarray:
     """Groups ``(m,)`` that have fewer labelled cells than is likely, numbered from 0; -1 for cells of the other groups.
 
-    Parameters
-    ----------
-    groups, labelled
-        ``(m,)`` group of each cell, and whether it is labelled.
-    rate, far_neighbors
-        ``(m,)`` probability that it is labelled, and the share of its neighbours that are far.
-    in_labelled_batch
-        ``(m,)`` whether its batch has labels.
+    Each ``(m,)``: the group of a cell, whether it is labelled, the probability ``rate`` that it is, the share of its
+    neighbours that are far, and whether its batch has labels.
     """
     sizes, n_labelled = np.bincount(groups), np.bincount(groups, labelled)
     isolated = np.bincount(groups, far_neighbors) / sizes >= MIN_ISOLATION

@@ -32,16 +32,9 @@ class LabelReport:
 
 
 def report_labels(annotation: Annotation, clusters: pd.Series, rows: np.ndarray, names: pd.Index) -> LabelReport:
-    """Compare labels with predicted types.
+    """Compare labels with predicted types, of the cells with numbers ``rows`` ``(m,)`` and these names.
 
-    Parameters
-    ----------
-    annotation
-        Types learned from the labels.
-    clusters
-        ``(n,)`` categorical, of all cells.
-    rows, names
-        Numbers ``(m,)`` and names of the cells to report.
+    ``clusters`` ``(n,)`` are categorical, of all cells.
     """
     types, codes = np.array(annotation.names, dtype=object), annotation.labels.codes
     labelled = codes[rows] >= 0

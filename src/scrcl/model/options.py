@@ -58,13 +58,7 @@ class ClusterOptions:
         resolution: float | None = None,
         min_cells: int = MIN_CLUSTER_CELLS,
     ) -> "ClusterOptions":
-        """The options of a model of ``n_cells`` cells, as the user passes them.
-
-        Raises
-        ------
-        ScrclValueError
-            If one is out of range, unknown, or not used beside the others.
-        """
+        """The options of a model of ``n_cells`` cells, as the user passes them; refused if unknown, out of range or unused."""
         check_option(method, METHODS, "method")
         check_n_clusters(n_clusters, n_cells)
         if resolution is None:

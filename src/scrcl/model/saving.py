@@ -289,15 +289,7 @@ def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: b
 
 
 def _write(data: Data, start: str, options: dict[str, Any]) -> None:
-    """Write data to a file whose name begins so. Backed data stay with the file that they are read from.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    ValueError
-        If it cannot hold the data.
-    """
+    """Write data to a file whose name begins so. Backed data stay with the file that they are read from."""
     several = isinstance(data, MuData)
     if not isinstance(data.obs, pd.DataFrame):  # read lazily, which no file holds
         data = data.to_memory()

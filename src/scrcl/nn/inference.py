@@ -47,14 +47,8 @@ class Encoded:
 class Encoder:
     """A network for the cells of a reference, and for new cells that were placed among them.
 
-    Parameters
-    ----------
-    module
-        The network.
-    features, propagation, modality_weights
-        Features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells of the reference.
-    adjacency
-        ``(n, n)`` graph of these cells.
+    The cells of the reference have features ``(n, d)``, a propagation matrix ``(n, n)``, modality weights ``(n, M)`` and a
+    graph ``(n, n)``.
     """
 
     def __init__(
@@ -144,16 +138,9 @@ def encode(
 ) -> Encoded:
     """Run the network over a whole graph.
 
-    Parameters
-    ----------
-    module, features, propagation, weights
-        The network, and features ``(n, d)``, propagation ``(n, n)`` and modality weights ``(n, M)`` of the cells.
-    representation
-        The representation to compute, of all modalities and of each; the aligned one comes with the lengths.
-    cells
-        ``(m,)`` numbers of the cells to encode; all by default.
-    chunk
-        Number of cells that are encoded at once.
+    The cells of the graph have features ``(n, d)``, a propagation matrix ``(n, n)`` and modality weights ``(n, M)``. All are
+    encoded, or those with the numbers ``cells`` ``(m,)``, up to ``chunk`` at once. The representation is computed of all
+    modalities and of each; the aligned one comes with the lengths.
     """
     if cells is None:
         hidden = first_layer(module, features, propagation, None, chunk)

@@ -122,14 +122,9 @@ class GraphMinibatches(IterableDataset):
 
 
 class GraphDataModule(LightningDataModule):
-    """Data module that yields graphs.
+    """Data module that yields :class:`GraphMinibatches` of ``batch_size`` cells.
 
-    Parameters
-    ----------
-    features, adjacency, points, labels
-        As in :class:`GraphMinibatches`.
-    batch_size
-        Number of cells of a minibatch; by default all of up to ``SAMPLE_CELLS`` cells, and ``MINIBATCH_CELLS`` of more.
+    By default, up to ``SAMPLE_CELLS`` cells are one minibatch, and more are divided into those of ``MINIBATCH_CELLS``.
     """
 
     def __init__(

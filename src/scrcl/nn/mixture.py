@@ -169,18 +169,9 @@ def fit_mixture(
 ) -> Mixture:
     """Learn the mixture of clusters by stochastic variational inference.
 
-    Parameters
-    ----------
-    points
-        ``(n, p)`` points with mean 0.
-    labels
-        ``(n,)`` cluster of each point, numbered from 0 without gaps.
-    batches
-        ``(n,)`` number of the batch of each point; ``None`` without batches.
-    seed
-        Seed of the initial values and of inference. The random state of torch does not change.
-    kinds
-        ``(p,)`` kind of each dimension, numbered from 0; a single kind by default.
+    From points ``(n, p)`` with mean 0, their clusters ``(n,)``, numbered from 0 without gaps, their batches ``(n,)`` by
+    number, and the kind ``(p,)`` of each dimension, numbered from 0; a single kind by default. The seed is that of the initial
+    values and of inference; the random state of torch does not change.
     """
     n = len(points)
     batches = np.zeros(n, dtype=np.int64) if batches is None else batches

@@ -45,20 +45,10 @@ class BatchReport:
 def report_batches(
     batches: Batches, adjacency: sp.csr_array, points: np.ndarray, clusters: pd.Series, n_neighbors: int
 ) -> BatchReport:
-    """Measure effects of batches.
+    """Measure effects of batches on ``n`` cells.
 
-    Parameters
-    ----------
-    batches
-        The batches of the ``n`` cells.
-    adjacency
-        ``(n, n)`` cell graph.
-    points
-        ``(n, d)`` latent representation. With many cells, mixing is measured on a sample of each batch.
-    clusters
-        ``(n,)`` categorical.
-    n_neighbors
-        Number of neighbours for the measurement of mixing.
+    ``points`` ``(n, d)`` are the latent representation, ``adjacency`` ``(n, n)`` is the cell graph, and ``clusters`` ``(n,)``
+    are categorical. Mixing is measured among ``n_neighbors`` neighbours, with many cells on a sample of each batch.
     """
     codes, number = batches.codes, batches.n_reference
     names = pd.Index(batches.names[:number], name="batch")

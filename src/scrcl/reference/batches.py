@@ -107,22 +107,10 @@ class Batches:
     ) -> tuple[Self, dict[str, Modality], list[np.ndarray]]:
         """Fit modalities to the variation within batches, and correct effects of batches.
 
-        A modality without such an effect is fitted as without batches.
+        A modality without such an effect is fitted as without batches. ``names`` ``(n,)`` are the batches of the cells; see
+        :meth:`Modality.fit` for ``n_variables`` and ``n_components``. Mixing is evaluated among ``n_neighbors`` neighbours.
 
-        Parameters
-        ----------
-        names
-            ``(n,)`` batch of each cell.
-        sources
-            The data of each modality by its name.
-        n_variables, n_components
-            As in :meth:`Modality.fit`.
-        n_neighbors
-            Number of neighbours for the evaluation of mixing.
-
-        Returns
-        -------
-        The batches, the modalities, and the features ``(n, d_m)`` of each.
+        Returns the batches, the modalities, and the features ``(n, d_m)`` of each.
         """
         unique, codes = np.unique(names, return_inverse=True)
         evaluated = sample_of_each(codes, MAX_EVALUATED_CELLS)
@@ -190,23 +178,11 @@ class Batches:
         sources: Mapping[str, Source],
         reference: Sequence[np.ndarray],
     ) -> Self:
-        """Add batches, each learned from all of its cells in some sources and from no other query cells.
+        """Add the batches ``wanted``, each learned from all of its cells in some sources and from no other query cells.
 
-        A batch without an effect is not corrected if the reference is not corrected either.
-
-        Parameters
-        ----------
-        names
-            ``(m,)`` batch of each cell of the sources.
-        wanted
-            The batches to learn.
-        modalities, sources, reference
-            The modalities, the sources, and the corrected features ``(n, d_m)`` of the reference.
-
-        Raises
-        ------
-        ValueError
-            If a batch has too few cells.
+        ``names`` ``(m,)`` are the batches of the cells of the sources, ``reference`` the corrected features ``(n, d_m)`` of
+        the reference. A batch without an effect is not corrected if the reference is not corrected either; one of too few
+        cells is refused.
         """
         check_sizes(names[np.isin(names, wanted)], "adata")
         batches = self
@@ -248,13 +224,7 @@ class Batches:
 
 
 def check_sizes(names: np.ndarray, where: str) -> None:
-    """Refuse batches ``(m,)`` of cells that have too few cells.
-
-    Raises
-    ------
-    ValueError
-        If a batch has fewer than 10 cells.
-    """
+    """Refuse batches ``(m,)`` of cells that have fewer than 10 cells."""
     unique, sizes = np.unique(names, return_counts=True)
     small = [f"{name!r} ({size})" for name, size in zip(unique.tolist(), sizes, strict=True) if size < MIN_BATCH_CELLS]
     if small:
@@ -268,18 +238,8 @@ def check_sizes(names: np.ndarray, where: str) -> None:
 def find_shifts(features: np.ndarray, batches: np.ndarray, modality: Modality) -> np.ndarray:
     """Shifts of batches that bring mutual neighbours together, with a mean of 0 over all cells.
 
-    Parameters
-    ----------
-    features
-        ``(n, d)`` features.
-    batches
-        ``(n,)`` batch of each cell, numbered from 0.
-    modality
-        The modality of the features, which defines distances.
-
-    Returns
-    -------
-    ``(B, d)`` vectors to subtract from the features of each batch, float32.
+    From features ``(n, d)``, in which the modality defines distances, and batches ``(n,)``, numbered from 0. Returns ``(B,
+    d)`` vectors to subtract from the features of each batch, float32.
     """
     sizes = np.bincount(batches)
     members = sp.csr_array((np.ones(len(batches)), (batches, np.arange(len(batches)))))

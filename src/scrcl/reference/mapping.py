@@ -66,13 +66,7 @@ class DistanceScale:
 
 
 def check_level(alpha: float) -> None:
-    """Refuse a level of a test out of range.
-
-    Raises
-    ------
-    ScrclValueError
-        If it is not between 0 and 1.
-    """
+    """Refuse a level of a test that is not between 0 and 1."""
     check_at_least(alpha, 0.0, "alpha")
     if alpha > 1:
         raise ScrclValueError(

@@ -58,18 +58,9 @@ def fit_correction_vectors(
 ) -> list[CorrectionVectors]:
     """Find the moves of the cells of each batch that bring mutual neighbours together.
 
-    In each round a cell moves half of the way to its mutual neighbours; with a ``fixed`` batch, all of it.
-
-    Parameters
-    ----------
-    features
-        ``(n, d)`` features of the anchors, float32.
-    batches
-        ``(n,)`` batch of each cell, numbered from 0.
-    modality
-        The modality of the features, which defines distances.
-    fixed
-        Number of a batch that does not move.
+    The anchors have features ``(n, d)``, float32, in which the modality defines distances, and batches ``(n,)``, numbered from
+    0. In each round a cell moves half of the way to its mutual neighbours; with a ``fixed`` batch, which does not move, all of
+    it.
     """
     points, stages = features, []
     members = [np.flatnonzero(batches == number) for number in range(int(batches.max()) + 1)]

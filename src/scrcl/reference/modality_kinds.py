@@ -330,13 +330,7 @@ KINDS: dict[str, type[Rna] | type[Protein] | type[Atac] | type[Embedding]] = {
 def fit_modality(
     name: str, source: Source, n_variables: int, n_components: int, batches: np.ndarray | None = None
 ) -> Modality:
-    """Fit the modality of the kind of a source, as :meth:`Modality.fit`.
-
-    Raises
-    ------
-    ValueError
-        If its features are the same for all cells.
-    """
+    """Fit the modality of the kind of a source, as :meth:`Modality.fit`; refuse features that are the same for all cells."""
     modality: Modality = KINDS[source.kind].fit(source, n_variables, n_components, batches)
     if modality.n_features == 0:
         raise ScrclValueError(f"The modality {name!r} is the same for all cells.", "Leave it out.")

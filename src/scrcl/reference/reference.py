@@ -125,26 +125,11 @@ class Reference:
     def read(
         self, sources: Mapping[str, Source], rows: np.ndarray | None = None, batches: np.ndarray | None = None
     ) -> np.ndarray:
-        """Read features of cells, before any smoothing in space.
+        """Read features ``(m, D)`` of cells, float32, before any smoothing in space.
 
-        Parameters
-        ----------
-        sources
-            The data of each modality.
-        rows
-            ``(m,)`` cells to read, in any order; all by default.
-        batches
-            Name of the batch of every cell of the sources, requested or not, if the reference has batches. A new batch is
-            learned from all of its cells.
-
-        Returns
-        -------
-        ``(m, D)``, float32.
-
-        Raises
-        ------
-        ScrclValueError
-            If a new batch has too few cells.
+        ``rows`` ``(m,)`` are the cells to read, in any order; all by default. ``batches`` are the names of the batches of
+        every cell of the sources, requested or not, if the reference has batches: a new batch is learned from all of its
+        cells.
         """
         increasing, positions = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
         if self.batches is None or batches is None:
@@ -243,12 +228,7 @@ class Reference:
     def join(self, encoded: Encoded, features: np.ndarray, weights: np.ndarray) -> dict[View, np.ndarray]:
         """Each representation ``(m, ·)`` of cells: the views of the network and the features side by side.
 
-        Parameters
-        ----------
-        encoded
-            The views of the network.
-        features, weights
-            Features ``(m, d)`` and modality weights ``(m, M)`` of the same cells.
+        From the views of the network, and the features ``(m, d)`` and modality weights ``(m, M)`` of the same cells.
         """
         if self.feature_share == 0:
             return encoded.views
@@ -299,17 +279,7 @@ class Reference:
     def place(self, cells: Cells, rows: np.ndarray | None = None) -> Placement:
         """Read cells, recognise those of the reference, and place new ones among them.
 
-        Parameters
-        ----------
-        cells
-            The cells.
-        rows
-            ``(m,)`` numbers of the cells to place; all by default, and always in space.
-
-        Raises
-        ------
-        ScrclValueError
-            If they cannot be read, or do not fit the model.
+        All cells are placed, or those in ``rows`` ``(m,)``; in space, always all. Cells that do not fit the model are refused.
         """
         features = self.read(cells.sources, rows, cells.batches)
         if self.spatial is not None:
