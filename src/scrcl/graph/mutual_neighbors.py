@@ -131,7 +131,7 @@ def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) ->
 
 
 def batch_offsets(differences: np.ndarray, pairs: np.ndarray, n_batches: int, weights: np.ndarray) -> np.ndarray:
-    """Positions of batches relative to each other, from differences of their mutual nearest neighbours.
+    r"""Positions of batches relative to each other, from differences of their mutual nearest neighbours.
 
     The least-squares solution of :math:`s_g - s_h = x_i - x_j` over all mutual nearest neighbours ``i`` in batch ``g`` and
     ``j`` in ``h``, with ``differences`` :math:`x_i - x_j` ``(p, d)``, the batches of ``i`` and ``j`` in ``pairs`` ``(p, 2)``,

@@ -116,14 +116,10 @@ class SetupMixin(BaseModelClass):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if not isinstance(adata, AnnData):
-            remedy = "Pass an AnnData object."
-            if isinstance(adata, MuData):
-                remedy = "For several modalities, call `SCRCL.setup_mudata`."
-            elif hasattr(adata, "tables"):
-                remedy = (
-                    "Take one of its tables, with the positions of its cells: `adata = scrcl.from_spatialdata(sdata)`."
-                )
-            raise ScrclTypeError(f"adata is of type {type(adata).__name__}, not AnnData.", remedy)
+            raise ScrclTypeError(
+                f"adata is of type {type(adata).__name__}, not AnnData.",
+                "For several modalities, call `SCRCL.setup_mudata`.",
+            )
         check_setup(kwargs, cls.setup_anndata)
         _make_actual(adata)
         new = "source_registry" in kwargs

@@ -227,6 +227,11 @@ def _check_object(function: Callable, argument: str, value: object, name: str) -
         return
     if is_model:
         raise ScrclTypeError(f"{argument} is a model, not its data.", f"Pass the data: `{name}(model.adata, ...)`.")
+    if hasattr(value, "tables"):
+        raise ScrclTypeError(
+            f"{argument} is of type {type(value).__name__}, not AnnData.",
+            "Take one of its tables, with the positions of its cells: `adata = scrcl.from_spatialdata(sdata)`.",
+        )
     if isinstance(value, (str, os.PathLike)) and os.path.splitext(value)[1]:
         raise ScrclTypeError(
             f"{argument}={str(value)!r} is the name of a file, not data.",
