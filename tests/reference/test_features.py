@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
@@ -6,6 +7,7 @@ from sklearn.decomposition import PCA
 from scrcl.data.counts import Counts
 from scrcl.reference import features
 from scrcl.reference.features import CountFeatures, Moments, variable_genes
+from scrcl.reference.modality_kinds import Rna
 from scrcl.reference.normalizations import log_normalize, pearson_residuals
 from scrcl.utils.files import from_state, to_state
 
@@ -134,7 +136,8 @@ def test_the_stabilised_normalizations_at_unit_length(counts):
     fitted = CountFeatures.fit(counts, totals, 4)
     features = fitted.transform(counts, totals)
     expected = features[:, 8:] / np.linalg.norm(features[:, 8:], axis=1, keepdims=True)
-    np.testing.assert_allclose(fitted.neighbor_features(features), expected, rtol=1e-5)
+    rna = Rna(pd.Index(map(str, range(counts.shape[1]))), np.arange(counts.shape[1]), fitted)
+    np.testing.assert_allclose(rna.neighbor_features(features), expected, rtol=1e-5)
 
 
 def test_transform_does_not_depend_on_the_other_cells(counts, monkeypatch):

@@ -50,7 +50,7 @@ def test_the_cell_graph_of_two_modalities():
     np.testing.assert_array_equal(reference.adjacency.toarray(), expected)
     assert found.neighbors is not None
     np.testing.assert_array_equal(symmetric_adjacency(found.neighbors.to_sparse()).toarray(), expected)
-    np.testing.assert_allclose(reference.shares, reference.weights.mean(0), atol=1e-6)
+    np.testing.assert_allclose(reference.mean_weights, reference.weights.mean(0), atol=1e-6)
 
 
 def test_the_graph_of_the_user_takes_the_place_of_the_own():

@@ -99,14 +99,14 @@ def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, s
         names: tuple[str, ...] = (NO_SAMPLES,)
         codes = np.zeros(len(positions), dtype=np.int64)
     else:
-        codes, found = pd.factorize(as_names(samples))
+        codes, distinct = pd.factorize(as_names(samples))
         if (codes < 0).any():
             raise ScrclValueError(
                 f"{samples_where} is missing for {(codes < 0).sum():,} cells.",
                 "Name the slice of every cell, or remove these cells.",
                 where=samples_where,
             )
-        names = tuple(found)
+        names = tuple(distinct)
     slices = Slices(positions, codes.astype(np.int64), names)
     for name, rows in slices:
         position, count = np.unique(positions[rows], axis=0, return_counts=True)

@@ -77,7 +77,7 @@ class SCRCLBase(BaseModelClass):
         True
         """
         if self._several and self.adata is None:
-            return {name: found.names.to_numpy(str) for name, found in self._reference.modalities.items()}
+            return {name: modality.names.to_numpy(str) for name, modality in self._reference.modalities.items()}
         return super().get_var_names(legacy_mudata_format)
 
     @property
@@ -169,7 +169,7 @@ class SCRCLBase(BaseModelClass):
         self.module = self._module_cls(
             gene_profiles=directed_propagation(reference.gene_graph) @ reference.gene_features,
             n_input=reference.n_inputs,
-            modality_shares=reference.shares,
+            modality_shares=reference.mean_weights,
             **self._module_kwargs,
         )
 

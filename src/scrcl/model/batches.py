@@ -158,21 +158,21 @@ class BatchesMixin(SCRCLBase):
                 f"reference_model is of type {type(reference_model).__name__}, not {cls.__name__}.",
                 "Pass a trained model, or the folder of a saved one.",
             )
-        known = (
+        original = (
             reference_model
             if isinstance(reference_model, cls)
             else cls.load(reference_model, adata=False, accelerator=accelerator, device=device)
         )
-        known._known_batches()
-        check_type(adata, known._several)
-        names = known._batches(adata)
+        original._known_batches()
+        check_type(adata, original._several)
+        names = original._batches(adata)
         assert names is not None  # as the model has batches
-        learned = known._reference.learn_batches(known._sources(adata), names)
-        fit_gene_maps(known)  # from the counts of the training cells, which the new model does not have
-        model = copy.copy(known)
-        model.module = copy.deepcopy(known.module)
-        model._reference, model._placements = replace(known._reference, batches=learned), Placements()
-        model._kept_results = known._results.moved(model.module, model._reference)
+        learned = original._reference.learn_batches(original._sources(adata), names)
+        fit_gene_maps(original)  # from the counts of the training cells, which the new model does not have
+        model = copy.copy(original)
+        model.module = copy.deepcopy(original.module)
+        model._reference, model._placements = replace(original._reference, batches=learned), Placements()
+        model._kept_results = original._results.moved(model.module, model._reference)
         model.adata = adata
         return model
 

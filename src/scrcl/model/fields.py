@@ -66,8 +66,8 @@ class BatchField(NamesField):
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Number batches as the model has them, and then those that it learns when it is asked for their cells."""
         names = self._names(adata_target)
-        known = list(map(as_name, state_registry[self.CATEGORICAL_MAPPING_KEY]))
-        mapping = np.array([*known, *np.setdiff1d(names, known)])
+        names_of_model = list(map(as_name, state_registry[self.CATEGORICAL_MAPPING_KEY]))
+        mapping = np.array([*names_of_model, *np.setdiff1d(names, names_of_model)])
         return self._register(adata_target, mapping, pd.Index(mapping).get_indexer(names))
 
 
@@ -90,8 +90,8 @@ class LabelsField(NamesField, LabelsWithUnlabeledObsField):
         return self._number(adata_target, np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]))
 
     def _number(self, adata: AnnData | MuData, mapping: np.ndarray) -> dict:
-        found = pd.Index(mapping[:-1]).get_indexer(self._names(adata))
-        registry = self._register(adata, mapping, np.where(found < 0, len(mapping) - 1, found))
+        codes = pd.Index(mapping[:-1]).get_indexer(self._names(adata))
+        registry = self._register(adata, mapping, np.where(codes < 0, len(mapping) - 1, codes))
         return {**registry, self.UNLABELED_CATEGORY: self._unlabeled_category}
 
 

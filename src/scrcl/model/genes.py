@@ -100,14 +100,14 @@ class GenesMixin(SCRCLBase):
                 )
         placed = embedding.to_numpy().any(1)
         points = normalize(embedding.to_numpy()[placed])
-        found = (
+        modules = (
             leiden(points, float(resolution), seed)
             if n_modules is None
             else leiden_with(points, n_modules, seed, noun="modules")
         )
         codes = np.full(len(embedding), -1)
-        codes[placed] = found.labels
-        return pd.Series(named(codes, found.n_clusters), index=embedding.index, name="module")
+        codes[placed] = modules.labels
+        return pd.Series(named(codes, modules.n_clusters), index=embedding.index, name="module")
 
     @documented
     def get_cell_gene_associations(
@@ -191,7 +191,7 @@ class GenesMixin(SCRCLBase):
                 "Pass fewer cells.",
             )
         groups = None if groupby is None else read_groups(data, rows, groupby, min_groups=1)
-        found = gene_map(self, method).select(numbers)
+        associations = gene_map(self, method).select(numbers)
         if groups is not None:
             inside, division, group_names = groups
             positions = division.means(gene_positions(self, data, rows[inside], method))
@@ -199,10 +199,10 @@ class GenesMixin(SCRCLBase):
         else:
             positions, index = gene_positions(self, data, rows, method), data.obs_names[rows]
             if columns is None:
-                top = found.top(positions, n_top)
+                top = associations.top(positions, n_top)
                 if not sparse:
                     return pd.DataFrame(top.toarray(), index=index, columns=names)
                 return pd.DataFrame.sparse.from_spmatrix(sp.csc_matrix(top), index, names)  # type: ignore[attr-defined]
         kept = np.arange(len(names)) if columns is None else columns
-        scores = found(positions, kept).astype(np.float32)
+        scores = associations(positions, kept).astype(np.float32)
         return pd.DataFrame(scores, index=index, columns=names[kept])

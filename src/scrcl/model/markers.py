@@ -127,17 +127,17 @@ class MarkersMixin(SCRCLBase):
 
         expression = read_expression(self, data, rows, layer, modality, counted=True)
         positions = gene_positions(self, data, rows)
-        found = marker_statistics(positions, expression, division)
+        statistics = marker_statistics(positions, expression, division)
         if n_permutations:
             pvalues = permutation_pvalues(positions, expression, division, n_permutations, seed)
             adjusted = false_discovery_control(pvalues, axis=1)
         else:
-            pvalues = adjusted = np.full(found.score.shape, np.nan)
+            pvalues = adjusted = np.full(statistics.score.shape, np.nan)
         tables = {}
         for number, name in enumerate(names):
             if name not in wanted:
                 continue
-            score, margin = found.score[number], 1.96 * found.standard_error[number]
+            score, margin = statistics.score[number], 1.96 * statistics.standard_error[number]
             table = pd.DataFrame(
                 {
                     "group": name,
@@ -145,10 +145,10 @@ class MarkersMixin(SCRCLBase):
                     "score": score,
                     "score_low": score - margin,
                     "score_high": score + margin,
-                    "specificity": found.specificity[number],
-                    "fraction_in": found.fraction_in[number],
-                    "fraction_out": found.fraction_out[number],
-                    "log2_fold_change": found.log2_fold_change[number],
+                    "specificity": statistics.specificity[number],
+                    "fraction_in": statistics.fraction_in[number],
+                    "fraction_out": statistics.fraction_out[number],
+                    "log2_fold_change": statistics.log2_fold_change[number],
                     "pvalue": pvalues[number],
                     "pvalue_adjusted": adjusted[number],
                 }
@@ -244,11 +244,11 @@ class MarkersMixin(SCRCLBase):
         for source in sources.values():
             check_unique_genes(source.names, source.names_where)
         genes = joint_names({name: source.names for name, source in sources.items()})
-        check_identifiers([gene for given in lists.values() for gene in given], genes, "markers")
-        columns = {name: genes.get_indexer(pd.Index(given)) for name, given in lists.items()}
+        check_identifiers([gene for listed in lists.values() for gene in listed], genes, "markers")
+        columns = {name: genes.get_indexer(pd.Index(listed)) for name, listed in lists.items()}
         missing = {
-            name: [gene for gene, column in zip(given, columns[name], strict=True) if column < 0]
-            for name, given in lists.items()
+            name: [gene for gene, column in zip(listed, columns[name], strict=True) if column < 0]
+            for name, listed in lists.items()
         }
         _warn_if_missing(lists, missing, genes)
         usable = [name for name in lists if len(missing[name]) < len(lists[name])]
@@ -264,30 +264,30 @@ class MarkersMixin(SCRCLBase):
         )
         measured = np.array([len(columns[name][columns[name] >= 0]) / len(lists[name]) for name in usable])
         naming = name_groups(levels, candidates, float(min_support), seed, measured)
-        every = np.arange(len(clusters))
+        numbers = np.arange(len(clusters))
         best = naming.best
         others = naming.score.copy()
-        others[every, best] = -np.inf
+        others[numbers, best] = -np.inf
         second = others.argmax(1)
-        speaking = []
-        for cluster in every:
-            own = candidates[best[cluster]]
-            own = own[naming.up[cluster, own]]
-            speaking.append(", ".join(genes[own[np.argsort(-naming.gene_score[cluster, own], kind="stable")]]))
+        genes_up = []
+        for number in numbers:
+            columns_up = candidates[best[number]][naming.up[number, candidates[best[number]]]]
+            order = np.argsort(-naming.gene_score[number, columns_up], kind="stable")
+            genes_up.append(", ".join(genes[columns_up[order]]))
         names = np.array([*usable, NO_NAME], dtype=object)
         several = len(usable) > 1
         result = pd.DataFrame(
             {
                 "name": names[naming.choice],
                 "confidence": np.where(naming.choice < len(usable), naming.confidence, np.nan),
-                "reason": [explain_name(naming, number, usable, genes.to_numpy(object), missing) for number in every],
+                "reason": [explain_name(naming, number, usable, genes.to_numpy(object), missing) for number in numbers],
                 "best": names[best],
-                "score": naming.score[every, best],
-                "support": naming.support[every, best],
-                "pvalue": naming.pvalue[every, best],
+                "score": naming.score[numbers, best],
+                "support": naming.support[numbers, best],
+                "pvalue": naming.pvalue[numbers, best],
                 "second": names[second] if several else "",
-                "second_score": naming.score[every, second] if several else np.nan,
-                "genes": speaking,
+                "second_score": naming.score[numbers, second] if several else np.nan,
+                "genes": genes_up,
                 "missing": [", ".join(missing[usable[number]]) for number in best],
             },
             index=pd.Index(clusters, name="cluster"),
@@ -320,7 +320,7 @@ def _warn_if_missing(lists: Mapping[str, list[str]], missing: Mapping[str, list[
             stacklevel=settings.warnings_stacklevel,
         )
     folded = dict(zip(genes.str.casefold(), genes, strict=True))
-    absent = dict.fromkeys(gene for given in missing.values() for gene in given)
+    absent = dict.fromkeys(gene for listed in missing.values() for gene in listed)
     other = {gene: folded[gene.casefold()] for gene in absent if gene.casefold() in folded}
     if other:
         pairs = ", ".join(f"{gene!r} ({twin!r})" for gene, twin in list(other.items())[:5])

@@ -19,11 +19,11 @@ class Placements:
 
     def get(self, data: object, fingerprint: bytes) -> Placement | None:
         """The placement that was kept of this object, if it has the same fingerprint."""
-        found = self._kept.pop(id(data), None)
-        if found is None or found[0]() is not data or found[1] != fingerprint:
+        entry = self._kept.pop(id(data), None)
+        if entry is None or entry[0]() is not data or entry[1] != fingerprint:
             return None
-        self._kept[id(data)] = found  # the last one used is the last one to go
-        return found[2]
+        self._kept[id(data)] = entry  # the last one used is the last one to go
+        return entry[2]
 
     def keep(self, data: object, fingerprint: bytes, placement: Placement) -> None:
         """Keep a placement of all cells of an object."""

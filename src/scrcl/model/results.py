@@ -203,7 +203,7 @@ class Results:
         return self._hidden_units(self._cache.encoded)
 
     def _hidden_units(self, encoded: Encoded) -> np.ndarray:
-        return hidden_units(encoded, self.reference.shares, self.module.to_genes.in_features)
+        return hidden_units(encoded, self.reference.mean_weights, self.module.to_genes.in_features)
 
     # -------------------------------------------------------------- distances
 

@@ -89,10 +89,10 @@ class SavingMixin(SCRCLBase):
             raise ScrclValueError(
                 "save_anndata=True has nothing to save, as the model was loaded without data.", "Load it with its data."
             )
-        known = ("dir_path", "prefix", "overwrite", "save_anndata", "save_kwargs", *WRITE_OPTIONS)
+        arguments = ("dir_path", "prefix", "overwrite", "save_anndata", "save_kwargs", *WRITE_OPTIONS)
         for name, value in anndata_write_kwargs.items():
             if name not in WRITE_OPTIONS:
-                raise unknown_argument(name, value, known, "save")
+                raise unknown_argument(name, value, arguments, "save")
         content = self._content()
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -330,13 +330,13 @@ def _table(name: str, saved: Any) -> pd.DataFrame:
 
 def _versions() -> dict[str, str]:
     """Versions of Python and of the packages that have a part in a model."""
-    found = {"Python": python_version()}
+    versions = {"Python": python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # run from its source
-            found[package] = "unknown"
-    return found
+            versions[package] = "unknown"
+    return versions
 
 
 def _unreadable(dir_path: str | os.PathLike[str], error: Exception, saved_by: dict[str, str]) -> ScrclValueError:

@@ -229,8 +229,10 @@ class SCRCL(
         neighbors_key, spatial = self._setup("neighbors_key"), reference.spatial
         if self._several:
             features = ", ".join(
-                f"{name!r} {number} features (weight {share:.2f})"
-                for name, number, share in zip(reference.modalities, reference.n_inputs, reference.shares, strict=True)
+                f"{name!r} {number} features (weight {weight:.2f})"
+                for name, number, weight in zip(
+                    reference.modalities, reference.n_inputs, reference.mean_weights, strict=True
+                )
             )
         else:
             kept = self._setup("features_key") or f"{len(reference.genes):,} genes"

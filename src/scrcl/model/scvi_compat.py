@@ -81,9 +81,10 @@ def check_callbacks(callbacks: object) -> None:
     """Refuse callbacks that require validation metrics, as those of `scvi.autotune` may."""
     for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
         for attribute in ("monitor", "_metrics"):
-            found = getattr(callback, attribute, None) or ()
-            found = [found] if isinstance(found, str) else found.values() if isinstance(found, Mapping) else found
-            for metric in found:
+            metrics = getattr(callback, attribute, None) or ()
+            if isinstance(metrics, str):
+                metrics = [metrics]
+            for metric in metrics.values() if isinstance(metrics, Mapping) else metrics:
                 if "validation" in str(metric):
                     raise ScrclValueError(
                         f"{metric!r} is not recorded, as no cells are held out for validation.",
@@ -93,11 +94,11 @@ def check_callbacks(callbacks: object) -> None:
 
 def check_trainer_options(trainer_kwargs: Mapping[str, Any], train: Callable) -> None:
     """Refuse options that neither the trainer of scvi-tools nor that of Lightning knows, and those that do not work here."""
-    own = inspect.signature(train).parameters
-    known = sorted({name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters})
+    arguments = inspect.signature(train).parameters
+    options = sorted({name for trainer in Trainer.__mro__ for name in inspect.signature(trainer).parameters})
     for name, value in trainer_kwargs.items():
-        if name not in known:
-            raise unknown_argument(name, value, own, "train", known, "scvi.train.Trainer")
+        if name not in options:
+            raise unknown_argument(name, value, arguments, "train", options, "scvi.train.Trainer")
     precision, plugins = trainer_kwargs.get("precision"), trainer_kwargs.get("plugins") or ()
     for plugin in plugins if isinstance(plugins, (list, tuple)) else [plugins]:
         if "precision" in type(plugin).__name__.lower():
@@ -136,14 +137,14 @@ def find_device(accelerator: str, device: int | str = "auto") -> torch.device:
 
 def warn_of_settings(batch_size: int | None) -> None:
     """Warn of settings of scvi-tools that have no effect."""
-    found = []
+    unused = []
     if batch_size is None and settings.batch_size != DEFAULT_BATCH_SIZE:
-        found.append(f"scvi.settings.batch_size={settings.batch_size} (pass `batch_size`)")
+        unused.append(f"scvi.settings.batch_size={settings.batch_size} (pass `batch_size`)")
     if settings.dl_num_workers != DEFAULT_WORKERS:
-        found.append(f"scvi.settings.dl_num_workers={settings.dl_num_workers} (all data are in memory)")
-    if found:
+        unused.append(f"scvi.settings.dl_num_workers={settings.dl_num_workers} (all data are in memory)")
+    if unused:
         warnings.warn(
-            ScrclWarning(f"Without effect on this model: {', '.join(found)}."), stacklevel=settings.warnings_stacklevel
+            ScrclWarning(f"Without effect on this model: {', '.join(unused)}."), stacklevel=settings.warnings_stacklevel
         )
 
 

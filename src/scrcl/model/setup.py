@@ -268,8 +268,8 @@ def _check_space(
         if spatial_neighbors_key is not None and not new:
             read_spatial_graph(data, spatial_neighbors_key, slices)
     elif sample_key is not None or spatial_neighbors_key is not None:
-        given = "sample_key" if sample_key is not None else "spatial_neighbors_key"
-        raise ScrclValueError(f"{given} requires coordinates.", "Pass `spatial_key='spatial'`, too.")
+        argument = "sample_key" if sample_key is not None else "spatial_neighbors_key"
+        raise ScrclValueError(f"{argument} requires coordinates.", "Pass `spatial_key='spatial'`, too.")
 
 
 def check_batches(data: Data, batch_key: object, new: bool) -> None:
@@ -375,10 +375,10 @@ def _check_modalities(mdata: MuData, modalities: object, layers: object, feature
             )
     layers = _as_keys(layers, "layers", modalities)
     features_keys = _as_keys(features_keys, "features_keys", modalities)
-    for argument, given, wanted in (("layers", layers, False), ("features_keys", features_keys, True)):
-        for name in given:
+    for argument, keys_by_name, of_embeddings in (("layers", layers, False), ("features_keys", features_keys, True)):
+        for name in keys_by_name:
             check_key(name, modalities, f"{argument}: the modality", "modalities")
-            if (modalities[name] == EMBEDDING) is not wanted:
+            if (modalities[name] == EMBEDDING) is not of_embeddings:
                 raise ScrclValueError(
                     f"{argument} names {name!r}, which is of the kind {modalities[name]!r}.",
                     f"Name a key of obsm in `features_keys` for the kind {EMBEDDING!r}, and a key of layers in `layers` for the "

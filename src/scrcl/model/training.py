@@ -222,10 +222,10 @@ def _loggers(logger: Any) -> list[Any]:
 
 def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) -> None:
     """Refuse options that neither the training plan nor the loss has."""
-    known: set[str] = set()
+    options: set[str] = set()
     for function in (*(vars(c)["__init__"] for c in plan.__mro__ if "__init__" in vars(c)), loss):
-        known.update(inspect.signature(function).parameters)
-    unknown = sorted(set(plan_kwargs) - known)
+        options.update(inspect.signature(function).parameters)
+    unknown = sorted(set(plan_kwargs) - options)
     if unknown:
         raise ScrclValueError(
             f"plan_kwargs has unknown options: {', '.join(unknown)}.",

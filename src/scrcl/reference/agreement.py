@@ -52,7 +52,7 @@ class Agreement:
         The structure of each modality is from :func:`own_structure`.
         """
         neighbors = [nearest_neighbors(part, n_neighbors) for part in features]
-        indices = [found.indices.astype(np.int32) for found in neighbors]
+        indices = [nearest.indices.astype(np.int32) for nearest in neighbors]
         return cls(_gains(features, features, neighbors), np.asarray(structure), indices)
 
     @cached_property
@@ -77,7 +77,7 @@ class Agreement:
         self, features: Sequence[np.ndarray], queries: Sequence[np.ndarray], neighbors: Sequence[Neighbors]
     ) -> np.ndarray:
         """Weights ``(m, M)`` of query cells, each by itself, from their neighbours by each modality among the ``n`` cells."""
-        graphs = [found.to_sparse() for found in neighbors]
+        graphs = [nearest.to_sparse() for nearest in neighbors]
         return trust(self._share(_gains(features, queries, neighbors), graphs), self.structure)
 
     def _share(self, gains: np.ndarray, graphs: Sequence[sp.csr_array]) -> np.ndarray:
@@ -138,9 +138,9 @@ def _with_diagonal(matrices: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
 def _gains(features: Sequence[np.ndarray], queries: Sequence[np.ndarray], neighbors: Sequence[Neighbors]) -> np.ndarray:
     """Gains ``(m, M, M)`` of query cells from their neighbours among the cells, as in :class:`Agreement`."""
     gains = np.empty((len(queries[0]), len(features), len(features)), dtype=np.float32)
-    for target, (known, query) in enumerate(zip(features, queries, strict=True)):
-        mean = known.mean(0)
-        for source, found in enumerate(neighbors):
-            predicted = found.to_sparse() @ known / found.indices.shape[1]
+    for target, (points, query) in enumerate(zip(features, queries, strict=True)):
+        mean = points.mean(0)
+        for source, nearest in enumerate(neighbors):
+            predicted = nearest.to_sparse() @ points / nearest.indices.shape[1]
             gains[:, source, target] = np.einsum("ij,ij->i", query, predicted - mean)
     return gains

@@ -67,17 +67,17 @@ def report_batches(
         },
         index=names,
     )
-    shares = pd.crosstab(clusters.to_numpy(), codes, normalize="columns")
-    shares = shares.reindex(index=clusters.cat.categories, columns=range(number), fill_value=0.0)
-    shares.columns = names
-    relative = shares.div(shares.sum(axis=1), axis=0)
+    fractions = pd.crosstab(clusters.to_numpy(), codes, normalize="columns")
+    fractions = fractions.reindex(index=clusters.cat.categories, columns=range(number), fill_value=0.0)
+    fractions.columns = names
+    relative = fractions.div(fractions.sum(axis=1), axis=0)
     only = relative.idxmax(axis=1).where((relative.max(axis=1) >= MIN_SHARE) & (number > 1))
     by_cluster = pd.DataFrame(
         {
-            "cells": clusters.value_counts().reindex(shares.index),
-            "mixing": after.groupby(clusters.to_numpy()[evaluated]).mean().reindex(shares.index),
+            "cells": clusters.value_counts().reindex(fractions.index),
+            "mixing": after.groupby(clusters.to_numpy()[evaluated]).mean().reindex(fractions.index),
             "only_in": only,
         }
-    ).join(shares)
+    ).join(fractions)
     by_cluster.index.name = "cluster"
     return BatchReport(batches.corrected_modalities, by_batch, by_cluster)

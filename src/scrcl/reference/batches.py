@@ -160,10 +160,10 @@ class Batches:
 
     def codes_of(self, names: np.ndarray) -> np.ndarray:
         """Numbers ``(m,)`` of batches by name; -1 for unknown ones. "1.0" is "1" if only one of them is known."""
-        known = pd.Index(self.names)
-        codes = known.get_indexer(pd.Index(names))
+        present = pd.Index(self.names)
+        codes = present.get_indexer(pd.Index(names))
         # A number that was read as text may have kept its ".0".
-        numbers = known.str.replace(WHOLE, r"\1", regex=True)
+        numbers = present.str.replace(WHOLE, r"\1", regex=True)
         if (codes < 0).any() and numbers.is_unique:
             codes = np.where(
                 codes < 0, numbers.get_indexer(pd.Index(names).str.replace(WHOLE, r"\1", regex=True)), codes

@@ -22,8 +22,6 @@ from scrcl.utils.sizes import DENSE_ENTRIES
 from .normalizations import (
     LOG,
     NORMALIZATIONS,
-    PEARSON,
-    SIGNED_LOG,
     STANDARDIZED,
     THETA,
     Normalizer,
@@ -33,10 +31,6 @@ from .normalizations import (
     log_normalize,
 )
 
-#: Normalisations for the neighbour search.
-STABILIZED = (STANDARDIZED, SIGNED_LOG)
-#: Normalisations for joining micro-clusters.
-LINKAGE = (LOG, PEARSON, STANDARDIZED)
 #: Minimum number of genes to fit a curve of variance over mean.
 MIN_TREND_POINTS = 30
 #: Weight of the parameters of all cells, in cells, in the estimation of those of a batch.
@@ -286,19 +280,6 @@ class CountFeatures(Normalizer):
 
         # Residuals of zeros are smooth in the total unless they are clipped, which happens only if few cells were fitted.
         return interpolate(project, totals) if self.clip >= np.sqrt(THETA) else project(totals)
-
-    def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
-        """The features ``(n, d)`` of each normalisation for joining micro-clusters."""
-        return [features[:, part] for name, part in self.parts.items() if name in LINKAGE]
-
-    def stabilized(self, features: np.ndarray) -> np.ndarray:
-        """The features of the stabilised normalisations, of features ``(n, d)``."""
-        return np.concatenate([features[:, self.parts[name]] for name in STABILIZED], 1)
-
-    def neighbor_features(self, features: np.ndarray) -> np.ndarray:
-        """The same at unit length, for the neighbour search."""
-        selected = self.stabilized(features)
-        return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
 
     @property
     def parts(self) -> dict[str, slice]:

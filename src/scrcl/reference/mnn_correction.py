@@ -73,7 +73,7 @@ def fit_correction_vectors(
         for rows in members:
             before = stages[-1][0][rows]
             points[rows] = before - _mean_move(before, moves[rows], before, modality)
-    anchors, moves = (np.stack(each) for each in zip(*stages, strict=True))
+    anchors, moves = (np.stack(arrays) for arrays in zip(*stages, strict=True))
     return [CorrectionVectors(anchors[:, rows], moves[:, rows]) for rows in members]
 
 

@@ -96,13 +96,13 @@ class Modality:
         """
         features = np.empty((source.n_cells if rows is None else len(rows), self.n_features), dtype=np.float32)
         by_batch = [self.adapted(adaptation) if adaptation else self for adaptation in adaptations]
-        for found, counts, totals in source.blocks(self.names, self.needed, rows):
+        for positions, counts, totals in source.blocks(self.names, self.needed, rows):
             if batches is None:
-                features[found] = self.transform(counts, totals)
+                features[positions] = self.transform(counts, totals)
                 continue
-            for number in np.unique(batches[found]):
-                cells = np.flatnonzero(batches[found] == number)
-                features[found][cells] = by_batch[number].transform(counts[cells], totals[cells])
+            for number in np.unique(batches[positions]):
+                cells = np.flatnonzero(batches[positions] == number)
+                features[positions][cells] = by_batch[number].transform(counts[cells], totals[cells])
         return features
 
     def log_counts(self, source: Source, rows: np.ndarray | None = None) -> np.ndarray | None:
@@ -134,10 +134,10 @@ class Modality:
         They are comparable between cells.
         """
         assert source.counts is not None  # only counted modalities have logarithms
-        for found, block in source.counts.blocks(rows):
+        for positions, block in source.counts.blocks(rows):
             totals = block.sum(axis=1, dtype=np.float64)
             check_cells_have_counts(totals, source.counts.where)
-            yield found, self._logarithms(block, totals, source.names)
+            yield positions, self._logarithms(block, totals, source.names)
 
     def _logarithms(self, counts: sp.csr_array, totals: np.ndarray, names: pd.Index) -> sp.csr_array:
         """Logarithms ``(n, R)`` of a block of counts."""

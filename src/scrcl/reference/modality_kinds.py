@@ -20,8 +20,10 @@ from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
 
 from .features import PRIOR_CELLS, CountFeatures, Moments, principal_components, variable_genes
 from .modality import Adaptation, Modality
-from .normalizations import LOG, NORMALIZATIONS, Projection
+from .normalizations import LOG, NORMALIZATIONS, PEARSON, SIGNED_LOG, STANDARDIZED, Projection
 
+#: Normalisations for the neighbour search, and for joining micro-clusters.
+STABILIZED, LINKAGE = (STANDARDIZED, SIGNED_LOG), (LOG, PEARSON, STANDARDIZED)
 #: Counts per cell to which the fractions of peaks are scaled before the logarithm.
 PEAK_SCALE = 1e4
 #: Maximum number of peaks for latent semantic indexing; those open in most cells are used.
@@ -88,10 +90,11 @@ class Rna(Modality):
         return log_expression(counts, totals, self.counts.target)
 
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
-        return self.counts.neighbor_features(features)
+        selected = self.signal_features(features)
+        return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
 
     def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
-        return self.counts.linkage_features(features)
+        return [features[:, part] for name, part in self.counts.parts.items() if name in LINKAGE]
 
     def structure_features(self, features: np.ndarray) -> list[np.ndarray]:
         return [features[:, part] for part in self.counts.parts.values()]
@@ -100,7 +103,7 @@ class Rna(Modality):
         return features[:, self.counts.parts[LOG]]
 
     def signal_features(self, features: np.ndarray) -> np.ndarray:
-        return self.counts.stabilized(features)
+        return np.concatenate([features[:, self.counts.parts[name]] for name in STABILIZED], 1)
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ def prepare(
     agreement, points_by_modality = _agreement(
         modalities, by_modality, features, spatial_reference, options.n_neighbors
     )
-    shares = [1.0] if agreement is None else agreement.weights.mean(0, dtype=np.float64).tolist()
-    _warn_if_contradicting(list(modalities), agreement, shares)
+    mean_weights = [1.0] if agreement is None else agreement.weights.mean(0, dtype=np.float64).tolist()
+    _warn_if_contradicting(list(modalities), agreement, mean_weights)
 
     corrected = batches is not None and batches.corrected
     neighbors, adjacency = None, spatial
@@ -126,7 +126,7 @@ def prepare(
                 similar = symmetric_adjacency(neighbors.to_sparse())
         adjacency = similar if spatial is None else symmetric_adjacency(similar + spatial)
 
-    gene_features = _gene_features(modalities, sources, by_modality, shares, options.n_components)
+    gene_features = _gene_features(modalities, sources, by_modality, mean_weights, options.n_components)
     genes = None if network and options.gene_network_mode == "replace" else gene_graph(gene_features)
     if network:
         genes = prior_gene_graph(network.similarity, gene_features, genes)
@@ -222,7 +222,7 @@ def _gene_features(
     modalities: dict[str, Modality],
     sources: Mapping[str, Source],
     by_modality: list[np.ndarray],
-    shares: list[float],
+    mean_weights: list[float],
     n_components: int,
 ) -> np.ndarray:
     """Features ``(G, d_g)`` of the variables of all modalities."""
@@ -234,19 +234,19 @@ def _gene_features(
     linear = [
         modality.linear_features(part[sample]) for modality, part in zip(modalities.values(), by_modality, strict=True)
     ]
-    return variable_features(expression, linear, shares, n_components)
+    return variable_features(expression, linear, mean_weights, n_components)
 
 
 def variable_features(
-    expression: list[sp.csr_array], linear: list[np.ndarray], shares: list[float], n_features: int
+    expression: list[sp.csr_array], linear: list[np.ndarray], mean_weights: list[float], n_features: int
 ) -> np.ndarray:
     r"""Features ``(V, d)``, float32, of the variables of all modalities in one embedding: :math:`X^\top U_d`.
 
     They generalise the gene features of one modality: ``U`` are the left singular vectors of all modalities side by side, of
-    their centred features ``(n, d_m)``, which are linear in the values ``(n, V_m)``, weighted by the shares. There are at most
+    their centred features ``(n, d_m)``, which are linear in the values ``(n, V_m)``, weighted by the mean_weights. There are at most
     ``n_features``.
     """
-    cells = np.concatenate([np.sqrt(share) * part for share, part in zip(shares, linear, strict=True)], 1)
+    cells = np.concatenate([np.sqrt(weight) * part for weight, part in zip(mean_weights, linear, strict=True)], 1)
     cells = cells.astype(np.float64)
     squares, vectors = np.linalg.eigh(cells.T @ cells)
     squares, vectors = squares[::-1][:n_features], vectors[:, ::-1][:, :n_features]
@@ -257,7 +257,7 @@ def variable_features(
     return (features * np.sqrt(features.shape[1])).astype(np.float32)
 
 
-def _warn_if_contradicting(names: list[str], agreement: Agreement | None, shares: list[float]) -> None:
+def _warn_if_contradicting(names: list[str], agreement: Agreement | None, mean_weights: list[float]) -> None:
     if agreement is None:
         return
     others = np.sqrt(agreement.overall * agreement.overall.T)
@@ -265,7 +265,7 @@ def _warn_if_contradicting(names: list[str], agreement: Agreement | None, shares
     best = others.max(1)
     alone = [name for name, highest in zip(names, best, strict=True) if highest < MIN_AGREEMENT]
     if alone:
-        weights = ", ".join(f"{name!r} {share:.2f}" for name, share in zip(names, shares, strict=True))
+        weights = ", ".join(f"{name!r} {share:.2f}" for name, share in zip(names, mean_weights, strict=True))
         warnings.warn(
             PoorSupportWarning(
                 f"No other modality agrees with {' or with '.join(map(repr, alone))}: neighbours in one are not similar in "

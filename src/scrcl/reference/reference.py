@@ -101,7 +101,7 @@ class Reference:
         return self.agreement.weights
 
     @property
-    def shares(self) -> list[float]:
+    def mean_weights(self) -> list[float]:
         """Mean weight of each modality."""
         return self.weights.mean(0, dtype=np.float64).tolist()
 
@@ -150,7 +150,7 @@ class Reference:
             modality.neighbor_features(modality.features(sources[name], rows))
             for name, modality in self.modalities.items()
         ]
-        return self._joined(parts, np.tile(np.array(self.shares, dtype=np.float32), (len(rows), 1)))
+        return self._joined(parts, np.tile(np.array(self.mean_weights, dtype=np.float32), (len(rows), 1)))
 
     def learn_batches(
         self, sources: Mapping[str, Source], batches: np.ndarray, requested: np.ndarray | None = None
@@ -253,7 +253,7 @@ class Reference:
         """Features in space, not normalised, with the modalities weighted by their mean weights."""
         if len(self.modalities) == 1:
             return self.features
-        return self.features * np.repeat(np.sqrt(self.shares), self.n_inputs).astype(np.float32)
+        return self.features * np.repeat(np.sqrt(self.mean_weights), self.n_inputs).astype(np.float32)
 
     def _smooth(self, features: np.ndarray, cells: Rows) -> np.ndarray:
         """Features ``(n, s)`` averaged twice over the cell graph, at unit length, of all cells or of some."""
@@ -338,10 +338,10 @@ class Reference:
             return placement.features
         assert placement.neighbors is not None  # outside space there always are
         to_reference, to_itself = query_weights(self.adjacency, placement.neighbors)
-        known = normalize(self.neighbor_features)
+        reference = normalize(self.neighbor_features)
         points = normalize(self.query_neighbor_features(placement))
-        once = to_reference @ known + to_itself * points
-        return normalize(to_reference @ (self.propagation[:] @ known) + to_itself * once, copy=False)
+        once = to_reference @ reference + to_itself * points
+        return normalize(to_reference @ (self.propagation[:] @ reference) + to_itself * once, copy=False)
 
     @cached_property
     def _search(self) -> NeighborSearch:
@@ -365,5 +365,7 @@ class Reference:
         """Distance ``(m,)`` of cells with features ``(m, d)`` from the mean cell; it is smaller for cells with few counts."""
         if len(self.modalities) == 1:
             return np.linalg.norm(next(iter(self.modalities.values())).signal_features(features), axis=1)
-        squares = [share * (part**2).sum(1) for share, part in zip(self.shares, self._parts(features), strict=True)]
+        squares = [
+            weight * (part**2).sum(1) for weight, part in zip(self.mean_weights, self._parts(features), strict=True)
+        ]
         return np.sqrt(np.sum(squares, axis=0))
