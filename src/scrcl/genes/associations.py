@@ -85,15 +85,8 @@ class GeneMap:
         least squares among these has :math:`W' = W_0 + (W \Gamma M - W_0 \Gamma)\, \Gamma^+`, where :math:`M` is the regression of
         :math:`H W_0 \Gamma` on :math:`H W \Gamma + b \Gamma`. Associations are relative to their mean over the cells.
 
-        Parameters
-        ----------
-        hidden
-            ``(n, h)`` hidden units of the cells.
-        expression
-            ``(n, G)`` log-normalised expression.
-        weight, bias, embedding
-            :math:`W \Gamma` of shape ``(h, c)``, :math:`b \Gamma` of shape ``(c,)``, and :math:`\Gamma` of shape
-            ``(G, c)``, of the network.
+        From hidden units ``(n, h)`` of the cells, their expression ``(n, G)``, log-normalised, and of the network
+        ``weight`` :math:`W \Gamma`, ``(h, c)``, ``bias`` :math:`b \Gamma`, ``(c,)``, and ``embedding`` :math:`\Gamma`, ``(G, c)``.
         """
         regression = cls.fit(hidden, expression)
         center, loadings = regression.center, regression.loadings

@@ -19,26 +19,16 @@ MIN_DEVIATIONS = 4
 def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np.ndarray:
     r"""Average features over the walks in a graph, :math:`(I + t\,(I - W))^{-1} x` with :math:`W = D^{-1}(A + I)`.
 
-    This is the mean of :math:`x` at the end of a random walk that continues at each step with probability
-    :math:`t / (1 + t)`: about :math:`t` steps. Features that vary slowly over the graph are preserved; others, such as
-    noise, are damped. A node without neighbours keeps its features, and a constant feature stays constant.
+    This is the mean of :math:`x` at the end of a random walk that continues at each step with probability :math:`t / (1 + t)`:
+    about :math:`t` steps. Features that vary slowly over the graph are preserved; others, such as noise, are damped. A node
+    without neighbours keeps its features, and a constant feature stays constant.
 
-    The eigenvalues :math:`w` of :math:`W` lie in :math:`(-1, 1]`, where :math:`1 / (1 + t (1 - w))` is the Chebyshev
-    series :math:`(1 + 2t)^{-1/2} (1 + 2 \sum_k \rho^k T_k(w))` with :math:`\rho = (1 + t - \sqrt{1 + 2t}) / t`. So
-    a few dozen sparse products suffice for a graph of any size.
+    The eigenvalues :math:`w` of :math:`W` lie in :math:`(-1, 1]`, where :math:`1 / (1 + t (1 - w))` is the Chebyshev series
+    :math:`(1 + 2t)^{-1/2} (1 + 2 \sum_k \rho^k T_k(w))` with :math:`\rho = (1 + t - \sqrt{1 + 2t}) / t`. So a few dozen sparse
+    products suffice for a graph of any size.
 
-    Parameters
-    ----------
-    adjacency
-        ``(n, n)`` binary, symmetric graph without self loops.
-    features
-        ``(n, d)`` features.
-    strength
-        :math:`t`; with 0, features do not change.
-
-    Returns
-    -------
-    ``(n, d)``, float32.
+    The graph ``(n, n)`` is binary and symmetric, without self loops; :math:`t` is the ``strength``, with 0 of which the
+    features ``(n, d)`` do not change. Returns ``(n, d)``, float32.
     """
     features = np.asarray(features, dtype=np.float32)
     if strength == 0 or len(features) == 0:

@@ -55,31 +55,14 @@ class SpatialOptions:
 def spatial_graph(
     slices: Slices, kind: SpatialGraph = "knn", n_neighbors: int = 6, radius: float | None = None
 ) -> sp.csr_array:
-    """Join cells that are close to each other.
+    """Join cells that are close to each other; the arguments are those of :class:`scrcl.SCRCL`.
 
-    Parameters
-    ----------
-    slices
-        Coordinates of the ``n`` cells.
-    kind
-        ``"knn"``: one is among the ``n_neighbors`` nearest cells of the other. ``"radius"``: not farther apart than
-        ``radius``. ``"delaunay"``: joined by Delaunay triangulation, and not farther apart than ``radius`` unless it is
-        ``None``. ``"grid"``: adjacent spots of a regular grid, of which a spot has six on the hexagonal grid of Visium,
-        whether in pixels or as rows and columns of its array, and four on a square one.
-    n_neighbors
-        Number of nearest neighbours.
-    radius
-        In the unit of the coordinates.
+    A spot of a grid has six adjacent ones on the hexagonal grid of Visium, whether in pixels or as rows and columns of its
+    array, and four on a square one. A slice with too few cells or cells on a line, and a radius that is missing or far too
+    large, are refused.
 
-    Returns
-    -------
-    Binary, symmetric ``(n, n)`` graph without self loops, block-diagonal by slice. Except with ``"knn"``, cells may
-    have no neighbours.
-
-    Raises
-    ------
-    ValueError
-        If a slice has too few cells, the cells of one are on a line, or the radius is missing or far too large.
+    Returns a binary, symmetric ``(n, n)`` graph without self loops, block-diagonal by slice. Except with ``kind="knn"``, cells
+    may have no neighbours.
     """
     if kind == "radius" and radius is None:
         raise ScrclValueError(

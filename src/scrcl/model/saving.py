@@ -5,7 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 from typing import Any, Literal, Self
@@ -330,13 +330,7 @@ def _table(name: str, saved: Any) -> pd.DataFrame:
 
 def _versions() -> dict[str, str]:
     """Versions of Python and of the packages that have a part in a model."""
-    versions = {"Python": python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from its source
-            versions[package] = "unknown"
-    return versions
+    return {"Python": python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def _unreadable(dir_path: str | os.PathLike[str], error: Exception, saved_by: dict[str, str]) -> ScrclValueError:

@@ -2,7 +2,7 @@
 
 Notation: ``n`` cells, ``h`` hidden units, ``c`` refined dimensions; ``adjacency`` is the binary ``(n, n)`` cell graph
 ``A`` without self loops, a sparse CSR tensor. No ``(n, n)`` array is ever formed; the identities are proved in the
-documentation ("The method") and tested against the dense formulas.
+documentation ("The method") and tested against the dense formulas. Losses are scalar tensors.
 
 References
 ----------
@@ -26,23 +26,12 @@ LABEL_TEMPERATURE = 0.1
 
 
 def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float) -> Tensor:
-    r"""Embedding distribution alignment, :math:`L_\text{align}` [1]_.
+    r"""Embedding distribution alignment of two views ``(n, h)``, :math:`L_\text{align}` [1]_.
 
-    Symmetric Kullback-Leibler divergence between the two views, once with a softmax over all ``n * h`` entries and
-    once, averaged over cells and halved, with a softmax over each row. As probabilities sum to one, the normalising
-    constants of the logarithms drop out: :math:`\mathrm{SKL}(p, q) = \langle p - q, s - t \rangle` for logits
+    Symmetric Kullback-Leibler divergence between the two views, once with a softmax over all ``n * h`` entries and once,
+    averaged over cells and halved, with a softmax over each row, at a temperature. As probabilities sum to one, the
+    normalising constants of the logarithms drop out: :math:`\mathrm{SKL}(p, q) = \langle p - q, s - t \rangle` for logits
     :math:`s, t`.
-
-    Parameters
-    ----------
-    embedding_1, embedding_2
-        The two views, each of shape ``(n, h)``.
-    temperature
-        Temperature of the softmax.
-
-    Returns
-    -------
-    Scalar tensor.
     """
     n = len(embedding_1)
     both = _logits(embedding_1, temperature), _logits(embedding_2, temperature)
@@ -57,24 +46,13 @@ def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float)
 
 
 def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tensor, temperature: float) -> Tensor:
-    r"""Neighbourhood contrastive alignment, :math:`L_\text{nbr}` [1]_.
+    r"""Neighbourhood contrastive alignment of two views ``(n, h)``, :math:`L_\text{nbr}` [1]_.
 
-    The mean over cells of the mean divergence to the cell itself and its neighbours in the other view, relative to
-    the mean divergence to all other cells. With :math:`D_{ij} = \langle q_i - q'_j, s_i - s'_j \rangle`, where
-    :math:`s` are logits and :math:`q` the softmax minus :math:`1/h`, all sums over ``j`` separate.
+    The mean over cells of the mean divergence to the cell itself and its neighbours in the other view, relative to the mean
+    divergence to all other cells. With :math:`D_{ij} = \langle q_i - q'_j, s_i - s'_j \rangle`, where :math:`s` are logits and
+    :math:`q` the softmax minus :math:`1/h`, all sums over ``j`` separate.
 
-    Parameters
-    ----------
-    embedding_1, embedding_2
-        The two views, each of shape ``(n, h)``.
-    adjacency
-        Sparse CSR tensor of shape ``(n, n)``, binary and symmetric, without self loops. Cells without neighbours are allowed.
-    temperature
-        Temperature of the softmax.
-
-    Returns
-    -------
-    Scalar tensor; 0 for a single cell, as there is no other cell to contrast it with.
+    Cells without neighbours are allowed. 0 for a single cell, as there is no other cell to contrast it with.
     """
     n, h = embedding_1.shape
     if n == 1:
@@ -104,21 +82,10 @@ def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tenso
 
 
 def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> Tensor:
-    r"""Cross-view consistency of the refined views, :math:`L_\text{cross}` [1]_.
+    r"""Cross-view consistency of the refined views ``(n, c)``, :math:`L_\text{cross}` [1]_.
 
-    :math:`n^{-2} \lVert Z_1 Z_2^\top - (A + I) \rVert_F^2`, expanded so that it is computed from
-    :math:`c \times c` matrices and the edges of the graph.
-
-    Parameters
-    ----------
-    refined_1, refined_2
-        The refined views, each of shape ``(n, c)``.
-    adjacency
-        Sparse CSR tensor of shape ``(n, n)``, binary and symmetric, without self loops.
-
-    Returns
-    -------
-    Scalar tensor.
+    :math:`n^{-2} \lVert Z_1 Z_2^\top - (A + I) \rVert_F^2`, expanded so that it is computed from :math:`c \times c` matrices
+    and the edges of the graph.
     """
     n = len(refined_1)
     gram = ((refined_1.T @ refined_1) * (refined_2.T @ refined_2)).sum()
@@ -140,16 +107,8 @@ def label_loss(embedding_1: Tensor, embedding_2: Tensor, labels: Tensor) -> Tens
     have the same weight. The only cell of a label is not drawn to any cell, but the others are drawn away from it. The two
     views take the place of the augmentation of [2]_.
 
-    Parameters
-    ----------
-    embedding_1, embedding_2
-        The two views, each of shape ``(n, h)``, with rows of unit length.
-    labels
-        ``(n,)`` number of the label of each cell, from 0; -1 for none. Some numbers may have no cell.
-
-    Returns
-    -------
-    Scalar tensor; 0 if there are fewer than two labels, or no label has two cells.
+    The two views ``(n, h)`` have rows of unit length; ``labels`` ``(n,)`` are numbered from 0, some of which may have no cell, and
+    -1 means none. 0 if there are fewer than two labels, or no label has two cells.
     """
     rows = torch.nonzero(labels >= 0)[:, 0]
     _, codes, sizes = torch.unique(labels[rows], return_inverse=True, return_counts=True)

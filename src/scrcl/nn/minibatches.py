@@ -66,17 +66,10 @@ def neighborhoods(points: np.ndarray, rng: np.random.Generator) -> list[np.ndarr
 class GraphMinibatches(IterableDataset):
     """The minibatches of an epoch; each iteration draws other ones.
 
-    Parameters
-    ----------
-    features, adjacency, points
-        Cell features ``(n, d)``, float32, binary graph ``(n, n)``, and points ``(n, d_s)`` that determine the neighbourhoods.
-    n_minibatches
-        Number of minibatches. A single one holds all cells, in an order that makes the sparse products fast; no loss
-        depends on the order.
-    seed
-        Seed of the neighbourhoods; the same on all devices.
-    labels
-        ``(n,)`` labels by number, -1 for none; ``None`` without labels.
+    Cells have features ``(n, d)``, float32, a binary graph ``(n, n)``, points ``(n, d_s)`` that determine the neighbourhoods,
+    and labels ``(n,)`` by number, -1 for none; ``None`` without labels. A single minibatch holds all cells, in an order that
+    makes the sparse products fast; no loss depends on the order. The seed, that of the neighbourhoods, is the same on all
+    devices.
     """
 
     def __init__(

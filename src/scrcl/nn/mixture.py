@@ -68,14 +68,7 @@ class MixtureModel(PyroModule):
     :math:`y_i` is the assigned cluster of the cell, and :math:`k(c)` is the cluster of the component. The component of cells
     in no cluster is wide, and under it all :math:`y_i` are equally probable. The components of the cells are marginalised.
 
-    Parameters
-    ----------
-    start
-        Initial values.
-    n_obs
-        Number of cells.
-    n_batches
-        Number of batches; shifts are learned if there are several.
+    The priors are centred at ``start``. Shifts are learned if there are several batches.
     """
 
     def __init__(self, start: Start, n_obs: int, n_batches: int) -> None:

@@ -34,14 +34,8 @@ class SCRCLModule(BaseModuleClass):
         ``(G, d_g)`` features of the selected genes, propagated over the gene graph.
     n_input
         Number of cell features of each modality, ``d`` in total.
-    n_hidden
-        Number of hidden units ``h`` of each branch.
-    n_refined
-        Number of refined dimensions ``c``.
-    temperature
-        Temperature of the softmax in the alignment losses.
-    dropout_rate
-        Dropout in the second branch and before the map to gene space.
+    n_hidden, n_refined, temperature, dropout_rate
+        As in :class:`scrcl.SCRCL`.
     modality_shares
         Weight of each modality in the loss; their sum is 1.
     """
@@ -172,18 +166,9 @@ class SCRCLModule(BaseModuleClass):
         With several modalities, each term is a mean over all pairs of a cell branch and a neighbourhood branch, of the
         same modality or not, weighted by the product of their shares.
 
-        Parameters
-        ----------
-        tensors, inference_outputs, generative_outputs
-            The minibatch, and the outputs of :meth:`inference` and :meth:`generative`.
-        neighborhood_weight
-            :math:`\lambda_1`.
-        cross_view_weight
-            :math:`\lambda_2`.
-        alignment_weight
-            :math:`\lambda_0`.
-        labels_weight
-            :math:`\lambda_3`.
+        ``tensors`` are the minibatch; the outputs are those of :meth:`inference` and :meth:`generative`. The weights
+        :math:`\lambda_0` to :math:`\lambda_3` are ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and
+        ``labels_weight``.
         """
         adjacency = tensors["adjacency"]
         views_1, views_2 = (self.by_modality(inference_outputs[name]) for name in ("embedding_1", "embedding_2"))

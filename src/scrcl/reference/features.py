@@ -96,31 +96,16 @@ def _split(block: sp.csr_array, batches: np.ndarray) -> Iterator[tuple[int, sp.c
 def variable_genes(
     counts: Counts, moments: Sequence[Moments], n_top_genes: int, batches: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""The genes that vary most for their mean.
+    r"""Sorted column numbers of the genes that vary most for their mean.
 
-    The variance of each gene's counts, standardised by what is expected at its mean and clipped at :math:`\sqrt n`
-    standard deviations, as in the ``seurat_v3`` flavour of :func:`scanpy.pp.highly_variable_genes` (Stuart et al., Cell
-    2019). The expectation is a lowess curve, as the loess of that flavour is singular on sparse data. With several batches,
-    genes are ordered by their mean rank over batches: genes that vary only between batches are not chosen, and large batches
-    count as much as small ones.
+    The variance of each gene's counts, standardised by what is expected at its mean and clipped at :math:`\sqrt n` standard
+    deviations, as in the ``seurat_v3`` flavour of :func:`scanpy.pp.highly_variable_genes` (Stuart et al., Cell 2019). The
+    expectation is a lowess curve, as the loess of that flavour is singular on sparse data. With several batches, genes are
+    ordered by their mean rank over batches: genes that vary only between batches are not chosen, and large batches count as
+    much as small ones.
 
-    Parameters
-    ----------
-    counts, moments
-        ``(n, G)`` counts, which are read once more, and the moments of each batch.
-    n_top_genes
-        Number of genes to keep; fewer are kept where fewer vary.
-    batches
-        ``(n,)`` batch of each cell, numbered from 0, where there are several.
-
-    Returns
-    -------
-    Sorted column numbers.
-
-    Raises
-    ------
-    ValueError
-        If fewer than two genes vary between cells.
+    The counts ``(n, G)`` are read once more. There is one entry of ``moments`` for each of the ``batches`` ``(n,)``, numbered
+    from 0; a single batch by default. At most ``n_top_genes`` are kept, fewer where fewer vary; fewer than two are refused.
     """
     varying = np.array([batch.variance > 1e-12 * np.maximum(batch.mean, 1) ** 2 for batch in moments])
     n_varying = int(varying.any(0).sum())

@@ -81,18 +81,10 @@ class Modality:
         batches: np.ndarray | None = None,
         adaptations: Sequence[Adaptation] = (),
     ) -> np.ndarray:
-        """Features ``(n, d)``, float32, of the cells of a source.
+        """Features ``(n, d)``, float32, of the cells of a source: of ``rows`` ``(n,)``, increasing, or of all.
 
-        Parameters
-        ----------
-        source
-            The data.
-        rows
-            ``(n,)`` cells to read, increasing; all by default.
-        batches
-            ``(n,)`` batch of each of these cells, numbered from 0, where batches are normalised differently.
-        adaptations
-            The parameters of each batch, from :meth:`adaptation`.
+        Where batches are normalised differently, ``batches`` ``(n,)`` are the numbers of those of these cells, from 0, and
+        ``adaptations`` the parameters of each, from :meth:`adaptation`.
         """
         features = np.empty((source.n_cells if rows is None else len(rows), self.n_features), dtype=np.float32)
         by_batch = [self.adapted(adaptation) if adaptation else self for adaptation in adaptations]

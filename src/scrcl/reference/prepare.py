@@ -67,25 +67,11 @@ def prepare(
     graph: sp.csr_array | None = None,
     labels: Labels | None = None,
 ) -> Preparation:
-    """Build features and graphs.
+    """Build features and graphs of all cells of a model.
 
-    Parameters
-    ----------
-    cells
-        All cells of the model.
-    options
-        Options of the preparation.
-    n_hidden
-        Number of hidden units of the network, for the estimate of memory.
-    where
-        Name of the data, for messages.
-    graph, labels
-        A cell graph ``(n, n)`` of the user, and labels, if there are any.
-
-    Raises
-    ------
-    ValueError
-        If there are too few cells, nothing varies, or the gene network does not fit the genes.
+    ``graph`` ``(n, n)`` is a cell graph of the user, if there is one; ``n_hidden`` is the number of hidden units of the
+    network, for the estimate of memory, and ``where`` the name of the data, for messages. Refused are too few cells, data that
+    do not vary, and a gene network that does not fit the genes.
     """
     sources, slices, n_cells = cells.sources, cells.slices, len(cells.names)
     # The spatial graph comes first, as it is quick and may be refused.
