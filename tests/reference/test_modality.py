@@ -1,8 +1,10 @@
 """What all kinds of modalities share: cells of several batches are read in one pass."""
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
+from scrcl.reference.modality import joint_names, side_by_side, split_features
 from scrcl.reference.modality_kinds import KINDS
 
 from .test_modality_kinds import poisson, source
@@ -38,3 +40,14 @@ def test_only_rna_knows_the_counts_of_a_cell():
     assert found is not None
     np.testing.assert_allclose(found, np.log(totals[some] / np.median(totals)), rtol=1e-6)
     assert KINDS["atac"].fit(source(counts, "atac"), 20, 5).log_counts(source(counts, "atac")) is None
+
+
+def test_names_that_two_modalities_have():
+    names = joint_names({"rna": pd.Index(["CD4", "LYZ"]), "prot": pd.Index(["CD4", "CD8a"])})
+    assert list(names) == ["CD4", "LYZ", "prot:CD4", "CD8a"]
+
+
+def test_features_are_split_as_they_were_joined():
+    parts = [np.arange(6.0).reshape(3, 2), np.ones((3, 1))]
+    for part, found in zip(parts, split_features(side_by_side(parts), [2, 1]), strict=True):
+        np.testing.assert_array_equal(found, part)

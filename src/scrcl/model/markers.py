@@ -14,7 +14,7 @@ from scvi import settings
 from scrcl.data.networks import check_identifiers, read_gene_sets
 from scrcl.genes.associations import marker_statistics, permutation_pvalues
 from scrcl.genes.naming import NO_NAME, GroupLevels, explain_name, name_groups
-from scrcl.reference.parts import joint_names
+from scrcl.reference.modality import joint_names
 from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least, check_groups, check_key, check_unique_genes
 from scrcl.utils.errors import ScrclValueError, ScrclWarning

@@ -27,9 +27,8 @@ from scrcl.utils.sizes import sample_cells
 from .agreement import Agreement, join, own_structure
 from .batches import Batches
 from .cells import Cells
-from .modality import Modality
+from .modality import Modality, joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .modality_kinds import KINDS, fit_modality
-from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .reference import FEATURE_SHARE, Reference
 from .spatial import SpatialReference
 

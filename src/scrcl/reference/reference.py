@@ -24,8 +24,7 @@ from .batches import Batches
 from .cells import Cells
 from .features import column_slices
 from .mapping import DistanceScale
-from .modality import Modality
-from .parts import joint_names, n_inputs, neighbor_features, side_by_side, split_features
+from .modality import Modality, joint_names, n_inputs, neighbor_features, side_by_side, split_features
 from .spatial import SpatialReference
 
 #: Length of the features in the latent representation, beside views of length 1. Smaller values merge types that training
