@@ -51,9 +51,9 @@ class SCRCLBase(BaseModelClass):
     #: How the command line read the counts (``layer``) and clustered (arguments of `get_clusters`); saved with the model.
     run_: State | None = None
     _reference: Reference
-    _module_kwargs: dict[str, float]
+    _module_kwargs: State
     #: The data that the reference was built from, while they are at hand.
-    _reference_data: Data | None
+    _reference_data: object
     _kept_results: Results | None
     _placements: Placements
 

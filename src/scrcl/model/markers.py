@@ -280,7 +280,9 @@ class MarkersMixin(SCRCLBase):
             {
                 "name": names[naming.choice],
                 "confidence": np.where(naming.choice < len(usable), naming.confidence, np.nan),
-                "reason": [explain_name(naming, number, usable, genes.to_numpy(object), missing) for number in numbers],
+                "reason": [
+                    explain_name(naming, n, usable, genes.to_numpy(object), missing) for n in range(len(clusters))
+                ],
                 "best": names[best],
                 "score": naming.score[numbers, best],
                 "support": naming.support[numbers, best],

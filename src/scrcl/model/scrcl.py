@@ -190,7 +190,7 @@ class SCRCL(
         self._check_what_would_be_unused(options.spatial)
         neighbors_key = self._setup("neighbors_key")
         graph = None if neighbors_key is None else read_graph(data, neighbors_key)
-        where, n_hidden = "mdata" if self._several else "adata", int(self._module_kwargs["n_hidden"])
+        where, n_hidden = "mdata" if self._several else "adata", self._module_kwargs["n_hidden"]
         preparation = prepare(self._cells(data), options, n_hidden, where, graph, self._labels(data))
         reference = preparation.reference
         self._set_reference(reference)
