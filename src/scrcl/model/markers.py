@@ -133,27 +133,25 @@ class MarkersMixin(SCRCLBase):
             adjusted = false_discovery_control(pvalues, axis=1)
         else:
             pvalues = adjusted = np.full(statistics.score.shape, np.nan)
+        margin = 1.96 * statistics.standard_error
+        columns = {
+            "score": statistics.score,
+            "score_low": statistics.score - margin,
+            "score_high": statistics.score + margin,
+            "specificity": statistics.specificity,
+            "fraction_in": statistics.fraction_in,
+            "fraction_out": statistics.fraction_out,
+            "log2_fold_change": statistics.log2_fold_change,
+            "pvalue": pvalues,
+            "pvalue_adjusted": adjusted,
+        }
         tables = {}
         for number, name in enumerate(names):
-            if name not in wanted:
-                continue
-            score, margin = statistics.score[number], 1.96 * statistics.standard_error[number]
-            table = pd.DataFrame(
-                {
-                    "group": name,
-                    "gene": genes,
-                    "score": score,
-                    "score_low": score - margin,
-                    "score_high": score + margin,
-                    "specificity": statistics.specificity[number],
-                    "fraction_in": statistics.fraction_in[number],
-                    "fraction_out": statistics.fraction_out[number],
-                    "log2_fold_change": statistics.log2_fold_change[number],
-                    "pvalue": pvalues[number],
-                    "pvalue_adjusted": adjusted[number],
-                }
-            )
-            tables[name] = table.sort_values("score", ascending=False, kind="stable")[:n_top]
+            if name in wanted:
+                table = pd.DataFrame(
+                    {"group": name, "gene": genes} | {key: rows[number] for key, rows in columns.items()}
+                )
+                tables[name] = table.sort_values("score", ascending=False, kind="stable")[:n_top]
         data.uns[key_added] = _as_scanpy(tables, groupby, self._layer(layer, modality))
         result = pd.concat(list(tables.values()), ignore_index=True)
         result["group"] = pd.Categorical(result["group"], categories=names)

@@ -60,11 +60,11 @@ class Batches:
     codes
         ``(n,)`` number of the batch of each cell of the reference.
     mixing
-        For each modality ``(B,)``, mixing of the cells of each batch with the others before any correction: 0 for none, 1
-        for that of random batches; NaN for batches learned from query data.
+        For each modality, mixing of the cells of each batch of the reference with the others before any correction: 0 for
+        none, 1 for that of random batches.
     separation
-        For each modality ``(B,)``, distance of the cells of each batch from their mutual neighbours in others relative to
-        that among themselves, before any correction; NaN for batches learned from query data.
+        For each modality, distance of the cells of each batch of the reference from their mutual neighbours in others relative
+        to that among themselves, before any correction.
     adaptations
         Parameters of each batch for each modality whose effect is corrected.
     shifts
@@ -192,8 +192,6 @@ class Batches:
             batches = replace(
                 batches,
                 names=(*batches.names, batch),
-                mixing={name: np.append(values, np.nan) for name, values in batches.mixing.items()},
-                separation={name: np.append(values, np.nan) for name, values in batches.separation.items()},
                 adaptations=dict(batches.adaptations),
                 shifts=dict(batches.shifts),
                 corrections=dict(batches.corrections),

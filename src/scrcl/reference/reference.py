@@ -207,10 +207,11 @@ class Reference:
         """
         if self.spatial is not None:
             return [self.smoothed(modality, cells)]
-        by_modality = [
-            self._linkage_of(name, part, cells)
-            for name, part in zip(self.modalities, self._parts(self.features), strict=True)
-        ]
+        by_modality = []
+        for fitted, part in zip(self.modalities.values(), self._parts(self.features), strict=True):
+            arrays = fitted.linkage_features(part)
+            # Smoothed over the graph if batches are corrected.
+            by_modality.append([self._smooth(array, cells) if self.corrected else array[cells] for array in arrays])
         if modality is not None or len(by_modality) == 1:
             return by_modality[modality or 0]
         n_arrays = max(map(len, by_modality))
@@ -218,11 +219,6 @@ class Reference:
             join([normalize(arrays[i % len(arrays)]) for arrays in by_modality], self.weights[cells])
             for i in range(n_arrays)
         ]
-
-    def _linkage_of(self, modality: str, features: np.ndarray, cells: Rows) -> list[np.ndarray]:
-        """The same of one modality with features ``(n, d_m)``, smoothed over the graph if batches are corrected."""
-        arrays = self.modalities[modality].linkage_features(features)
-        return [self._smooth(array, cells) if self.corrected else array[cells] for array in arrays]
 
     def join(self, encoded: Encoded, features: np.ndarray, weights: np.ndarray) -> dict[View, np.ndarray]:
         """Each representation ``(m, ·)`` of cells: the views of the network and the features side by side.
