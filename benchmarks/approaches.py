@@ -60,18 +60,18 @@ def best_other(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
 
 def margin(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     distances = np.linalg.norm(points[:, None] - centers_of(points, labels), axis=2)
-    own, other = best_other(-distances, labels)
-    return (own - other) / np.maximum(-own, -other)
+    similarity, other = best_other(-distances, labels)
+    return (similarity - other) / np.maximum(-similarity, -other)
 
 
 def cosine_margin(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    own, other = best_other(points @ normalize(centers_of(points, labels)).T, labels)
-    return own - other
+    similarity, other = best_other(points @ normalize(centers_of(points, labels)).T, labels)
+    return similarity - other
 
 
 def purity(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    near = NearestNeighbors(n_neighbors=min(31, len(points))).fit(points).kneighbors(points)[1][:, 1:]
-    return (labels[near] == labels[:, None]).mean(1)
+    neighbors = NearestNeighbors(n_neighbors=min(31, len(points))).fit(points).kneighbors(points)[1][:, 1:]
+    return (labels[neighbors] == labels[:, None]).mean(1)
 
 
 def together(groups: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,11 +86,11 @@ def together(groups: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 def several(points: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
     """k-means, Ward's method and a tied Gaussian mixture with as many clusters."""
     number = int(labels.max()) + 1
-    found = [KMeans(number, n_init=3, random_state=seed + i).fit_predict(points) for i in range(2)]
-    found.append(AgglomerativeClustering(number).fit_predict(points))
+    clusterings = [KMeans(number, n_init=3, random_state=seed + i).fit_predict(points) for i in range(2)]
+    clusterings.append(AgglomerativeClustering(number).fit_predict(points))
     mixture = GaussianMixture(number, covariance_type="tied", random_state=seed, reg_covar=1e-4)
-    found.append(mixture.fit_predict(points))
-    return np.mean([np.sqrt(np.prod(together(groups, labels), axis=0)) for groups in found], axis=0)
+    clusterings.append(mixture.fit_predict(points))
+    return np.mean([np.sqrt(np.prod(together(groups, labels), axis=0)) for groups in clusterings], axis=0)
 
 
 def finer_trees(model: scrcl.SCRCL, labels: np.ndarray, seed: int) -> np.ndarray:
@@ -98,9 +98,9 @@ def finer_trees(model: scrcl.SCRCL, labels: np.ndarray, seed: int) -> np.ndarray
     number = int(labels.max()) + 1
     ensemble = model._results._ensemble(VIEW, seed, number)
     finer, drawn = int(np.ceil(1.5 * number)), labels[ensemble.cells]
-    found = np.mean([together(tree.cut(finer), drawn)[1] for tree in ensemble.trees], axis=0)
+    clusterings = np.mean([together(tree.cut(finer), drawn)[1] for tree in ensemble.trees], axis=0)
     nearest = NearestNeighbors(n_neighbors=1).fit(ensemble.points[ensemble.cells])
-    return found[nearest.kneighbors(ensemble.points)[1][:, 0]]
+    return clusterings[nearest.kneighbors(ensemble.points)[1][:, 0]]
 
 
 def kept_when_thinned(model: scrcl.SCRCL, adata: ad.AnnData, labels: np.ndarray, seed: int) -> np.ndarray:
@@ -120,9 +120,9 @@ def divided(points: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
     parts, number = np.empty(len(labels), dtype=np.int64), 0
     for cluster in range(labels.max() + 1):
         members = np.flatnonzero(labels == cluster)
-        each = min(3, max(1, len(members) // 30))
-        parts[members] = number + KMeans(each, n_init=3, random_state=seed).fit_predict(points[members])
-        number += each
+        n_parts = min(3, max(1, len(members) // 30))
+        parts[members] = number + KMeans(n_parts, n_init=3, random_state=seed).fit_predict(points[members])
+        number += n_parts
     return parts
 
 

@@ -78,8 +78,8 @@ def run_pca(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
 def run_harmony(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     import harmonypy
 
-    found = harmonypy.run_harmony(components(adata, seed), adata.obs, "batch", random_state=seed, verbose=False)
-    space = np.asarray(found.Z_corr)
+    results = harmonypy.run_harmony(components(adata, seed), adata.obs, "batch", random_state=seed, verbose=False)
+    space = np.asarray(results.Z_corr)
     return cluster(space if len(space) == adata.n_obs else space.T, n_clusters, seed)
 
 
@@ -200,10 +200,10 @@ def tables(runs: pd.DataFrame) -> list[str]:
     for half, part in parts.items():
         lines += folded(f"Half {half}", part)
     for key in ("given", "given, k-means", "Total", "accuracy"):
-        own = runs.groupby(["set", "method"])[key].agg(["mean", "min"])
+        statistics = runs.groupby(["set", "method"])[key].agg(["mean", "min"])
         part = [row(["data set", *methods]), row(["---"] * (len(methods) + 1))]
         for name in names:
-            scores = own.loc[name].reindex(methods)
+            scores = statistics.loc[name].reindex(methods)
             part.append(row([name, *(f"{mean:.3f} ({worst:.3f})" for mean, worst in scores.to_numpy())]))
         lines += folded(f"{FIGURES[key]}, by data set, mean (worst seed)", part)
     return lines
@@ -235,21 +235,21 @@ def main() -> None:
             path, method, seed = run
             print(f"[{number}/{len(runs)}] {method} on {path.stem}, seed {seed}", file=sys.stderr, flush=True)
             run_to_file(result_file(path.stem, method, seed), [__file__, "--work", str(path), method, str(seed)])
-    found = {run: result for run in runs if (result := read_result(*run))}
-    if not found:
+    results = {run: result for run in runs if (result := read_result(*run))}
+    if not results:
         sys.exit("Nothing was run yet with these data and this source.")
     frame = pd.DataFrame(
         [
             {"set": path.stem, "method": method, "seed": seed, **r["figures"]}
-            for (path, method, seed), r in found.items()
+            for (path, method, seed), r in results.items()
         ]
     )
     if arguments.external is not None:
         frame = pd.concat([frame, pd.read_csv(arguments.external, comment="#")], ignore_index=True)
-    some = next(iter(found.values()))
-    every = {package: number for result in found.values() for package, number in result["versions"].items()}
-    versions = ", ".join(f"{package} {number}" for package, number in every.items())
-    lines = [*tables(frame), f"{arguments.seeds} seeds. One thread of {some['machine']}; {versions}.", ""]
+    any_result = next(iter(results.values()))
+    all_versions = {package: number for result in results.values() for package, number in result["versions"].items()}
+    versions = ", ".join(f"{package} {number}" for package, number in all_versions.items())
+    lines = [*tables(frame), f"{arguments.seeds} seeds. One thread of {any_result['machine']}; {versions}.", ""]
     (RESULTS / "batches.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

@@ -80,24 +80,24 @@ def cells(path: Path, seed: int) -> dict[str, Any]:
     adata, types, classes = read(path)
     start = time.perf_counter()
     model = fit(adata, seed)
-    found: dict[str, Any] = {"training": time.perf_counter() - start, "wrong": {}}
+    result: dict[str, Any] = {"training": time.perf_counter() - start, "wrong": {}}
     labels = pd.Series(types).where(np.isin(types, classes))
     for regime, n_clusters in (("given", len(classes)), ("found", None)):
         clusters = model.get_clusters(n_clusters=n_clusters, seed=seed)
         right = is_majority(clusters.to_numpy(), labels)
         scored, codes = ~np.isnan(right), clusters.cat.codes.to_numpy()
-        found["wrong"][regime] = float(1 - right[scored].mean())
+        result["wrong"][regime] = float(1 - right[scored].mean())
         for method in METHODS:
             start = time.perf_counter()
             table = model.get_cluster_probabilities(n_clusters=n_clusters, seed=seed, method=method).to_numpy()
             seconds = time.perf_counter() - start
-            own = table[np.arange(len(codes)), codes].astype(np.float64)
-            found[f"{regime} {method}"] = judge(own[scored], right[scored]) | {"seconds": seconds}
+            assigned = table[np.arange(len(codes)), codes].astype(np.float64)
+            result[f"{regime} {method}"] = judge(assigned[scored], right[scored]) | {"seconds": seconds}
         if seed == 0:  # the others take most of the time
             others = approaches(model, adata, codes.astype(np.int64), seed)
             rest = {name: auroc(right[scored] == 0, -score[scored]) for name, score in others.items()}
-            found[f"{regime} others"] = rest
-    return found
+            result[f"{regime} others"] = rest
+    return result
 
 
 def doublets(path: Path, seed: int) -> dict[str, Any]:
@@ -111,11 +111,11 @@ def doublets(path: Path, seed: int) -> dict[str, Any]:
     model = fit(together, seed)
     report = model.get_cell_report(n_clusters=len(classes), seed=seed)
     table = model.get_cluster_probabilities(n_clusters=len(classes), seed=seed, method="consensus").to_numpy()
-    own = table[np.arange(len(table)), report["cluster"].cat.codes]
+    assigned = table[np.arange(len(table)), report["cluster"].cat.codes]
     scores = {
         "doublet score": report["doublet_score"],
         "probability": -report["probability"],
-        "consensus": -pd.Series(own),
+        "consensus": -pd.Series(assigned),
     }
     return {name: auroc(made, score.to_numpy()) for name, score in scores.items()}
 
@@ -124,12 +124,12 @@ def left_out(path: Path, seed: int, rank: int) -> dict[str, Any]:
     adata, types, classes = read(path)
     names, sizes = np.unique(types, return_counts=True)
     new = types == names[np.argsort(-sizes)][rank]
-    known = ~new & (np.random.default_rng(seed).random(len(types)) < 0.2)
-    model = fit(adata[~new & ~known].copy(), seed)
-    query, n_clusters = adata[new | known].copy(), max(len(classes) - 1, 2)
+    kept = ~new & (np.random.default_rng(seed).random(len(types)) < 0.2)
+    model = fit(adata[~new & ~kept].copy(), seed)
+    query, n_clusters = adata[new | kept].copy(), max(len(classes) - 1, 2)
     report = model.get_cell_report(query, n_clusters=n_clusters, seed=seed)
     excess = model.get_mapping_quality(query, n_clusters=n_clusters, seed=seed)["excess"]
-    is_new = new[new | known]
+    is_new = new[new | kept]
     return {
         "outlier score": auroc(is_new, report["outlier_score"].to_numpy()),
         "excess": auroc(is_new, excess.to_numpy()),
@@ -158,21 +158,21 @@ def collect(names: list[str], seeds: int) -> tuple[pd.DataFrame, dict[str, np.nd
         row: dict[str, list[float]] = {}
         for kind in KINDS:
             files = [result_file(name, kind, seed) for seed in range(seeds)]
-            for found in (json.loads(file.read_text()) for file in files if file.exists()):
+            for result in (json.loads(file.read_text()) for file in files if file.exists()):
                 if kind == "cells":
-                    row.setdefault("wrong", []).append(found["wrong"]["given"])
-                    row.setdefault("training (s)", []).append(found["training"])
-                    row.setdefault("mixture (s)", []).append(found["given mixture"]["seconds"])
+                    row.setdefault("wrong", []).append(result["wrong"]["given"])
+                    row.setdefault("training (s)", []).append(result["training"])
+                    row.setdefault("mixture (s)", []).append(result["given mixture"]["seconds"])
                     for way, totals in bins.items():
-                        row.setdefault(f"AUROC, {way}", []).append(found[way]["AUROC"])
-                        row.setdefault(f"ECE, {way}", []).append(found[way]["ECE"])
-                        sums = np.array(found[way]["bins"])
+                        row.setdefault(f"AUROC, {way}", []).append(result[way]["AUROC"])
+                        row.setdefault(f"ECE, {way}", []).append(result[way]["ECE"])
+                        sums = np.array(result[way]["bins"])
                         totals += sums / sums[0].sum()
                 elif kind == "doublets":
-                    for score, value in found.items():
+                    for score, value in result.items():
                         row.setdefault(f"doublets, {score}", []).append(value)
                 else:
-                    for score, value in found.items():
+                    for score, value in result.items():
                         row.setdefault(f"left out, {score}", []).append(value)
         if row:
             rows[name] = {column: float(np.nanmean(values)) for column, values in row.items()}
@@ -185,10 +185,10 @@ def collect_others(names: list[str]) -> pd.DataFrame:
     names_of = {"mixture": "**the mixture**", "consensus": "consensus"}
     for name in names:
         file = result_file(name, "cells", 0)
-        found = json.loads(file.read_text()) if file.exists() else {}
-        for regime in ("given", "found") if found else ():
-            ours = {shown: found[f"{regime} {method}"]["AUROC"] for method, shown in names_of.items()}
-            for way, value in (found[f"{regime} others"] | ours).items():
+        result = json.loads(file.read_text()) if file.exists() else {}
+        for regime in ("given", "found") if result else ():
+            ours = {shown: result[f"{regime} {method}"]["AUROC"] for method, shown in names_of.items()}
+            for way, value in (result[f"{regime} others"] | ours).items():
                 values.setdefault((way, regime), {})[name] = value
     return pd.DataFrame(values).T
 

@@ -56,10 +56,10 @@ def dense_losses(e1: Tensor, e2: Tensor, z1: Tensor, z2: Tensor, adjacency: Tens
     l1, l2 = e1.log_softmax(1), e2.log_softmax(1)
     divergence = (p1 * l1).sum(1)[:, None] + (p2 * l2).sum(1)[None] - p1 @ l2.T - l1 @ p2.T
     eye = torch.eye(n)
-    near = ((adjacency + eye) * divergence).sum(1) / (adjacency.sum(1) + 1)
+    to_neighbors = ((adjacency + eye) * divergence).sum(1) / (adjacency.sum(1) + 1)
     far = ((1 - eye) * divergence).sum(1) / (n - 1)
     cross_view = (z1 @ z2.T - adjacency - eye).pow(2).sum() / n**2
-    return alignment_loss(e1, e2, 1.0) + 100 * (near / far).mean() + cross_view
+    return alignment_loss(e1, e2, 1.0) + 100 * (to_neighbors / far).mean() + cross_view
 
 
 def losses(n: int, dense: bool) -> Callable[[], None]:

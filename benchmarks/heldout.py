@@ -43,15 +43,15 @@ def hold_out(adata: ad.AnnData, truth: np.ndarray, seed: int) -> list[float]:
     scored = np.isin(truth, classes[sizes >= SMALLEST_CLASS])
     n_clusters = int((sizes >= SMALLEST_CLASS).sum())
     out = np.random.default_rng(seed).random(len(truth)) < 0.2
-    every = fit(adata.copy(), seed).get_clusters(n_clusters=n_clusters, seed=seed).to_numpy()
+    all_clusters = fit(adata.copy(), seed).get_clusters(n_clusters=n_clusters, seed=seed).to_numpy()
     model = fit(adata[~out].copy(), seed)
     trained = model.get_clusters(n_clusters=n_clusters, seed=seed).to_numpy()
     placed = model.get_clusters(adata[out].copy(), n_clusters=n_clusters, seed=seed).to_numpy()
     evaluated = scored[out]
     return [
-        adjusted_rand_score(every[out], placed),
-        adjusted_rand_score(every[~out], trained),
-        adjusted_rand_score(truth[out][evaluated], every[out][evaluated]),
+        adjusted_rand_score(all_clusters[out], placed),
+        adjusted_rand_score(all_clusters[~out], trained),
+        adjusted_rand_score(truth[out][evaluated], all_clusters[out][evaluated]),
         adjusted_rand_score(truth[out][evaluated], placed[evaluated]),
     ]
 
@@ -59,10 +59,10 @@ def hold_out(adata: ad.AnnData, truth: np.ndarray, seed: int) -> list[float]:
 def leave_out(adata: ad.AnnData, truth: np.ndarray, kind: str, seed: int) -> list[float]:
     """AUROC of the type left out against held-out cells of the others, and the share of each that is flagged."""
     new = truth == kind
-    known = ~new & (np.random.default_rng(seed).random(len(truth)) < 0.2)
-    model = fit(adata[~new & ~known].copy(), seed)
-    quality = model.get_mapping_quality(adata[new | known].copy(), n_clusters=2)
-    is_new = new[new | known]
+    kept = ~new & (np.random.default_rng(seed).random(len(truth)) < 0.2)
+    model = fit(adata[~new & ~kept].copy(), seed)
+    quality = model.get_mapping_quality(adata[new | kept].copy(), n_clusters=2)
+    is_new = new[new | kept]
     return [
         roc_auc_score(is_new, quality["excess"]),
         quality.loc[is_new, "outlier"].mean(),

@@ -92,13 +92,13 @@ def space_of(method: str, adata: ad.AnnData, seed: int) -> np.ndarray:
 
 
 def classify(method: str, space: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    known = labels != UNLABELED
-    if len(np.unique(labels[known])) == 1:
-        return np.full(len(labels), labels[known][0])
+    labelled = labels != UNLABELED
+    if len(np.unique(labels[labelled])) == 1:
+        return np.full(len(labels), labels[labelled][0])
     model: Any = LogisticRegression(class_weight="balanced", max_iter=1000)
     if "neighbours" in method:
-        model = KNeighborsClassifier(min(NEIGHBORS, int(known.sum())))
-    return model.fit(space[known], labels[known]).predict(space)
+        model = KNeighborsClassifier(min(NEIGHBORS, int(labelled.sum())))
+    return model.fit(space[labelled], labels[labelled]).predict(space)
 
 
 def scrcl_model(adata: ad.AnnData, labels: np.ndarray | None, seed: int) -> Any:
@@ -143,64 +143,64 @@ LEARNERS: dict[str, Predictor] = {"scANVI": predict_scanvi, OURS: predict_scrcl}
 METHODS = (*SPACES, *LEARNERS)
 
 
-def draw(truth: np.ndarray, scored: np.ndarray, each: int, seed: int, without: str = "") -> np.ndarray:
+def draw(truth: np.ndarray, scored: np.ndarray, n_labelled: int, seed: int, without: str = "") -> np.ndarray:
     """Labels of some of the scored cells of each type; of four fifths of them if ``each`` is 0."""
-    rng = np.random.default_rng([seed, each])
+    rng = np.random.default_rng([seed, n_labelled])
     labels = np.full(len(truth), UNLABELED, dtype=object)
     for name in np.unique(truth[scored]):
         rows = rng.permutation(np.flatnonzero(scored & (truth == name)))
         if name != without:
-            labels[rows[: min(each, len(rows) // 2) if each else 4 * len(rows) // 5]] = name
+            labels[rows[: min(n_labelled, len(rows) // 2) if n_labelled else 4 * len(rows) // 5]] = name
     return labels
 
 
-def scores(truth: np.ndarray, found: np.ndarray, rest: np.ndarray) -> dict[str, float]:
+def scores(truth: np.ndarray, predicted: np.ndarray, rest: np.ndarray) -> dict[str, float]:
     names = list(np.unique(truth[rest]))
     return {
-        "accuracy": float((found == truth)[rest].mean()),
-        "F1": float(f1_score(truth[rest], found[rest], labels=names, average="macro")),
+        "accuracy": float((predicted == truth)[rest].mean()),
+        "F1": float(f1_score(truth[rest], predicted[rest], labels=names, average="macro")),
     }
 
 
-def is_new(found: np.ndarray) -> np.ndarray:
-    return np.char.startswith(found.astype(str), "new ")
+def is_new(predicted: np.ndarray) -> np.ndarray:
+    return np.char.startswith(predicted.astype(str), "new ")
 
 
 def few(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
 
     space = space_of(method, adata, seed) if method in SPACES else None
-    found: Scores = []
-    for each in EACH:
-        start, labels = time.perf_counter(), draw(truth, scored, each, seed)
+    rows: Scores = []
+    for n_labelled in EACH:
+        start, labels = time.perf_counter(), draw(truth, scored, n_labelled, seed)
         rest, soft = scored & (labels == UNLABELED), None
         if space is not None:
             predicted = classify(method, space, labels)
         else:
             predicted, soft = LEARNERS[method](adata.copy(), labels, seed)
-        figures = {"each": each, **scores(truth, predicted, rest), "seconds": time.perf_counter() - start}
+        figures = {"each": n_labelled, **scores(truth, predicted, rest), "seconds": time.perf_counter() - start}
         if soft is not None:
             codes = soft.columns.get_indexer(pd.Index(truth[rest]))
             figures["calibration error"] = calibration_error(soft.to_numpy()[rest], codes)
             figures["called new"] = float(is_new(predicted[rest]).mean())
-        found.append(figures)
-    return found
+        rows.append(figures)
+    return rows
 
 
 def new(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
     kinds, sizes = np.unique(truth[scored], return_counts=True)
-    found: Scores = []
+    rows: Scores = []
     for held in kinds[np.argsort(-sizes)][: min(6, int((sizes >= 50).sum()))]:
         labels = draw(truth, scored, 20, seed, without=held)
         predicted, _ = LEARNERS[method](adata.copy(), labels, seed)
-        own, rest = truth == held, scored & (labels == UNLABELED) & (truth != held)
-        found.append(
+        of_type, rest = truth == held, scored & (labels == UNLABELED) & (truth != held)
+        rows.append(
             {
                 "held": held,
-                "found": float(is_new(predicted)[own].mean()),
+                "found": float(is_new(predicted)[of_type].mean()),
                 "called new": float(is_new(predicted)[rest].mean()),
             }
         )
-    return found
+    return rows
 
 
 def held_out_in_trained_space(model: Any) -> np.ndarray:
@@ -216,7 +216,7 @@ def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str,
 
     kinds, correct = np.unique(truth[scored]), np.where(scored, truth, UNLABELED).astype(object)
     with_correct = float((scrcl_model(adata.copy(), correct, seed).predict().to_numpy(str) == truth)[scored].mean())
-    found: Scores = []
+    rows: Scores = []
     for share in WRONG:
         rng = np.random.default_rng(seed)
         labels, flipped = correct.copy(), scored & (rng.random(len(truth)) < share)
@@ -226,7 +226,7 @@ def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str,
         annotation, trained = model._results.annotation, held_out_in_trained_space(model)
         codes = annotation.labels.codes
         doubt = 1 - model.get_label_report(n_clusters=2).cells["probability"].reindex(adata.obs_names)[scored]
-        found.append(
+        rows.append(
             {
                 "cells": f"with {share:.0%} wrong labels",
                 "AUROC": float(roc_auc_score(flipped[scored], doubt.fillna(0))),
@@ -236,7 +236,7 @@ def wrong(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str,
                 "calibration error, held out": calibration_error(annotation.held_out[scored], codes[scored]),
             }
         )
-    return found
+    return rows
 
 
 def permuted(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: str, seed: int) -> Scores:
@@ -245,8 +245,8 @@ def permuted(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: s
     model = scrcl_model(adata.copy(), labels, seed)
     cells = model.get_label_report(n_clusters=2).cells
     in_trained_space = held_out_in_trained_space(model)[scored].argmax(1)
-    given, predicted = (cells[name].value_counts(normalize=True) for name in ("label", "predicted"))
-    chance = float((given * predicted.reindex(given.index, fill_value=0)).sum())
+    shares, predicted_shares = (cells[name].value_counts(normalize=True) for name in ("label", "predicted"))
+    chance = float((shares * predicted_shares.reindex(shares.index, fill_value=0)).sum())
     return [
         {
             "held-out accuracy": float((cells["label"] == cells["predicted"]).mean()),
@@ -266,7 +266,7 @@ def transfer(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: s
     if method in SPACES:
         return [scores(truth, classify(method, space_of(method, adata, seed), labels), target)]
     predicted, _ = LEARNERS[method](adata.copy(), labels, seed)
-    found: Scores = [{"cells": "in the model", **scores(truth, predicted, target)}]
+    rows: Scores = [{"cells": "in the model", **scores(truth, predicted, target)}]
     if method == OURS:
         model = scrcl_model(adata[source].copy(), labels[source], seed)
         query = adata[~source].copy()
@@ -275,8 +275,8 @@ def transfer(adata: ad.AnnData, truth: np.ndarray, scored: np.ndarray, method: s
             carried[~source] = model.predict(query, alpha=alpha).to_numpy(str)
             unassigned = float((carried[target] == "unassigned").mean())
             cells = f"never seen, alpha {alpha:g}"
-            found.append({"cells": cells, **scores(truth, carried, target), "unassigned": unassigned})
-    return found
+            rows.append({"cells": cells, **scores(truth, carried, target), "unassigned": unassigned})
+    return rows
 
 
 PARTS = {"few": few, "new": new, "wrong": wrong, "permuted": permuted, "transfer": transfer}
@@ -334,13 +334,13 @@ def tables(part: str, frame: pd.DataFrame) -> list[str]:
         "transfer": "Transfer",
     }
     lines = [f"### {titles[part]}", "", "Mean over the sets (half A / half B).", ""]
-    for each in sorted(frame["each"].unique(), key=EACH.index) if part == "few" else [None]:
-        own = frame if each is None else frame[frame["each"] == each]
-        if each is not None:
-            few_cells = f"{each:g} labelled {'cell' if each == 1 else 'cells'} of each type"
-            lines += [f"{few_cells if each else 'Four fifths of all cells labelled'}:", ""]
-        by_set = own.groupby(["method", "set"], sort=False)[figures].mean()
-        methods = list(dict.fromkeys(own["method"]))
+    for n_labelled in sorted(frame["each"].unique(), key=EACH.index) if part == "few" else [None]:
+        part_frame = frame if n_labelled is None else frame[frame["each"] == n_labelled]
+        if n_labelled is not None:
+            few_cells = f"{n_labelled:g} labelled {'cell' if n_labelled == 1 else 'cells'} of each type"
+            lines += [f"{few_cells if n_labelled else 'Four fifths of all cells labelled'}:", ""]
+        by_set = part_frame.groupby(["method", "set"], sort=False)[figures].mean()
+        methods = list(dict.fromkeys(part_frame["method"]))
         lines += [row(["method", "sets", *figures]), row(["---"] * (len(figures) + 2))]
         for method in methods:
             of_method = by_set.loc[method]
@@ -348,7 +348,7 @@ def tables(part: str, frame: pd.DataFrame) -> list[str]:
             lines.append(row([method, str(len(of_method)), *cells]))
         values = by_set[figures[0]].unstack("method")[methods]
         sets = [row(["data set", *methods]), row(["---"] * (len(methods) + 1))]
-        for name in dict.fromkeys(own["set"]):
+        for name in dict.fromkeys(part_frame["set"]):
             sets.append(row([name, *("" if np.isnan(value) else f"{value:.3f}" for value in values.loc[name])]))
         lines += ["", *folded(f"{figures[0]} by data set", sets)]
     return lines
@@ -401,22 +401,22 @@ def main() -> None:
         part, path, method, seed = run
         print(f"[{number}/{len(runs)}] {part}: {method} on {path.stem}, draw {seed}", file=sys.stderr, flush=True)
         run_to_file(result_file(*run), [__file__, "--work", part, str(path), method, str(seed)])
-    found = {run: result for run in runs if (result := read_result(run))}
-    if not found:
+    results = {run: result for run in runs if (result := read_result(run))}
+    if not results:
         sys.exit("Nothing was run yet with these data and this source.")
     lines: list[str] = []
     for part in arguments.parts:
         rows = [
             {"set": run[1].stem, "method": run[2], "seed": run[3], **figures}
-            for run, result in found.items()
+            for run, result in results.items()
             if run[0] == part
             for figures in result["figures"]
         ]
         if rows:
             lines += tables(part, pd.DataFrame(rows))
-    some = next(iter(found.values()))
-    versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
-    lines += [f"{arguments.seeds} draws. One thread of {some['machine']}; {versions}.", ""]
+    any_result = next(iter(results.values()))
+    versions = ", ".join(f"{package} {number}" for package, number in any_result["versions"].items())
+    lines += [f"{arguments.seeds} draws. One thread of {any_result['machine']}; {versions}.", ""]
     arguments.output.write_text("\n".join(lines))
     print("\n".join(lines))
 

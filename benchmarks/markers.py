@@ -175,18 +175,18 @@ def work(name: str, seed: int) -> dict[str, Any]:
         for method, scores in methods.items():
             rows = []
             for t in types:
-                known = known_markers(name, t) & genes
+                known_genes = known_markers(name, t) & genes
                 top = ranked(scores, right[t])[:10]
-                hits = [g for g in top if g in known]
+                hits = [g for g in top if g in known_genes]
                 others = ranked(methods["Wilcoxon"], right[t])[:50]
                 rows.append(
                     {
-                        "known": len(known),
+                        "known": len(known_genes),
                         "hits": hits,
                         "top": top,
                         "fraction_out": [float(outside[right[t], gene]) for gene in top],
                         "auroc_of_wilcoxon": auroc(scores, right[t], others),
-                        "auroc_of_known": auroc(scores, right[t], list(known)) if known else None,
+                        "auroc_of_known": auroc(scores, right[t], list(known_genes)) if known_genes else None,
                     }
                 )
             evaluated[method] = dict(zip(types, rows, strict=True))
@@ -274,15 +274,15 @@ def known_in_top_ten(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
             "| set | score | at least one | at least two | AUROC, Wilcoxon's | AUROC, known |",
             "|---|---|---|---|---|---|",
         ]
-        for name, found in runs.items():
-            for method in found[0]["groupings"][grouping]["methods"]:
-                evaluated = [list(run["groupings"][grouping]["methods"][method].values()) for run in found]
+        for name, seeds in runs.items():
+            for method in seeds[0]["groupings"][grouping]["methods"]:
+                evaluated = [list(run["groupings"][grouping]["methods"][method].values()) for run in seeds]
                 one = [float(np.mean([len(t["hits"]) >= 1 for t in run])) for run in evaluated]
                 two = [float(np.mean([len(t["hits"]) >= 2 for t in run])) for run in evaluated]
                 theirs = [float(np.mean([t["auroc_of_wilcoxon"] for t in run])) for run in evaluated]
-                known = [float(np.mean([t["auroc_of_known"] for t in run if t["known"]])) for run in evaluated]
-                cells = [spread(one), spread(two), spread(theirs, 3), spread(known, 3)]
-                lines.append(f"| {name}, {len(found[0]['types'])} types | {method} | " + " | ".join(cells) + " |")
+                known_genes = [float(np.mean([t["auroc_of_known"] for t in run if t["known"]])) for run in evaluated]
+                cells = [spread(one), spread(two), spread(theirs, 3), spread(known_genes, 3)]
+                lines.append(f"| {name}, {len(seeds[0]['types'])} types | {method} | " + " | ".join(cells) + " |")
         folds += folded(f"Known markers in the top 10, {title}", lines)
     return folds
 
@@ -294,8 +294,8 @@ def cell_by_cell(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines += ["AUROC of the scores of a known marker for the cells of its type, mean over markers and types.", ""]
     methods = list(next(iter(runs.values()))[0]["cells"])
     lines += ["| set | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
-    for name, found in runs.items():
-        values = [[float(np.mean(list(run["cells"][method].values()))) for run in found] for method in methods]
+    for name, seeds in runs.items():
+        values = [[float(np.mean(list(run["cells"][method].values()))) for run in seeds] for method in methods]
         lines.append(f"| {name} | " + " | ".join(spread(v, 3) for v in values) + " |")
     return lines
 
@@ -311,11 +311,11 @@ def beside_wilcoxon(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         "| set | groups | same of top 20 | AUROC of Wilcoxon for the 50 best of SCRCL | known, only SCRCL | known, only Wilcoxon | outside, only SCRCL | outside, only Wilcoxon |",
     ]
     lines += ["|---|---|---|---|---|---|---|---|"]
-    for name, found in runs.items():
+    for name, seeds in runs.items():
         for grouping, title in TITLES.items():
             ours_only, theirs_only, differ = 0, 0, 0
             outside: list[list[float]] = [[], []]
-            for run in found:
+            for run in seeds:
                 methods = run["groupings"][grouping]["methods"]
                 for t in run["types"]:
                     ours, theirs = methods["SCRCL"][t], methods["Wilcoxon"][t]
@@ -325,8 +325,8 @@ def beside_wilcoxon(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
                     differ += len(set(ours["top"]) - set(theirs["top"]))
                     ours_only += len(set(ours["hits"]) - set(theirs["hits"]))
                     theirs_only += len(set(theirs["hits"]) - set(ours["hits"]))
-            overlap = spread([run["groupings"][grouping]["overlap_20"] for run in found])
-            back = spread([run["groupings"][grouping]["auroc_wilcoxon_of_scrcl"] for run in found], 3)
+            overlap = spread([run["groupings"][grouping]["overlap_20"] for run in seeds])
+            back = spread([run["groupings"][grouping]["auroc_wilcoxon_of_scrcl"] for run in seeds], 3)
             lines.append(
                 f"| {name} | {title} | {overlap} | {back} | {ours_only} of {differ} | {theirs_only} of {differ} | "
                 + " | ".join(f"{np.mean(values):.2f}" for values in outside)
@@ -339,15 +339,15 @@ def missed_types(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Lines of the list of types whose markers are missed."""
     lines: list[str] = []
     lines += ["", "### Types whose markers are missed", ""]
-    for name, found in runs.items():
+    for name, seeds in runs.items():
         for grouping, title in TITLES.items():
             missed: dict[str, int] = {}
-            for run in found:
+            for run in seeds:
                 for t, judged_type in run["groupings"][grouping]["methods"]["SCRCL"].items():
                     if not judged_type["hits"]:
                         missed[t] = missed.get(t, 0) + 1
-            listed = ", ".join(f"{t} ({count} of {len(found)} seeds)" for t, count in missed.items()) or "none"
-            lines.append(f"- {name}, {title}: {listed}")
+            without_hits = ", ".join(f"{t} ({count} of {len(seeds)} seeds)" for t, count in missed.items()) or "none"
+            lines.append(f"- {name}, {title}: {without_hits}")
     return lines
 
 
@@ -366,19 +366,19 @@ def stability(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         "| set | Jaccard, clusters | Jaccard, published types | Wilcoxon, clusters | below 0.05 | not uniform | s |"
     ]
     lines += ["|---|---|---|---|---|---|---|"]
-    for name, found in runs.items():
+    for name, seeds in runs.items():
         stable = [
             spread(values) if values else "–"
             for values in (
-                jaccard(found, "found", "SCRCL"),
-                jaccard(found, "annotated", "SCRCL"),
-                jaccard(found, "found", "Wilcoxon"),
+                jaccard(seeds, "found", "SCRCL"),
+                jaccard(seeds, "annotated", "SCRCL"),
+                jaccard(seeds, "found", "Wilcoxon"),
             )
         ]
-        null = [group for run in found for group in run["null"]]
+        null = [group for run in seeds for group in run["null"]]
         below = float(np.mean([group["below_05"] for group in null]))
         rejected = sum(group["ks"] < 0.05 for group in null)
-        seconds = float(np.mean([run["groupings"]["found"]["seconds"] for run in found]))
+        seconds = float(np.mean([run["groupings"]["found"]["seconds"] for run in seeds]))
         lines.append(
             f"| {name} | " + " | ".join(stable) + f" | {below:.3f} | {rejected} of {len(null)} | {seconds:.1f} |"
         )
@@ -390,7 +390,7 @@ def report(names: list[str], seeds: int) -> str:
         n: [json.loads(result_file(n, s).read_text()) for s in range(seeds) if result_file(n, s).exists()]
         for n in names
     }
-    runs = {n: found for n, found in runs.items() if found}
+    runs = {n: of_set for n, of_set in runs.items() if of_set}
     lines = ["Mean over seeds (worst seed).", ""]
     for section in (known_in_top_ten, cell_by_cell, beside_wilcoxon, missed_types, stability):
         lines += section(runs)

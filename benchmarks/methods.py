@@ -44,8 +44,8 @@ def run_scrcl(
         "found": model.get_clusters(seed=seed),
     }
     latent = model.get_latent_representation()
-    found = cluster_space(latent, n_clusters, seed, LATENT_RESOLUTIONS).clusters
-    return Found(latent, {way: labels.to_numpy(str) for way, labels in clusters.items()} | found)
+    others = cluster_space(latent, n_clusters, seed, LATENT_RESOLUTIONS).clusters
+    return Found(latent, {way: labels.to_numpy(str) for way, labels in clusters.items()} | others)
 
 
 def trained(
@@ -83,8 +83,8 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
         return Ensemble.build(latent, cells, spaces, features, seed).cut(n_clusters)[0].labels
 
     clusters = {f"given, {name} only": cut([space], features) for name, space in zip(SPACES, spaces, strict=True)}
-    whole = Ensemble.build(latent, cells, spaces, features, seed)
-    kinds = {"trees": replace(whole, spaces=[]), "no trees": replace(whole, trees=[])}
+    ensemble = Ensemble.build(latent, cells, spaces, features, seed)
+    kinds = {"trees": replace(ensemble, spaces=[]), "no trees": replace(ensemble, trees=[])}
     clusters |= {f"given, {name}": kind.cut(n_clusters)[0].labels for name, kind in kinds.items()}
     refined = {"n_clusters": n_clusters, "representation": "refined", "seed": seed}
     clusters["given, refined"] = model.get_clusters(**refined).to_numpy(str)

@@ -54,13 +54,13 @@ def run_scrcl(mdata: MuData, kinds: dict[str, str], n_clusters: int, seed: int, 
     scrcl.SCRCL.setup_mudata(mdata, kinds, features_keys=spaces)
     model = scrcl.SCRCL(mdata)
     model.train(enable_progress_bar=False, **training)
-    found = {"all modalities": model.get_clusters(n_clusters=n_clusters, seed=seed)}
-    found["all modalities, k-means"] = model.get_clusters(n_clusters=n_clusters, seed=seed, method="kmeans")
-    found["all modalities, number estimated"] = model.get_clusters(seed=seed)
+    results = {"all modalities": model.get_clusters(n_clusters=n_clusters, seed=seed)}
+    results["all modalities, k-means"] = model.get_clusters(n_clusters=n_clusters, seed=seed, method="kmeans")
+    results["all modalities, number estimated"] = model.get_clusters(seed=seed)
     for name in kinds:
-        found[f"{name} of the model"] = model.get_clusters(n_clusters=n_clusters, seed=seed, modality=name)
+        results[f"{name} of the model"] = model.get_clusters(n_clusters=n_clusters, seed=seed, modality=name)
     weights = {str(name): float(weight) for name, weight in model.get_modality_weights().mean().items()}
-    return {way: labels.to_numpy(str) for way, labels in found.items()}, weights
+    return {way: labels.to_numpy(str) for way, labels in results.items()}, weights
 
 
 def run_untrained(mdata: MuData, kinds: dict[str, str], n_clusters: int, seed: int) -> Found:
@@ -126,24 +126,24 @@ def spaces(mdata: MuData, kinds: dict[str, str], seed: int) -> dict[str, np.ndar
     """What people compute of each modality: components of log-normalised counts, and centred log-ratios."""
     import scanpy as sc
 
-    found = {}
+    results = {}
     for name, kind in kinds.items():
         adata = mdata[name].copy()
         if kind == "protein":
             counts = adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X
             ratios = np.log1p(counts / np.exp(np.log1p(counts).mean(0)))
-            found[name] = (ratios - ratios.mean(0)) / np.maximum(ratios.std(0), 1e-6)
+            results[name] = (ratios - ratios.mean(0)) / np.maximum(ratios.std(0), 1e-6)
             continue
         if kind == "features":
-            found[name] = adata.obsm["X"]
+            results[name] = adata.obsm["X"]
             continue
         sc.pp.normalize_total(adata, target_sum=1e4)
         sc.pp.log1p(adata)
         sc.pp.highly_variable_genes(adata, n_top_genes=min(2_000, adata.n_vars))
         adata = adata[:, adata.var["highly_variable"]].copy()
         sc.pp.pca(adata, n_comps=min(50, *(size - 1 for size in adata.shape)), random_state=seed)
-        found[name] = adata.obsm["X_pca"]
-    return found
+        results[name] = adata.obsm["X_pca"]
+    return results
 
 
 def run_concatenated(mdata: MuData, kinds: dict[str, str], n_clusters: int, seed: int) -> Found:
@@ -190,7 +190,7 @@ def run_wnn(mdata: MuData, kinds: dict[str, str], n_clusters: int, seed: int) ->
 
 
 def methods(kinds: Iterable[str]) -> dict[str, Method]:
-    found: dict[str, Method] = {
+    results: dict[str, Method] = {
         "SCRCL": run_scrcl,
         "SCRCL, untrained": run_untrained,
         "SCRCL, one modality": run_alone,
@@ -199,9 +199,9 @@ def methods(kinds: Iterable[str]) -> dict[str, Method]:
         "WNN": run_wnn,
     }
     for name in ("SCRCL", "PCA and CLR", "WNN"):
-        found[f"{name}, noise added"] = with_noise(found[name])
-        found |= {f"{name}, {other} permuted": permuted(found[name], other) for other in kinds}
-    return found
+        results[f"{name}, noise added"] = with_noise(results[name])
+        results |= {f"{name}, {other} permuted": permuted(results[name], other) for other in kinds}
+    return results
 
 
 def work(path: Path, kinds: dict[str, str], method: str, seed: int) -> dict[str, Any]:
@@ -229,13 +229,13 @@ def work(path: Path, kinds: dict[str, str], method: str, seed: int) -> dict[str,
 
 
 def versions() -> dict[str, str]:
-    found = {}
+    results = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            results[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return results
 
 
 def inputs(path: Path, method: str) -> dict[str, str]:
@@ -265,7 +265,7 @@ FIRST = (
 
 def write_report(results: dict[Path, pd.DataFrame], any_result: dict[str, Any], seeds: int) -> None:
     lines: list[str] = []
-    every: list[str] = []
+    folds: list[str] = []
     for path, runs in results.items():
         names = [str(column) for column in runs if str(column).startswith("weight of ")]
         head = ["method", "clusters by", "ARI", "worst seed", "NMI", "clusters", "s", *names]
@@ -277,21 +277,21 @@ def write_report(results: dict[Path, pd.DataFrame], any_result: dict[str, Any], 
             table[f"{method}, {way}"] = [row([*cells, *weights])]
         first = [line for key in ("", *FIRST) for line in table.get(key, [])]
         lines += [f"{path.stem}: {runs['cells'].iloc[0]:,} cells, {runs['classes'].iloc[0]} types.", "", *first, ""]
-        every += folded(f"{path.stem}: all rows", [line for part in table.values() for line in part])
+        folds += folded(f"{path.stem}: all rows", [line for part in table.values() for line in part])
     packages = ", ".join(f"{package} {number}" for package, number in any_result["versions"].items())
-    lines += [DETAILS, "", *every, f"Seeds 0 to {seeds - 1}. One thread of {any_result['machine']}; {packages}.", ""]
+    lines += [DETAILS, "", *folds, f"Seeds 0 to {seeds - 1}. One thread of {any_result['machine']}; {packages}.", ""]
     (RESULTS / "multimodal.md").write_text("\n".join(lines))
     print("\n".join(lines))
 
 
-def kinds_of(path: Path, given: dict[str, str]) -> dict[str, str]:
+def kinds_of(path: Path, kinds_by_name: dict[str, str]) -> dict[str, str]:
     import h5py
 
     with h5py.File(path) as file:
         names = list(file["mod"])
-    kinds = {name: given.get(name) or KINDS.get(name.lower()) for name in names}
-    known = {name: kind for name, kind in kinds.items() if kind}
-    return dict(sorted(known.items(), key=lambda item: item[1] != "rna"))
+    kinds = {name: kinds_by_name.get(name) or KINDS.get(name.lower()) for name in names}
+    named_kinds = {name: kind for name, kind in kinds.items() if kind}
+    return dict(sorted(named_kinds.items(), key=lambda item: item[1] != "rna"))
 
 
 def main() -> None:
@@ -303,10 +303,10 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    given = dict(pair.split("=", 1) for pair in arguments.modalities)
+    kinds_by_name = dict(pair.split("=", 1) for pair in arguments.modalities)
     if arguments.work:
         path, method, seed = arguments.work
-        print(json.dumps(work(Path(path), kinds_of(Path(path), given), method, int(seed))))
+        print(json.dumps(work(Path(path), kinds_of(Path(path), kinds_by_name), method, int(seed))))
         return
     paths = sorted(arguments.data.glob("*.h5mu"))
     if not paths:
@@ -314,7 +314,7 @@ def main() -> None:
     results: dict[Path, pd.DataFrame] = {}
     any_result: dict[str, Any] = {}
     for path in paths:
-        kinds = kinds_of(path, given)
+        kinds = kinds_of(path, kinds_by_name)
         rows = []
         for method in arguments.methods or methods(kinds):
             for seed in range(arguments.seeds):

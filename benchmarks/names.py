@@ -172,19 +172,19 @@ FINE = {"zheng_pbmc500": "human", "pbmc700": "human", "baron_mouse": "mouse"}
 
 def lists_of(name: str) -> dict[str, tuple[dict[str, list[str]], dict[str, list[str]]]]:
     """The kinds of lists of a data set, each with the names that are right for each published type."""
-    found = {}
+    results = {}
     if name in SETS:
         lists, stands_for = SETS[name]
         types = {label for labels in stands_for.values() for label in labels}
-        found["broad"] = lists, {t: [n for n, labels in stands_for.items() if t in labels] for t in types}
+        results["broad"] = lists, {t: [n for n, labels in stands_for.items() if t in labels] for t in types}
     if name in FINE:
         table = KNOWN[KNOWN["organism"] == FINE[name]]
         right: dict[str, list[str]] = {}
         for kind, labels in table[["cell_type", "labels"]].drop_duplicates().itertuples(index=False):
             for label in filter(None, labels.split(";")):
                 right.setdefault(label, []).append(kind)
-        found["fine"] = {str(kind): list(part["gene"]) for kind, part in table.groupby("cell_type")}, right
-    return found
+        results["fine"] = {str(kind): list(part["gene"]) for kind, part in table.groupby("cell_type")}, right
+    return results
 
 
 def read(name: str) -> tuple[ad.AnnData, np.ndarray]:
@@ -220,12 +220,12 @@ def work(name: str, seed: int) -> dict[str, Any]:
             withheld: dict[str, pd.DataFrame] = {}
             for group, types in of_group:
                 share = types.value_counts(normalize=True)
-                own = [n for n in right.get(str(share.index[0]), []) if table.attrs["used"][n]]
-                if len(types) < SMALLEST or share.iloc[0] <= PURE or not own:
+                right_names = [n for n in right.get(str(share.index[0]), []) if table.attrs["used"][n]]
+                if len(types) < SMALLEST or share.iloc[0] <= PURE or not right_names:
                     continue
-                key = " ".join(own)
+                key = " ".join(right_names)
                 if key not in withheld:
-                    others = {n: genes for n, genes in lists.items() if n not in own}
+                    others = {n: genes for n, genes in lists.items() if n not in right_names}
                     withheld[key] = model.get_cluster_names(others, groupby=grouping, seed=seed)
                 rows.append(
                     {
@@ -234,7 +234,7 @@ def work(name: str, seed: int) -> dict[str, Any]:
                         "group": str(group),
                         "type": share.index[0],
                         "name": table.loc[str(group), "name"],
-                        "right": bool(table.loc[str(group), "name"] in own),
+                        "right": bool(table.loc[str(group), "name"] in right_names),
                         "confidence": confidence[str(group)],
                         "name_without": withheld[key].loc[str(group), "name"],
                     }
@@ -257,7 +257,7 @@ def report(names: list[str], seeds: int) -> str:
         n: [json.loads(result_file(n, s).read_text()) for s in range(seeds) if result_file(n, s).exists()]
         for n in names
     }
-    runs = {n: found for n, found in runs.items() if found}
+    runs = {n: results for n, results in runs.items() if results}
     lines = [
         "Groups with the right name, without a name and with a wrong name, over all seeds; the same with the list of their own",
         'type withheld, where "none of these" is right; mean confidence of right and wrong names; and the share of clusters that',
@@ -268,9 +268,9 @@ def report(names: list[str], seeds: int) -> str:
     ]
     notes: dict[str, int] = {}
     total = np.zeros(4)
-    for name, found in runs.items():
-        table = pd.DataFrame([row for run in found for row in run["names"]])
-        control = np.mean([run["control"] for run in found])
+    for name, results in runs.items():
+        table = pd.DataFrame([row for run in results for row in run["names"]])
+        control = np.mean([run["control"] for run in results])
         for (kind, grouping), part in table.groupby(["lists", "grouping"]):
             wrong = ~part["right"] & (part["name"] != NONE)
             none = part["name_without"] == NONE
@@ -299,16 +299,16 @@ def report(names: list[str], seeds: int) -> str:
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [
         "",
-        f"Seeds 0 to {max(len(found) for found in runs.values()) - 1}. One thread of {os.cpu_count()} cores, Python "
+        f"Seeds 0 to {max(len(results) for results in runs.values()) - 1}. One thread of {os.cpu_count()} cores, Python "
         f"{platform.python_version()}; {versions}.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    every = list(dict.fromkeys([*SETS, *FINE]))
+    all_sets = list(dict.fromkeys([*SETS, *FINE]))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sets", nargs="+", choices=every, default=every)
+    parser.add_argument("--sets", nargs="+", choices=all_sets, default=all_sets)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)

@@ -21,16 +21,16 @@ def main(path: Path, queries: int, k: int) -> str:
     scrcl.SCRCL.setup_anndata(adata)
     points = scrcl.SCRCL(adata)._reference.neighbor_features
     start = time.perf_counter()
-    found = nearest_neighbors(points, k)
+    neighbors = nearest_neighbors(points, k)
     seconds = time.perf_counter() - start
     chosen = np.random.default_rng(0).choice(len(points), queries, replace=False)
     similarity = points[chosen] @ points.T
     similarity[np.arange(queries), chosen] = -np.inf
     exact = np.argpartition(-similarity, k, axis=1)[:, :k]
-    shares = [len(np.intersect1d(a, b)) / k for a, b in zip(found.indices[chosen], exact, strict=True)]
+    recalls = [len(np.intersect1d(a, b)) / k for a, b in zip(neighbors.indices[chosen], exact, strict=True)]
     return (
-        f"{len(points):,} cells, {queries:,} of them evaluated: {np.mean(shares):.4f} of the {k} nearest neighbours are found in the "
-        f"mean (5 % quantile {np.quantile(shares, 0.05):.2f}), in {seconds:.0f} s. Search uses inverted lists beyond "
+        f"{len(points):,} cells, {queries:,} of them evaluated: {np.mean(recalls):.4f} of the {k} nearest neighbours are found in the "
+        f"mean (5 % quantile {np.quantile(recalls, 0.05):.2f}), in {seconds:.0f} s. Search uses inverted lists beyond "
         f"{EXACT_TARGETS:,} cells, and nearest-neighbour descent beyond {LISTED_TARGETS:,}.\n"
     )
 

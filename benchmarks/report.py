@@ -123,14 +123,14 @@ def rows_of(runs: pd.DataFrame, clusters: Clusters, ours: pd.Series, names: list
         complete = ari["mean"].notna().all()
         half_of = ari["mean"].groupby([HALF_OF.get(name) for name in names]).mean()
         means = by_set[["ARI", *SCORES, "seconds", "peak_gb"]].mean().mean()
-        found = group[["set", "method", "way"]].drop_duplicates().itertuples(index=False)
+        groups = group[["set", "method", "way"]].drop_duplicates().itertuples(index=False)
         times = (by_set["seconds"].mean() / ours).mean()
         scores = {
             "mean ARI": f"**{means['ARI']:.3f}**" + ("" if complete else f" of {ari['mean'].notna().sum()} sets"),
             **{f"half {half}": number(half_of[half], 3) for half in halves_of(names)},
             "worst seed": number(group.groupby("seed")["ARI"].mean().min(), 3),
             **{column: number(means[key], digits) for key, (column, digits) in SCORES.items()},
-            "seeds agree": number(float(np.mean([agreement(clusters.get(tuple(key), [])) for key in found])), 3),
+            "seeds agree": number(float(np.mean([agreement(clusters.get(tuple(key), [])) for key in groups])), 3),
             "s": number(means["seconds"], 1),
             "GB": number(means["peak_gb"], 2),
             "time of SCRCL": "–" if np.isnan(times) else f"× {times:.1f}",

@@ -77,8 +77,8 @@ def write(path: Path, data: Path, n: int, seed: int) -> None:
     labels = []
     with h5py.File(path, "w") as file:
         for number, start in enumerate(range(0, n, BLOCK)):
-            block, found = draw(counts, types, min(BLOCK, n - start), seed * 1_000_003 + number)
-            labels.append(found)
+            block, block_types = draw(counts, types, min(BLOCK, n - start), seed * 1_000_003 + number)
+            labels.append(block_types)
             if number:
                 sparse_dataset(file["X"]).append(block)
             else:

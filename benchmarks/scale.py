@@ -60,10 +60,10 @@ def run_scrcl(path: Path) -> tuple[dict[str, float], np.ndarray]:
         sys.exit("scrcl run failed")
     total = time.perf_counter() - start
     with h5py.File(output) as file:
-        found = read_elem(file["obs"])["scrcl"].to_numpy()
+        clusters = read_elem(file["obs"])["scrcl"].to_numpy()
         seconds = {name: float(value) for name, value in read_elem(file["uns/scrcl_run/seconds"]).items()}
     output.unlink()
-    return {**seconds, "writing": total - sum(seconds.values())}, found
+    return {**seconds, "writing": total - sum(seconds.values())}, clusters
 
 
 def run_scanpy(path: Path) -> tuple[dict[str, float], np.ndarray]:
@@ -131,16 +131,16 @@ def run_scvi(path: Path) -> tuple[dict[str, float], None]:
 def work(method: str, path: Path) -> None:
     """One run in this process; prints its figures."""
     warnings.simplefilter("ignore")
-    seconds, found = {"SCRCL": run_scrcl, "Scanpy": run_scanpy, "scVI": run_scvi}[method](path)
+    seconds, clusters = {"SCRCL": run_scrcl, "Scanpy": run_scanpy, "scVI": run_scvi}[method](path)
     scores: dict[str, float] = {}
-    if found is not None:
+    if clusters is not None:
         with h5py.File(path) as file:
             truth = read_elem(file["obs"])["cell_type"].to_numpy()
         first = slice(0, 20_000)
         scores = {
-            "ARI": float(adjusted_rand_score(truth, found)),
-            "ARI of the first 20,000": float(adjusted_rand_score(truth[first], found[first])),
-            "clusters": len(np.unique(found)),
+            "ARI": float(adjusted_rand_score(truth, clusters)),
+            "ARI of the first 20,000": float(adjusted_rand_score(truth[first], clusters[first])),
+            "clusters": len(np.unique(clusters)),
         }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     print(json.dumps({"seconds": seconds, "peak": peak, **scores}))
@@ -162,15 +162,15 @@ def measure(method: str, size: int, folder: Path, threads: int) -> None:
 
 def exponents(sizes: list[int], values: list[float]) -> str:
     """Cells of the table with the slope of the logarithms over all sizes, and without the smallest, where constants rule."""
-    found = []
+    clusters = []
     for least in SIZES[:2]:
         kept = [(size, value) for size, value in zip(sizes, values, strict=True) if size >= least and value > 0]
         if len(kept) > 1:
             x, y = np.log(kept).T
-            found.append(f"{np.polyfit(x, y, 1)[0]:.2f}")
+            clusters.append(f"{np.polyfit(x, y, 1)[0]:.2f}")
         else:
-            found.append("–")
-    return " | ".join(found)
+            clusters.append("–")
+    return " | ".join(clusters)
 
 
 def report(threads: int) -> str:
@@ -179,14 +179,14 @@ def report(threads: int) -> str:
     for path in (RESULTS / "scale").glob("*-*.json"):
         method, size = path.stem.split("-")
         runs[method, int(size)] = json.loads(path.read_text())
-    every = sorted({size for _, size in runs})
+    all_sizes = sorted({size for _, size in runs})
     lines = [
         "Seconds of each phase and peak memory, with exponents fitted to all sizes and to those from 10,000 cells on. Machines are "
         "noisy, so compare ratios.",
     ]
     totals: dict[tuple[str, int], float] = {}
     for method in METHODS:
-        sizes = [size for size in every if (method, size) in runs]
+        sizes = [size for size in all_sizes if (method, size) in runs]
         if not sizes:
             continue
         phases = list(dict.fromkeys(name for size in sizes for name in runs[method, size]["seconds"]))
@@ -212,7 +212,7 @@ def report(threads: int) -> str:
                 lines.append(f"| {name} | {' | '.join(shown)} | | |")
     figures = {"time": totals, "peak memory": {run: float(result["peak"]) for run, result in runs.items()}}
     for rival in METHODS[1:]:
-        both = [size for size in every if all((method, size) in runs for method in ("SCRCL", rival))]
+        both = [size for size in all_sizes if all((method, size) in runs for method in ("SCRCL", rival))]
         if not both:
             continue
         lines += ["", "| | " + " | ".join(f"{size:,}" for size in both) + " |", "|---" * (len(both) + 1) + "|"]

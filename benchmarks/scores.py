@@ -7,23 +7,23 @@ from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_inf
 from sklearn.neighbors import NearestNeighbors
 
 
-def score_clusters(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    exact, f1 = accuracy(truth, found)
+def score_clusters(truth: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    exact, f1 = accuracy(truth, clusters)
     return {
-        "ARI": float(adjusted_rand_score(truth, found)),
-        "NMI": float(normalized_mutual_info_score(truth, found)),
+        "ARI": float(adjusted_rand_score(truth, clusters)),
+        "NMI": float(normalized_mutual_info_score(truth, clusters)),
         "ACC": exact,
         "F1": f1,
-        "clusters": len(np.unique(found)),
+        "clusters": len(np.unique(clusters)),
     }
 
 
-def accuracy(truth: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+def accuracy(truth: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
     """Accuracy and macro-F1 after the best one-to-one matching of clusters to classes."""
-    table = pd.crosstab(found, truth)
+    table = pd.crosstab(clusters, truth)
     rows, columns = linear_sum_assignment(-table.to_numpy())
     names = dict(zip(table.index[rows], table.columns[columns], strict=True))
-    matched = pd.Series(found).map(names).fillna("unmatched").to_numpy()
+    matched = pd.Series(clusters).map(names).fillna("unmatched").to_numpy()
     labels = list(np.unique(truth))
     return float((matched == truth).mean()), float(f1_score(truth, matched, labels=labels, average="macro"))
 

@@ -79,8 +79,8 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     cells = clustered_cells(adata.n_obs, seed)
     latent, spaces = results.latent(view), results.spaces(view, cells)
     names = ("latent representation", "smoothed features")
-    whole = Ensemble.build(latent, cells, spaces, spaces[-1:], seed, euclidean=True)
-    kinds = {"trees": replace(whole, spaces=[]), "no trees": replace(whole, trees=[])} | {
+    ensemble = Ensemble.build(latent, cells, spaces, spaces[-1:], seed, euclidean=True)
+    kinds = {"trees": replace(ensemble, spaces=[]), "no trees": replace(ensemble, trees=[])} | {
         f"{name} only": Ensemble.build(latent, cells, [space], spaces[-1:], seed, euclidean=True)
         for name, space in zip(names, spaces, strict=True)
     }
@@ -107,11 +107,11 @@ def run_slices(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     labels = {}
     for number, (slice_, some) in enumerate(zip(slices, there, strict=True)):
         model = trained(slice_, seed, None, {"spatial_key": "spatial"})
-        found = {
+        results = {
             "trained alone": model.get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str),
             "both trained together": together[(both.obs["slice"] == str(number)).to_numpy()],
         }
-        for way, values in found.items():
+        for way, values in results.items():
             labels[f"slice {number + 1}, {way}"] = np.full(adata.n_obs, "", dtype=object)
             labels[f"slice {number + 1}, {way}"][some] = values
     return {way: values.astype(str) for way, values in labels.items()}
@@ -179,15 +179,15 @@ def chaos(points: np.ndarray, labels: np.ndarray) -> float:
     points = (points - points.mean(0)) / points.std(0)
     total = 0.0
     for label in np.unique(labels):
-        own = points[labels == label]
-        if len(own) > 1:
-            total += NearestNeighbors(n_neighbors=1).fit(own).kneighbors()[0].sum()
+        members = points[labels == label]
+        if len(members) > 1:
+            total += NearestNeighbors(n_neighbors=1).fit(members).kneighbors()[0].sum()
     return float(total / len(points))
 
 
 def pas(points: np.ndarray, labels: np.ndarray, n_neighbors: int = 10) -> float:
-    near = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(return_distance=False)
-    return float(((labels[near] != labels[:, None]).sum(1) > n_neighbors / 2).mean())
+    neighbors = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(return_distance=False)
+    return float(((labels[neighbors] != labels[:, None]).sum(1) > n_neighbors / 2).mean())
 
 
 def available_sets(data: Path) -> list[str]:
@@ -221,7 +221,7 @@ def work(path: Path, method: str, seed: int, not_scored: list[str]) -> dict[str,
         "cells": adata.n_obs,
         "genes": adata.n_vars,
         "domains": len(names),
-        "scores": {way: score(truth, np.isin(truth, names), points, found) for way, found in labels.items()},
+        "scores": {way: score(truth, np.isin(truth, names), points, results) for way, results in labels.items()},
         "versions": {package: version(package) for package in PACKAGES},
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
     }
@@ -246,12 +246,12 @@ def table(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
     by_set = runs.groupby(["label", "set"])[["ARI", "CHAOS", "PAS", "seconds"]].mean()
     worst = runs.groupby(["label", "set"])["ARI"].min()
     for way in ways:
-        own = by_set.loc[way].reindex(names)
-        of_halves = [own.loc[members, "ARI"].mean(skipna=False) for members in halves.values()]
-        ari = [own["ARI"].mean(skipna=False), *of_halves, worst[way].reindex(names).mean(skipna=False)]
-        others = [own[score].mean() for score in ("CHAOS", "PAS")]
+        way_scores = by_set.loc[way].reindex(names)
+        of_halves = [way_scores.loc[members, "ARI"].mean(skipna=False) for members in halves.values()]
+        ari = [way_scores["ARI"].mean(skipna=False), *of_halves, worst[way].reindex(names).mean(skipna=False)]
+        others = [way_scores[score].mean() for score in ("CHAOS", "PAS")]
         values = ["–" if np.isnan(value) else f"{value:.3f}" for value in [*ari, *others]]
-        lines.append(row([way, *values, f"{own['seconds'].mean():.1f}"]))
+        lines.append(row([way, *values, f"{way_scores['seconds'].mean():.1f}"]))
     sets = [row(["data set", *ways]), row(["---"] * (len(ways) + 1))]
     for name in names:
         cells = [
