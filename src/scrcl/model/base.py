@@ -47,6 +47,7 @@ class SCRCLBase(BaseModelClass):
     _module_cls = SCRCLModule
     module: SCRCLModule
     history_: dict[str, pd.DataFrame] | None
+    is_trained_: bool
     refinement_trained_: bool | None
     #: How the command line read the counts (``layer``) and clustered (arguments of `get_clusters`); saved with the model.
     run_: State | None = None
@@ -128,7 +129,8 @@ class SCRCLBase(BaseModelClass):
 
     def _is_reference(self, data: Data) -> bool:
         """Whether the data are those that the model was built on, with the same cells still."""
-        return data is self._reference_data and bool(data.obs_names.equals(self._reference.cell_names))
+        same_object = data is self._reference_data
+        return same_object and bool(data.obs_names.equals(self._reference.cell_names))
 
     def _cells(self, data: Data) -> Cells:
         """All cells of data, before any is read."""
