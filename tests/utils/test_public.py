@@ -122,9 +122,9 @@ def test_methods_of_a_class_and_its_bases():
         (lambda: Model.load(path="x"), "`load`. Did you mean `dir_path`?"),  # type: ignore[call-arg]
         (lambda: Model.registry(), "`registry` requires `dir_path`"),  # type: ignore[call-arg]
         (
-            lambda: Model().inherited(1, 2),
+            lambda: Model().inherited(1, 2),  # type: ignore[call-arg]
             "`inherited` cannot be called with these arguments: too many positional arguments. Pass each",
-        ),  # type: ignore[call-arg]
+        ),
     ):
         with pytest.raises(ScrclTypeError) as caught:
             call()

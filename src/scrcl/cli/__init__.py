@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv
-        Arguments; those of the process by default.
+        Arguments; by default the arguments of the process.
 
     Returns
     -------
@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Results go to standard output; progress and errors to standard error.
     # Names of files, types and clusters may look like markup.
     results, console = (Console(stderr=stderr, markup=False, emoji=False, highlight=False) for stderr in (False, True))
-    phases = Phases(console)
+    phases = Phases(console, config.input)
     try:
         check_paths(config)
         with phases:
             phases.begin("loading")
             result = _work(config, phases)
-    except Exception as error:  # noqa: BLE001 (no traceback, whatever it is)
+    except Exception as error:  # noqa: BLE001 (no traceback for users)
         message = as_message(error, config.input)
         if phases.written:
             message += f" Written: {', '.join(phases.written)}."

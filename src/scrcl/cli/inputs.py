@@ -5,7 +5,7 @@ import zipfile
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self, cast
 
 import anndata as ad
 import h5py
@@ -25,9 +25,6 @@ from .options import KINDS, pairs
 from .paths import TABLES, suffix
 from .tables import read_table
 from .ten_x import matrices, read_10x_file, read_10x_folder
-
-if TYPE_CHECKING:
-    from zarr import Group as ZarrGroup
 
 with suppress(ImportError):  # the filters of files that are compressed with a plugin
     import hdf5plugin  # noqa: F401
@@ -57,7 +54,7 @@ class Input:
     """
 
     data: ad.AnnData | mudata.MuData
-    setup: dict[str, object] = field(default_factory=dict)
+    setup: dict[str, Any] = field(default_factory=dict)
     copied: Path | None = None
     notes: list[str] = field(default_factory=list)
     files: ExitStack = field(default_factory=ExitStack)
@@ -179,15 +176,15 @@ def _in_memory(path: Path, data: ad.AnnData, layer: str | None, notes: list[str]
     return found
 
 
-def _open_zarr(path: Path, files: ExitStack) -> "ZarrGroup":
+def _open_zarr(path: Path, files: ExitStack) -> h5py.Group:
+    """A group of zarr, which has the methods of a group of HDF5."""
     import zarr
 
-    if path.is_dir():
-        return zarr.open_group(str(path), mode="r")
-    return zarr.open_group(files.enter_context(zarr.storage.ZipStore(str(path), mode="r")), mode="r")
+    store = str(path) if path.is_dir() else files.enter_context(zarr.storage.ZipStore(str(path), mode="r"))
+    return cast("h5py.Group", zarr.open_group(store, mode="r"))
 
 
-def _read_anndata(path: Path, group: "h5py.Group | ZarrGroup", config: InputConfig, files: ExitStack) -> Input:
+def _read_anndata(path: Path, group: h5py.Group, config: InputConfig, files: ExitStack) -> Input:
     """In blocks if possible, else by the reader of anndata, which knows the formats of earlier versions."""
     if not isinstance(group, h5py.Group):
         return _in_memory(path, ad.read_zarr(group), config.layer)

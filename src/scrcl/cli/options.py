@@ -46,7 +46,7 @@ class UserPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Read it."""
-        return Path(os.path.expanduser(super().convert(value, param, ctx)))
+        return Path(os.path.expanduser(str(super().convert(value, param, ctx))))
 
 
 class Device(click.ParamType):
@@ -54,7 +54,7 @@ class Device(click.ParamType):
 
     name = "device"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Read it."""
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
             hint = ", as MPS has no sparse matrix products" if value == "mps" else ""
@@ -67,7 +67,7 @@ class Modalities(click.ParamType):
 
     name = "name=kind,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
         """Read them."""
         found = pairs(value)
         if found is None or not set(found.values()) <= set(KINDS):

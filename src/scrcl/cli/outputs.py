@@ -17,7 +17,7 @@ from mudata import MuData
 
 from scrcl.utils import keys
 
-from .errors import UserError, as_message
+from .errors import UserError
 from .inputs import Input
 from .progress import Phases
 
@@ -55,32 +55,6 @@ def finish(unfinished: Path, output: Path, phases: Phases) -> None:
     unfinished.chmod(0o666 & ~umask)
     os.replace(unfinished, output)
     phases.wrote(output)
-
-
-class Extras:
-    """What is made beside the output: a failure is reported, and costs nothing else.
-
-    Parameters
-    ----------
-    phases
-        Where failures are shown as they come.
-    source
-        The input, for messages.
-    """
-
-    def __init__(self, phases: Phases, source: Path | None) -> None:
-        #: What could not be made, and why.
-        self.missing: dict[str, str] = {}
-        self._phases, self._source = phases, source
-
-    @contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """Make something inside; if it fails, the block ends there."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 (the output must not be lost)
-            self.missing[what] = as_message(error, self._source)
-            self._phases.show(f"error: {what}: {self.missing[what]}")
 
 
 def write_types(data: AnnData | MuData, types: pd.Series, probabilities: pd.DataFrame) -> dict[str, int]:

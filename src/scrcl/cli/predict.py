@@ -53,7 +53,7 @@ class Predicted:
     notes: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """In plain containers."""
         return vars(self)
 

@@ -1,11 +1,15 @@
 """The phases of a run: a bar for each on a terminal, a line for each in a log; and notes between them."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from .errors import as_message
 
 
 class Phases:
@@ -15,6 +19,8 @@ class Phases:
     ----------
     console
         Where they are shown.
+    source
+        The input, for messages.
 
     Attributes
     ----------
@@ -24,9 +30,13 @@ class Phases:
         Files and folders that are written.
     notes
         Notes for the user, each once.
+    missing
+        What could not be made beside the output, and why.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, source: Path | None) -> None:
+        self.missing: dict[str, str] = {}
+        self._source = source
         self.seconds: dict[str, float] = {}
         self.written: list[str] = []
         self.notes: list[str] = []
@@ -73,6 +83,15 @@ class Phases:
         if text not in self.notes:
             self.notes.append(text)
             self.show(f"note: {text}")
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Make something beside the output; a failure ends the block, and is reported."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (the output must not be lost)
+            self.missing[what] = as_message(error, self._source)
+            self.show(f"error: {what}: {self.missing[what]}")
 
     def wrote(self, path: Path) -> None:
         """Keep that a file or folder is written."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,6 +17,7 @@ import scvi
 import torch
 from anndata import AnnData
 from lightning.pytorch import Callback, Trainer
+from matplotlib.axes import Axes
 from mudata import MuData
 
 from scrcl import pl
@@ -32,9 +33,9 @@ from .config import RunConfig
 from .errors import UserError, as_message
 from .html_report import check_report, plain_text, write_report
 from .inputs import Input, read
-from .outputs import Extras, check_writable, finish, reserved, write, write_types
+from .outputs import check_writable, finish, reserved, write, write_types
 from .progress import Phases
-from .summary import Summary, compare, describe_clusters, find_caveats
+from .summary import Record, Summary, compare, describe_clusters, find_caveats
 
 #: Levels of the loggers of the libraries while the command runs.
 LOG_LEVELS = {
@@ -65,8 +66,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
     device = _device(config.device)
     if config.report is not None:
         check_report(config.report)
-    extras = Extras(phases, config.input)
-    attempt = extras.attempt
+    attempt = phases.attempt
     caveats: list[str] = []
     with (
         reserved(config.output) as unfinished,
@@ -108,7 +108,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         if config.plots is not None:
             begin("plots")
             colors = [DEMO_TYPES if is_demo else None, config.batch_key, keys.TYPES_KEY if types else None]
-            _plot(config, model, data, config.plots, [name for name in colors if name is not None], extras)
+            _plot(config, model, data, config.plots, [name for name in colors if name is not None], phases)
             phases.wrote(config.plots)
         begin("writing")
         record = _record(config, model, data, clustering.get("resolution"))
@@ -135,7 +135,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             seconds=phases.seconds,
             types=types,
             agreement=compare(data.obs[keys.CLUSTERS_KEY], data.obs[DEMO_TYPES]) if is_demo else None,
-            missing=extras.missing,
+            missing=phases.missing,
             **record,
         )
         summary.caveats = find_caveats(summary, config.method) + caveats
@@ -148,8 +148,8 @@ def run(config: RunConfig, phases: Phases) -> Summary:
     return summary
 
 
-def _device(name: str) -> dict[str, Any]:
-    """Arguments of Lightning that say where to train."""
+def _device(name: str) -> tuple[str, list[int] | Literal["auto"]]:
+    """The arguments ``accelerator`` and ``devices`` of Lightning."""
     kind, _, number = name.partition(":")
     if kind == "cuda":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -157,11 +157,11 @@ def _device(name: str) -> dict[str, Any]:
             raise UserError(
                 f"--device {name} does not exist: PyTorch finds {n_devices} CUDA devices.", "Pass --device cpu."
             )
-        return {"accelerator": "gpu", "devices": [int(number or 0)]}
-    return {"accelerator": kind}
+        return "gpu", [int(number or 0)]
+    return kind, "auto"
 
 
-def _train(config: RunConfig, found: Input, device: dict[str, Any], phases: Phases) -> SCRCL:
+def _train(config: RunConfig, found: Input, device: tuple[str, list[int] | Literal["auto"]], phases: Phases) -> SCRCL:
     scvi.settings.seed = config.seed
     (SCRCL.setup_mudata if isinstance(found.data, MuData) else SCRCL.setup_anndata)(found.data, **found.setup)
     model = SCRCL(found.data)
@@ -171,7 +171,8 @@ def _train(config: RunConfig, found: Input, device: dict[str, Any], phases: Phas
         batch_size=config.batch_size,
         enable_progress_bar=False,
         callbacks=[_OnBatch(phases)],
-        **device,
+        accelerator=device[0],
+        devices=device[1],
     )
     if model.trainer.interrupted:
         raise KeyboardInterrupt
@@ -228,11 +229,11 @@ def _plot(
     data: AnnData | MuData,
     folder: Path,
     colors: Sequence[str],
-    extras: Extras,
+    phases: Phases,
 ) -> None:
     """Write each plot that can be made."""
     mpl.use("Agg")
-    plots: list[tuple[str, Callable[[], Any]]] = [
+    plots: list[tuple[str, Callable[[], Axes | list[Axes]]]] = [
         ("history", partial(pl.history, model)),
         ("umap", partial(pl.umap, data)),
         ("cluster_sizes", partial(pl.cluster_sizes, data)),
@@ -244,33 +245,26 @@ def _plot(
             plots.append(("spatial", partial(map_of, data)))
         else:
             samples = data.obs[config.sample_key].astype(str)
-            maps = {name: partial(_of_cells, map_of, data, samples == name) for name in samples.unique()}
-            plots += [(f"spatial_{name}", draw) for name, draw in maps.items()]
+            plots += [(f"spatial_{name}", partial(map_of, data[samples == name])) for name in samples.unique()]
     for name, (_, draw) in zip(file_names([name for name, _ in plots]), plots, strict=True):
-        with extras.attempt(f"plot {name}.png"), plain_text():
+        with phases.attempt(f"plot {name}.png"), plain_text():
             folder.mkdir(parents=True, exist_ok=True)
-            figure = draw().get_figure(root=True)
-            figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
-            plt.close(figure)
-
-
-def _of_cells(draw: Callable[..., Any], data: AnnData | MuData, cells: pd.Series) -> Any:
-    return draw(data[cells])
+            draw()
+            plt.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+            plt.close()
 
 
 def file_names(names: Sequence[str]) -> list[str]:
     """A name for a file for each of some names, no two the same, on any file system."""
-    chosen: list[str] = []
-    taken: set[str] = set()
+    chosen: dict[str, str] = {}
     for name in names:
-        short = re.sub(r"[^\w.-]+", "_", name)[:MAX_NAME]
-        number, unique = 1, short
-        while unique.casefold() in taken:
+        short = unique = re.sub(r"[^\w.-]+", "_", name)[:MAX_NAME]
+        number = 1
+        while unique.casefold() in chosen:
             number += 1
             unique = f"{short}_{number}"
-        taken.add(unique.casefold())
-        chosen.append(unique)
-    return chosen
+        chosen[unique.casefold()] = unique
+    return list(chosen.values())
 
 
 def _outputs(config: RunConfig, written: Sequence[str]) -> dict[str, str]:
@@ -279,7 +273,7 @@ def _outputs(config: RunConfig, written: Sequence[str]) -> dict[str, str]:
     return {name: path for name, path in asked.items() if path in written}
 
 
-def _record(config: RunConfig, model: SCRCL, data: AnnData | MuData, resolution: float | None) -> dict[str, Any]:
+def _record(config: RunConfig, model: SCRCL, data: AnnData | MuData, resolution: float | None) -> Record:
     """What was run, in a form that .h5ad can hold."""
     given = {name: value for name, value in model.init_params_["non_kwargs"].items() if value is not None}
     parameters = {

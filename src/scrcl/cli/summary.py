@@ -1,7 +1,7 @@
 """The summary of a run, and its caveats."""
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 from rich.console import Console
@@ -49,9 +49,18 @@ class Agreement:
     types: dict[str, dict[str, float]]
 
 
+class Record(TypedDict):
+    """The part of a summary that is written to the data."""
+
+    versions: dict[str, str]
+    parameters: dict[str, object]
+    seed: int
+    sizes: dict[str, int]
+
+
 @dataclass
 class Summary:
-    """All that is reported of a run, in whatever form."""
+    """All results of a run that are reported, in tables, JSON or a page."""
 
     command: str
     input: str
@@ -59,7 +68,7 @@ class Summary:
     n_clusters_given: bool
     estimate: NumberOfClusters | None
     versions: dict[str, str]
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     seed: int
     sizes: dict[str, int]
     seconds: dict[str, float]
@@ -70,7 +79,7 @@ class Summary:
     types: dict[str, int] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """In plain containers."""
         found = asdict(replace(self, estimate=None))
         del found["estimate"]

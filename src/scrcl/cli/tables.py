@@ -3,10 +3,11 @@
 import csv
 import gzip
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TextIO, cast
 
 import anndata as ad
 import numpy as np
@@ -110,7 +111,8 @@ def _read(path: Path, expected: str) -> tuple[pd.DataFrame, list[str], int, str]
     if disguise is not None:
         raise disguise
     encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    open_text = partial(gzip.open if packed else open, path, "rt", encoding=encoding, newline="")
+    opener = gzip.open if packed else open
+    open_text = cast("Callable[[], TextIO]", partial(opener, path, "rt", encoding=encoding, newline=""))
     with open_text() as file:
         lines = list(islice(file, MAX_COMMENTS))
     skipped = _find_header(lines) + 1
@@ -120,10 +122,19 @@ def _read(path: Path, expected: str) -> tuple[pd.DataFrame, list[str], int, str]
     if delimiter is None:
         raise UserError(f"{path} cannot be read as a table: no delimiter is in its first row.", RECTANGLE)
     header = next(csv.reader([lines[skipped - 1]], delimiter=delimiter, skipinitialspace=True))
-    options = {"header": None, "dtype": {0: str}, "keep_default_na": False, "na_values": [""], "low_memory": False}
     try:
         with open_text() as file:
-            table = pd.read_csv(file, sep=delimiter, skiprows=skipped, skipinitialspace=True, **options)
+            table = pd.read_csv(
+                file,
+                sep=delimiter,
+                header=None,
+                skiprows=skipped,
+                dtype={0: str},
+                keep_default_na=False,
+                na_values=[""],
+                skipinitialspace=True,
+                low_memory=False,
+            )
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path} cannot be read as a table: it has one row only.", RECTANGLE) from error
     except pd.errors.ParserError as error:
@@ -176,8 +187,8 @@ def _check_values(path: Path, table: pd.DataFrame, rows: pd.Series, columns: lis
     wrong = (numbers.isna() | numbers.dtypes.eq(bool)).to_numpy()
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        value = table.iat[row, column]
-        what = "a value is missing" if pd.isna(value) else f"{str(value)!r} is not a number"
+        value = str(table.iat[row, column])
+        what = "a value is missing" if value == "nan" else f"{value!r} is not a number"
         raise UserError(
             f"{path} cannot be read as a table: {what} (row {rows[row]!r}, column {columns[column]!r}).",
             "Write a count there, or remove the row or the column.",

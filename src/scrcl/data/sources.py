@@ -296,7 +296,7 @@ def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str, n
     return Counts.of(adata.layers[layer], f"{where}.layers[{layer!r}]", remedy)
 
 
-def read_embedding(obsm: Any, key: str, argument: str, where: str) -> tuple[np.ndarray, pd.Index]:
+def read_embedding(obsm: Mapping[str, object], key: str, argument: str, where: str) -> tuple[np.ndarray, pd.Index]:
     """An embedding ``(n, d)`` of the user, and the names of its columns."""
     check_key(key, obsm, argument, f"{where}.obsm")
     array = in_memory(obsm[key])
@@ -325,7 +325,7 @@ def read_graph(
     return graph
 
 
-def _graph(matrix: Any) -> sp.csr_array:
+def _graph(matrix: object) -> sp.csr_array:
     """A graph of any kind of array, with weights in the byte order of the machine."""
     graph = sp.csr_array(in_memory(matrix))
     return graph.astype(graph.dtype.newbyteorder("="), copy=False)
@@ -400,9 +400,7 @@ def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
     ValueError
         If a cell has no batch.
     """
-    where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
-    check_key(key, data.obs, "batch_key", where)
-    names = as_names(read_column(data.obs, key, where))
+    names, where = _read_names(data, key, "batch_key")
     missing = int(pd.isna(names).sum())
     if missing:
         raise ScrclValueError(
@@ -421,9 +419,14 @@ def read_labels(data: AnnData | MuData, key: str, unlabeled_category: object) ->
     KeyError
         If the key is missing.
     """
-    where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
-    check_key(key, data.obs, "labels_key", where)
-    names = as_names(read_column(data.obs, key, where))
+    names, _ = _read_names(data, key, "labels_key")
     if unlabeled_category is not None:
         names[names == as_name(unlabeled_category)] = None
     return names
+
+
+def _read_names(data: AnnData | MuData, key: str, argument: str) -> tuple[np.ndarray, str]:
+    """Names ``(n,)`` of the values of a column of ``obs``, and the place of ``obs``."""
+    where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
+    check_key(key, data.obs, argument, where)
+    return as_names(read_column(data.obs, key, where)), where

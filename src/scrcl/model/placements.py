@@ -15,9 +15,9 @@ class Placements:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[ref[object], bytes, Placement]] = {}
+        self._kept: dict[int, tuple[ref[object], str, Placement]] = {}
 
-    def get(self, data: object, fingerprint: bytes) -> Placement | None:
+    def get(self, data: object, fingerprint: str) -> Placement | None:
         """The placement that was kept of this object, if it has the same fingerprint."""
         entry = self._kept.pop(id(data), None)
         if entry is None or entry[0]() is not data or entry[1] != fingerprint:
@@ -25,7 +25,7 @@ class Placements:
         self._kept[id(data)] = entry  # the last one used is the last one to go
         return entry[2]
 
-    def keep(self, data: object, fingerprint: bytes, placement: Placement) -> None:
+    def keep(self, data: object, fingerprint: str, placement: Placement) -> None:
         """Keep a placement of all cells of an object."""
         key, kept = id(data), self._kept
         kept[key] = ref(data, lambda _: kept.pop(key, None)), fingerprint, placement

@@ -37,7 +37,7 @@ class Cells:
     graph: sp.csr_array | None = None
 
     @property
-    def fingerprint(self) -> bytes | None:
+    def fingerprint(self) -> str | None:
         """A hash of all that is read of these cells; ``None`` if changes cannot be detected."""
         positions = () if self.slices is None else (self.slices.coordinates, self.slices.samples)
         return fingerprint(self.names, self.sources, (self.batches, *positions, self.graph))

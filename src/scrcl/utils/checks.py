@@ -242,26 +242,16 @@ def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
         If a mask has the wrong length, or a number is out of range.
     """
     rows = np.atleast_1d(np.asarray(indices))
-    if rows.size == 0:
-        return np.empty(0, dtype=np.int64)
-    if rows.dtype == bool:
-        if len(rows) != n_cells:
-            raise ScrclValueError(
-                f"indices is a mask of length {len(rows):,}, but there are {n_cells:,} cells.",
-                "Pass one value for each cell.",
-            )
-        return np.flatnonzero(rows)
-    if not np.issubdtype(rows.dtype, np.integer) or rows.ndim != 1:
-        raise ScrclValueError(
-            f"indices of type {rows.dtype} and shape {rows.shape} do not select cells.",
-            "Pass a one-dimensional sequence of whole numbers, or a boolean mask.",
-        )
-    if rows.min() < -n_cells or rows.max() >= n_cells:
-        raise ScrclValueError(
-            f"indices range from {rows.min():,} to {rows.max():,}, but there are {n_cells:,} cells.",
-            f"Pass numbers from 0 to {n_cells - 1:,}.",
-        )
-    return np.where(rows < 0, rows + n_cells, rows)
+    try:
+        if rows.ndim == 1:
+            return np.arange(n_cells)[rows if rows.size else rows.astype(int)]
+        cause = f"they have {rows.ndim} dimensions"
+    except IndexError as error:
+        cause = str(error)
+    raise ScrclValueError(
+        f"indices do not select cells: {cause}.",
+        f"Pass whole numbers from 0 to {n_cells - 1:,}, or a boolean mask with one value for each of the {n_cells:,} cells.",
+    )
 
 
 def respelled(names: pd.Index, code: str) -> pd.Index:

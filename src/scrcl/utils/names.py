@@ -1,7 +1,5 @@
 """Names of categories, such as batches and labels, independent of the type of their values."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -31,7 +29,7 @@ def as_groups(values: object) -> pd.Categorical:
     return pd.Categorical(as_names(values), categories=list(categories))
 
 
-def _series(values: Any) -> pd.Series:
+def _series(values: object) -> pd.Series:
     """Values in the byte order of the machine, which pandas requires."""
     series = pd.Series(values)
     return series.astype(series.dtype.newbyteorder("=")) if isinstance(series.dtype, np.dtype) else series
