@@ -195,3 +195,8 @@ def test_an_object_of_dataclasses_is_plain_and_back():
     np.testing.assert_array_equal(again.parts["a"][0].values, [0, 1])
     np.testing.assert_array_equal(again.graph.toarray(), graph.toarray())
     assert (list(again.names), again.labels, again.missing) == (["i", "j", "k"], ("t", "u"), None)
+    del state["missing"]
+    assert files.from_state(Whole, state).missing is None
+    del state["labels"]
+    with pytest.raises(TypeError, match="labels"):
+        files.from_state(Whole, state)

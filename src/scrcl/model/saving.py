@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -20,6 +20,7 @@ from scvi import settings
 
 from scrcl.utils import files
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
+from scrcl.utils.files import State
 from scrcl.utils.public import unknown_argument
 
 from .base import Data, SCRCLBase, check_type
@@ -47,7 +48,7 @@ class SavingMixin(SCRCLBase):
         overwrite: bool = False,
         save_anndata: bool = False,
         save_kwargs: dict[str, Any] | None = None,
-        **anndata_write_kwargs: Any,
+        **anndata_write_kwargs: object,
     ) -> None:
         """Save the model. All files are written before any takes its name, so that a failure leaves what was there.
 
@@ -112,7 +113,7 @@ class SavingMixin(SCRCLBase):
                 f"The model cannot be saved to dir_path={str(folder)!r}: {cause}. Free space there, or name another folder."
             ) from error
 
-    def _content(self) -> dict[str, Any]:
+    def _content(self) -> State:
         """All that is saved: what scvi-tools saves, in its form, but plain."""
         attributes = {name: value for name, value in self._get_user_attributes() if name.endswith("_")}
         fit_gene_maps(self)
@@ -240,33 +241,32 @@ class SavingMixin(SCRCLBase):
         return _read(dir_path, prefix)[ATTRIBUTES]["registry_"]
 
 
-def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str | None = None) -> dict[str, Any]:
+def _read(dir_path: str | os.PathLike[str], prefix: str | None, backup_url: str | None = None) -> State:
     """What the file of a model holds, with arrays in the place of tensors."""
-    dir_path = files.as_path(dir_path, "dir_path")
-    path = os.path.join(dir_path, (prefix or "") + MODEL_FILE)
-    if not os.path.isfile(path):
-        if os.path.isfile(dir_path):
-            folder = os.path.dirname(dir_path) or "."
-            raise ScrclValueError(f"dir_path={os.fspath(dir_path)!r} is a file.", f"Name its folder: {folder!r}.")
+    folder = files.as_path(dir_path, "dir_path")
+    path = folder / f"{prefix or ''}{MODEL_FILE}"
+    if folder.is_file():
+        raise ScrclValueError(f"dir_path={str(folder)!r} is a file.", f"Name its folder: {str(folder.parent)!r}.")
+    if not path.is_file():
         if backup_url is None:
             raise ScrclValueError(
-                f"dir_path={os.fspath(dir_path)!r} holds no saved model: there is no file {path!r}.",
+                f"dir_path={str(folder)!r} holds no saved model: there is no file {str(path)!r}.",
                 "Name the folder that `model.save` wrote.",
                 command="Name the folder that scrcl run --save-model wrote.",
             )
-        os.makedirs(dir_path, exist_ok=True)
-        torch.hub.download_url_to_file(backup_url, path)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(backup_url, str(path))
     try:
         content = files.read(path)
         attributes = files.from_plain(content[ATTRIBUTES])
     except files.UnsafeFileError as error:
         raise ScrclValueError(
-            f"dir_path={os.fspath(dir_path)!r} holds a model that is not read, as it could run code: {error}.",
+            f"dir_path={str(folder)!r} holds a model that is not read, as it could run code: {error}.",
             "A model saved by this package holds numbers, text, arrays and plain containers only: load a model of another class "
             "with that class, and ask the sender of this file for a new one.",
         ) from error
     except Exception as error:
-        raise _unreadable(dir_path, error, {}) from error
+        raise _unreadable(folder, error, {}) from error
     history = attributes.get("history_")
     if history is not None:
         attributes["history_"] = {name: _table(name, table) for name, table in history.items()}
@@ -288,7 +288,7 @@ def _saved_data(dir_path: str | os.PathLike[str], prefix: str | None, several: b
     return None
 
 
-def _write(data: Data, start: str, options: dict[str, Any]) -> None:
+def _write(data: Data, start: str, options: Mapping[str, object]) -> None:
     """Write data to a file whose name begins so. Backed data stay with the file that they are read from."""
     several = isinstance(data, MuData)
     if not isinstance(data.obs, pd.DataFrame):  # read lazily, which no file holds
@@ -313,7 +313,7 @@ def _write(data: Data, start: str, options: dict[str, Any]) -> None:
             data.file.open()
 
 
-def _plain_table(table: pd.DataFrame) -> dict[str, Any]:
+def _plain_table(table: pd.DataFrame) -> State:
     """A column of the history as plain arrays."""
     return {
         "steps": table.index.to_numpy(np.int64),
@@ -322,7 +322,7 @@ def _plain_table(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _table(name: str, saved: Any) -> pd.DataFrame:
+def _table(name: str, saved: State) -> pd.DataFrame:
     """The inverse."""
     index = pd.Index(saved["steps"], name=saved["of"])
     return pd.DataFrame({name: np.asarray(saved["values"], dtype=np.float64)}, index=index)

@@ -161,14 +161,10 @@ class TrainingMixin(SCRCLBase):
             raise ScrclValueError(
                 "plan_kwargs['labels_weight'] requires labels, but the model has none.", f"Name them: {setup}."
             )
-        for name, value in (
-            ("early_stopping_monitor", "train_loss"),
-            ("checkpointing_monitor", "train_loss"),
-            ("log_every_n_steps", 1),
-        ):
-            trainer_kwargs.setdefault(name, value)
+        monitors = {"early_stopping_monitor": "train_loss", "checkpointing_monitor": "train_loss"}
+        trainer_kwargs = {**monitors, "log_every_n_steps": 1, **trainer_kwargs}
         metrics = METRICS if labels is not None else METRICS[:-1]
-        for name in ("early_stopping_monitor", "checkpointing_monitor"):
+        for name in monitors:
             check_option(trainer_kwargs[name], metrics, name)
         earlier = self.is_trained_ if self.refinement_trained_ is None else self.refinement_trained_
         begin("training")

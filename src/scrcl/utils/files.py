@@ -67,7 +67,10 @@ def to_state(value: object) -> Any:
 
 
 def from_state(kind: Any, state: Any) -> Any:
-    """The inverse of :func:`to_state` for an object of the type ``kind``, which may be a type hint."""
+    """The inverse of :func:`to_state` for an object of the type ``kind``, which may be a type hint.
+
+    Fields that the state lacks have their defaults.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if NoneType in arguments:
         return None if state is None else from_state(arguments[0], state)
@@ -87,7 +90,7 @@ def from_state(kind: Any, state: Any) -> Any:
     cls: Any = kind
     cls = next((sub for sub in cls.__subclasses__() if sub.kind == state["kind"]), cls)
     hints = get_type_hints(cls)
-    return cls(**{field.name: from_state(hints[field.name], state[field.name]) for field in fields(cls)})
+    return cls(**{f.name: from_state(hints[f.name], state[f.name]) for f in fields(cls) if f.name in state})
 
 
 def to_plain(value: object, name: str) -> object:
