@@ -190,6 +190,50 @@ def test_inputs_that_are_refused_first(tmp_path, monkeypatch):
         check_paths(parse(["predict", "in.h5ad", "model", "-o", "o.h5ad"]))
 
 
+@pytest.mark.parametrize(
+    ("name", "clue"),
+    [
+        ("a.rds", "anndataR::write_h5ad"),
+        ("a.h5seurat", "SeuratDisk::Convert"),
+        ("a.tar.gz", "tar -xf"),
+        ("a.xlsx", "Save it as .csv"),
+        ("a.parquet", "read_parquet"),
+        ("a.mtx.gz", "Name the folder it is in: sub"),
+        ("a.docx", "Name an .h5ad"),
+    ],
+)
+def test_formats_that_are_not_read(tmp_path, monkeypatch, name, clue):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / name).write_text("x")
+    with pytest.raises(UserError, match=f"sub/{name} is of no format that is read. .*{clue}"):
+        check_paths(parse(["run", f"sub/{name}", "-o", "o.h5ad"]))
+
+
+def test_a_matrix_by_other_names_and_an_address(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kb").mkdir()
+    (tmp_path / "kb" / "cells_x_genes.mtx").write_text("x")
+    with pytest.raises(UserError, match=r"holds a matrix, cells_x_genes.mtx, but not .*features.tsv"):
+        check_paths(parse(["run", "kb", "-o", "o.h5ad"]))
+    with pytest.raises(SystemExit):
+        parse(["run", "https://x.org/a.h5ad", "-o", "o.h5ad"])
+    assert "https://x.org/a.h5ad is an address" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_genes_of_the_model_elsewhere_in_the_file(tmp_path, capsys):
+    path, adata = tmp_path / "in.h5ad", simulate()
+    build(adata, epochs=1).save(tmp_path / "m")
+    adata.var["symbol"] = adata.var_names
+    adata.var_names = [f"ENSG{number:011}" for number in range(adata.n_vars)]
+    adata.write_h5ad(path)
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "m"), str(path), "-o", str(tmp_path / "o.h5ad")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "but the column 'symbol' of var has them. Make the column 'symbol' of var its index in the file." in said
+    assert "adata" not in said
+
+
 def test_pipes_are_refused_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("counts.csv")

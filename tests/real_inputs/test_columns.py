@@ -1,5 +1,7 @@
 """Columns of ``obs`` of every type: a batch, slice or label is the same whatever the type of its values."""
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ from matplotlib.axes import Axes
 
 import scrcl
 from scrcl.data.sources import read_labels
+from scrcl.utils.errors import ScrclTypeError, ScrclWarning
 
 from ..helpers import build
 from .builders import typed
@@ -133,3 +136,37 @@ def test_all_cells_at_one_position():
     adata.obsm["spatial"][::2] = 0
     with pytest.raises(ValueError, match=r"for 60 cells of the slice '1'"):
         scrcl.SCRCL.setup_anndata(adata, spatial_key="spatial", sample_key="plate")
+
+
+@pytest.mark.parametrize("key", ["labels_key", "batch_key"])
+@pytest.mark.parametrize(
+    ("values", "clue"),
+    [
+        (["T", "B", "T ", "B"], r"has 'T' and 'T ', which differ .*str.strip\(\)`"),
+        (["T cell", "B", "t  cell", "B"], r"has 'T cell' and 't  cell', which differ"),
+        (["T", "nan", "T", "B"], r"the (label|value) 'nan', which counts as a (type|name)"),
+    ],
+)
+def test_names_that_are_nearly_the_same_or_missing(key, values, clue):
+    adata = typed()
+    adata.obs["own"] = values * (adata.n_obs // 4)
+    with pytest.warns(ScrclWarning, match=clue) as caught:
+        scrcl.SCRCL.setup_anndata(adata, **{key: "own"})
+    warning = (
+        str(next(record.message for record in caught if "differ" in str(record.message))) if "differ" in clue else ""
+    )
+    if warning:
+        exec(warning.split("`")[1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ScrclWarning)
+            scrcl.SCRCL.setup_anndata(adata, **{key: "own"})
+
+
+def test_columns_of_containers_and_keys_that_are_no_names():
+    adata = typed()
+    adata.obs["own"] = [["a"]] * adata.n_obs
+    for key in ("labels_key", "batch_key"):
+        with pytest.raises(ScrclTypeError, match="are in containers"):
+            scrcl.SCRCL.setup_anndata(adata, **{key: "own"})
+        with pytest.raises(ScrclTypeError, match=f"{key} of type Series is not one key of adata.obs"):
+            scrcl.SCRCL.setup_anndata(adata, **{key: adata.obs["kind"]})

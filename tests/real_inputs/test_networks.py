@@ -2,12 +2,14 @@
 
 import gzip
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from scrcl.data.networks import read_network
+from scrcl.data.networks import read_gene_sets, read_network
+from scrcl.utils.errors import ScrclValueError
 
 GENES = pd.Index([f"G{number}" for number in range(30)])
 EDGES = pd.DataFrame([(f"G{i}", f"G{j}") for i in range(30) for j in range(i)], columns=["source", "target"]).assign(
@@ -105,3 +107,30 @@ def test_many_gene_sets_take_no_time():
     begin = time.process_time()
     read_network(sets, genes[:2000], genes)
     assert time.process_time() - begin < 8  # 1.3 s; it took 23 s
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "clue"),
+    [
+        ("a.parquet", "gene_network", r"`gene_network=pandas.read_parquet\('.*a.parquet'\)`"),
+        ("a.xlsx", "markers", r"`markers=pandas.read_excel\('.*a.xlsx'\)`"),
+        ("a.csv", "markers", r"`markers=pandas.read_csv\('.*a.csv'\)`"),
+        ("a.csv.gz", "markers", r"`markers=pandas.read_csv\('.*a.csv.gz'\)`"),
+        ("none.gmt", "markers", "is not a file"),
+    ],
+)
+def test_files_that_another_function_reads(tmp_path, name, argument, clue):
+    if name != "none.gmt":
+        (tmp_path / name).write_bytes(b"PAR1")
+    genes = pd.Index(["G0", "G1"])
+    reader = read_gene_sets if argument == "markers" else partial(read_network, genes=genes, all_genes=genes)
+    with pytest.raises(ScrclValueError, match=clue):
+        reader(str(tmp_path / name), argument=argument)
+
+
+def test_a_table_of_all_pairs_and_an_address():
+    genes = pd.Index([f"G{number}" for number in range(30)])
+    with pytest.raises(ScrclValueError, match="columns 'G0', .* 'G5', …, not the two ends"):
+        read_network(pd.DataFrame(np.eye(30), genes, genes), genes, genes)
+    with pytest.raises(ScrclValueError, match="'https://x.org/net.csv' is an address"):
+        read_network("https://x.org/net.csv", genes, genes)

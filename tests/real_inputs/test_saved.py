@@ -178,8 +178,15 @@ def test_the_home_of_the_user(tmp_path, monkeypatch):
     assert [path.name for path in elsewhere.iterdir()] == ["a~b"]
 
 
-def test_what_is_no_path():
+def test_what_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model = build(typed(), epochs=1, setup={"batch_key": "plate"})
+    for prefix in ("a/b", "/a", 5):
+        with pytest.raises(ScrclValueError, match=f"prefix={prefix!r} is not the beginning of the name"):
+            model.save("m", prefix=prefix)
+    with pytest.raises(ScrclValueError, match="'s3://bucket/m' is an address"):
+        model.save("s3://bucket/m")
+    assert not list(tmp_path.iterdir())
     for call in (lambda: model.save(5), lambda: scrcl.SCRCL.load(5), lambda: scrcl.SCRCL.load_registry(None)):
         with pytest.raises(ScrclTypeError, match="^dir_path is of type (int|NoneType), not a path"):
             call()

@@ -378,3 +378,27 @@ def test_mistakes_of_this_package_are_not_those_of_the_file(file, monkeypatch):
             read(file)
     with pytest.raises(UserError, match="cannot be read as a table"), causes.explained(file, "a table"):
         h5py.File(file)["nothing"]
+
+
+def test_no_cells(tmp_path):
+    counts()[:0].copy().write_h5ad(tmp_path / "in.h5ad")
+    with pytest.raises(UserError, match="holds no cells. Check how it was filtered"):
+        read(tmp_path / "in.h5ad")
+
+
+def test_two_genomes_of_10x(tmp_path):
+    adata, path = counts(), tmp_path / "in.h5"
+    with h5py.File(path, "w") as file:
+        for genome in ("GRCh38", "mm10"):
+            group = file.create_group(genome)
+            for name, values in (
+                ("barcodes", adata.obs_names),
+                ("genes", adata.var_names),
+                ("gene_names", adata.var_names),
+            ):
+                group[name] = np.array(values, dtype="S")
+            for name in ("data", "indices", "indptr"):
+                group[name] = getattr(adata.X, name).astype(int)
+            group["shape"] = adata.shape[::-1]
+    with pytest.raises(UserError, match=r"more than one genome.*`scanpy.read_10x_h5\(path, genome=...\)`"):
+        read(path)

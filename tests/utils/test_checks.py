@@ -14,6 +14,7 @@ from scrcl.utils.checks import (
     check_at_least,
     check_genes,
     check_groups,
+    check_key,
     match_genes,
 )
 
@@ -26,6 +27,8 @@ from scrcl.utils.checks import (
         (1, [1]),
         ([True, False, False, True], [0, 3]),
         ([], []),
+        (slice(1, None, 2), [1, 3]),
+        (range(2), [0, 1]),
         (np.array([3], dtype=np.uint8), [3]),
     ],
 )
@@ -40,10 +43,14 @@ def test_rows_of_four_cells(asked, rows):
         ([-5], "out of bounds.*from 0 to 3"),
         ([True] * 3, "boolean dimension is 3|boolean axis is 3"),
         ([0.0], "whole numbers"),
+        (["c1", "c2"], r"names such as 'c1', not numbers .*get_indexer"),
+        (pd.Index(["c1", "c2"]), r"get_indexer"),
+        ({1, 2}, "of type set"),
+        ((row for row in (1, 2)), "of type generator"),
     ],
 )
 def test_rows_that_are_none(asked, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         as_rows(asked, 4)
 
 
@@ -76,8 +83,16 @@ def test_genes_are_matched_up_to_a_tenth():
 
 @pytest.mark.parametrize(
     "spelled",
-    [lambda names: names.str.lower(), lambda names: names + " ", lambda names: names + ".12"],
-    ids=["case", "spaces", "versions"],
+    [
+        lambda names: names.str.lower(),
+        lambda names: names + " ",
+        lambda names: names + ".12",
+        lambda names: "GRCh38_" + names,
+        lambda names: "mm10___" + names,
+        lambda names: [f"ENSG{number:011}.7_{name}" for number, name in enumerate(names)],
+        lambda names: names + "|ENSMUSG00000000001",
+    ],
+    ids=["case", "spaces", "versions", "genome", "genome of STAR", "identifier before", "identifier after"],
 )
 def test_genes_in_another_spelling(spelled):
     wanted = pd.Index([f"GENE{i}" for i in range(9)])
@@ -95,6 +110,17 @@ def test_genes_by_name():
     for wrong, message in (("NKG7", "not among the 2"), ("lyz", "Did you mean 'LYZ'"), ("foo", "names like 'CD4'")):
         with pytest.raises(KeyError, match=message):
             check_genes(wrong, kept, every)
+
+
+def test_one_value_in_the_place_of_several():
+    assert check_groups(1, ["1", "2"], "kind") == check_groups([1.0], ["1", "2"], "kind") == ["1"]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(check_genes(7, pd.Index(["7"]), pd.Index(["7"])), [0])  # type: ignore[arg-type]
+
+
+def test_keys_that_are_no_key():
+    for key in (["kind"], pd.Series(["a"]), np.array(["kind"]), {"kind"}):
+        with pytest.raises(TypeError, match=f"groupby is of type {type(key).__name__}, not one key of adata.obs"):
+            check_key(key, {"kind": 1}, "groupby", "adata.obs")  # type: ignore[arg-type]
 
 
 def test_groups_by_name():

@@ -39,6 +39,11 @@ REMEDIES = (
     (("not a gzipped file",), "It is not compressed: remove .gz from its name."),
     (("codec can't decode", "utf-16 stream"), "Save it as text in UTF-8."),
     (
+        ("more than one genome",),
+        "",
+        "Read one of them in Python, `scanpy.read_10x_h5(path, genome=...)`, write it as .h5ad, and name that file.",
+    ),
+    (
         ("no read method registered", "zarr_format", "encoding_version"),
         "Update the reader: `pip install -U anndata zarr`.",
     ),

@@ -88,7 +88,10 @@ def read(config: InputConfig) -> Input:
             check_key(config.spatial_key, data.obsm, "--spatial-key", f"obsm of {path}")
             found.setup |= {"spatial_key": config.spatial_key, "sample_key": config.sample_key}
         for axis, kind in (("obs", "cells"), ("var", "genes")):
-            missing = int(getattr(data, f"{axis}_names").isna().sum())
+            names = getattr(data, f"{axis}_names")
+            missing = int(names.isna().sum())
+            if names.empty:
+                raise UserError(f"{path} holds no {kind}.", "Check how it was filtered.")
             if missing:
                 raise UserError(
                     f"{axis} of {path} lacks {missing:,} names of {kind}.", f"Write them, or remove these {kind}."

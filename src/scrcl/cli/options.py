@@ -46,6 +46,8 @@ class UserPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Read it."""
+        if "://" in str(value):
+            self.fail(f"{value} is an address, not a file. Download it first, and name the file.", param, ctx)
         return Path(os.path.expanduser(str(super().convert(value, param, ctx))))
 
 

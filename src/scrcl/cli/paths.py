@@ -17,6 +17,15 @@ MODEL = "model.pt"
 #: Names of the matrix in a folder of 10x.
 MATRIX = ("matrix.mtx.gz", "matrix.mtx")
 TABLES = (".csv", ".tsv", ".txt")
+#: What to do with files that are not read, by ending.
+REMEDIES = {
+    ".mtx": "Name the folder it is in: {folder}.",
+    ".rds": "Convert it in R, `anndataR::write_h5ad(object, 'counts.h5ad')`, and name that file.",
+    ".h5seurat": "Convert it in R, `SeuratDisk::Convert('file.h5seurat', dest='h5ad')`, and name that file.",
+    ".tar": "Unpack it, `tar -xf`, and name what is in it.",
+    ".xlsx": "Save it as .csv, and name that file.",
+    ".parquet": "Save it as .csv, `pandas.read_parquet(...).to_csv('counts.csv')`, and name that file.",
+}
 STORES = (".h5ad", ".h5mu", ".h5", ".zarr", ".zip", ".loom", ".hdf5")
 
 
@@ -122,12 +131,18 @@ def _check_input(source: Path, transpose: bool) -> None:
         is_zarr = bool({".zgroup", "zarr.json"} & set(names))
         if not is_zarr and not any(name.endswith(MATRIX) for name in names):
             inside = [name for name in names if "feature_bc_matrix" in name]
+            other = next((name for name in names if name.endswith((".mtx", ".mtx.gz"))), None)
+            if other is not None:
+                raise UserError(
+                    f"The folder {source} holds a matrix, {other}, but not by the names of 10x.",
+                    "Name the three files matrix.mtx, barcodes.tsv (cells) and features.tsv (genes, without a header).",
+                )
             raise UserError(
                 f"The folder {source} holds neither a matrix of 10x (matrix.mtx.gz) nor a zarr store.",
                 f"Name what is in it: {source / inside[0]}." if inside else f"Name {FORMATS}.",
             )
     elif not is_table and suffix(source) not in STORES:
-        remedy = f"Name the folder it is in: {source.parent}." if suffix(source) == ".mtx" else f"Name {FORMATS}."
+        remedy = REMEDIES.get(suffix(source), f"Name {FORMATS}.").format(folder=source.parent)
         raise UserError(f"{source} is of no format that is read.", remedy)
     if transpose and not is_table:
         raise UserError(f"--transpose is for tables, but {source} is none.", "Leave it out.")

@@ -29,6 +29,10 @@ SET_COLUMNS = (("source", "target"), ("cell_type", "gene"), ("cell_type", "genes
 ENCODING = "utf-8-sig"
 #: Share of the sources that must be genes, relative to the targets, for a table to be a network and not gene sets.
 MIN_GENE_SOURCES = 0.5
+#: Functions of pandas that read what is no text, and tables of gene sets, by suffix.
+READERS = {".parquet": "read_parquet", ".feather": "read_feather", ".xlsx": "read_excel", ".xls": "read_excel"}
+TABLE_READERS = {".csv": "read_csv", ".tsv": "read_table"}
+
 GeneSets: TypeAlias = Mapping[str, Iterable[str]] | pd.DataFrame | str | os.PathLike[str]
 
 
@@ -128,7 +132,9 @@ def read_gene_sets(sets: object, argument: str) -> dict[str, list[str]]:
         If it cannot be read, or contains no set.
     """
     if isinstance(sets, str | os.PathLike):
-        sets = _read_gmt(as_path(sets, argument), argument)
+        path = as_path(sets, argument)
+        _check_is_text(path, argument, READERS | TABLE_READERS)
+        sets = _read_gmt(path, argument)
     if isinstance(sets, pd.DataFrame):
         name, gene = _columns(sets, SET_COLUMNS, sets.shape[1] == 2, argument, "one of sets and one of genes")
         sets = _by_set(sets[name], sets[gene])
@@ -166,6 +172,7 @@ def read_network(source: GeneSets, genes: pd.Index, all_genes: pd.Index, argumen
     """
     if isinstance(source, str | os.PathLike):
         path = as_path(source, argument)
+        _check_is_text(path, argument, READERS)
         is_gmt = ".gmt" in (suffix.lower() for suffix in path.suffixes)
         source = _read_gmt(path, argument) if is_gmt else _read_table(path, argument, all_genes)
     if isinstance(source, pd.DataFrame):
@@ -229,7 +236,7 @@ def _columns(
     """Names of the two columns that are read: known ones, or the first two if the table allows ``by_position``."""
     pair = next((pair for pair in known if set(pair) <= set(table.columns)), None)
     if pair is None and not by_position:
-        columns = ", ".join(map(repr, table.columns)) or "none"
+        columns = (", ".join(map(repr, table.columns[:6])) or "none") + (", …" if len(table.columns) > 6 else "")
         raise ScrclValueError(
             f"{argument} has columns {columns}, not {wanted}.", "Name two of them 'source' and 'target'."
         )
@@ -302,12 +309,22 @@ def _read_gmt(path: Path, argument: str) -> dict[str, list[str]]:
     return sets
 
 
+def _check_is_text(path: Path, argument: str, readers: Mapping[str, str]) -> None:
+    """Refuse a file whose suffix says that another function reads it."""
+    suffix = next((suffix.lower() for suffix in path.suffixes if suffix.lower() in readers), None)
+    if suffix is not None:
+        raise ScrclValueError(
+            f"{argument}={os.fspath(path)!r} is not read as a file of the kind {suffix}.",
+            f"Read it and pass the table: `{argument}=pandas.{readers[suffix]}({os.fspath(path)!r})`.",
+        )
+
+
 @contextmanager
 def _readable(path: Path, argument: str, kind: str) -> Iterator[None]:
     """Refuse a file that pandas cannot read, and quote why."""
     if not path.is_file():
         raise ScrclValueError(
-            f"{argument}={os.fspath(path)!r} is not a file.", "Name an edge list or a GMT file, or pass a table."
+            f"{argument}={os.fspath(path)!r} is not a file.", "Name a file that is there, or pass a table."
         )
     try:
         yield

@@ -11,7 +11,7 @@ from scrcl.utils.names import as_names
 from .counts import Counts
 
 #: Remedy on the command line, which may not have read the whole file.
-NOT_FOUND = "Name the layer that holds raw counts: `--layer counts`."
+NOT_FOUND = "Pass raw counts; if a layer of the file holds them, name it: `--layer counts`."
 #: Number of cells that are checked for counts.
 N_CELLS = 2000
 
@@ -71,13 +71,11 @@ def find_names(adata: AnnData, layer: str | None, where: str) -> Iterator[OtherN
             line += "" if names.is_unique else f"; {where}.var_names_make_unique()"
             line += "; mdata.update()" if modality else ""
             command = f"Make the column {key!r} of var its index in the file."
-            yield OtherNames(f"{where}.var[{key!r}]", names.drop_duplicates(), f"`{line}`", command)
+            yield OtherNames(f"the column {key!r} of var", names.drop_duplicates(), f"`{line}`", command)
     if adata.raw is not None and "raw" in dict(_sizes(adata)):
         names = pd.Index(as_names(adata.raw.var_names))
         line = _use_raw(where, layer, modality)
-        yield OtherNames(
-            f"{where}.raw", names, f"`{line}`", f"Pass `--layer {modality[1:-1]}{'=' * bool(modality)}raw`."
-        )
+        yield OtherNames("raw", names, f"`{line}`", f"Pass `--layer {modality[1:-1]}{'=' * bool(modality)}raw`.")
 
 
 def _sizes(adata: AnnData) -> Iterator[tuple[str, tuple[float, float]]]:

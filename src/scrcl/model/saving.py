@@ -86,6 +86,10 @@ class SavingMixin(SCRCLBase):
             raise ScrclValueError(
                 f"dir_path={str(folder)!r} exists already.", "Name another folder, or pass `overwrite=True`."
             )
+        if prefix is not None and (not isinstance(prefix, str) or os.path.basename(prefix) != prefix):
+            raise ScrclValueError(
+                f"prefix={prefix!r} is not the beginning of the name of a file.", "Name folders in `dir_path`."
+            )
         if save_anndata and self.adata is None:
             raise ScrclValueError(
                 "save_anndata=True has nothing to save, as the model was loaded without data.", "Load it with its data."
@@ -108,7 +112,7 @@ class SavingMixin(SCRCLBase):
                 for file in Path(unfinished).iterdir():
                     file.replace(folder / file.name)
         except (OSError, RuntimeError) as error:
-            cause = getattr(error, "strerror", None) or error
+            cause = str(getattr(error, "strerror", None) or error).rstrip(".")
             raise OSError(
                 f"The model cannot be saved to dir_path={str(folder)!r}: {cause}. Free space there, or name another folder."
             ) from error

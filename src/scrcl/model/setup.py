@@ -2,7 +2,7 @@
 
 import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from anndata import AnnData
 from mudata import MuData
@@ -276,9 +276,11 @@ def check_batches(data: Data, batch_key: object, new: bool) -> None:
     """Refuse batches that are not named, and, of data that a model is to be built on, those of too few cells."""
     where = "mdata" if isinstance(data, MuData) else "adata"
     if not isinstance(batch_key, str):
-        columns = list(batch_key) if isinstance(batch_key, (list, tuple)) else ["donor", "plate"]
+        is_list = isinstance(batch_key, (list, tuple))
+        columns = list(batch_key) if is_list else ["donor", "plate"]
+        value = f"={batch_key!r}" if is_list else f" of type {type(batch_key).__name__}"
         raise ScrclTypeError(
-            f"batch_key={batch_key!r} is not one key of {where}.obs.",
+            f"batch_key{value} is not one key of {where}.obs.",
             "Join several columns into one: "
             f"`{where}.obs['batch'] = {where}.obs[{columns!r}].astype(str).agg(' '.join, axis=1)`.",
         )
@@ -292,6 +294,7 @@ def check_batches(data: Data, batch_key: object, new: bool) -> None:
             "Name a column of fewer batches, such as the donor or the study.",
         )
     check_sizes(names, f"{where}.obs[{batch_key!r}]")
+    _warn_of_names(set(names.tolist()), f"{where}.obs[{batch_key!r}]")
     if n_batches == 1:
         warnings.warn(
             ScrclWarning(
@@ -312,9 +315,8 @@ def check_labels(data: Data, labels_key: object, unlabeled_category: object, new
             )
         return
     if not isinstance(labels_key, str):
-        raise ScrclTypeError(
-            f"labels_key={labels_key!r} is not one key of {owner}.obs.", "Pass the name of one column."
-        )
+        value = f"={labels_key!r}" if isinstance(labels_key, (list, tuple)) else f" of type {type(labels_key).__name__}"
+        raise ScrclTypeError(f"labels_key{value} is not one key of {owner}.obs.", "Pass the name of one column.")
     if new:
         return
     where = f"{owner}.obs[{labels_key!r}]"
@@ -344,6 +346,37 @@ def check_labels(data: Data, labels_key: object, unlabeled_category: object, new
                 where=where,
             )
         warnings.warn(warning, stacklevel=settings.warnings_stacklevel)
+    _warn_of_names(set(types) - set(unlike), where)
+
+
+def _warn_of_names(names: Collection[str], where: str) -> None:
+    """Warn of names of batches or labels that stand for missing values, or differ by case or spaces only."""
+    missing = [name for name in sorted(names) if name.strip().casefold() in NO_TYPES]
+    if missing:
+        warnings.warn(
+            ScrclWarning(
+                f"{where} has the value {missing[0]!r}, which counts as a name.",
+                "If it marks cells for which nothing is known, name them or leave them out.",
+                where=where,
+            ),
+            stacklevel=settings.warnings_stacklevel,
+        )
+    by_form: dict[str, list[str]] = {}
+    for name in sorted(names):
+        by_form.setdefault(" ".join(name.casefold().split()), []).append(name)
+    twins = next((alike for alike in by_form.values() if len(alike) > 1), None)
+    if twins is not None:
+        values = f"{where}.astype(str).str.strip()"
+        values += "" if len({name.strip() for name in twins}) == 1 else ".str.lower().str.split().str.join(' ')"
+        warnings.warn(
+            ScrclWarning(
+                f"{where} has {' and '.join(map(repr, twins))}, which differ by case or spaces only and count as different.",
+                f"If they are the same, set `{where} = {values}`.",
+                command="If they are the same, give them one name in the file.",
+                where=where,
+            ),
+            stacklevel=settings.warnings_stacklevel,
+        )
 
 
 def _check_modalities(mdata: MuData, modalities: object, layers: object, features_keys: object) -> None:

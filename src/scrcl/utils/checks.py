@@ -1,6 +1,6 @@
 """Checks of arguments and data, with errors that name the argument and the remedy, before any work is done."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple, NoReturn, TypeAlias
 
@@ -9,13 +9,21 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from .errors import ScrclKeyError, ScrclValueError
-from .names import as_names
+from .errors import ScrclKeyError, ScrclTypeError, ScrclValueError
+from .names import as_name, as_names
 
 #: Version of an Ensembl identifier.
 VERSION = r"\.\d+$"
-#: Methods of pandas' ``str`` after which names of genes may be those of a model.
-SPELLINGS = ("strip()", "upper()", "capitalize()", "lower()", f"replace(r'{VERSION}', '', regex=True)")
+#: What names of genes may have beside those of a model: a version, a genome as 10x writes it, an identifier before or after.
+REMOVED = (
+    VERSION,
+    r"^(GRC[hm]\d+|hg\d+|mm\d+)_+",
+    r"^ENS[A-Z]*G\d+(\.\d+)?[_|:]",
+    r"[_|:]ENS[A-Z]*G\d+(\.\d+)?$",
+)
+#: Methods of pandas' ``str`` after which names of genes may be those of a model, and the patterns that they remove, if any.
+SPELLINGS: dict[str, str] = dict.fromkeys(("strip()", "upper()", "capitalize()", "lower()"), "")
+SPELLINGS |= {f"replace(r'{pattern}', '', regex=True)": pattern for pattern in REMOVED}
 #: Largest share of the genes of a model that new data may lack.
 MAX_MISSING_GENES = 0.1
 #: Missing names that were converted to text. A gene of the fly is called "nan".
@@ -165,6 +173,10 @@ def did_you_mean(name: object, names: Iterable[object]) -> str:
 
 def check_key(key: str, mapping: Collection[object], argument: str, where: str) -> None:
     """Refuse a missing key, and list those present."""
+    if not isinstance(key, Hashable):
+        raise ScrclTypeError(
+            f"{argument} is of type {type(key).__name__}, not one key of {where}.", "Pass the name of one."
+        )
     if key not in mapping:
         # Recent versions of AnnData list X among the layers as None.
         names = [name for name in mapping if name is not None]
@@ -234,14 +246,28 @@ def as_features(array: Matrix, where: str) -> np.ndarray:
 
 
 def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
-    """Return row numbers of cells from integers or a boolean mask.
+    """Return row numbers of cells from integers, a slice or a boolean mask.
 
     Raises
     ------
     ValueError
         If a mask has the wrong length, or a number is out of range.
+    TypeError
+        If it is a set or an iterator.
     """
+    if isinstance(indices, slice):
+        return np.arange(n_cells)[indices]
+    if isinstance(indices, Iterable) and not hasattr(indices, "__getitem__"):
+        raise ScrclTypeError(
+            f"indices is of type {type(indices).__name__}, which cannot be read more than once or has no order.",
+            "Pass a list of whole numbers, or a boolean mask.",
+        )
     rows = np.atleast_1d(np.asarray(indices))
+    if rows.dtype.kind in "OUST" and all(isinstance(name, str) for name in rows.ravel()) and rows.size:
+        raise ScrclValueError(
+            f"indices holds names such as {str(rows.ravel()[0])!r}, not numbers of cells.",
+            "Pass their numbers: `indices=adata.obs_names.get_indexer([...])`.",
+        )
     try:
         if rows.ndim == 1:
             return np.arange(n_cells)[rows if rows.size else rows.astype(int)]
@@ -257,7 +283,8 @@ def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
 def respelled(names: pd.Index, code: str) -> pd.Index:
     """Return names after one of ``SPELLINGS``."""
     text = names.astype(str).str
-    return text.replace(VERSION, "", regex=True) if code.startswith("replace") else getattr(text, code[:-2])()
+    pattern = SPELLINGS[code]
+    return text.replace(pattern, "", regex=True) if pattern else getattr(text, code[:-2])()
 
 
 def _match(names: pd.Index, wanted: pd.Index) -> bool:
@@ -322,9 +349,17 @@ def match_genes(
             f"{lacking}.",
             "Pass data with the same genes and the same kind of gene identifiers, or train a new model on the genes that both "
             "have.",
+            command="Pass data with the same genes and the same kind of gene identifiers (`--layer raw`, if only raw has all "
+            "genes), or train a new model on the genes that both have.",
             where=where,
         )
     return columns, missing
+
+
+def _names(values: object) -> list[str]:
+    """Names of one value or of several."""
+    several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+    return [as_name(value) for value in (values if several else [values])]  # type: ignore[attr-defined]
 
 
 def check_genes(genes: str | Iterable[object], selected: pd.Index, all_genes: pd.Index) -> np.ndarray:
@@ -335,7 +370,7 @@ def check_genes(genes: str | Iterable[object], selected: pd.Index, all_genes: pd
     KeyError
         If a gene is not selected; the message says whether the data have it.
     """
-    names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+    names = _names(genes)
     if not names:
         raise ScrclValueError("genes is empty.", "Name at least one gene, or pass None for all.")
     columns = selected.get_indexer(pd.Index(names))
@@ -360,7 +395,7 @@ def check_groups(groups: str | Iterable[object], present: Sequence[str], key: st
     KeyError
         If a group is missing; the message lists those present.
     """
-    names = [groups] if isinstance(groups, str) else [str(group) for group in groups]
+    names = _names(groups)
     if not names:
         raise ScrclValueError("groups is empty.", "Name at least one group, or pass None for all.")
     for name in names:

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from .errors import ScrclTypeError
+from .errors import ScrclTypeError, ScrclValueError
 
 #: What an object is saved as: numbers, text, arrays and containers of these, by name.
 State: TypeAlias = dict[str, Any]
@@ -36,10 +36,16 @@ def as_path(path: object, argument: str) -> Path:
     ------
     TypeError
         If it is no path.
+    ValueError
+        If it is an address.
     """
     if not isinstance(path, str | os.PathLike):
         raise ScrclTypeError(
             f"{argument} is of type {type(path).__name__}, not a path.", "Pass the name of a file or folder."
+        )
+    if "://" in os.fspath(path):
+        raise ScrclValueError(
+            f"{argument}={os.fspath(path)!r} is an address, not a file or folder.", "Name one on this machine."
         )
     return Path(os.path.expanduser(path))
 

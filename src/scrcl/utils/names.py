@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from .errors import ScrclTypeError
+
 #: Whole numbers up to this are exact in double precision.
 LARGEST_EXACT = 2**53
 
@@ -18,8 +20,19 @@ def as_name(value: object) -> str:
 
 
 def as_names(values: object) -> np.ndarray:
-    """Names ``(n,)`` of values of any type; ``None`` for missing values."""
-    codes, distinct = pd.factorize(_series(values))
+    """Names ``(n,)`` of values of any type; ``None`` for missing values.
+
+    Raises
+    ------
+    TypeError
+        If values are containers.
+    """
+    try:
+        codes, distinct = pd.factorize(_series(values))
+    except TypeError as error:
+        raise ScrclTypeError(
+            f"Names of batches, labels or slices are in containers ({error}).", "Name a column of text or numbers."
+        ) from error
     return np.array([*map(as_name, distinct), None], dtype=object)[codes]
 
 
