@@ -40,7 +40,6 @@ REMEDIES = (
     (("codec can't decode", "utf-16 stream"), "Save it as text in UTF-8."),
     (
         ("more than one genome",),
-        "",
         "Read one of them in Python, `scanpy.read_10x_h5(path, genome=...)`, write it as .h5ad, and name that file.",
     ),
     (

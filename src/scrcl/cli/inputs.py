@@ -87,15 +87,7 @@ def read(config: InputConfig) -> Input:
         if config.spatial_key is not None:
             check_key(config.spatial_key, data.obsm, "--spatial-key", f"obsm of {path}")
             found.setup |= {"spatial_key": config.spatial_key, "sample_key": config.sample_key}
-        for axis, kind in (("obs", "cells"), ("var", "genes")):
-            names = getattr(data, f"{axis}_names")
-            missing = int(names.isna().sum())
-            if names.empty:
-                raise UserError(f"{path} holds no {kind}.", "Check how it was filtered.")
-            if missing:
-                raise UserError(
-                    f"{axis} of {path} lacks {missing:,} names of {kind}.", f"Write them, or remove these {kind}."
-                )
+        _check_names(path, data)
         for name in ("sample_key", "batch_key", "labels_key"):
             key = getattr(config, name)
             if key is not None:
@@ -113,6 +105,18 @@ def read(config: InputConfig) -> Input:
                 )
         undo.pop_all()
     return found
+
+
+def _check_names(path: Path, data: ad.AnnData | mudata.MuData) -> None:
+    for axis, kind in (("obs", "cells"), ("var", "genes")):
+        names = getattr(data, f"{axis}_names")
+        missing = int(names.isna().sum())
+        if names.empty:
+            raise UserError(f"{path} holds no {kind}.", "Check how it was filtered.")
+        if missing:
+            raise UserError(
+                f"{axis} of {path} lacks {missing:,} names of {kind}.", f"Write them, or remove these {kind}."
+            )
 
 
 def _read_any(path: Path, config: InputConfig) -> Input:

@@ -221,7 +221,7 @@ class SetupMixin(BaseModelClass):
         arguments, new, several = setup["setup_args"], "source_registry" in kwargs, isinstance(data, MuData)
         batch_key, labels_key, unlabeled = (arguments[n] for n in ("batch_key", "labels_key", "unlabeled_category"))
         _check_space(data, arguments["spatial_key"], arguments["sample_key"], arguments["spatial_neighbors_key"], new)
-        if batch_key is not None and batch_key == labels_key:
+        if isinstance(batch_key, str) and isinstance(labels_key, str) and batch_key == labels_key:
             raise ScrclValueError(
                 f"batch_key={batch_key!r} is the same column as labels_key, but differences between batches are removed and "
                 "those between labels are learned.",
