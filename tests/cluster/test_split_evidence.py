@@ -26,8 +26,8 @@ def lines():
     rng = np.random.default_rng(0)
     side = np.arange(120) < 40
     rate = np.full((120, 60), 0.5)
-    rate[np.ix_(side, range(6))] = 8
-    rate[np.ix_(~side, range(6, 9))] = 8
+    rate[:40, :6] = 8
+    rate[40:, 6:9] = 8
     return rng.poisson(rate), side
 
 

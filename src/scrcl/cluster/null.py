@@ -94,7 +94,7 @@ class OnePopulation:
         strata
             ``(m,)`` batch of each cell, numbered from 0, none empty.
         """
-        dense = counts.toarray() if sp.issparse(counts) else np.asarray(counts)
+        dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
         dense = dense.astype(np.float64)
         m = len(dense)
         sizes = np.maximum(dense.sum(1) if library_sizes is None else library_sizes, 1.0)
@@ -304,12 +304,12 @@ def split_pvalue(counts: sp.csr_array, side: np.ndarray, *, batches: np.ndarray 
     n_dimensions = min(_n_dimensions(len(rows)), len(genes) - 1)
 
     scores = _scores(_logs(dense, sizes), typical, strata, n_dimensions)
-    observed = float(separation(scores, side, strata)[0])
-    drawn = []
+    separations = [float(separation(scores, side, strata)[0])]
     for _ in range(N_DRAWS):
         scores = _scores(_logs(*population.redraw(rng)), typical, strata, n_dimensions)
-        drawn.append(best_separation(scores, n_first, strata))
-    return _tail(_log_odds(observed), _log_odds(np.array(drawn)))
+        separations.append(best_separation(scores, n_first, strata))
+    observed, *drawn = _log_odds(np.array(separations))
+    return _tail(observed, np.array(drawn))
 
 
 def _scores(logs: np.ndarray, typical: np.ndarray, strata: np.ndarray, n_dimensions: int) -> np.ndarray:
@@ -318,8 +318,8 @@ def _scores(logs: np.ndarray, typical: np.ndarray, strata: np.ndarray, n_dimensi
     return _components(logs[:, np.sort(chosen)], strata, n_dimensions)[0]
 
 
-def _log_odds(share: np.ndarray | float) -> np.ndarray | float:
-    clipped = np.clip(share, 1e-9, 1 - 1e-9)
+def _log_odds(shares: np.ndarray) -> np.ndarray:
+    clipped = np.clip(shares, 1e-9, 1 - 1e-9)
     return np.log(clipped / (1 - clipped))
 
 
