@@ -70,7 +70,7 @@ def test_coordinates_of_annotated_elements(monkeypatch):
     expected = np.column_stack([np.tile(np.arange(10.0)[::-1], 2), np.repeat([0.0, 1.0], 10)])
     np.testing.assert_array_equal(found.obsm["spatial"], expected)
     elements["left"] = elements["left"].iloc[:5]
-    with pytest.raises(ValueError, match="5 cells of the table 'table' are not among those of the element 'left'"):
+    with pytest.raises(ValueError, match="5 cells of the table 'table' are not in the element 'left'"):
         scrcl.from_spatialdata(Sdata({"table": annotating_table()}, elements), coordinate_system="aligned")
     elements["left"] = elements["right"].iloc[[0, *range(10)]]
     with pytest.raises(ValueError, match="1 identifiers in the index of the element 'left' occur more than once"):

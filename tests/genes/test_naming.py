@@ -205,7 +205,7 @@ class TestReasons:
         found = name(levels_of(values, groups), *lists)
         assert found.support[2, 0] > 0.5
         assert found.score[2, 0] < MIN_SCORE
-        assert "hardly higher here than elsewhere" in why(found, *lists)[2]
+        assert "barely higher here than elsewhere" in why(found, *lists)[2]
 
     def test_random_genes_score_as_high(self):
         values, groups = expression()

@@ -419,7 +419,9 @@ class TestFaults:
 
     def test_nan_in_features(self, mdata):
         mdata["rna"].obsm["X"] = np.full((180, 3), np.nan)
-        with pytest.raises(ValueError, match=r"mdata\['rna'\].obsm\['X'\] holds NaN"):
+        with pytest.raises(
+            ValueError, match=r"mdata\['rna'\].obsm\['X'\] is not a table of finite numbers: Input contains NaN"
+        ):
             scrcl.SCRCL.setup_mudata(mdata, {"rna": "features"}, features_keys={"rna": "X"})
 
     def test_features_that_do_not_vary(self, mdata):

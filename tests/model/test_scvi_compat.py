@@ -64,7 +64,7 @@ class TestTraining:
             ({"datamodule": object()}, "datamodule cannot be used.*graph"),
             ({"use_gpu": False}, "use_gpu=False is not an argument of `train`.*`accelerator=.gpu.`"),
             ({"patience": 3}, "Did you mean `early_stopping_patience`"),
-            ({"zzz": 3}, "and those of scvi.train.Trainer"),
+            ({"zzz": 3}, "and the arguments of scvi.train.Trainer"),
             ({"precision": 64}, "precision=64 is not supported"),
             ({"precision": "bf16-mixed"}, "precision='bf16-mixed' is not supported"),
             ({"trainer_config": {"precision": "16-true"}}, "precision='16-true' is not supported"),

@@ -101,7 +101,7 @@ def test_embedding_that_is_masked_or_no_numbers():
     adata.obsm["X_own"] = own.astype(">f8")
     scrcl.SCRCL.setup_anndata(adata, features_key="X_own")
     adata.obsm["X_own"] = pd.DataFrame({"a": ["x"] * adata.n_obs}, index=adata.obs_names)
-    with pytest.raises(ValueError, match="values other than numbers"):
+    with pytest.raises(ValueError, match="not a table of finite numbers"):
         scrcl.SCRCL.setup_anndata(adata, features_key="X_own")
 
 

@@ -136,7 +136,7 @@ def test_given_features_keep_their_values():
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, values)
-    with pytest.raises(ValueError, match="not two dimensions"):
+    with pytest.raises(ValueError, match="Expected 2D array"):
         as_features(values[0], "X")
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,6 +11,7 @@ class InputConfig:
 
     input: Path | None
     layer: str | None = None
+    raw: bool = False
     modalities: dict[str, str] | None = None
     transpose: bool = False
     spatial_key: str | None = None
@@ -35,7 +37,7 @@ class RunConfig(Config):
     """``scrcl run`` and ``scrcl demo``; ``None`` stands for a default of the model, or for nothing to write."""
 
     n_clusters: int | None = None
-    method: str = "consensus"
+    method: Literal["consensus", "kmeans", "leiden"] = "consensus"
     resolution: float | None = None
     epochs: int | None = None
     batch_size: int | None = None

@@ -149,15 +149,9 @@ def commands() -> None:
 @click.option("--save-model", type=PATH, help="Folder for the trained model, for scrcl predict.")
 @_analysis_options
 @_shared_options
-def run(sample_key: str | None, unlabeled_category: str | None, **options: Any) -> RunConfig:
+def run(**options: Any) -> RunConfig:
     """Find cell types in a file of counts."""
-    if sample_key is not None and options["spatial_key"] is None:
-        raise click.UsageError("--sample-key requires coordinates. Pass --spatial-key spatial, too.")
-    if unlabeled_category is not None and options["labels_key"] is None:
-        raise click.UsageError("--unlabeled-category requires labels. Pass --labels-key cell_type, too.")
-    options = _with_layer(**options)
-    options["layer"] = None if options["layer"] == "X" else options["layer"]
-    return _run(sample_key=sample_key, unlabeled_category=unlabeled_category, **options)
+    return RunConfig(**options)
 
 
 @commands.command()
@@ -166,7 +160,7 @@ def run(sample_key: str | None, unlabeled_category: str | None, **options: Any) 
 @_shared_options
 def demo(output: Path | None, **options: Any) -> RunConfig:
     """Run on 700 PBMC that scanpy ships, and compare with their annotation."""
-    return _run(input=None, output=output or Path("scrcl-demo.h5ad"), replace_output=output is None, **options)
+    return RunConfig(input=None, output=output or Path("scrcl-demo.h5ad"), replace_output=output is None, **options)
 
 
 @commands.command()
@@ -179,33 +173,37 @@ def demo(output: Path | None, **options: Any) -> RunConfig:
     type=Number(0, 1, max_open=True),
     default=0.01,
     show_default=True,
-    help="Expected share of outliers, which stay unassigned, among cells like those of the model.",
+    help="Expected share of outliers, which stay unassigned, among cells like the cells of the model.",
 )
 @_shared_options
 def predict(**options: Any) -> PredictConfig:
     """Find clusters, and types if it learned any, of new cells by a saved model."""
-    return PredictConfig(**_with_layer(**options))
+    return PredictConfig(**options)
 
 
-def _with_layer(layer: str | None, raw: bool, **options: Any) -> dict[str, Any]:
-    if raw and layer not in (None, "raw"):
-        raise click.UsageError(f"--raw is the same as --layer raw. Pass either --raw or --layer {layer}.")
-    return {"layer": "raw" if raw else layer, **options}
-
-
-def _run(resolution: float | None, method: str, n_clusters: int | None, **options: Any) -> RunConfig:
-    if resolution is not None and (method != "leiden" or n_clusters is not None):
+def _checked(config: RunConfig | PredictConfig) -> RunConfig | PredictConfig:
+    """Refuse options that do not go together, and resolve ``raw``."""
+    if config.raw and config.layer not in (None, "raw"):
+        raise click.UsageError(f"--raw is the same as --layer raw. Pass either --raw or --layer {config.layer}.")
+    layer = "raw" if config.raw else config.layer
+    if isinstance(config, PredictConfig):
+        return replace(config, layer=layer)
+    if config.sample_key is not None and config.spatial_key is None:
+        raise click.UsageError("--sample-key requires coordinates. Pass --spatial-key spatial, too.")
+    if config.unlabeled_category is not None and config.labels_key is None:
+        raise click.UsageError("--unlabeled-category requires labels. Pass --labels-key cell_type, too.")
+    if config.resolution is not None and (config.method != "leiden" or config.n_clusters is not None):
         raise click.UsageError("--resolution requires --method leiden without --n-clusters.")
-    return RunConfig(resolution=resolution, method=method, n_clusters=n_clusters, **options)
+    return replace(config, layer=None if layer == "X" else layer)
 
 
 def parse(argv: Sequence[str]) -> RunConfig | PredictConfig:
     """Read the arguments; ends the process where they are wrong, or ask for help or the version."""
     try:
         config = commands.main(list(argv), prog_name="scrcl", standalone_mode=False)
+        if not isinstance(config, RunConfig | PredictConfig):
+            sys.exit(0)
+        return replace(_checked(config), command=shlex.join(["scrcl", *argv]))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    if not isinstance(config, RunConfig | PredictConfig):
-        sys.exit(0)
-    return replace(config, command=shlex.join(["scrcl", *argv]))

@@ -78,7 +78,7 @@ def _check_distinct(source: Path | None, files: dict[str, Path], folders: dict[s
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths are of one thing, by whatever name or link."""
+    """Whether two paths are of the same file, by any name or link."""
     if one.exists() and other.exists():
         return os.path.samefile(one, other)
     return one.resolve() == other.resolve()

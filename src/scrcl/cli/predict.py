@@ -1,4 +1,4 @@
-"""Clusters of further cells by a saved model, how well they fit, and the types it learned from labels. Wiring only."""
+"""Clusters of new cells by a saved model, how well they fit, and types learned from labels. Wiring only."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -30,13 +30,13 @@ from .progress import Phases
 from .run import quiet
 from .summary import sizes_table
 
-#: What `--layer` calls the matrix that is no layer.
+#: Name of the matrix that is not a layer, for `--layer`.
 NO_LAYER = "X"
 
 
 @dataclass
 class Predicted:
-    """What is reported of further cells."""
+    """Results that are reported for new cells."""
 
     command: str
     model: str
@@ -125,7 +125,7 @@ def predict(config: PredictConfig, phases: Phases) -> Predicted:
             predicted.columns += [keys.TYPES_KEY, keys.TYPES_CONFIDENCE_KEY]
         if predicted.outliers is not None and predicted.outliers > data.n_obs / 2:
             phases.note(
-                f"{predicted.outliers:,} of {data.n_obs:,} cells are unlike those of the model. Check that these are raw counts "
+                f"{predicted.outliers:,} of {data.n_obs:,} cells are unlike the cells of the model. Check that these are raw counts "
                 "of the same genes, and name the layer that holds them: `--layer counts`."
             )
         begin("writing")
@@ -154,7 +154,7 @@ def _columns(model: SCRCL, query: AnnData | MuData, alpha: float) -> dict[str, p
 
 
 def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]:
-    """The input, and its cells as the model looks for them: with their counts where those of its own cells were."""
+    """The input, and its cells as the model looks for them: with counts in the layer that the model reads."""
     setup = model.registry["setup_args"]
     of_run = (model.run_ or {}).get("layer")
     _check_modalities(config, setup.get("modalities"))
@@ -189,9 +189,7 @@ def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]
             query.obsm[key] = value
         return found, query
     if layer is None and (of_run or setup.get("layer")) is not None:
-        found.notes.append(
-            f"The counts are those of X. The model was trained on the layer {of_run or setup['layer']!r}."
-        )
+        found.notes.append(f"Counts were read from X. The model was trained on the layer {of_run or setup['layer']!r}.")
     query = _with_counts(data, found.setup.get("layer"), setup.get("layer"))
     if found.copied is not None:
         with h5py.File(found.copied, "r") as file:  # what else the setup names

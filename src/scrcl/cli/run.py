@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -22,6 +22,7 @@ from mudata import MuData
 
 from scrcl import pl
 from scrcl.cluster.leiden import RESOLUTION
+from scrcl.model.options import Method
 from scrcl.model.scrcl import SCRCL
 from scrcl.reference.writing import share
 from scrcl.utils import keys
@@ -50,6 +51,15 @@ MAX_NAME = 50
 RECORDED = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "scanpy", "scikit-learn", "igraph", "numpy")
 #: Published annotation of the data of the demo.
 DEMO_TYPES = "bulk_labels"
+
+
+class Clustering(TypedDict, total=False):
+    """Arguments of the clustering."""
+
+    n_clusters: int | None
+    seed: int
+    method: Method
+    resolution: float
 
 
 def run(config: RunConfig, phases: Phases) -> Summary:
@@ -86,8 +96,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         check_writable(found, config.output)
         model = _train(config, found, device, phases)
         data.obsm[keys.LATENT_KEY] = model._results.latent(("aligned", None))  # not a copy, as by `share`
-        chosen: dict[str, Any] = {"n_clusters": config.n_clusters, "seed": config.seed}
-        clustering = chosen | {"method": config.method}
+        clustering: Clustering = {"n_clusters": config.n_clusters, "seed": config.seed, "method": config.method}
         if config.method == "leiden" and config.n_clusters is None:
             clustering["resolution"] = config.resolution or RESOLUTION
         data.obs[keys.CLUSTERS_KEY] = model.get_clusters(**clustering)
@@ -104,7 +113,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
                 estimate = model.estimate_n_clusters(seed=config.seed)
             if config.method == "consensus":
                 with attempt("certainty"):
-                    probabilities = model.get_cluster_probabilities(**chosen)
+                    probabilities = model.get_cluster_probabilities(n_clusters=config.n_clusters, seed=config.seed)
         if config.plots is not None:
             begin("plots")
             colors = [DEMO_TYPES if is_demo else None, config.batch_key, keys.TYPES_KEY if types else None]

@@ -2,19 +2,30 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scrcl.utils.checks import Remedy, as_counts, check_cells_have_counts, no_remedy
+from scrcl.utils.checks import Matrix, Remedy, as_counts, check_cells_have_counts, no_remedy
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.progress import track
 from scrcl.utils.sizes import BLOCK_CELLS, BLOCK_ENTRIES
 
 #: If fewer than one in so many cells of a block are requested, they are read one by one, which takes so many times as long.
 FEW_CELLS = 16
+
+
+class RowMatrix(Protocol):
+    """An array of which rows can be read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows and of columns."""
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Matrix:
+        """Read rows."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +45,15 @@ class Counts:
         Finds the remedy if the matrix does not contain counts.
     """
 
-    matrix: Any
+    matrix: RowMatrix
     where: str
     columns: np.ndarray | None = None
     find_remedy: Callable[[], Remedy] = no_remedy
 
     @classmethod
-    def of(cls, matrix: Any, where: str, find_remedy: Callable[[], Remedy] = no_remedy) -> Self:
+    def of(
+        cls, matrix: RowMatrix | pd.DataFrame | None, where: str, find_remedy: Callable[[], Remedy] = no_remedy
+    ) -> Self:
         """Wrap counts in any form, without reading them.
 
         Raises

@@ -8,7 +8,7 @@ from anndata import AnnData
 from scrcl.utils.checks import SPELLINGS, OtherNames, Remedy, respelled
 from scrcl.utils.names import as_names
 
-from .counts import Counts
+from .counts import Counts, RowMatrix
 
 #: Remedy on the command line, which may not have read the whole file.
 NOT_FOUND = "Pass raw counts; if a layer of the file holds them, name it: `--layer counts`."
@@ -26,7 +26,7 @@ def find_counts(adata: AnnData, layer: str | None, where: str, new: bool) -> Rem
     layer
         Name of the layer where counts were looked for; ``None`` for X.
     where
-        What the user calls the data: ``"adata"``, or ``"mdata['rna']"`` for a modality.
+        The data in the code of the user: ``"adata"``, or ``"mdata['rna']"`` for a modality.
     new
         Whether these are new data, which are read as the model was set up.
     """
@@ -34,7 +34,7 @@ def find_counts(adata: AnnData, layer: str | None, where: str, new: bool) -> Rem
     if not found:
         places = "neither X, nor a layer, nor `raw` holds any"
         return Remedy(f"Pass raw counts: {places} in {where}.", NOT_FOUND)
-    # A layer before `raw`, whose genes may be others, and both before zeros and ones; of layers that with most counts.
+    # A layer before `raw`, whose genes may be others, and both before zeros and ones; of layers, the one with most counts.
     place = min(found, key=lambda place: (found[place][0] <= 1, place == "raw", -found[place][1]))
     name = next((name for name in adata.layers if name is not None and _place_of(name) == place), place)
     modality = "" if where == "adata" else where.removeprefix("mdata[").removesuffix("]")
@@ -80,7 +80,7 @@ def find_names(adata: AnnData, layer: str | None, where: str) -> Iterator[OtherN
 
 def _sizes(adata: AnnData) -> Iterator[tuple[str, tuple[float, float]]]:
     """Place of each matrix of counts, their maximum and their sum in some cells."""
-    matrices: dict[str, object] = {"X": adata.X}
+    matrices: dict[str, RowMatrix] = {"X": adata.X}
     matrices |= {_place_of(name): adata.layers[name] for name in adata.layers if name is not None}
     if adata.raw is not None:
         matrices["raw"] = adata.raw.X

@@ -166,7 +166,7 @@ class Source:
             raise ScrclValueError(f"{where} is the same for all cells.", "Name an embedding that varies.", where=where)
 
     def _warn_if_missing(self, missing: pd.Index, without: pd.Index, n_needed: int, n_wanted: int) -> None:
-        """Warn of missing columns: of those of the features, then of those in totals only."""
+        """Warn of columns that are missing from the features, and of others that are missing from the totals only."""
         things = "genes" if self.modality is None else "variables"
         of = "" if self.modality is None else f" of {self.modality!r}"
         for names, number, use in (
@@ -271,7 +271,7 @@ def check_cells(mdata: MuData, names: Sequence[str]) -> None:
             )
         if not cells.equals(mdata.obs_names):
             raise ScrclValueError(
-                f"The cells of the modality {name!r} are in another order than those of mdata.",
+                f"The cells of the modality {name!r} are in another order than in mdata.",
                 "Put them in one order: "
                 "`mdata = mudata.MuData({name: mdata[name][mdata.obs_names].copy() for name in mdata.mod})`.",
                 command="Put them in one order.",

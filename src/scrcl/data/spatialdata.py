@@ -92,7 +92,7 @@ def _centroids(sdata: Any, adata: AnnData, table: str, systems: str | Mapping[st
         from spatialdata.transformations import get_transformation
     except ImportError as error:
         raise ImportError(
-            f"The table {table!r} has no coordinates of its own, and to find those of the elements it annotates needs "
+            f"The table {table!r} has no coordinates of its own, and the centroids of the elements that it annotates require "
             "spatialdata: `pip install spatialdata`."
         ) from error
     for key in (region_key, instance_key):
@@ -112,7 +112,10 @@ def _centroids(sdata: Any, adata: AnnData, table: str, systems: str | Mapping[st
     for region in regions.unique():
         check_key(region, dict.fromkeys(elements), f"The region that the table {table!r} annotates,", "sdata")
         wanted = systems[region] if isinstance(systems, Mapping) else systems
-        system = _system(wanted, list(get_transformation(sdata[region], get_all=True)), region)
+        present = list(get_transformation(sdata[region], get_all=True))
+        system = wanted or (present[0] if len(present) == 1 else "global")
+        where = f"the coordinate systems of the element {region!r}"
+        check_key(system, dict.fromkeys(present), "coordinate_system", where)
         found = get_centroids(sdata[region], coordinate_system=system).compute()
         rows = np.flatnonzero(regions == region)
         if not found.index.is_unique:
@@ -124,27 +127,13 @@ def _centroids(sdata: Any, adata: AnnData, table: str, systems: str | Mapping[st
         if (at < 0).any():
             _refuse_unlocated(table, region, list(regions.unique()), instances.iloc[rows], found.index, at)
         positions[region] = found.to_numpy(dtype=np.float64)[at]
-    width = {found.shape[1] for found in positions.values()}
-    if len(width) != 1:
+    if len({centroids.shape[1] for centroids in positions.values()}) != 1:
         raise ScrclValueError(
             f"Elements of the table {table!r} have coordinates in two and in three dimensions.",
             "Keep the rows of elements with the same dimensions.",
         )
-    located = np.empty((adata.n_obs, width.pop()))
-    for region, found in positions.items():
-        located[np.flatnonzero(regions == region)] = found
-    return located
-
-
-def _system(wanted: str | None, present: list[str], region: str) -> str:
-    """The coordinate system of an element: the one that is wanted, the global one, or the only one."""
-    if wanted is None:
-        if "global" in present or len(present) != 1:
-            wanted = "global"
-        else:
-            return present[0]
-    check_key(wanted, dict.fromkeys(present), "coordinate_system", f"the coordinate systems of the element {region!r}")
-    return wanted
+    order = np.concatenate([np.flatnonzero(regions == region) for region in positions])
+    return np.concatenate(list(positions.values()))[np.argsort(order)]
 
 
 def _refuse_unlocated(
@@ -159,13 +148,11 @@ def _refuse_unlocated(
             f"{region!r}, so that none is found.",
             f"Make them the same: `{column} = {column}.astype({kind!r})`.",
         )
-    remedy = f"sdata[{table!r}] = spatialdata.match_table_to_element(sdata, {region!r}, {table!r})"
-    if len(regions) > 1:
-        remedy = (
-            f"sdata[{table!r}] = spatialdata.join_spatialelement_table(sdata=sdata, spatial_element_names={regions!r}, "
-            f"table_name={table!r}, how='inner')[1]"
-        )
+    remedy = (
+        f"sdata[{table!r}] = spatialdata.join_spatialelement_table(sdata=sdata, spatial_element_names={regions!r}, "
+        f"table_name={table!r}, how='inner')[1]"
+    )
     raise ScrclValueError(
-        f"{(at < 0).sum():,} cells of the table {table!r} are not among those of the element {region!r}.",
+        f"{(at < 0).sum():,} cells of the table {table!r} are not in the element {region!r}.",
         f"Keep the others: `{remedy}`.",
     )

@@ -297,7 +297,7 @@ def explain_name(naming: Naming, group: int, names: list[str], genes: np.ndarray
         reason = f"{name} scores highest, but only {up.sum()} of its {len(columns)} genes {verb} up{genes_up}."
     elif not named and score < MIN_SCORE:
         reason = (
-            f"{name} scores highest, but its genes are hardly higher here than elsewhere "
+            f"{name} scores highest, but its genes are barely higher here than elsewhere "
             f"({score:.2f}; at least {MIN_SCORE:.2f} is required)."
         )
     elif not named:

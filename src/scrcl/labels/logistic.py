@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 #: Inverse strength of the penalty, for points whose mean squared length is 1, and most iterations of the optimiser.
 INVERSE_PENALTY, MAX_ITERATIONS = 30.0, 200
-#: Power of the mean probability of a type in its share if hardly any cell is labelled, and iterations that find the shares.
+#: Power of the mean probability of a type in its share if very few cells are labelled, and iterations that find the shares.
 #: Power 1 is expectation maximisation, in which rare types may vanish; power 0 gives all types the same share.
 SHARE_POWER, SHARE_ITERATIONS = 0.3, 20
 

@@ -105,7 +105,7 @@ class SCRCLBase(BaseModelClass):
         return data
 
     def _sources(self, data: Data, layers: Mapping[str, str] | None = None) -> dict[str, Source]:
-        """Where the data of each modality come from; ``layers`` take the place of those of the setup."""
+        """Where the data of each modality come from; ``layers`` replace the layers of the setup."""
         new = data is not self.adata
         if isinstance(data, MuData):
             layers = {**(self._setup("layers") or {}), **(layers or {})}
@@ -118,7 +118,7 @@ class SCRCLBase(BaseModelClass):
         return read_positions(data, self._setup("spatial_key"), self._setup("sample_key"))
 
     def _batches(self, data: Data) -> np.ndarray | None:
-        """Name of the batch of each of any cells, where the model tells batches apart."""
+        """Name of the batch of each of any cells, where the model distinguishes batches."""
         key = self._setup("batch_key")
         return None if key is None else read_batches(data, key)
 
@@ -141,7 +141,7 @@ class SCRCLBase(BaseModelClass):
         return Cells(data.obs_names, self._sources(data), self._batches(data), slices, graph)
 
     def _query(self, data: Data, indices: Indices) -> Query:
-        """Find cells among those of the model, and place those that are new.
+        """Find cells of the model, and place new cells.
 
         All cells of a data object are placed once, and their placement is kept while the object exists and what is read of
         it stays the same. Until then, of some cells that are asked for only these are read, except in space.

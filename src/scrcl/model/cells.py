@@ -71,7 +71,7 @@ class CellsMixin(SCRCLBase):
         A cell that the model was built on gets its own representation, at any position in ``adata``. A new cell is placed
         among its nearest cells of the model, so its result does not depend on the other cells passed. In space, a training
         cell is recognised by its position and counts, and a new cell is encoded among all cells of its slice in ``adata``,
-        whatever ``indices`` asks for; so pass whole slices.
+        also of cells that ``indices`` leaves out, so pass whole slices.
 
         All cells of an object are read and placed once. The placement is kept as long as the object exists and its counts,
         names, batches and coordinates stay the same, which is checked at each call. The object that the model was built on
@@ -202,7 +202,7 @@ class CellsMixin(SCRCLBase):
         """Return how well cells fit among those that the model was built on, and flag outliers.
 
         A cell of a type that the model has not seen is put into some cluster like any other. Its mean distance from its
-        neighbours is compared with those of cells of the model with as much signal. Types similar to one in the model are not
+        neighbours is compared with the distances of cells of the model with as much signal. Types similar to one in the model are not
         found: single cells of these fit as well.
 
         Parameters

@@ -41,7 +41,7 @@ class CountsField(LayerField):
 
 
 class NamesField(CategoricalObsField):
-    """Categories by name, whatever the type of their values, of columns in memory or not."""
+    """Categories by name, for values of any type, of columns in memory or not."""
 
     def validate_field(self, adata: AnnData) -> None:
         """Ask for no column: the setup has, and labels of further data may be missing."""
@@ -80,13 +80,13 @@ class LabelsField(NamesField, LabelsWithUnlabeledObsField):
         return read_labels(adata, self._original_attr_key, self._unlabeled_category)
 
     def register_field(self, adata: AnnData) -> dict:
-        """Number the labels; those of cells without one come last."""
+        """Number the labels; cells without a label have the last number."""
         unlabelled = UNLABELED if self._unlabeled_category is None else as_name(self._unlabeled_category)
         named = sorted({name for name in self._names(adata) if name is not None})
         return self._number(adata, np.array([*named, unlabelled]))
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
-        """Number labels as the model has them; others, and none, are those of cells without a label."""
+        """Number labels as the model has them; other labels, and none, have the number of cells without a label."""
         return self._number(adata_target, np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]))
 
     def _number(self, adata: AnnData | MuData, mapping: np.ndarray) -> dict:

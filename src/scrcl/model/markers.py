@@ -55,7 +55,7 @@ class MarkersMixin(SCRCLBase):
         groups
             Groups to return; all by default. Each is compared with all other cells in any case.
         layer
-            Key of ``adata.layers`` of the counts to score; by default those of the setup. Counts that the model has not
+            Key of ``adata.layers`` of the counts to score; by default, the layer of the setup. Counts that the model has not
             seen, e.g. one half of a thinned data set, make the p-values valid for clusters that were found in the other
             half.
         n_top

@@ -152,9 +152,9 @@ class SavingMixin(SCRCLBase):
         adata
             Data to use with the model: those it was trained on or others with the same genes, matched by name. By
             default the data saved with the model, if any; ``False`` for none. Training goes on with the cells that
-            the model was built on, whatever the data.
+            the model was built on, for any data.
         accelerator, device
-            Where to put the model, whatever it was trained on.
+            Device of the model, which may differ from the one it was trained on.
         prefix
             Prefix of the saved file names.
         backup_url
@@ -306,7 +306,7 @@ def _write(data: Data, start: str, options: Mapping[str, object]) -> None:
                 anndata.io.write_h5ad(Path(start + ADATA_FILE), data, **options)
     except (OSError, RuntimeError):
         raise
-    except Exception as error:  # those of anndata are of many kinds
+    except Exception as error:  # anndata raises many kinds
         where = " ".join(getattr(error, "__notes__", []))
         raise ScrclValueError(
             f"save_anndata=True cannot write the data: {' '.join(f'{error}. {where}'.split()).rstrip('.')}.",

@@ -64,7 +64,7 @@ def check_setup(kwargs: Mapping[str, object], setup: Callable) -> None:
 
 
 def as_options(config: Any, name: str) -> dict[str, Any]:
-    """Options of a mapping, or those of a configuration of scvi-tools that differ from its defaults, which suit other models."""
+    """Options of a mapping, or the options of a configuration of scvi-tools that differ from its defaults, which suit other models."""
     if config is None:
         return {}
     if not isinstance(config, Mapping):
@@ -78,7 +78,7 @@ def as_options(config: Any, name: str) -> dict[str, Any]:
 
 
 def check_callbacks(callbacks: object) -> None:
-    """Refuse callbacks that require validation metrics, as those of `scvi.autotune` may."""
+    """Refuse callbacks that require validation metrics, as callbacks of `scvi.autotune` may."""
     for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
         for attribute in ("monitor", "_metrics"):
             metrics = getattr(callback, attribute, None) or ()
@@ -126,7 +126,7 @@ def find_device(accelerator: str, device: int | str = "auto") -> torch.device:
     """The device that arguments of scvi-tools name."""
     try:
         return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
-    except Exception as error:  # those of Lightning are of many kinds
+    except Exception as error:  # Lightning raises many kinds
         cause = " ".join(str(error).split()).rstrip(".!")
         raise ScrclValueError(
             f"accelerator={accelerator!r} with device {device!r} is not available: {cause}.",

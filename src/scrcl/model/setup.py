@@ -273,7 +273,7 @@ def _check_space(
 
 
 def check_batches(data: Data, batch_key: object, new: bool) -> None:
-    """Refuse batches that are not named, and, of data that a model is to be built on, those of too few cells."""
+    """Refuse batches that are not named, and, in data for a new model, batches of too few cells."""
     where = "mdata" if isinstance(data, MuData) else "adata"
     if not isinstance(batch_key, str):
         is_list = isinstance(batch_key, (list, tuple))

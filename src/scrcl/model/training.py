@@ -225,7 +225,7 @@ def _check_plan_kwargs(plan: type, loss: Callable, plan_kwargs: dict[str, Any]) 
     if unknown:
         raise ScrclValueError(
             f"plan_kwargs has unknown options: {', '.join(unknown)}.",
-            f"Known are {', '.join(PLAN_OPTIONS)} and those of scvi.train.TrainingPlan.",
+            f"Known are {', '.join(PLAN_OPTIONS)} and the options of scvi.train.TrainingPlan.",
         )
     for name in PLAN_OPTIONS:
         if name in plan_kwargs:

@@ -82,7 +82,7 @@ def associations_heatmap(
     groupby
         Key of ``adata.obs`` of the groups that order the cells.
     adata
-        Cells, by default those of the model. Of more than 2,000 cells, a random sample is shown.
+        Cells; by default, the cells of the model. Of more than 2,000 cells, a random sample is shown.
     n_genes
         Number of genes of each group. Each gene is shown once, with the group in which it scores highest.
     **kwargs

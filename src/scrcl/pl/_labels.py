@@ -61,7 +61,7 @@ def confidence(model: SCRCL, adata: AnnData | MuData | None = None, ax: Axes | N
     model
         A trained :class:`~scrcl.SCRCL` with a ``labels_key``.
     adata
-        Cells, as in :meth:`scrcl.SCRCL.predict`; those of the model by default.
+        Cells, as in :meth:`scrcl.SCRCL.predict`; the cells of the model by default.
     ax
         Axes to draw on; new ones by default.
 

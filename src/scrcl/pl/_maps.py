@@ -119,7 +119,7 @@ def spatial(
 
     Returns
     -------
-    The axes, or a list of them for several panels: all slices of the first colour, then those of the next.
+    The axes, or a list of them for several panels: all slices of the first colour, then of the next.
 
     Raises
     ------

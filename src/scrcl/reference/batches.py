@@ -3,7 +3,7 @@
 Three corrections, each with parameters of one batch that apply to all of its cells alike:
 
 - *Scale.* The reference values of the normalisations (a gene's share of all counts, its standard deviation, its mean over the
-  cells) are those of the batch.
+  cells) are computed within the batch.
 - *Position.* The features of a batch are shifted. Its mean would not do, as it also differs where batches contain other cell
   types; instead, mutual nearest neighbours of two batches are brought together, and these and the shifts are found in turn.
   The rest, which differs between cell types, is corrected for each cell; see :mod:`scrcl.reference.mnn_correction`.

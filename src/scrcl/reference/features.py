@@ -33,7 +33,7 @@ from .normalizations import (
 
 #: Minimum number of genes to fit a curve of variance over mean.
 MIN_TREND_POINTS = 30
-#: Weight of the parameters of all cells, in cells, in the estimation of those of a batch.
+#: Weight of the parameters of all cells, in cells, in the estimation of the parameters of a batch.
 PRIOR_CELLS = 10
 
 
@@ -222,7 +222,7 @@ class CountFeatures(Normalizer):
         }
 
     def adaptation(self, counts: sp.csr_array, totals: np.ndarray) -> State:
-        """Fractions and deviations of the genes in a batch with counts ``(n, G)``, shrunk towards those of all cells."""
+        """Fractions and deviations of the genes in a batch with counts ``(n, G)``, shrunk towards the values of all cells."""
         n = counts.shape[0]
         first, second = np.zeros((2, counts.shape[1]))
         for rows, block in _blocks(counts):
@@ -242,7 +242,7 @@ class CountFeatures(Normalizer):
         """Project counts ``(n, G)`` to features ``(n, d)``, float32.
 
         Most counts are zero, and the normalised value of a zero depends only on the gene and the total of its cell. So the
-        features are those of a cell without counts, plus the contribution of the counts above zero.
+        features are the features of a cell without counts, plus the contribution of the counts above zero.
         """
         features = self._at_zero(totals)
         loadings = {

@@ -19,7 +19,7 @@ MIN_SCALE_CELLS = 50
 class DistanceScale:
     """Distribution of the distances of cells of a reference from their neighbours, by the strength of their signal.
 
-    Cells with few counts are far from all others, because of noise; so a distance is compared with those of cells of similar
+    Cells with few counts are far from all others, because of noise; so a distance is compared with the distances of cells of similar
     signal.
 
     Attributes

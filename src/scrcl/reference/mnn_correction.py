@@ -2,7 +2,7 @@
 
 One shift for a whole batch does not correct effects that differ between cell types. So each cell moves by the mean offset between
 cells around it, in its batch, and their mutual nearest neighbours in other batches. Cells of a type that only one batch contains
-have no mutual neighbours, and hardly move.
+have no mutual neighbours, and barely move.
 """
 
 from dataclasses import dataclass

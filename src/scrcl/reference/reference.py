@@ -272,7 +272,7 @@ class Reference:
     # ------------------------------------------------------------ query cells
 
     def place(self, cells: Cells, rows: np.ndarray | None = None) -> Placement:
-        """Read cells, recognise those of the reference, and place new ones among them.
+        """Read cells, recognise cells of the reference, and place new cells.
 
         All cells are placed, or those in ``rows`` ``(m,)``; in space, always all. Cells that do not fit the model are refused.
         """

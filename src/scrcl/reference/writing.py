@@ -47,7 +47,7 @@ def share(data: AnnData | MuData, reference: Reference) -> None:
 
 
 def _as_muon(mdata: MuData, names: list[str]) -> State:
-    """Parameters that :func:`muon.tl.umap` requires beside the graph: a matrix, here the smallest, as it is hardly used."""
+    """Parameters that :func:`muon.tl.umap` requires beside the graph: a matrix, here the smallest, as it is almost unused."""
     sizes = {name: mdata.mod[name].n_vars for name in names if mdata.mod[name].X is not None}
     if not sizes:
         return {}

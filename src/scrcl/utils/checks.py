@@ -8,20 +8,21 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
+from sklearn.utils import check_array
 
 from .errors import ScrclKeyError, ScrclTypeError, ScrclValueError
 from .names import as_name, as_names
 
 #: Version of an Ensembl identifier.
 VERSION = r"\.\d+$"
-#: What names of genes may have beside those of a model: a version, a genome as 10x writes it, an identifier before or after.
+#: What names of genes may have in addition to the names of a model: a version, a genome as 10x writes it, an identifier before or after.
 REMOVED = (
     VERSION,
     r"^(GRC[hm]\d+|hg\d+|mm\d+)_+",
     r"^ENS[A-Z]*G\d+(\.\d+)?[_|:]",
     r"[_|:]ENS[A-Z]*G\d+(\.\d+)?$",
 )
-#: Methods of pandas' ``str`` after which names of genes may be those of a model, and the patterns that they remove, if any.
+#: Methods of pandas' ``str`` after which names of genes may match a model, and the patterns that they remove, if any.
 SPELLINGS: dict[str, str] = dict.fromkeys(("strip()", "upper()", "capitalize()", "lower()"), "")
 SPELLINGS |= {f"replace(r'{pattern}', '', regex=True)": pattern for pattern in REMOVED}
 #: Largest share of the genes of a model that new data may lack.
@@ -227,22 +228,14 @@ def as_features(array: Matrix, where: str) -> np.ndarray:
     if np.ma.isMaskedArray(array):
         array = np.ma.filled(array.astype(np.float32), np.nan)
     try:
-        features = np.asarray(array, dtype=np.float32)
+        return np.ascontiguousarray(check_array(array, dtype=np.float32, ensure_min_samples=0))
     except (TypeError, ValueError) as error:
+        cause = str(error).splitlines()[0].rstrip(".:")
         raise ScrclValueError(
-            f"{where} holds values other than numbers ({error}).", "Put numbers there.", where=where
-        ) from error
-    if features.ndim != 2:
-        raise ScrclValueError(
-            f"{where} has the shape {features.shape}, not two dimensions.",
-            "Put cells in rows and features in columns.",
+            f"{where} is not a table of finite numbers: {cause}.",
+            "Put cells in rows and features in columns, computed on cells for which they are defined.",
             where=where,
-        )
-    if not np.isfinite(features).all():
-        raise ScrclValueError(
-            f"{where} holds NaN or infinite values.", "Compute it again on cells for which it is defined.", where=where
-        )
-    return np.ascontiguousarray(features)
+        ) from error
 
 
 def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
@@ -309,7 +302,7 @@ def match_genes(
     where
         Where the names of the data are, for messages.
     find_others
-        Function that returns names in other places of the data, where those of the model may be.
+        Function that returns names in other places of the data, where the names of the model may be.
 
     Returns
     -------
@@ -330,7 +323,7 @@ def match_genes(
                 f"{where} has the genes of the model in another spelling (for example {present[0]!r}; the model has "
                 f"{wanted[0]!r}).",
                 f"Change it: `{where} = {where}.str.{spelling}`.",
-                command="Change the names in the file to those of the model.",
+                command="Change the names in the file to the names of the model.",
                 where=where,
             )
         lacking = (

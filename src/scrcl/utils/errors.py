@@ -78,7 +78,7 @@ def _restore(kind: type[_Message], state: dict) -> _Message:
 
 
 class ScrclError(_Message):
-    """Something that the user can put right. Raised as one of its kinds, which are those of Python."""
+    """Something that the user can put right. Raised as one of its kinds, which are also exceptions of Python."""
 
 
 class ScrclValueError(ScrclError, ValueError):

@@ -50,7 +50,7 @@ def as_path(path: object, argument: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def to_state(value: object) -> Any:
+def to_state(value: object) -> object:
     """Turn dataclasses, sparse matrices and indexes, nested in any way, into dictionaries, lists and arrays.
 
     These do not depend on the classes. A class whose instances are saved in another form has `to_dict` and `from_dict`; the
@@ -149,7 +149,7 @@ def from_plain(value: Any) -> Any:
     return value
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read(path: str | os.PathLike[str]) -> State:
     """Read a file of :func:`torch.save`, on the CPU.
 
     Raises

@@ -169,7 +169,7 @@ def unknown_argument(
         suggestions = [other for other in candidates if argument.lower() in other.split("_")]
     if suggestions:
         return ScrclTypeError(what, f"Did you mean `{suggestions[0]}`?")
-    passed_on = f" and those of {source}" if source else ""
+    passed_on = f" and the arguments of {source}" if source else ""
     names = ", ".join(f"`{other}`" for other in known)
     listed = f"Its arguments are {names}{passed_on}." if known else "It takes none."
     return ScrclTypeError(what, f"Leave it out. {listed}")
