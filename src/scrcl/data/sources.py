@@ -345,8 +345,7 @@ def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> 
     check_key(key, data.obsm, "spatial_key", f"{where}.obsm")
     samples = None
     if sample_key is not None:
-        check_key(sample_key, data.obs, "sample_key", f"{where}.obs")
-        samples = read_column(data.obs, sample_key, f"{where}.obs")
+        samples = read_column(data, sample_key, "sample_key")
     return read_slices(in_memory(data.obsm[key]), samples, f"{where}.obsm[{key!r}]", f"{where}.obs[{sample_key!r}]")
 
 
@@ -372,14 +371,18 @@ def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.c
     return graph
 
 
-def read_column(table: Any, key: str, where: str) -> pd.Series:
-    """A column of ``obs``, in memory; it must exist.
+def read_column(data: AnnData | MuData, key: str, argument: str) -> pd.Series:
+    """A column of ``obs``, in memory, of the name that is passed as an argument.
 
     Raises
     ------
+    KeyError
+        If there is none.
     ValueError
         If several have this name.
     """
+    table, where = data.obs, f"{'mdata' if isinstance(data, MuData) else 'adata'}.obs"
+    check_key(key, table, argument, where)
     column = table[key] if isinstance(table, pd.DataFrame) else table[[key]].to_memory()[key]
     if isinstance(column, pd.DataFrame):
         raise ScrclValueError(
@@ -400,9 +403,10 @@ def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
     ValueError
         If a cell has no batch.
     """
-    names, where = _read_names(data, key, "batch_key")
+    names = as_names(read_column(data, key, "batch_key"))
     missing = int(pd.isna(names).sum())
     if missing:
+        where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
         raise ScrclValueError(
             f"{where}[{key!r}] is missing for {missing:,} of {len(names):,} cells.",
             "Name the batch of every cell, or remove these cells.",
@@ -419,14 +423,7 @@ def read_labels(data: AnnData | MuData, key: str, unlabeled_category: object) ->
     KeyError
         If the key is missing.
     """
-    names, _ = _read_names(data, key, "labels_key")
+    names = as_names(read_column(data, key, "labels_key"))
     if unlabeled_category is not None:
         names[names == as_name(unlabeled_category)] = None
     return names
-
-
-def _read_names(data: AnnData | MuData, key: str, argument: str) -> tuple[np.ndarray, str]:
-    """Names ``(n,)`` of the values of a column of ``obs``, and the place of ``obs``."""
-    where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
-    check_key(key, data.obs, argument, where)
-    return as_names(read_column(data.obs, key, where)), where

@@ -13,7 +13,6 @@ from mudata import MuData
 
 from scrcl.data.sources import read_column
 from scrcl.genes.associations import GeneMap, Groups
-from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_groups
 
@@ -104,8 +103,7 @@ def read_groups(
     adata: AnnData | MuData, rows: np.ndarray, key: str, min_groups: int
 ) -> tuple[np.ndarray, Groups, list[str]]:
     """Read the groups of cells: positions in ``rows`` of cells with a group, the groups, and their names."""
-    check_key(key, adata.obs, "groupby", "adata.obs")
-    column = as_groups(read_column(adata.obs, key, "adata.obs").iloc[rows]).remove_unused_categories()
+    column = as_groups(read_column(adata, key, "groupby").iloc[rows]).remove_unused_categories()
     names = column.categories.tolist()
     if len(names) < min_groups:
         raise ScrclValueError(

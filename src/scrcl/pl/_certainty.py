@@ -12,7 +12,6 @@ from mudata import MuData
 
 from scrcl.data.sources import read_column
 from scrcl.utils import keys
-from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclValueError
 
 from ._maps import kept_umap
@@ -66,15 +65,13 @@ def certainty(
         raise ScrclValueError(f"report has no column {missing[0]!r}.", "Pass the result of `model.get_cell_report()`.")
     if not report.index.equals(adata.obs_names):
         raise ScrclValueError("report has other cells than adata.", "Pass `model.get_cell_report(adata)`.")
-    if labels_key is not None:
-        check_key(labels_key, adata.obs, "labels_key", "adata.obs")
+    types = None if labels_key is None else read_column(adata, labels_key, "labels_key")
     points = kept_umap(adata, basis)
-    number = 2 if labels_key is None else 3
+    number = 2 if types is None else 3
     axes = list(plt.subplots(1, number, figsize=(4.6 * number, 4), layout="constrained")[1])
     _map(axes[0], points, report)
     _shares(axes[1], report)
-    if labels_key is not None:
-        types = read_column(adata.obs, labels_key, "adata.obs")
+    if types is not None:
         is_right = is_majority(report["cluster"].to_numpy(), types)
         _reliability(axes[2], report[["probability"]].assign(is_majority=is_right).dropna())
     return axes

@@ -11,7 +11,7 @@ from sklearn.preprocessing import normalize
 
 from scrcl.data.sources import read_column
 from scrcl.model.scrcl import SCRCL
-from scrcl.utils.checks import check_at_least, check_genes, check_groups, check_key
+from scrcl.utils.checks import check_at_least, check_genes, check_groups
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_groups
 
@@ -105,10 +105,9 @@ def associations_heatmap(
     >>> ax = scrcl.pl.associations_heatmap(model, markers, "scrcl", n_genes=3)
     """
     adata = model._data(adata)
-    check_key(groupby, adata.obs, "groupby", "adata.obs")
+    groups = as_groups(read_column(adata, groupby, "groupby"))
     shown = _best(markers, n_genes)
     rows = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:MAX_CELLS])
-    groups = as_groups(read_column(adata.obs, groupby, "adata.obs"))
     rows = rows[groups.codes[rows] >= 0]
     genes = [gene for group in shown.values() for gene in group]
     cells = AnnData(model.get_cell_gene_associations(adata, rows, genes=genes))

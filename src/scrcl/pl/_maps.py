@@ -186,8 +186,7 @@ def _slices(adata: AnnData | MuData, sample_key: str | None) -> list[_Slice]:
                 where="adata.uns['spatial']",
             )
         return [_Slice("", np.arange(adata.n_obs), next(iter(libraries.values()), {}))]
-    check_key(sample_key, adata.obs, "sample_key", "adata.obs")
-    samples = as_groups(read_column(adata.obs, sample_key, "adata.obs")).remove_unused_categories()
+    samples = as_groups(read_column(adata, sample_key, "sample_key")).remove_unused_categories()
     single = next(iter(libraries.values())) if len(libraries) == len(samples.categories) == 1 else {}
     return [_Slice(name, np.flatnonzero(samples == name), libraries.get(name, single)) for name in samples.categories]
 
@@ -242,7 +241,7 @@ def _color_values(data: AnnData | MuData, colors: Sequence[str], options: dict[s
 
 def _values(data: AnnData | MuData, name: str, places: Mapping[str, object]) -> pd.Series:
     if name in data.obs:
-        return read_column(data.obs, name, "adata.obs")
+        return read_column(data, name, "color")
     modality, _, gene = name.partition(":") if isinstance(data, MuData) else ("", "", name)
     source = data.mod.get(modality) if isinstance(data, MuData) else data
     if source is not None:

@@ -13,7 +13,6 @@ from scrcl.cluster.number import NumberOfClusters
 from scrcl.data.sources import read_column
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
-from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclValueError
 
 #: Colours of the estimated number, of the other numbers with votes, and of the rest.
@@ -130,8 +129,7 @@ def cluster_sizes(adata: AnnData | MuData, key: str = keys.CLUSTERS_KEY, ax: Axe
     --------
     >>> ax = scrcl.pl.cluster_sizes(adata)
     """
-    check_key(key, adata.obs, "key", "adata.obs")
-    sizes = read_column(adata.obs, key, "adata.obs").value_counts()
+    sizes = read_column(adata, key, "key").value_counts()
     ax = ax or new_axes()
     bars = ax.barh(sizes.index.astype(str), sizes.to_numpy(), color="#4c78a8")
     ax.bar_label(bars, [f"{size:,}" for size in sizes], padding=3)

@@ -392,8 +392,5 @@ def check_groups(groups: str | Iterable[object], present: Sequence[str], key: st
     if not names:
         raise ScrclValueError("groups is empty.", "Name at least one group, or pass None for all.")
     for name in names:
-        if name not in present:
-            raise ScrclKeyError(
-                f"The group {name!r} is not in groupby={key!r}.", f"Present: {', '.join(map(repr, present))}."
-            )
+        check_key(name, present, "The group", f"groupby={key!r}")
     return names
