@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 import scrcl
 from scrcl.data.sources import read_labels
-from scrcl.utils.errors import ScrclTypeError, ScrclWarning
+from scrcl.utils.errors import ScrclKeyError, ScrclTypeError, ScrclWarning
 
 from ..helpers import build
 from .builders import typed
@@ -170,3 +170,13 @@ def test_columns_of_containers_and_keys_that_are_no_names():
             scrcl.SCRCL.setup_anndata(adata, **{key: "own"})
         with pytest.raises(ScrclTypeError, match=f"{key} of type Series is not one key of adata.obs"):
             scrcl.SCRCL.setup_anndata(adata, **{key: adata.obs["kind"]})
+
+
+@pytest.mark.parametrize("key", [["x", "y"], ("x", "y"), "x"])
+def test_coordinates_in_columns(key):
+    adata = typed()
+    adata.obs[["x", "y"]] = adata.obsm.pop("spatial")
+    with pytest.raises(ScrclKeyError, match="is in adata.obs, but coordinates are read from adata.obsm") as error:
+        scrcl.SCRCL.setup_anndata(adata, spatial_key=key)
+    exec(str(error.value).split("`")[1])
+    scrcl.SCRCL.setup_anndata(adata, spatial_key="spatial")

@@ -299,3 +299,23 @@ def test_names_of_a_modality_in_a_column(tmp_path):
     model.save(tmp_path / "m")
     with pytest.raises(ScrclError, match="'symbol'"):
         scrcl.SCRCL.load(tmp_path / "m", query)
+
+
+def test_places_that_are_no_layer():
+    adata = typed()
+    type_remedy(lambda: scrcl.SCRCL.setup_anndata(adata, layer="X"), "leave out `--layer`", adata=adata)
+    raw = normalised(adata)
+    raw.raw = typed()
+    with pytest.raises(ScrclError, match="layer='raw' is not in adata.layers. .*`adata = adata.raw.to_adata"):
+        scrcl.SCRCL.setup_anndata(raw, layer="raw")
+
+
+def test_nearly_whole_numbers_and_complex_ones():
+    adata = typed()
+    adata.X = adata.X.toarray().astype(float) + 1e-6
+    with pytest.raises(ScrclError, match=r"\(e.g. \d+\.00000\d+\)|e-06"):
+        scrcl.SCRCL.setup_anndata(adata)
+    adata = typed()
+    adata.obsm["X_own"] = adata.obsm["X_own"] + 1j
+    with pytest.raises(ScrclError, match="adata.obsm\\['X_own'\\] holds complex numbers"):
+        scrcl.SCRCL.setup_anndata(adata, features_key="X_own")

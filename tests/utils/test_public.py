@@ -181,11 +181,15 @@ def test_plots_refuse_what_is_no_model_and_no_data(name, value):
         plot(value, *fill)
 
 
-def test_axes_and_modules_of_plots(trained):
+def test_axes_and_modules_of_plots(trained: Any):
+    number: Any = 5
     for call, words in (
-        (lambda: scrcl.pl.history(trained, ax=5), "ax is of type int, not Axes"),
-        (lambda: scrcl.pl.history(trained, ax=np.ones(2)), "ax is of type ndarray, not Axes"),
-        (lambda: scrcl.pl.gene_modules(trained, modules=5), r"`model.get_gene_modules\(\)`"),
+        (lambda: scrcl.pl.history(trained, ax=number), "ax is of type int, not Axes"),
+        (
+            lambda: scrcl.pl.history(trained, ax=np.ones(2)),  # type: ignore[arg-type]
+            "ax is of type ndarray, not Axes",
+        ),
+        (lambda: scrcl.pl.gene_modules(trained, modules=number), r"`model.get_gene_modules\(\)`"),
         (lambda: scrcl.pl.n_clusters(trained), r"`n_clusters\(model.estimate_n_clusters\(\)\)`"),
         (lambda: scrcl.SCRCL.setup_anndata(pd.DataFrame()), "adata is of type DataFrame, not AnnData"),
         (lambda: trained.get_clusters(pd.DataFrame()), "adata is of type DataFrame, not AnnData or MuData"),

@@ -284,10 +284,11 @@ def _read_counts(adata: AnnData, layer: str | None, argument: str, where: str, n
     remedy = partial(find_counts, adata, layer, where, new)
     if layer is None:
         return Counts.of(adata.X, f"{where}.X", remedy)
-    if new and layer not in adata.layers:
+    if (new or layer in ("X", "raw")) and layer not in adata.layers:
         advice = remedy()
+        read_there = ", where the model reads counts," if new else ""
         raise ScrclKeyError(
-            f"{argument}={layer!r}, where the model reads counts, is not in {where}.layers.",
+            f"{argument}={layer!r}{read_there} is not in {where}.layers.",
             advice.python,
             command=advice.command,
             where="mdata" if where.startswith("mdata") else f"{where}.layers",
@@ -342,6 +343,14 @@ def in_memory(array: Any) -> Any:
 def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> Slices:
     """The positions of cells, and their slices."""
     where = "mdata" if isinstance(data, MuData) else "adata"
+    columns = [key] if isinstance(key, str) else list(key) if isinstance(key, list | tuple) else []
+    if columns and columns != [name for name in columns if name in data.obsm] and set(columns) <= set(data.obs):
+        columns = columns if len(columns) > 1 else ["x", "y"]
+        raise ScrclKeyError(
+            f"spatial_key={key!r} is in {where}.obs, but coordinates are read from {where}.obsm.",
+            f"Put them there: `{where}.obsm['spatial'] = {where}.obs[{columns!r}].to_numpy()`, and pass `spatial_key='spatial'`.",
+            command="Put them into obsm of the file.",
+        )
     check_key(key, data.obsm, "spatial_key", f"{where}.obsm")
     samples = None
     if sample_key is not None:

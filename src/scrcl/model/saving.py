@@ -86,7 +86,7 @@ class SavingMixin(SCRCLBase):
             raise ScrclValueError(
                 f"dir_path={str(folder)!r} exists already.", "Name another folder, or pass `overwrite=True`."
             )
-        if prefix is not None and (not isinstance(prefix, str) or os.path.basename(prefix) != prefix):
+        if prefix and os.path.basename(str(prefix)) != prefix:
             raise ScrclValueError(
                 f"prefix={prefix!r} is not the beginning of the name of a file.", "Name folders in `dir_path`."
             )

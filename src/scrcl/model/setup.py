@@ -276,9 +276,9 @@ def check_batches(data: Data, batch_key: object, new: bool) -> None:
     """Refuse batches that are not named, and, in data for a new model, batches of too few cells."""
     where = "mdata" if isinstance(data, MuData) else "adata"
     if not isinstance(batch_key, str):
-        is_list = isinstance(batch_key, (list, tuple))
-        columns = list(batch_key) if is_list else ["donor", "plate"]
-        value = f"={batch_key!r}" if is_list else f" of type {type(batch_key).__name__}"
+        columns, value = ["donor", "plate"], f" of type {type(batch_key).__name__}"
+        if isinstance(batch_key, list | tuple):
+            columns, value = list(batch_key), f"={batch_key!r}"
         raise ScrclTypeError(
             f"batch_key{value} is not one key of {where}.obs.",
             "Join several columns into one: "

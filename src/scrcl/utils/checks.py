@@ -103,7 +103,7 @@ def as_counts(matrix: Matrix, where: str, find_remedy: Callable[[], Remedy] = no
         fractions = values != np.round(values)
         example = values[fractions.argmax()]
         refuse(
-            f"holds {fractions.sum():,} values that are not whole numbers (e.g. {example:.4g}), so it is not raw counts; "
+            f"holds {fractions.sum():,} values that are not whole numbers (e.g. {example:.9g}), so it is not raw counts; "
             "it looks normalised"
         )
     counts = counts.astype(np.float32, copy=False)
@@ -227,6 +227,8 @@ def as_features(array: Matrix, where: str) -> np.ndarray:
         array = array.toarray()
     if np.ma.isMaskedArray(array):
         array = np.ma.filled(array.astype(np.float32), np.nan)
+    if np.iscomplexobj(array):
+        raise ScrclValueError(f"{where} holds complex numbers.", "Put real numbers there.", where=where)
     try:
         return np.ascontiguousarray(check_array(array, dtype=np.float32, ensure_min_samples=0))
     except (TypeError, ValueError) as error:
