@@ -138,7 +138,8 @@ def _read_store(path: Path, config: InputConfig) -> Input:
     if path.is_file():
         check_is_readable(path)
         if not (h5py.is_hdf5(path) if is_hdf5 else zipfile.is_zipfile(path)):
-            other = UserError(f"{path} cannot be read: it is not {'an HDF5 file' if is_hdf5 else 'a zip archive'}.")
+            format = "an HDF5 file" if is_hdf5 else "a zip archive"
+            other = UserError(f"{path} cannot be read: it is not {format}.", "Name another file, or convert it.")
             raise find_disguise(path) or other
     with ExitStack() as files:
         with explained(path, kind):

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +16,7 @@ from rich.console import Console
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclError
+from scrcl.utils.files import State
 from scrcl.utils.progress import begin, listening
 
 from .causes import explained
@@ -215,7 +215,7 @@ def _check_modalities(config: PredictConfig, modalities: Mapping[str, str] | Non
         )
 
 
-def _layer(config: PredictConfig, setup: Mapping[str, Any], of_run: str | None) -> str | None:
+def _layer(config: PredictConfig, setup: State, of_run: str | None) -> str | None:
     """Layer to read, in the form of the option; where none is named, that of the model."""
     given = config.layer
     if setup.get("modalities"):

@@ -50,7 +50,7 @@ def as_path(path: object, argument: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def to_state(value: object) -> object:
+def to_state(value: object) -> Any:
     """Turn dataclasses, sparse matrices and indexes, nested in any way, into dictionaries, lists and arrays.
 
     These do not depend on the classes. A class whose instances are saved in another form has `to_dict` and `from_dict`; the
