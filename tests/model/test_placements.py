@@ -27,12 +27,12 @@ def placement() -> Placement:
 def test_placements_go_with_their_data_and_with_age():
     placements, data = Placements(), [Data() for _ in range(MOST_KEPT + 1)]
     for each in data:
-        placements.keep(each, b"1", placement())
-    assert placements.get(data[0], b"1") is None
-    found = placements.get(data[1], b"1")
+        placements.keep(each, "1", placement())
+    assert placements.get(data[0], "1") is None
+    found = placements.get(data[1], "1")
     assert found is not None
-    assert placements.get(data[1], b"2") is None  # changed, and forgotten
-    assert placements.get(data[1], b"1") is None
+    assert placements.get(data[1], "2") is None  # changed, and forgotten
+    assert placements.get(data[1], "1") is None
     del each, data[2:]
     gc.collect()
     assert not placements._kept

@@ -368,7 +368,7 @@ def test_inconsistent(file):
 
 def test_mistakes_of_this_package_are_not_those_of_the_file(file, monkeypatch):
     def fails(*args):
-        return no_such_name  # noqa: F821
+        return no_such_name  # type: ignore[name-defined]  # noqa: F821
 
     for wrong, kind in ((fails, NameError), (lambda path, group, *rest: group.no_such_attribute, AttributeError)):
         monkeypatch.setattr(inputs, "_read_in_blocks", wrong)
