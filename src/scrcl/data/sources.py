@@ -343,8 +343,8 @@ def in_memory(array: Any) -> Any:
 def read_positions(data: AnnData | MuData, key: str, sample_key: str | None) -> Slices:
     """The positions of cells, and their slices."""
     where = "mdata" if isinstance(data, MuData) else "adata"
-    columns = [key] if isinstance(key, str) else list(key) if isinstance(key, list | tuple) else []
-    if columns and columns != [name for name in columns if name in data.obsm] and set(columns) <= set(data.obs):
+    columns = np.ravel(key).tolist()
+    if not any(name in data.obsm for name in columns) and set(columns) <= set(data.obs):
         columns = columns if len(columns) > 1 else ["x", "y"]
         raise ScrclKeyError(
             f"spatial_key={key!r} is in {where}.obs, but coordinates are read from {where}.obsm.",
