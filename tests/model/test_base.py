@@ -12,9 +12,9 @@ from ..helpers import build, simulate
 class TestQuery:
     @pytest.mark.parametrize("method", ["consensus", "kmeans", "leiden"])
     @pytest.mark.parametrize("change", ["copy", "shuffled", "subset", "renamed", "in place"])
-    def test_cells_of_the_model_are_recognised(self, change, method):
+    def test_cells_of_the_model_are_recognised(self, trained, change, method):
         """The graph of the model is used for its cells wherever they stand, and whatever they are called."""
-        model = build(simulate())
+        model = build(simulate()) if change == "in place" else trained
         latent = model.get_latent_representation()
         clusters = model.get_clusters(n_clusters=3, method=method).to_numpy()
         rows = np.arange(150)

@@ -10,6 +10,13 @@ from scrcl.utils.errors import ScrclValueError, ScrclWarning
 from ..helpers import build, simulate
 
 
+@pytest.fixture(scope="module")
+def part_of_the_cells():
+    """A model of some cells, and the others."""
+    everything = simulate(300)
+    return build(everything[:200].copy(), epochs=40), everything[200:].copy()
+
+
 class TestResults:
     def test_latent_representation(self, trained):
         for representation, width in (("aligned", 16), ("refined", 8)):
@@ -38,11 +45,10 @@ class TestResults:
         assert list(found.index) == list(trained.adata.obs_names[expected])
 
     @pytest.mark.parametrize("method", ["consensus", "kmeans", "leiden"])
-    def test_new_cells_join_the_right_clusters(self, method):
-        everything = simulate(300)
-        model = build(everything[:200].copy(), epochs=40)
-        found = model.get_clusters(everything[200:], n_clusters=3, method=method)
-        assert adjusted_rand_score(everything.obs["cell_type"][200:], found) > 0.9
+    def test_new_cells_join_the_right_clusters(self, part_of_the_cells, method):
+        model, others = part_of_the_cells
+        found = model.get_clusters(others, n_clusters=3, method=method)
+        assert adjusted_rand_score(others.obs["cell_type"], found) > 0.9
 
     @pytest.mark.parametrize("method", [pytest.param("mixture", marks=pytest.mark.slow), "consensus"])
     def test_cluster_probabilities(self, trained, method):
@@ -94,8 +100,8 @@ class TestResults:
     def test_leiden_seeks_the_number_of_clusters(self, trained):
         assert trained.get_clusters(n_clusters=5, method="leiden").nunique() == 5
 
-    def test_number_of_clusters_is_found(self):
-        model = build(simulate(), epochs=40)
+    def test_number_of_clusters_is_found(self, part_of_the_cells):
+        model, _ = part_of_the_cells
         for method in ("consensus", "kmeans", "leiden"):
             assert model.get_clusters(method=method).nunique() == 3
 

@@ -13,7 +13,7 @@ from scrcl.model.options import ClusterOptions
 
 from ..helpers import build, simulate
 
-pytestmark = pytest.mark.usefixtures("full_inference")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("full_inference")]
 
 COLUMNS = ["cluster", "probability", "runner_up", "runner_up_probability", "outlier_score", "doublet_score"]
 
@@ -34,7 +34,6 @@ def doublets(adata: ad.AnnData, number: int, seed: int = 0) -> ad.AnnData:
     return made
 
 
-@pytest.mark.slow
 def test_probabilities(model):
     found = model.get_cluster_probabilities(n_clusters=3, method="mixture")
     clusters = model.get_clusters(n_clusters=3)
@@ -85,7 +84,6 @@ def test_doublets_are_told_from_cells(model):
         assert (of_doublets[:, None] > of_singles).mean() > least
 
 
-@pytest.mark.slow
 def test_a_type_that_was_left_out_is_outlying():
     cells = simulate(400, n_types=4)
     new = (cells.obs["cell_type"] == "3").to_numpy()
@@ -103,7 +101,6 @@ def test_outlier_score_adds_two_distances(model):
     np.testing.assert_allclose(report["outlier_score"], (far + quality["excess"]) / 2**0.5, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_in_space():
     tissue = scrcl.datasets.layered_tissue(n_cells=240, n_slices=2)
     model = build(tissue.copy(), epochs=20, setup={"spatial_key": "spatial", "sample_key": "slice"})
@@ -120,7 +117,6 @@ def test_in_space():
     assert model.get_cell_report(new, n_clusters=5)["probability"].between(0, 1).all()
 
 
-@pytest.mark.slow
 def test_several_modalities():
     rna, other = simulate(200, 90), simulate(200, 20)
     mdata = mudata.MuData({"rna": rna, "prot": other})
@@ -140,14 +136,12 @@ def test_several_modalities():
     assert (together["cluster"].to_numpy(str) == report["cluster"][:40].to_numpy(str)).mean() > 0.9
 
 
-@pytest.mark.slow
 def test_mean_probability_is_the_agreement_of_the_trees(model):
     report = model.get_cell_report(n_clusters=4)
     _, agreement = model._results._ensemble(("aligned", None), 0, 4).cut(4)
     assert report["probability"].mean() == pytest.approx(min(agreement, 0.999), abs=1e-3)
 
 
-@pytest.mark.slow
 def test_another_representation(model):
     """Of the clusters and probabilities of that representation, and kept apart from the others."""
     found = model.get_cell_report(n_clusters=3, representation="refined")
@@ -162,7 +156,6 @@ def test_another_representation(model):
         model.get_cell_report(n_clusters=3, representation="latent")
 
 
-@pytest.mark.slow
 def test_one_modality():
     """Of the proteins alone, the types that only genes tell apart are one cluster."""
     rna, prot = simulate(200, 90), simulate(200, 20)
@@ -181,7 +174,6 @@ def test_one_modality():
         model.get_cell_report(n_clusters=2, modality="adt")
 
 
-@pytest.mark.slow
 def test_what_is_saved_is_what_was_found(model, tmp_path):
     expected = model.get_cell_report(n_clusters=3)
     new = simulate(20, seed=5)
@@ -204,7 +196,6 @@ def test_training_on_forgets_the_mixture(model):
     assert not other._results.n_certainties
 
 
-@pytest.mark.slow
 def test_batches():
     adata = simulate(200)
     adata.obs["batch"] = np.where(np.arange(200) % 2 == 0, "a", "b")

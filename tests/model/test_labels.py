@@ -233,6 +233,7 @@ class TestWhatIsLabelled:
         model.train(10, batch_size=128, accelerator="cpu", enable_progress_bar=False)
         assert right(model.predict(), data) > 0.95
 
+    @pytest.mark.slow
     def test_the_contrast_draws_labels_together(self):
         data = label(simulate(), None)
         truth = data.obs["cell_type"].astype(int).to_numpy()

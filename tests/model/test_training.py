@@ -108,8 +108,8 @@ class TestBatches:
         assert np.isfinite(model.history["train_loss"].to_numpy(dtype=float)).all()
         assert np.isfinite(model.get_latent_representation()).all()
 
-    def test_a_batch_of_all_cells_is_the_whole_graph(self):
-        expected = build(simulate()).get_latent_representation()
+    def test_a_batch_of_all_cells_is_the_whole_graph(self, trained):
+        expected = trained.get_latent_representation()
         adata = simulate()
         scvi.settings.seed = 0
         scrcl.SCRCL.setup_anndata(adata)

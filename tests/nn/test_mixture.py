@@ -61,6 +61,7 @@ def test_density_of_the_model_against_scipy():
     np.testing.assert_allclose(trace.nodes["observed"]["log_prob"].detach().numpy(), np.log(total), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_parameters_are_found(fitted):
     points, labels = toy()
     means, clusters = component_means(points, labels, 0)
@@ -72,16 +73,19 @@ def test_the_parameters_are_found(fitted):
     assert posterior(fitted, points)[np.arange(300), labels].mean() > 0.95
 
 
+@pytest.mark.slow
 def test_more_cells_make_means_more_certain(fitted):
     assert fit_mixture(*toy(400), None, 0).deviations.mean() < 0.8 * fitted.deviations.mean()
 
 
+@pytest.mark.slow
 def test_what_lies_between_is_uncertain_and_what_lies_far_is_in_none(fitted):
     between = np.array([[2.5, 2.5, 0], [0, 2.5, 2.5]]) - CENTERS.mean(0)
     assert (posterior(fitted, between).max(1) < 0.9).all()
     assert (posterior(fitted, np.array([[30.0, 30, 30]]))[:, -1] > 0.5).all()
 
 
+@pytest.mark.slow
 def test_wrong_clusters_and_the_shift_of_a_batch_are_found():
     points, labels = toy()
     labels[:5] = 1
