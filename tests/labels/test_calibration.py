@@ -24,7 +24,7 @@ def test_the_temperature_is_found(temperature):
     probabilities, codes = drawn(temperature=temperature)
     found = find_temperature(probabilities, codes, np.ones(len(codes)))
     assert found == pytest.approx(temperature, rel=0.05)
-    assert calibration_error(tempered(probabilities, found), codes) < 0.02
+    assert calibration_error(tempered(probabilities, found), codes) < 0.03
 
 
 def test_cells_count_by_their_weights():

@@ -64,10 +64,12 @@ def find_names(adata: AnnData, layer: str | None, where: str) -> Iterator[OtherN
     table = adata.var if isinstance(adata.var, pd.DataFrame) else adata.var.to_memory()
     modality = where.removeprefix("mdata[").removesuffix("]") if where.startswith("mdata") else ""
     for key in table.columns[[kind.kind not in "fb" for kind in table.dtypes]]:
-        column = pd.Index(as_names(table[key])).fillna("nan")
+        column = pd.Index(as_names(table[key])).fillna("unnamed")
+        # Since pandas 3, missing values stay missing when they are converted to text.
+        text = ".astype(object).fillna('unnamed').astype(str)" if table[key].isna().any() else ".astype(str)"
         for spelling in ("", *SPELLINGS):
             names = respelled(column, spelling) if spelling else column
-            line = f"{where}.var_names = {where}.var[{key!r}].astype(str)" + (f".str.{spelling}" if spelling else "")
+            line = f"{where}.var_names = {where}.var[{key!r}]{text}" + (f".str.{spelling}" if spelling else "")
             line += "" if names.is_unique else f"; {where}.var_names_make_unique()"
             line += "; mdata.update()" if modality else ""
             command = f"Make the column {key!r} of var its index in the file."
