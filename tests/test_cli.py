@@ -187,8 +187,7 @@ class TestRefusals:
             ["run", tmp_path / "a.rds", "-o", tmp_path / "o.h5ad"],
             capsys,
             "of no format that is read",
-            ".h5mu",
-            ".zarr",
+            "write_h5ad",
         )
         (tmp_path / "matrix.mtx").write_text("")
         refuse(["run", tmp_path / "matrix.mtx", "-o", tmp_path / "o.h5ad"], capsys, "Name the folder it is in")
@@ -704,7 +703,7 @@ def test_markers_report_and_json(counts, tmp_path, capsys):
         )
         assert cluster["markers"]
     assert found["n_clusters_given"]
-    assert found["n_clusters_estimate"]["curve"]["votes"]
+    assert found["n_clusters_estimate"]["curve"]["connectivity"]
     assert found["versions"]["scrcl"] == scrcl.__version__
     assert found["sizes"]["cells"] == 150
     assert found["command"].startswith("scrcl run ")
@@ -731,7 +730,7 @@ class TestCaveats:
     def summary(self, clusters, given=False, best=3, runner_ups=()):
         from scrcl.cli.summary import Summary
 
-        curve = pd.DataFrame({"votes": [1, 1, 1]}, index=[1, 2, 3])
+        curve = pd.DataFrame({"connectivity": [0.0, 0.1, 0.3]}, index=[1, 2, 3])
         estimate = scrcl.NumberOfClusters(best, list(runner_ups), curve)
         return Summary("scrcl", "a", clusters, given, estimate, {}, {}, 0, {}, {}, {})
 

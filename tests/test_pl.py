@@ -59,12 +59,11 @@ def test_history(result):
 def test_n_clusters(result):
     estimate = result[0].estimate_n_clusters()
     ax: Any = scrcl.pl.n_clusters(estimate)
-    assert ax.get_title().startswith(f"{estimate.best} clusters")
-    assert [bar.get_height() for bar in ax.containers[0]] == list(estimate.curve["votes"])
+    assert ax.get_title().startswith(f"{estimate.best} cluster")
     # What has no common unit has no common axis.
-    others = [panel for panel in ax.get_figure(root=True).axes if panel is not ax]
-    assert [panel.get_ylabel() for panel in others] == list(estimate.curve.columns.drop("votes"))
-    for panel in others:
+    panels = ax.get_figure(root=True).axes
+    assert [panel.get_ylabel() for panel in panels] == list(estimate.curve.columns)
+    for panel in panels:
         np.testing.assert_allclose(np.asarray(panel.get_lines()[0].get_ydata()), estimate.curve[panel.get_ylabel()])
 
 
@@ -253,7 +252,7 @@ def library(shade):
 def evidence():
     curve = pd.DataFrame(
         {
-            "votes": [0, 0, 1, 3, 2, 0],
+            "connectivity": [0, 0.01, 0.1, 0.3, 0.4, 1.5],
             "distance": [np.nan, 1.4, 1.1, 0.6, 0.2, 0.1],
             "agreement": [1, 1, 0.9, 0.95, 0.7, 0.6],
         },

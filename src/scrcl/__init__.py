@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import datasets, pl
+    from .cluster.cluster_tree import ClusterTree
     from .cluster.number import NumberOfClusters
     from .data.spatialdata import from_spatialdata
     from .labels.report import LabelReport
@@ -31,6 +32,7 @@ __all__ = [
     "SCRCL",
     "BatchReport",
     "BatchSpaces",
+    "ClusterTree",
     "LabelReport",
     "NumberOfClusters",
     "datasets",
@@ -45,6 +47,7 @@ _MODULES = {
     "SCRCL": "scrcl.model.scrcl",
     "BatchReport": "scrcl.reference.batch_report",
     "BatchSpaces": "scrcl.model.batches",
+    "ClusterTree": "scrcl.cluster.cluster_tree",
     "LabelReport": "scrcl.labels.report",
     "NumberOfClusters": "scrcl.cluster.number",
     "from_spatialdata": "scrcl.data.spatialdata",

@@ -10,7 +10,7 @@ from scrcl.cluster import consensus as module
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import MIN_TREE_AGREEMENT, Ensemble, clustered_cells, cut_tree, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
-from scrcl.cluster.trees import Tree
+from scrcl.cluster.trees import N_REPEATS, Tree
 from scrcl.utils.errors import ScrclValueError
 
 
@@ -20,7 +20,7 @@ def build(
     """An ensemble of those cells that are drawn."""
     cells = clustered_cells(len(points), seed)
     drawn, own = ([array[cells] for array in arrays] for arrays in (spaces, features))
-    return Ensemble.build(points, cells, drawn, own, seed, n_clusters)
+    return Ensemble.build(points, cells, drawn, own, seed, N_REPEATS, n_clusters)
 
 
 def consensus(points: np.ndarray, n_clusters: int, seed: int = 0) -> Clustering:

@@ -6,6 +6,9 @@ import pytest
 
 from scrcl.cluster.consensus import Ensemble
 from scrcl.cluster.number import RESOLUTIONS, choose_number, count_votes, estimate_number
+from scrcl.cluster.tree import MAX_CONNECTIVITY, NestedClusters
+from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.neighbors import nearest_neighbors
 
 from .test_consensus import build
 
@@ -16,28 +19,50 @@ def blobs(n_types: int, seed: int = 0) -> np.ndarray:
     return (np.eye(n_types + 3)[truth] * 8 + rng.normal(size=(len(truth), n_types + 3))).astype(np.float32)
 
 
+def trees(points: np.ndarray) -> tuple[NestedClusters, Ensemble]:
+    ensemble = build(points, [points], [points], 0)
+    graph = symmetric_adjacency(nearest_neighbors(points, 15).to_sparse())
+    return NestedClusters.build(*ensemble.leaves(), graph), ensemble
+
+
 @pytest.mark.parametrize("n_types", [2, 5, 9])
 def test_the_number_of_clear_types_is_found(n_types):
-    points = blobs(n_types)
-    estimate = estimate_number(count_votes([points, points], 0), lambda: build(points, [points], [points], 0))
+    tree, ensemble = trees(blobs(n_types))
+    estimate = estimate_number(tree, lambda: ensemble)
     assert estimate.best == n_types
-    assert estimate.curve.loc[n_types, "votes"] >= 3
     assert estimate.curve.loc[n_types, "agreement"] > 0.95
     # The next two to be joined are unrelated, where one more cluster would divide a type.
     assert estimate.curve.loc[n_types, "distance"] > 0.9
     assert estimate.curve.loc[n_types + 1, "distance"] < 0.5
+    assert (
+        estimate.curve.loc[n_types, "connectivity"] < MAX_CONNECTIVITY < estimate.curve.loc[n_types + 1, "connectivity"]
+    )
 
 
-def test_the_estimate_is_the_largest_of_the_votes():
+def test_one_population_is_one_cluster():
+    points = np.random.default_rng(0).normal(size=(300, 10)).astype(np.float32)
+    tree, ensemble = trees(points)
+    assert estimate_number(tree, lambda: ensemble).best == 1
+
+
+def test_the_curve_is_the_least_connectivity_that_gives_a_number():
+    tree, ensemble = trees(np.random.default_rng(1).normal(size=(300, 4)).astype(np.float32))
+    curve = estimate_number(tree, lambda: ensemble).curve
+    for number, limit in curve["connectivity"].items():
+        assert tree.made(tree.connectivity <= limit).sum() + 1 >= number
+        assert number == 1 or tree.made(tree.connectivity < limit).sum() + 1 < number
+
+
+def test_the_estimate_in_space_is_the_largest_of_the_votes():
     points = blobs(4), np.random.default_rng(1).normal(size=(240, 3)).astype(np.float32)
     votes = count_votes(points, 0)
     assert len(votes) == 2 * len(RESOLUTIONS)
-    estimate = estimate_number(votes, lambda: build(points[0], points, [points[0]], 0))
+    tree, ensemble = trees(points[0])
+    estimate = estimate_number(tree, lambda: ensemble, votes)
     assert estimate.best == max(votes)
     assert set(estimate.runner_ups) == set(votes) - {estimate.best}
     distances = [abs(number - estimate.best) for number in estimate.runner_ups]
     assert distances == sorted(distances)
-    assert estimate.curve["votes"].sum() == len(votes)
 
 
 @pytest.mark.parametrize(("votes", "number"), [([1, 1, 2, 1, 3, 4], 1), ([1, 1, 2, 2, 3, 4], 4), ([1], 1), ([2, 7], 7)])
@@ -46,15 +71,15 @@ def test_there_is_one_cluster_where_half_of_the_votes_say_so(votes, number):
 
 
 def test_the_curve_is_found_once_when_it_is_first_read():
-    points = blobs(3)
+    tree, ensemble = trees(blobs(3))
     asked = []
 
-    def ensemble() -> Ensemble:
+    def count() -> Ensemble:
         asked.append(1)
-        return build(points, [points], [points], 0)
+        return ensemble
 
-    estimate = estimate_number([3, 3, 2], ensemble)
-    assert (estimate.best, estimate.runner_ups, asked) == (3, [2], [])
+    estimate = estimate_number(tree, count)
+    assert (estimate.best, asked) == (3, [])
     again = pickle.loads(pickle.dumps(estimate))
     pd.testing.assert_frame_equal(again.curve, estimate.curve)
     assert asked == [1]

@@ -165,14 +165,14 @@ def test_load_query_data_keeps_what_was_found_of_the_training_cells(folder, mode
     """Genes are placed by the counts of the training cells, which the new model does not have."""
     query = model.adata[::3].copy()
     query.obs["donor"] = "third"
-    certainties = model._results.n_certainties
+    certainties = len(model._results._cache.certainties)
     expected = model.get_cell_gene_associations(genes=list(model.adata.var_names[:3]))
     if folder:
         model.save(tmp_path / "model")
     mapped = scrcl.SCRCL.load_query_data(query, tmp_path / "model" if folder else model)
     found = mapped.get_cell_gene_associations(model.adata, genes=list(model.adata.var_names[:3]))
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert mapped._results.n_certainties == certainties
+    assert len(mapped._results._cache.certainties) == certainties
     assert len(mapped.get_marker_genes(groupby="cell_type")) > 0
 
 

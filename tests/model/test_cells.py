@@ -3,18 +3,10 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import adjusted_rand_score
 
-from scrcl.utils.errors import ScrclValueError, ScrclWarning
+from scrcl.utils.errors import ScrclWarning
 
-from ..helpers import build, simulate
-
-
-@pytest.fixture(scope="module")
-def part_of_the_cells():
-    """A model of some cells, and the others."""
-    everything = simulate(300)
-    return build(everything[:200].copy(), epochs=40), everything[200:].copy()
+from ..helpers import simulate
 
 
 class TestResults:
@@ -44,12 +36,6 @@ class TestResults:
         np.testing.assert_array_equal(found.to_numpy(), clusters.to_numpy()[expected])
         assert list(found.index) == list(trained.adata.obs_names[expected])
 
-    @pytest.mark.parametrize("method", ["consensus", "kmeans", "leiden"])
-    def test_new_cells_join_the_right_clusters(self, part_of_the_cells, method):
-        model, others = part_of_the_cells
-        found = model.get_clusters(others, n_clusters=3, method=method)
-        assert adjusted_rand_score(others.obs["cell_type"], found) > 0.9
-
     @pytest.mark.parametrize("method", [pytest.param("mixture", marks=pytest.mark.slow), "consensus"])
     def test_cluster_probabilities(self, trained, method):
         adata = trained.adata
@@ -72,54 +58,6 @@ class TestResults:
         np.testing.assert_allclose(alone, placed.iloc[[4]], rtol=1e-5)
         with pytest.raises(ValueError, match="n_clusters"):
             trained.get_cluster_probabilities(n_clusters=1)
-
-    def test_number_of_clusters(self, trained):
-        estimate = trained.estimate_n_clusters()
-        assert trained.get_clusters().nunique() == estimate.best
-        assert estimate.curve.index.name == "n_clusters"
-        assert estimate.curve["votes"].sum() == 6
-        with pytest.raises(ValueError, match="representation"):
-            trained.estimate_n_clusters(representation="best")
-
-    def test_clusters(self, trained):
-        clusters = trained.get_clusters(n_clusters=4)
-        assert list(clusters.cat.categories) == ["0", "1", "2", "3"]
-        sizes = clusters.value_counts(sort=False).loc[["0", "1", "2", "3"]]
-        assert (np.diff(sizes) <= 0).all()
-        assert list(clusters.index) == list(trained.adata.obs_names)
-
-    def test_kmeans_against_scikit_learn(self, trained):
-        from sklearn.cluster import KMeans
-
-        expected = KMeans(3, n_init=20, random_state=5).fit_predict(trained.get_latent_representation())
-        assert adjusted_rand_score(expected, trained.get_clusters(n_clusters=3, method="kmeans", seed=5)) == 1
-
-    def test_refined_representation_can_be_clustered(self, trained):
-        assert trained.get_clusters(n_clusters=3, representation="refined").nunique() == 3
-
-    def test_leiden_seeks_the_number_of_clusters(self, trained):
-        assert trained.get_clusters(n_clusters=5, method="leiden").nunique() == 5
-
-    def test_number_of_clusters_is_found(self, part_of_the_cells):
-        model, _ = part_of_the_cells
-        for method in ("consensus", "kmeans", "leiden"):
-            assert model.get_clusters(method=method).nunique() == 3
-
-
-@pytest.mark.parametrize("resolution", [5.0, 0.1])
-@pytest.mark.parametrize("choice", [{}, {"method": "kmeans"}, {"method": "consensus", "n_clusters": 3}])
-def test_a_resolution_that_nothing_reads_is_refused(trained, choice, resolution):
-    with pytest.raises(ScrclValueError, match=r"resolution=.*method='leiden'"):
-        trained.get_clusters(resolution=resolution, **choice)
-
-
-def test_a_resolution_beside_a_number_is_refused_and_alone_is_read(trained):
-    with pytest.raises(ScrclValueError, match="resolution=1.0 is not read beside n_clusters=3"):
-        trained.get_clusters(method="leiden", resolution=1.0, n_clusters=3)
-    few, many = (trained.get_clusters(method="leiden", resolution=r).nunique() for r in (0.1, 5.0))
-    assert few < many
-    usual, same = trained.get_clusters(method="leiden"), trained.get_clusters(method="leiden", resolution=0.1)
-    pd.testing.assert_series_equal(usual, same)
 
 
 @pytest.mark.parametrize("alpha", [7, 1.5, -0.1, "a", np.nan])

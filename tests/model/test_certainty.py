@@ -67,7 +67,7 @@ def test_new_cells_one_by_one(model):
     pd.testing.assert_frame_equal(
         model.get_cell_report(new, indices=[4, 2], n_clusters=3), together.iloc[[4, 2]], rtol=1e-4
     )
-    assert model._results.n_certainties == 1  # not learned again
+    assert len(model._results._cache.certainties) == 1  # not learned again
 
 
 def test_cells_of_the_model_are_known(model):
@@ -180,20 +180,20 @@ def test_what_is_saved_is_what_was_found(model, tmp_path):
     expected_new = model.get_cell_report(new, n_clusters=3)
     model.save(tmp_path / "model")
     loaded = scrcl.SCRCL.load(tmp_path / "model", adata=model.adata.copy(), accelerator="cpu")
-    assert loaded._results.n_certainties == model._results.n_certainties > 0
+    assert loaded._results._cache.certainties.keys() == model._results._cache.certainties.keys() != set()
     pd.testing.assert_frame_equal(loaded.get_cell_report(n_clusters=3), expected)
     pd.testing.assert_frame_equal(loaded.get_cell_report(new, n_clusters=3), expected_new, rtol=1e-4)
     loaded.module.weights_changed()
-    assert loaded._results.n_certainties == 0
+    assert not loaded._results._cache.certainties
     pd.testing.assert_frame_equal(loaded.get_cell_report(n_clusters=3), expected, rtol=1e-4)  # found again
 
 
 def test_training_on_forgets_the_mixture(model):
     other = copy.deepcopy(model)
     other.get_cell_report(n_clusters=3)
-    assert other._results.n_certainties
+    assert other._results._cache.certainties
     other.train(1, accelerator="cpu", enable_progress_bar=False)
-    assert not other._results.n_certainties
+    assert not other._results._cache.certainties
 
 
 def test_batches():

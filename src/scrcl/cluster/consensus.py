@@ -27,12 +27,17 @@ from scrcl.utils.sizes import draw
 from .clustering import Clustering, number_by_size
 from .components import Components
 from .kmeans import fit_kmeans
+from .tree import build_leaves
 from .trees import Tree, adjusted_rand, grow, indicator
 
 #: Principal components of each space.
 SPACE_COMPONENTS = 20
 #: Cells that are clustered; of more cells, this many are sampled, and the others join their clusters.
 CLUSTERED_CELLS = 5_000
+#: Numbers of clusters of the clusterings whose co-association is the tree of clusters, with enough cells in each.
+TREE_NUMBERS, MIN_CELLS_PER_CLUSTER = (6, 10, 15, 20, 30, 40), 8
+#: Small clusters of which the tree is built, and least mean number of cells of each.
+N_GROUPS, MIN_CELLS_PER_GROUP = 500, 4
 #: Starts of k-means and of the mixture.
 KMEANS_STARTS, MIXTURE_STARTS = 5, 2
 #: Linkages whose trees are cut.
@@ -75,6 +80,7 @@ class Ensemble:
         spaces: Sequence[np.ndarray],
         features: Sequence[np.ndarray],
         seed: int,
+        n_repeats: int,
         n_clusters: int = 0,
         euclidean: bool = False,
     ) -> "Ensemble":
@@ -92,10 +98,10 @@ class Ensemble:
             ``(m, f_i)`` arrays whose similarity decides which micro-clusters are joined.
         seed
             Seed of the clusterings.
-        n_clusters, euclidean
+        n_repeats, n_clusters, euclidean
             As in :func:`~scrcl.cluster.trees.grow`.
         """
-        trees = grow(spaces, features, seed, n_clusters, euclidean)
+        trees = grow(spaces, features, seed, n_repeats, n_clusters, euclidean)
         return cls(points, cells, trees, [_reduce(space) for space in spaces], seed)
 
     @cached_property
@@ -115,8 +121,24 @@ class Ensemble:
                 fit_kmeans(space, n_clusters, KMEANS_STARTS, self.seed)[0],
                 _mixture(space, n_clusters, self.seed),
             ]
-        weights = [np.full(len(kind), 1 / max(len(kind), 1)) for kind in (from_trees, others)]
-        return np.column_stack(from_trees + others), np.concatenate(weights)
+        return _weighted(from_trees, others)
+
+    def leaves(self, n_starts: int = KMEANS_STARTS) -> tuple[Clustering, np.ndarray]:
+        """Leaves of the tree of clusters of all cells, and the linkage of the leaves, see :class:`~.tree.NestedClusters`.
+
+        Clusterings of the trees, at all numbers of clusters, have half of the weight, those of k-means in each space, the best
+        of ``n_starts``, the other.
+        """
+        n = len(self.cells)
+        numbers = [number for number in TREE_NUMBERS if number <= n // MIN_CELLS_PER_CLUSTER] or [min(n, 2)]
+        from_trees = [tree.cut(number) for number in numbers for tree in self.trees]
+        others = [fit_kmeans(space, number, n_starts, self.seed)[0] for number in numbers for space in self.spaces]
+        members, weights = _weighted(from_trees, others)
+        n_groups = max(1, min(N_GROUPS, n // MIN_CELLS_PER_GROUP))
+        groups = fit_kmeans(np.concatenate(self.spaces, 1), n_groups, 1, self.seed)[0]
+        labels, linkage = build_leaves(members, weights, np.unique(groups, return_inverse=True)[1])
+        together = _together(members, weights, labels, len(linkage) + 1).astype(np.float32)
+        return self._with_others(Clustering(self.points[self.cells], labels, probabilities=together)), linkage
 
     def cut(self, n_clusters: int, min_cells: int = MIN_CLUSTER_CELLS) -> tuple[Clustering, float]:
         """Find ``n_clusters`` clusters by average linkage of the weighted share of clusterings that separate two cells.
@@ -145,7 +167,7 @@ class Ensemble:
         clustering = Clustering(
             self.points[self.cells], labels, probabilities=normalize(together, norm="l1").astype(np.float32)
         )
-        return self._with_others(clustering), self.agreement_with(labels, n_clusters)
+        return _numbered_by_size(self._with_others(clustering)), self.agreement_with(labels, n_clusters)
 
     def _with_others(self, sampled: Clustering) -> Clustering:
         """Clusters of all cells; cells outside the sample are assigned like new cells."""
@@ -153,8 +175,7 @@ class Ensemble:
             return sampled
         labels, probabilities = sampled.join(self.points)
         labels[self.cells], probabilities[self.cells] = sampled.labels, sampled.probabilities
-        order = np.argsort(-np.bincount(labels, minlength=sampled.n_clusters), kind="stable")
-        return Clustering(self.points, np.argsort(order)[labels], probabilities=probabilities[:, order])
+        return Clustering(self.points, labels, probabilities=probabilities)
 
     def agreement_with(self, labels: np.ndarray, n_clusters: int) -> float:
         """Mean adjusted Rand index of the trees, cut into ``n_clusters``, with clusters ``(m,)``; NaN without trees."""
@@ -253,6 +274,20 @@ def warn_if_undetermined(n_clusters: int, agreement: float) -> None:
             ),
             stacklevel=settings.warnings_stacklevel,
         )
+
+
+def _weighted(*kinds: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Clusterings ``(m, n_members)`` of several kinds, and their weights, such that all kinds have the same."""
+    weights = [np.full(len(kind), 1 / max(len(kind), 1)) for kind in kinds]
+    return np.column_stack([member for kind in kinds for member in kind]), np.concatenate(weights)
+
+
+def _numbered_by_size(clustering: Clustering) -> Clustering:
+    """The same clusters, numbered by decreasing size."""
+    assert clustering.probabilities is not None
+    order = np.argsort(-np.bincount(clustering.labels, minlength=clustering.n_clusters), kind="stable")
+    labels, probabilities = np.argsort(order)[clustering.labels], clustering.probabilities[:, order]
+    return Clustering(clustering.points, labels, probabilities=probabilities)
 
 
 def _reduce(points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Estimate of the number of clusters, over plain arrays."""
+"""Number of clusters that the tree of clusters supports, or of domains in space, over plain arrays."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,23 +9,27 @@ import pandas as pd
 
 from .consensus import Ensemble
 from .leiden import count_communities
+from .tree import MAX_CONNECTIVITY, NestedClusters
 
-#: Resolutions at which communities are counted.
+#: Factor by which the connectivity that decides is moved to either side for the other numbers.
+MARGIN = 1.25
+#: Resolutions at which communities are counted in space.
 RESOLUTIONS = (0.05, 0.1, 0.2)
-#: Least length of the curve, in clusters.
-MIN_CURVE_CLUSTERS = 20
 
 
 @dataclass(frozen=True)
 class NumberOfClusters:
-    """An estimate of the number of clusters, with the evidence for other numbers.
+    """The number of clusters that is supported, with the evidence for other numbers.
 
     Parameters
     ----------
     best
-        The estimate: the largest of the votes, or 1.
+        Number of clusters of the supported splits of :meth:`scrcl.SCRCL.get_cluster_tree`. In space, the largest number of
+        Leiden communities in the latent representation and in the smoothed features, at three low resolutions; 1 if at least
+        half of these six numbers are 1.
     runner_ups
-        Other numbers that have votes, nearest to the estimate first.
+        Other numbers, nearest first: if the line between supported and unsupported splits is moved by a quarter; in space,
+        the other numbers of communities.
     evidence
         The curve, or a function that computes it.
     """
@@ -38,11 +42,10 @@ class NumberOfClusters:
     def curve(self) -> pd.DataFrame:
         """Data frame by number of clusters ``n_clusters``.
 
-        ``votes``: number of Leiden clusterings, of the latent representation and of the smoothed features at three low
-        resolutions, with this number of communities. ``distance``: mean distance of the two clusters that would be joined
-        next, 0 for equal profiles, 1 for unrelated ones and above 1 for opposite ones, corrected for noise.
-        ``agreement``: mean adjusted Rand index between pairs of trees of different micro-clusters; low if the clusters
-        are poorly supported. The trees take longer than the estimate, so the curve is computed when it is first read.
+        ``connectivity``: the least connectivity up to which splits must be made for so many clusters. ``distance``: mean
+        distance of the two clusters that would be joined next, 0 for equal profiles, 1 for unrelated ones and above 1 for
+        opposite ones, corrected for noise. ``agreement``: mean adjusted Rand index between pairs of trees of different
+        micro-clusters; low if the clusters are poorly supported. The curve is computed when it is first read.
         """
         return self.evidence() if callable(self.evidence) else self.evidence
 
@@ -51,39 +54,35 @@ class NumberOfClusters:
         return {"best": self.best, "runner_ups": self.runner_ups, "evidence": self.curve}
 
 
-def estimate_number(votes: list[int], ensemble: Callable[[], Ensemble]) -> NumberOfClusters:
-    """Estimate the number of clusters, with the evidence for each number.
+def estimate_number(
+    tree: NestedClusters, ensemble: Callable[[], Ensemble], votes: Sequence[int] | None = None
+) -> NumberOfClusters:
+    """The number of clusters that a tree supports, with the evidence for each number.
 
     Parameters
     ----------
-    votes
-        Numbers of communities, from :func:`count_votes`.
+    tree
+        The tree of clusters.
     ensemble
-        Function that returns the trees of the same cells, for the curve.
+        Function that returns the clusterings of the same cells, for the curve.
+    votes
+        In space, the numbers of communities that decide, from :func:`count_votes`.
     """
-    best = choose_number(votes)
-    others = sorted(set(votes) - {best}, key=lambda number: (abs(number - best), number))
-    return NumberOfClusters(best, others, lambda: _curve(votes, ensemble()))
+    numbers, limits = _numbers(tree)
+    if votes is None:
+        best, fewer, more = (
+            int(numbers[limits < limit].max(initial=1))
+            for limit in (MAX_CONNECTIVITY, MAX_CONNECTIVITY / MARGIN, MAX_CONNECTIVITY * MARGIN)
+        )
+        others = {int(number) for number in numbers if fewer <= number <= more} | {fewer}
+    else:
+        best, others = choose_number(votes), set(votes)
+    runner_ups = sorted(others - {best}, key=lambda number: (abs(number - best), number))
+    return NumberOfClusters(best, runner_ups, lambda: _curve(numbers, limits, ensemble()))
 
 
-def _curve(votes: list[int], ensemble: Ensemble) -> pd.DataFrame:
-    numbers = range(1, min(max(MIN_CURVE_CLUSTERS, 2 * max(votes)), len(ensemble.cells)) + 1)
-    return pd.DataFrame(
-        {
-            "votes": [votes.count(number) for number in numbers],
-            "distance": [ensemble.distance(number) for number in numbers],
-            "agreement": [ensemble.agreement(number) for number in numbers],
-        },
-        index=pd.Index(numbers, name="n_clusters"),
-    )
-
-
-def choose_number(votes: list[int]) -> int:
-    """The largest of the votes, or 1 if at least half of them are 1.
-
-    Too few clusters are worse than too many: with too many, the consensus separates small groups from large types; with too
-    few, two types are in one cluster.
-    """
+def choose_number(votes: Sequence[int]) -> int:
+    """The largest of the votes, or 1 if at least half of them are 1."""
     return max(votes) if np.median(votes) >= 2 else 1
 
 
@@ -98,3 +97,25 @@ def count_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:
         Seed of Leiden.
     """
     return [number for points in representations for number in count_communities(points, RESOLUTIONS, seed)]
+
+
+def _numbers(tree: NestedClusters) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of clusters above 1, increasing, and the connectivity that all their splits are at most at."""
+    limits = np.unique(tree.connectivity)
+    numbers = np.array([tree.made(tree.connectivity <= limit).sum() + 1 for limit in limits], dtype=np.int64)
+    first = np.flatnonzero(np.diff(numbers, prepend=1))
+    return numbers[first], limits[first]
+
+
+def _curve(numbers: np.ndarray, limits: np.ndarray, ensemble: Ensemble) -> pd.DataFrame:
+    index = pd.RangeIndex(1, int(numbers.max(initial=1)) + 1, name="n_clusters")
+    connectivity = pd.Series(limits, index=numbers).reindex(index, method="bfill").to_numpy(copy=True)
+    connectivity[0] = 0.0
+    return pd.DataFrame(
+        {
+            "connectivity": connectivity,
+            "distance": [ensemble.distance(number) for number in index],
+            "agreement": [ensemble.agreement(number) for number in index],
+        },
+        index=index,
+    )

@@ -21,8 +21,8 @@ from .kmeans import repeat_kmeans
 
 #: Number of micro-clusters if there are enough cells, and least mean number of cells of each.
 N_MICRO, MIN_CELLS_PER_MICRO = 60, 8
-#: Divisions into micro-clusters, over all representations.
-N_REPEATS = 32
+#: Divisions into micro-clusters, over all representations, for a given number of clusters and for the tree of clusters.
+N_REPEATS, N_TREE_REPEATS = 32, 12
 #: Cells and share of cells below which a cluster is joined to another one first.
 SMALL_CLUSTER_CELLS, SMALL_CLUSTER_SHARE = 5, 0.005
 #: Power of the size in the cost of joining two clusters, for cosines, and for squared distances between domains in space.
@@ -68,6 +68,7 @@ def grow(
     representations: Sequence[np.ndarray],
     features: Sequence[np.ndarray],
     seed: int,
+    n_repeats: int = N_REPEATS,
     n_clusters: int = 0,
     euclidean: bool = False,
 ) -> list[Tree]:
@@ -81,6 +82,8 @@ def grow(
         ``(n, m)`` arrays whose cosines, or squared distances, decide which micro-clusters are joined.
     seed
         Seed of k-means.
+    n_repeats
+        Number of divisions, over all representations.
     n_clusters
         Least number of micro-clusters.
     euclidean
@@ -88,7 +91,7 @@ def grow(
         from the mean.
     """
     n = len(representations[0])
-    n_seeds = max(1, N_REPEATS // len(representations))
+    n_seeds = max(1, n_repeats // len(representations))
     seeds = np.random.default_rng(seed).integers(2**31, size=(len(representations), n_seeds))
     number = max(1, n_clusters, min(max(N_MICRO, 2 * n_clusters), n // MIN_CELLS_PER_MICRO))
     profiles = [_scale(space) if euclidean else normalize(space) for space in features]

@@ -3,18 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
-from scrcl.cluster.number import NumberOfClusters
-from scrcl.graph.slices import majority
 from scrcl.nn.inference import Representation
 from scrcl.reference.mapping import check_level, warn_if_coarse
-from scrcl.utils import keys
-from scrcl.utils.checks import as_rows, check_at_least
+from scrcl.utils.checks import check_at_least
 from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, Indices, SCRCLBase, cell_names, named
 from .docstrings import documented
-from .options import Method
 from .scvi_compat import check_deterministic
 
 
@@ -96,101 +91,6 @@ class CellsMixin(SCRCLBase):
         return self._results.latent_of(self._query(data, indices), view, batch_size)
 
     @documented
-    def get_clusters(
-        self,
-        adata: Data | None = None,
-        indices: Indices = None,
-        n_clusters: int | None = None,
-        method: Method = "consensus",
-        resolution: float | None = None,
-        representation: Representation = "aligned",
-        seed: int = 0,
-        modality: str | None = None,
-        n_majority: int = 0,
-        min_cells: int = MIN_CLUSTER_CELLS,
-    ) -> pd.Series:
-        """Return the clusters of cells.
-
-        Clusters are found among the cells that the model was built on. New cells join the nearest cluster.
-
-        Parameters
-        ----------
-        %(cells)s
-        %(n_clusters)s
-        method
-            ``"consensus"``: a consensus of trees of small clusters, k-means, a Gaussian mixture, Ward's and average linkage
-            in the latent representation and in the smoothed features, by how often they put cells together.
-            ``"kmeans"``: k-means, the best of 20 k-means++ starts.
-            ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
-            is found by changing the resolution.
-        resolution
-            Resolution of ``method="leiden"`` without ``n_clusters``: a higher one gives more clusters. 0.1 by default;
-            refused where it is not used.
-        representation
-            Latent representation to cluster. The consensus of the aligned one, except in space, reads the refined one too.
-        %(seed)s
-        %(cluster_modality)s
-        n_majority
-            In space, give each cell the most frequent label among itself and its ``n_majority`` nearest cells in its
-            slice. The paper uses 50. 0 for no such smoothing.
-        min_cells
-            Number of cells of the smallest cluster of ``method="consensus"``, as far as the data allow it. The cells of
-            smaller clusters join the most similar ones. A test of a cluster against the others requires two.
-
-        Returns
-        -------
-        Categorical series indexed by the names of the cells, in the order asked for. Clusters are named ``"0"``,
-        ``"1"``, … by decreasing size among the cells that the model was built on.
-
-        Raises
-        ------
-        %(raises_untrained)s
-        ValueError
-            If ``n_clusters`` is below 2 or above the number of cells, or an argument is out of range or unknown.
-
-        Examples
-        --------
-        >>> adata.obs["scrcl"] = model.get_clusters()
-        >>> model.get_clusters(n_clusters=5).nunique()
-        5
-
-        Cells that the model has not seen join the clusters that there are:
-
-        >>> set(model.get_clusters(new_adata)) <= set(adata.obs["scrcl"])
-        True
-        """
-        self._check_if_trained(warn=False)
-        options = self._cluster_options(
-            n_clusters=n_clusters,
-            seed=seed,
-            representation=representation,
-            modality=modality,
-            method=method,
-            resolution=resolution,
-            min_cells=min_cells,
-        )
-        check_at_least(n_majority, 0, "n_majority")
-        spatial = self._reference.spatial
-        if n_majority and spatial is None:
-            raise ScrclValueError(
-                f"n_majority={n_majority} requires coordinates.",
-                f"Name them: {self._setup_call(spatial_key='spatial')}.",
-                command="Pass `--spatial-key spatial`.",
-            )
-        data = self._data(adata)
-        # The neighbours of a cell are looked for among all cells.
-        query = self._query(data, None if n_majority else indices)
-        clusters = self._clusters(query, options)
-        if n_majority and spatial is not None:
-            index, reference_labels = query.reference_index, self._results.clustering(options).labels
-            smoothed = majority(reference_labels, spatial.slices, n_majority)[index]
-            if (index < 0).any():
-                smoothed = np.where(index < 0, majority(clusters.codes, self._slices(data), n_majority), smoothed)
-            smoothed = smoothed if indices is None else smoothed[as_rows(indices, data.n_obs)]
-            clusters = pd.Categorical.from_codes(smoothed, clusters.categories)
-        return pd.Series(clusters, index=cell_names(data, indices), name=keys.CLUSTERS_KEY)
-
-    @documented
     def get_mapping_quality(
         self,
         adata: Data | None = None,
@@ -270,44 +170,6 @@ class CellsMixin(SCRCLBase):
             },
             index=cell_names(data, indices),
         )
-
-    @documented
-    def estimate_n_clusters(
-        self, representation: Representation = "aligned", seed: int = 0, modality: str | None = None
-    ) -> NumberOfClusters:
-        """Estimate the number of clusters, and the evidence for other numbers.
-
-        The estimate is the largest number of Leiden communities at three low resolutions, in the nearest-neighbour
-        graphs of the latent representation and of the smoothed features; 1 if at least half of the six numbers are 1.
-        :func:`scrcl.pl.n_clusters` draws it.
-
-        Parameters
-        ----------
-        %(representation)s
-        %(seed)s
-        %(cluster_modality)s
-
-        Returns
-        -------
-        The estimate ``best``, the next best numbers ``runner_ups``, and ``curve``, a data frame of the evidence for each
-        number: ``votes``, ``distance`` and ``agreement``, explained at :class:`~scrcl.NumberOfClusters`.
-
-        Raises
-        ------
-        %(raises_untrained)s
-        ValueError
-            If an argument is out of range or unknown.
-
-        Examples
-        --------
-        >>> estimate = model.estimate_n_clusters()
-        >>> clusters = model.get_clusters(n_clusters=estimate.best)
-        >>> list(estimate.curve.columns)
-        ['votes', 'distance', 'agreement']
-        """
-        self._check_if_trained(warn=False)
-        options = self._cluster_options(representation=representation, seed=seed, modality=modality)
-        return self._results.n_clusters(options.view, options.seed)
 
     @documented
     def get_modality_weights(self, adata: Data | None = None, indices: Indices = None) -> pd.DataFrame:

@@ -228,7 +228,7 @@ class MarkersMixin(SCRCLBase):
         The reason why a name is unsure is in a column:
 
         >>> names[["name", "confidence", "reason"]].shape
-        (7, 3)
+        (6, 3)
         """
         self._check_if_trained(warn=False)
         check_at_least(seed, 0, "seed")

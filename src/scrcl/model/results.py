@@ -18,7 +18,9 @@ from scrcl.cluster.consensus import CLUSTERED_CELLS, Ensemble, check_leaves, clu
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.cluster.number import NumberOfClusters, choose_number, count_votes, estimate_number
-from scrcl.cluster.trees import enough_for
+from scrcl.cluster.stability import split_stability
+from scrcl.cluster.tree import NestedClusters
+from scrcl.cluster.trees import N_REPEATS, N_TREE_REPEATS, enough_for
 from scrcl.genes.associations import GeneMap
 from scrcl.graph.adjacency import ALL, Rows
 from scrcl.graph.placement import Placement
@@ -89,16 +91,19 @@ class _Cache:
     clusterings
         Their clusters.
     ensembles
-        Clusterings of which the consensus is cut, by view, seed and number of trees.
+        Clusterings of which the consensus is cut, by view, seed, number of divisions and number of clusters.
+    trees
+        Trees of clusters, by view and seed.
     votes
-        Numbers of communities, by view and seed.
+        Numbers of communities in space, by view and seed.
     """
 
     encoded: Encoded = field(default_factory=Encoded)
     gene_maps: dict[AssociationMethod, GeneMap] = field(default_factory=dict)
     certainties: dict[ClusterOptions, ClusterConfidence] = field(default_factory=dict)
     clusterings: dict[ClusterOptions, Clustering] = field(default_factory=dict)
-    ensembles: dict[tuple[View, int, int], Ensemble] = field(default_factory=dict)
+    ensembles: dict[tuple[View, int, int, int], Ensemble] = field(default_factory=dict)
+    trees: dict[tuple[View, int], NestedClusters] = field(default_factory=dict)
     votes: dict[tuple[View, int], list[int]] = field(default_factory=dict)
 
 
@@ -286,8 +291,14 @@ class Results:
             if n_clusters is None:
                 return leiden(points, options.resolution, seed)
             return leiden_with(points, n_clusters, seed)
-        if n_clusters is None:
-            n_clusters = choose_number(self._counts(view, seed))
+        if n_clusters is None and self.reference.spatial is not None:
+            n_clusters = choose_number(self._votes(view, seed))
+        elif n_clusters is None:
+            tree = self.tree(view, seed)
+            clusters = tree.cut(tree.made(tree.supported(options.min_cells)))
+            if options.method == "consensus":
+                return clusters
+            n_clusters = clusters.n_clusters
         if options.method == "kmeans":
             return kmeans(points, n_clusters, seed)
         check_leaves(n_clusters, min(self.reference.n_cells, CLUSTERED_CELLS))
@@ -316,7 +327,9 @@ class Results:
         certainties = self._cache.certainties
         if options not in certainties:
             view, seed, clustering = options.view, options.seed, self.clustering(options)
-            ensemble = self._ensemble(view, seed, clustering.n_clusters)
+            ensemble = self._ensemble(
+                view, seed, clustering.n_clusters if self.reference.spatial else options.n_clusters or 0
+            )
             level = ensemble.agreement_with(clustering.labels[ensemble.cells], clustering.n_clusters)
             begin("certainty")
             points = self.mixture_points(view)
@@ -326,11 +339,6 @@ class Results:
                 mixture = fit_mixture(components(points), clustering.labels, batches, seed, components.kinds)
             certainties[options] = ClusterConfidence.fit(components, mixture, points, clustering.labels, level, batches)
         return certainties[options]
-
-    @property
-    def n_certainties(self) -> int:
-        """Number of mixtures that have been learned or restored."""
-        return len(self._cache.certainties)
 
     def mixture_points(self, view: View, query: Query | None = None) -> list[np.ndarray]:
         """Points of the mixture: the embedding by the network, and features for the neighbour search at unit length.
@@ -350,29 +358,68 @@ class Results:
         )
         return [query.combine(known, new) for known, new in zip(points, new_points, strict=True)]
 
-    # ----------------------------------------------------- number of clusters
+    # ------------------------------------------------------- tree of clusters
+
+    def tree(self, view: View, seed: int) -> NestedClusters:
+        """Nested clusters of the cells of the reference."""
+        trees = self._cache.trees
+        if (view, seed) not in trees:
+            begin("clustering")
+            with threads(self.latent(view).size):
+                leaves = self._ensemble(view, seed).leaves()
+                trees[view, seed] = NestedClusters.build(*leaves, self.reference.adjacency)
+        return trees[view, seed]
+
+    def clustered_cells(self, view: View, seed: int) -> np.ndarray:
+        """Numbers ``(m,)`` of the cells of which the tree was built, increasing."""
+        return self._ensemble(view, seed).cells
+
+    def stability(self, view: View, seed: int) -> np.ndarray:
+        """Stability ``(L - 1,)`` of the splits of the tree."""
+        ensemble, graph = self._ensemble(view, seed), self.reference.adjacency
+        features = self.reference.linkage_features(view[1], ensemble.cells)
+
+        def rebuild(rows: np.ndarray, seed: int) -> NestedClusters:
+            cells = ensemble.cells[rows]
+            part = Ensemble.build(
+                self.latent(view)[cells],
+                np.arange(len(rows)),
+                [space[rows] for space in ensemble.spaces],
+                [values[rows] for values in features],
+                seed,
+                len(ensemble.spaces),
+                euclidean=self.reference.spatial is not None,
+            )
+            return NestedClusters.build(*part.leaves(n_starts=1), graph[cells][:, cells])
+
+        with threads(self.latent(view).size):
+            return split_stability(self.tree(view, seed), ensemble.cells, rebuild, seed)
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
-        """The estimate of the number of clusters, with its evidence."""
-        size = self.latent(view).size
+        """The number of clusters that the tree supports, with its evidence."""
+        votes = None if self.reference.spatial is None else self._votes(view, seed)
+        return estimate_number(self.tree(view, seed), lambda: self._ensemble(view, seed), votes)
 
-        def ensemble() -> Ensemble:
-            with threads(size):
-                return self._ensemble(view, seed)
-
-        with threads(size):
-            return estimate_number(self._counts(view, seed), ensemble)
+    def _votes(self, view: View, seed: int) -> list[int]:
+        """Numbers of communities, from which the number of domains in space follows."""
+        votes = self._cache.votes
+        if (view, seed) not in votes:
+            cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
+            spaces = [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
+            with threads(self.latent(view).size):
+                votes[view, seed] = count_votes(spaces, seed)
+        return votes[view, seed]
 
     def _ensemble(self, view: View, seed: int, n_clusters: int = 0) -> Ensemble:
-        """Clusterings of which the consensus is cut; the same for all usual numbers of clusters."""
-        enough = enough_for(n_clusters, self.reference.n_cells)
-        choice = (view, seed, enough)
+        """Clusterings of which a consensus with a given number of clusters is cut, or else the tree is built."""
+        n_repeats = N_REPEATS if n_clusters else N_TREE_REPEATS
+        choice = (view, seed, n_repeats, enough_for(n_clusters, self.reference.n_cells))
         if choice not in self._cache.ensembles:
             cells = clustered_cells(self.reference.n_cells, seed)
             features = self.reference.linkage_features(view[1], cells)
             euclidean = self.reference.spatial is not None
             self._cache.ensembles[choice] = Ensemble.build(
-                self.latent(view), cells, self.spaces(view, cells), features, seed, enough, euclidean
+                self.latent(view), cells, self.spaces(view, cells), features, *choice[1:], euclidean
             )
         return self._cache.ensembles[choice]
 
@@ -381,22 +428,10 @@ class Results:
 
         In space it is left out, as it lies farther from the domains.
         """
-        spaces = self._counted_spaces(view, cells)
+        spaces = [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
         if view[0] == "aligned" and self.reference.spatial is None:
             spaces.append(self._latent_of(("refined", view[1]), cells))
         return spaces
-
-    def _counted_spaces(self, view: View, cells: np.ndarray) -> list[np.ndarray]:
-        """Spaces ``(m, ·)`` in which communities of some cells are counted."""
-        return [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
-
-    def _counts(self, view: View, seed: int) -> list[int]:
-        """Numbers of communities, from which the number of clusters follows."""
-        votes = self._cache.votes
-        if (view, seed) not in votes:
-            cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
-            votes[view, seed] = count_votes(self._counted_spaces(view, cells), seed)
-        return votes[view, seed]
 
 
 def _keep(kept: Encoded, encoded: Encoded, views: dict[View, np.ndarray]) -> None:

@@ -20,6 +20,7 @@ from .base import Data, SCRCLBase
 from .batches import BatchesMixin
 from .cells import CellsMixin
 from .certainty import CertaintyMixin
+from .clusters import ClustersMixin
 from .genes import GenesMixin
 from .labels import LabelsMixin
 from .markers import MarkersMixin
@@ -47,6 +48,7 @@ class SCRCL(
     TrainingMixin,
     SavingMixin,
     CellsMixin,
+    ClustersMixin,
     CertaintyMixin,
     GenesMixin,
     MarkersMixin,

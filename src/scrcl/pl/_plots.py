@@ -10,13 +10,14 @@ from matplotlib.ticker import MaxNLocator
 from mudata import MuData
 
 from scrcl.cluster.number import NumberOfClusters
+from scrcl.cluster.tree import MAX_CONNECTIVITY
 from scrcl.data.sources import read_column
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclValueError
 
-#: Colours of the estimated number, of the other numbers with votes, and of the rest.
-CHOSEN, POSSIBLE, OTHER = "#2f5d8c", "#9dbbd9", "0.85"
+#: Colours of the estimated number, and of the other numbers near it.
+CHOSEN, POSSIBLE = "#2f5d8c", "#9dbbd9"
 
 
 def history(model: SCRCL | Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
@@ -61,10 +62,10 @@ def history(model: SCRCL | Mapping[str, pd.DataFrame], ax: Axes | None = None) -
 
 
 def n_clusters(estimate: NumberOfClusters) -> Axes:
-    """Plot the evidence for each number of clusters: the votes, and below them the other criteria, each on its own scale.
+    """Plot the evidence for each number of clusters, each criterion on its own scale.
 
-    The estimate is dark: the largest number with a vote, or 1 if there are no votes. It need not have the most votes. Other
-    numbers with votes are lighter.
+    The number that is supported is dark, and other numbers near the line are lighter. The dashed line is the connectivity up to
+    which splits are supported.
 
     Parameters
     ----------
@@ -73,30 +74,29 @@ def n_clusters(estimate: NumberOfClusters) -> Axes:
 
     Returns
     -------
-    The axes of the votes.
+    The axes of the connectivity.
 
     Examples
     --------
     >>> ax = scrcl.pl.n_clusters(model.estimate_n_clusters())
     """
     curve, best = estimate.curve, estimate.best
-    others = list(curve.columns.drop("votes"))
-    ratios = [1.5, *[1] * len(others)]
+    ratios = [1.5, *[1] * (curve.shape[1] - 1)]
     figure, grid = plt.subplots(len(ratios), sharex=True, height_ratios=ratios, layout="constrained", squeeze=False)
-    ax, *panels = grid[:, 0]
-    colors = {best: CHOSEN, **dict.fromkeys(estimate.runner_ups, POSSIBLE)}
-    ax.bar(curve.index, curve["votes"], color=[colors.get(number, OTHER) for number in curve.index])
-    next_best = ", ".join(map(str, estimate.runner_ups))
-    ax.set(title=f"{best} clusters" + (f" (or {next_best})" if next_best else ""), ylabel="votes")
-    ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    for panel, column in zip(panels, others, strict=True):
+    ax = grid[0, 0]
+    colors = {**dict.fromkeys(estimate.runner_ups, POSSIBLE), best: CHOSEN}
+    for panel, column in zip(grid[:, 0], curve.columns, strict=True):
         panel.plot(curve.index, curve[column], color="0.55", lw=1.2, marker=".")
-        panel.plot([best], curve.loc[[best], column], "o", color=CHOSEN)
+        for number, color in colors.items():
+            panel.plot([number], curve.reindex([number])[column], "o", color=color)
+        panel.axvspan(best - 0.5, best + 0.5, color=CHOSEN, alpha=0.12, lw=0, zorder=0)
         panel.set_ylabel(str(column).replace("_", " "))
         panel.yaxis.set_major_locator(MaxNLocator(3))
-    for panel in grid[:, 0]:
-        panel.axvspan(best - 0.5, best + 0.5, color=CHOSEN, alpha=0.12, lw=0, zorder=0)
         panel.spines[["top", "right"]].set_visible(False)
+    next_best = ", ".join(map(str, estimate.runner_ups))
+    ax.set_title(f"{best} cluster{'s' if best > 1 else ''}" + (f" (or {next_best})" if next_best else ""))
+    ax.axhline(MAX_CONNECTIVITY, color="0.3", lw=0.8, ls="--")
+    ax.set_ylim(0, 1.05 * max(MAX_CONNECTIVITY, min(curve["connectivity"].max(), 6 * MAX_CONNECTIVITY)))
     grid[-1, 0].set_xlabel("number of clusters")
     figure.align_ylabels()
     ax.set_xlim(curve.index[0] - 0.6, curve.index[-1] + 0.6)
