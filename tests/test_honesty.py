@@ -11,6 +11,8 @@ import scrcl
 
 from .helpers import build, real_data, simulate
 
+pytestmark = pytest.mark.slow
+
 #: The column that no one names.
 TRUTH = "cell_type"
 
@@ -30,7 +32,7 @@ def run(adata: ad.AnnData):
     }
 
 
-@pytest.fixture(scope="module", params=["simulated", pytest.param("real", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["simulated", "real"])
 def data(request) -> ad.AnnData:
     if request.param == "simulated":
         return simulate()

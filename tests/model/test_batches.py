@@ -88,6 +88,7 @@ def test_a_batch_of_one_type():
     assert agreement(data, build(data.copy(), epochs=30, setup=SETUP).get_latent_representation()) > 0.9
 
 
+@pytest.mark.slow
 def test_one_of_many_batches_lies_apart():
     data = simulate((60,) * 8, effect=0.0)
     odd = (data.obs["batch"] == "b3").to_numpy()
@@ -111,6 +112,7 @@ def test_a_new_batch_is_placed(model):
 
 
 @pytest.mark.parametrize("sizes", [(120, 100), (220,)])
+@pytest.mark.slow
 def test_a_new_batch_with_an_effect_where_the_model_has_none(sizes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a single batch, which is one case
@@ -256,6 +258,7 @@ def test_backed_data_give_the_same(data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_training_in_batches_mixes_batches():
     data = simulate((300, 250))
     scrcl.SCRCL.setup_anndata(data, batch_key="batch")
@@ -274,6 +277,7 @@ def test_an_embedding_is_corrected():
     assert agreement(data, model.get_latent_representation()) > 0.9
 
 
+@pytest.mark.slow
 def test_in_space():
     tissue = scrcl.datasets.layered_tissue(n_cells=240, n_slices=2, n_genes=60)
     bias = np.random.default_rng(0).lognormal(0, 1, tissue.n_vars)
@@ -295,6 +299,7 @@ def test_in_space():
     np.testing.assert_allclose(model.get_latent_representation(tissue.copy()), latent, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_slices_of_several_subjects():
     """Edges stay within slices, and what is corrected is what tells subjects apart."""
     tissue = scrcl.datasets.layered_tissue(n_cells=160, n_slices=4, n_genes=60)
@@ -320,6 +325,7 @@ def test_slices_of_several_subjects():
     np.testing.assert_allclose(model.get_latent_representation(one), model.get_latent_representation()[rows], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_modalities_are_corrected_one_by_one():
     rna, other = simulate(), simulate(effect=0.0, n_genes=20, seed=3)
     other.obs["cell_type"] = rna.obs["cell_type"]

@@ -397,12 +397,14 @@ def noise(seed: int) -> ad.AnnData:
 
 class TestLabelsDoNotJudgeThemselves:
     @pytest.mark.parametrize("seed", range(2))
+    @pytest.mark.slow
     def test_random_labels_of_noise(self, seed):
         model = build(noise(seed), epochs=15, setup=SETUP, n_hidden=32)
         cells = model.get_label_report(n_clusters=2).cells
         assert abs((cells["predicted"] == cells["label"]).mean() - 0.5) < 4 * np.sqrt(0.25 / 400)
         assert cells["probability"].between(0.3, 0.7).all()  # 0.38 to 0.62 of five seeds
 
+    @pytest.mark.slow
     def test_random_labels_of_real_types(self):
         """Types are there, but the labels have nothing to do with them."""
         data = simulate(400, n_types=4)
@@ -426,6 +428,7 @@ class TestLabelsDoNotJudgeThemselves:
         for without, with_labels in zip(*prepared, strict=True):
             np.testing.assert_array_equal(without, with_labels)
 
+    @pytest.mark.slow
     def test_training_has_no_part_in_the_report(self):
         """The same labels are judged in the same way however strongly the network learnt from them."""
         reports = []

@@ -153,6 +153,7 @@ class TestLatent:
         types = mdata.obs["cell_type"].isin(["1", "2"])
         assert adjusted_rand_score(types, model.get_clusters(n_clusters=2)) > 0.95
 
+    @pytest.mark.slow
     def test_batches(self, mdata):
         scvi.settings.seed = 0
         scrcl.SCRCL.setup_mudata(mdata, KINDS)
@@ -170,6 +171,7 @@ class TestWeights:
         np.testing.assert_array_equal(trained.adata.obsm["scrcl_modality_weights"], weights)
 
     @pytest.mark.parametrize("kind", ["features", "protein", "rna"])
+    @pytest.mark.slow
     def test_noise_hardly_counts(self, kind):
         rng, mdata = np.random.default_rng(0), simulate_pair(alike=True)
         noise = ad.AnnData(
@@ -316,6 +318,7 @@ class TestSaving:
             assert set(new.uns) == set(old.uns)
 
 
+@pytest.mark.slow
 def test_four_kinds_at_once(mdata):
     rng, types = np.random.default_rng(0), mdata.obs["cell_type"].astype(int).to_numpy()
     peaks = rng.poisson(np.where(np.arange(200) // 60 == types[:, None], 2, 0.4)).astype(np.float32)
@@ -505,6 +508,7 @@ def test_real_cells():
     assert adjusted_rand_score(truth[scored], model.get_clusters(n_clusters=5, modality="rna")[scored]) > 0.65
 
 
+@pytest.mark.slow
 def test_coordinates_with_several_modalities(tmp_path):
     """As with one: layers are found, a slice that is new is placed among its own cells, and the model is saved."""
 

@@ -15,6 +15,7 @@ from ..helpers import build, simulate
 
 
 class TestPreparation:
+    @pytest.mark.slow
     def test_example_of_the_documentation(self, tmp_path):
         adata = simulate()
         adata.layers["counts"] = adata.X.copy()

@@ -117,6 +117,7 @@ class TestBatches:
         model.train(5, accelerator="cpu", batch_size=150, enable_progress_bar=False)
         np.testing.assert_array_equal(model.get_latent_representation(), expected)
 
+    @pytest.mark.slow
     def test_batches_find_the_same_types(self):
 
         adata = simulate(600)

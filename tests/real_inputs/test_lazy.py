@@ -9,6 +9,8 @@ import scrcl
 from ..helpers import build
 from .builders import lazy, typed
 
+pytestmark = pytest.mark.slow
+
 SETUPS = {
     "plain": {},
     "layer": {"layer": "umi"},
