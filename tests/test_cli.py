@@ -183,8 +183,10 @@ class TestRefusals:
 
     def test_input_of_another_kind(self, counts, tmp_path, capsys):
         (tmp_path / "a.rds").write_text("R")
+        refuse(["run", tmp_path / "a.rds", "-o", tmp_path / "o.h5ad"], capsys, "Convert it in R")
+        (tmp_path / "a.doc").write_text("x")
         refuse(
-            ["run", tmp_path / "a.rds", "-o", tmp_path / "o.h5ad"],
+            ["run", tmp_path / "a.doc", "-o", tmp_path / "o.h5ad"],
             capsys,
             "of no format that is read",
             "write_h5ad",
