@@ -123,18 +123,18 @@ class Ensemble:
             ]
         return _weighted(from_trees, others)
 
-    def leaves(self, n_starts: int = KMEANS_STARTS) -> tuple[Clustering, np.ndarray]:
+    def leaves(self, n_starts: int = KMEANS_STARTS, max_groups: int = N_GROUPS) -> tuple[Clustering, np.ndarray]:
         """Leaves of the tree of clusters of all cells, and the linkage of the leaves, see :class:`~.tree.NestedClusters`.
 
         Clusterings of the trees, at all numbers of clusters, have half of the weight, those of k-means in each space, the best
-        of ``n_starts``, the other.
+        of ``n_starts``, the other. The tree does not divide small clusters, at most ``max_groups``.
         """
         n = len(self.cells)
         numbers = [number for number in TREE_NUMBERS if number <= n // MIN_CELLS_PER_CLUSTER] or [min(n, 2)]
         from_trees = [tree.cut(number) for number in numbers for tree in self.trees]
         others = [fit_kmeans(space, number, n_starts, self.seed)[0] for number in numbers for space in self.spaces]
         members, weights = _weighted(from_trees, others)
-        n_groups = max(1, min(N_GROUPS, n // MIN_CELLS_PER_GROUP))
+        n_groups = max(1, min(max_groups, n // MIN_CELLS_PER_GROUP))
         groups = fit_kmeans(np.concatenate(self.spaces, 1), n_groups, 1, self.seed)[0]
         labels, linkage = build_leaves(members, weights, np.unique(groups, return_inverse=True)[1])
         together = _together(members, weights, labels, len(linkage) + 1).astype(np.float32)

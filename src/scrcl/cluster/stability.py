@@ -7,8 +7,8 @@ import numpy as np
 from .tree import NestedClusters
 from .trees import indicator
 
-#: Subsamples, and the share of the cells in each.
-N_SUBSAMPLES, SUBSAMPLED_SHARE = 5, 0.8
+#: Subsamples, the share of the cells in each, and the most small clusters of which their trees are built.
+N_SUBSAMPLES, SUBSAMPLED_SHARE, SUBSAMPLE_GROUPS = 5, 0.8, 200
 
 
 def split_stability(

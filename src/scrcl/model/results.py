@@ -18,7 +18,7 @@ from scrcl.cluster.consensus import CLUSTERED_CELLS, Ensemble, check_leaves, clu
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.cluster.number import NumberOfClusters, choose_number, count_votes, estimate_number
-from scrcl.cluster.stability import split_stability
+from scrcl.cluster.stability import SUBSAMPLE_GROUPS, split_stability
 from scrcl.cluster.tree import NestedClusters
 from scrcl.cluster.trees import N_REPEATS, N_TREE_REPEATS, enough_for
 from scrcl.genes.associations import GeneMap
@@ -390,7 +390,7 @@ class Results:
                 len(ensemble.spaces),
                 euclidean=self.reference.spatial is not None,
             )
-            return NestedClusters.build(*part.leaves(n_starts=1), graph[cells][:, cells])
+            return NestedClusters.build(*part.leaves(n_starts=1, max_groups=SUBSAMPLE_GROUPS), graph[cells][:, cells])
 
         with threads(self.latent(view).size):
             return split_stability(self.tree(view, seed), ensemble.cells, rebuild, seed)
