@@ -183,13 +183,14 @@ class TestRefusals:
 
     def test_input_of_another_kind(self, counts, tmp_path, capsys):
         (tmp_path / "a.rds").write_text("R")
-        refuse(["run", tmp_path / "a.rds", "-o", tmp_path / "o.h5ad"], capsys, "Convert it in R")
+        refuse(["run", tmp_path / "a.rds", "-o", tmp_path / "o.h5ad"], capsys, "Convert it in R", "write_h5ad")
         (tmp_path / "a.doc").write_text("x")
         refuse(
             ["run", tmp_path / "a.doc", "-o", tmp_path / "o.h5ad"],
             capsys,
             "of no format that is read",
-            "write_h5ad",
+            ".h5mu",
+            ".zarr",
         )
         (tmp_path / "matrix.mtx").write_text("")
         refuse(["run", tmp_path / "matrix.mtx", "-o", tmp_path / "o.h5ad"], capsys, "Name the folder it is in")

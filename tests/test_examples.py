@@ -3,7 +3,7 @@
 import doctest
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -59,16 +59,8 @@ def run(docstring: str | None, name: str, names: dict[str, Any]) -> dict[str, An
     return test.globs
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_epochs() -> Iterator[None]:
-    """What examples show does not depend on how long they train."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("scrcl.model.training.DEFAULT_EPOCHS", 5)
-        yield
-
-
 @pytest.fixture(scope="module")
-def names(few_epochs) -> dict[str, Any]:
+def names() -> dict[str, Any]:
     """What the examples speak of: the first ones make most of it."""
     verbosity = scvi.settings.verbosity
     scvi.settings.verbosity = logging.WARNING
