@@ -28,7 +28,7 @@ from .clustering import Clustering, number_by_size
 from .components import Components
 from .kmeans import fit_kmeans
 from .tree import build_leaves
-from .trees import Tree, adjusted_rand, grow, indicator
+from .trees import N_REPEATS, Tree, adjusted_rand, grow, indicator
 
 #: Principal components of each space.
 SPACE_COMPONENTS = 20
@@ -80,7 +80,7 @@ class Ensemble:
         spaces: Sequence[np.ndarray],
         features: Sequence[np.ndarray],
         seed: int,
-        n_repeats: int,
+        n_repeats: int = N_REPEATS,
         n_clusters: int = 0,
         euclidean: bool = False,
     ) -> "Ensemble":

@@ -183,7 +183,9 @@ class ClustersMixin(SCRCLBase):
         """
         self._check_if_trained(warn=False)
         options = self._cluster_options(representation=representation, seed=seed, modality=modality)
-        names = pd.Index(self._reference.cell_names)
+        names = self._reference.cell_names
+        if names is None:  # a model of version 0.2
+            names = pd.RangeIndex(self._reference.n_cells).astype(str)
         nested = self._results.tree(options.view, seed)
         if not evidence:
             return ClusterTree(nested, names, pd.DataFrame(index=range(nested.n_leaves - 1), columns=EVIDENCE))
