@@ -148,7 +148,8 @@ class TestNestedClusters:
         made = tree.highest(3)
         found = tree.cut(made)
         sizes = np.bincount(tree.leaves.labels)
-        assert tree.leaves.probabilities is not None and found.probabilities is not None
+        assert tree.leaves.probabilities is not None
+        assert found.probabilities is not None
         shares = []
         for node in tree.clusters(made):
             inside = tree.below[node]
