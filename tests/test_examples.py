@@ -35,9 +35,10 @@ def public() -> dict[str, Callable]:
             found |= {f"{name}.{key}": value for key, value in functions if value.__module__.startswith(thing.__name__)}
         elif inspect.isfunction(thing):
             found[name] = thing
-    for name, method in inspect.getmembers(scrcl.SCRCL, callable):
-        if not name.startswith("_") and name not in REFUSED and method.__module__.startswith("scrcl."):
-            found[f"SCRCL.{name}"] = method
+    for of in (scrcl.SCRCL, scrcl.ClusterTree):
+        for name, method in inspect.getmembers(of, callable):
+            if not name.startswith("_") and name not in REFUSED and method.__module__.startswith("scrcl."):
+                found[f"{of.__name__}.{name}"] = method
     return {"SCRCL": scrcl.SCRCL, **found}
 
 

@@ -1,4 +1,5 @@
 import shutil
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.testing.compare import compare_images
+from matplotlib.text import Annotation
+from scipy.cluster.hierarchy import linkage
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 import scrcl
+from scrcl.cluster.cluster_tree import ClusterTree
+from scrcl.cluster.clustering import Clustering
+from scrcl.cluster.tree import NestedClusters
 
 from .helpers import build, simulate
 
@@ -65,6 +71,99 @@ def test_n_clusters(result):
     assert [panel.get_ylabel() for panel in panels] == list(estimate.curve.columns)
     for panel in panels:
         np.testing.assert_allclose(np.asarray(panel.get_lines()[0].get_ydata()), estimate.curve[panel.get_ylabel()])
+
+
+def nested(n_clusters: int, n_halves: int = 2, gene: str = "GENE") -> ClusterTree:
+    """A tree of clusters with no edge between them, each of ``n_halves`` leaves with many."""
+    n_leaves = n_clusters * n_halves
+    points = np.random.default_rng(0).normal(size=(n_clusters, 3)).repeat(n_halves, 0) * 10 + np.eye(n_leaves, 3)
+    links = linkage(points, "average") if n_leaves > 1 else np.zeros((0, 4))
+    edges = np.kron(np.eye(n_clusters), np.ones((n_halves, n_halves))) * 100
+    labels = np.arange(n_leaves).repeat(np.arange(n_leaves, 0, -1) + 20)
+    leaves = Clustering(np.zeros((len(labels), 1)), labels, probabilities=np.eye(n_leaves, dtype=np.float32)[labels])
+    evidence = pd.DataFrame(
+        {
+            name: [", ".join(f"{gene}{split}{side}{i}" for i in range(5)) for split in range(n_leaves - 1)]
+            for side, name in (("A", "genes_left"), ("B", "genes_right"))
+        }
+    ).assign(n_genes_left=9, n_genes_right=9, distance=0.5, pvalue=0.001, stability=0.9)
+    return ClusterTree(NestedClusters(leaves, links, edges), pd.Index([f"c{i}" for i in range(len(labels))]), evidence)
+
+
+class TestClusterTree:
+    @pytest.fixture(autouse=True)
+    def closed(self):
+        yield
+        plt.close("all")
+
+    @staticmethod
+    def lines(ax):
+        return [line for line in ax.get_lines() if line.get_xdata().size]
+
+    @staticmethod
+    def texts(ax):
+        """What is written, and the pixels that it covers."""
+        ax.get_figure(root=True).canvas.draw()
+        written = [*ax.texts, *ax.get_yticklabels(), *ax.get_legend().get_texts(), ax.xaxis.label]
+        boxes = {text: text.get_bbox_patch() or text for text in written if text.get_text()}
+        return {text.get_text(): box.get_window_extent().padded(-1) for text, box in boxes.items()}
+
+    @pytest.mark.parametrize(("all_leaves", "n_splits", "n_leaves"), [(False, 5, 6), (True, 8, 9)])
+    def test_down_to_the_first_unsupported_splits(self, all_leaves, n_splits, n_leaves):
+        tree = nested(3, n_halves=3)
+        ax = scrcl.pl.cluster_tree(tree, all_leaves=all_leaves)
+        lines = self.lines(ax)
+        assert len(lines) == n_splits
+        assert sum(line.get_linestyle() == "--" for line in lines) == n_splits - 2
+        leaves = [label.get_text().split() for label in ax.get_yticklabels()]
+        assert len(leaves) == n_leaves
+        assert {name: int(size.strip("()")) for name, size in leaves} == tree.sizes[
+            [name for name, _ in leaves]
+        ].to_dict()
+        names = [text.get_text() for text in ax.texts if text.get_bbox_patch() is not None]
+        assert sorted(names) == ["0", "1", "2"]
+        assert ax.get_title(loc="left") == "3 clusters"
+
+    def test_genes_are_written_on_the_line_of_their_side(self):
+        tree = nested(3)
+        ax = scrcl.pl.cluster_tree(tree, n_genes=1)
+        written = {text.get_text(): text.xy for text in ax.texts if isinstance(text, Annotation)}
+        corners = [(line.get_xdata()[1], line.get_ydata()) for line in self.lines(ax)]
+        for _, split in tree.splits.iterrows():
+            left, right = (split[f"genes_{side}"].split(", ")[0] for side in ("left", "right"))
+            assert (*written[left], written[right][1]) in [(x, ys[0], ys[-1]) for x, ys in corners]
+            assert written[left][1] < written[right][1]  # the larger side is above, as rows count down
+
+    @pytest.mark.parametrize("gene", ["CD", "LONG-NAME-OF-A-GENE-"])
+    @pytest.mark.parametrize("n_clusters", [2, 12])
+    def test_texts_do_not_overlap(self, n_clusters, gene):
+        boxes = self.texts(scrcl.pl.cluster_tree(nested(n_clusters, gene=gene), n_genes=5))
+        assert sum(gene in text for text in boxes) >= (2 * n_clusters - 1 if gene == "CD" else 0)
+        overlapping = [(a, b) for (a, one), (b, other) in combinations(boxes.items(), 2) if one.overlaps(other)]
+        assert not overlapping
+
+    def test_no_genes_without_room_for_them(self):
+        tree = nested(4, gene="NAME-OF-A-GENE-")
+        _, narrow = plt.subplots(figsize=(4, 4))
+        assert scrcl.pl.cluster_tree(tree, ax=narrow) is narrow
+        n_names, n_more = (
+            sum(text.get_text().count("NAME") for text in ax.texts) for ax in (narrow, scrcl.pl.cluster_tree(tree))
+        )
+        assert n_names < n_more
+
+    def test_one_population(self):
+        ax = scrcl.pl.cluster_tree(nested(1, n_halves=1))
+        assert not self.lines(ax)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["0  (21)"]
+        assert ax.get_title(loc="left") == "1 cluster"
+        assert [line.get_linestyle() for line in self.lines(scrcl.pl.cluster_tree(nested(1)))] == ["--"]
+
+    def test_of_a_model_and_without_evidence(self, clustered):
+        model, _ = clustered
+        tree = model.get_cluster_tree(evidence=False)
+        ax = scrcl.pl.cluster_tree(tree)
+        assert not any(text.get_fontstyle() == "italic" for text in ax.texts)
+        assert len(self.lines(scrcl.pl.cluster_tree(model))) == len(self.lines(ax))
 
 
 def test_history_of_an_untrained_model(adata):

@@ -163,7 +163,8 @@ class ClustersMixin(SCRCLBase):
 
         Returns
         -------
-        The tree, with at most 40 leaves of at least 10 cells. ``tree.splits`` has the evidence, ``tree.cut()`` the clusters.
+        The tree, with at most 40 leaves of at least 10 cells. ``tree.splits`` has the evidence, and ``tree.cut()`` the
+        clusters; :func:`scrcl.pl.cluster_tree` draws it.
 
         Raises
         ------

@@ -227,8 +227,7 @@ class MarkersMixin(SCRCLBase):
 
         The reason why a name is unsure is in a column:
 
-        >>> names[["name", "confidence", "reason"]].shape
-        (6, 3)
+        >>> unsure = names.loc[names["reason"] != "", ["name", "reason"]]
         """
         self._check_if_trained(warn=False)
         check_at_least(seed, 0, "seed")

@@ -4,6 +4,7 @@ from scrcl.utils.public import public as _public
 
 from ._batches import batches
 from ._certainty import certainty
+from ._cluster_tree import cluster_tree
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
 from ._labels import confidence, confusion
 from ._maps import spatial, umap
@@ -14,6 +15,7 @@ __all__ = [
     "batches",
     "certainty",
     "cluster_sizes",
+    "cluster_tree",
     "confidence",
     "confusion",
     "gene_modules",

@@ -267,11 +267,16 @@ def _set_colors(cells: AnnData, data: AnnData | MuData) -> None:
         number, key = len(cells.obs[name].cat.categories), f"{name}_colors"
         colors = list(data.uns.get(key, ()))
         if len(colors) < number:
-            palettes = (sc.pl.palettes.default_20, sc.pl.palettes.default_28, sc.pl.palettes.default_102)
-            colors = next((palette[:number] for palette in palettes if len(palette) >= number), ["grey"] * number)
+            colors = palette(number)
             if not data.is_view:
                 data.uns[key] = colors
         cells.uns[key] = colors
+
+
+def palette(number: int) -> list[str]:
+    """Colours of scanpy for a number of categories."""
+    palettes = (sc.pl.palettes.default_20, sc.pl.palettes.default_28, sc.pl.palettes.default_102)
+    return next((list(colors[:number]) for colors in palettes if len(colors) >= number), ["grey"] * number)
 
 
 def kept_umap(adata: AnnData | MuData, basis: str) -> np.ndarray:
