@@ -92,5 +92,5 @@ def test_enough_micro_clusters_for_many_clusters():
     points = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
     assert enough_for(4, 100) == 0
     assert enough_for(9, 100) == 9
-    for tree in grow([points], [points], 0, enough_for(40, 100))[:3]:
+    for tree in grow([points], [points], 0, n_clusters=enough_for(40, 100))[:3]:
         assert len(np.unique(tree.cut(40))) == 40
