@@ -155,7 +155,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
     scored = np.isin(truth, classes[sizes >= SMALLEST_CLASS])
     bare = ad.AnnData(adata.X, obs=pd.DataFrame({"batch": batches}, adata.obs_names), var=adata.var[[]])
     start = time.perf_counter()
-    embedding, clusters = METHODS[method](bare.copy(), int((sizes >= SMALLEST_CLASS).sum()), seed)
+    embedding, clusters, _ = METHODS[method](bare.copy(), int((sizes >= SMALLEST_CLASS).sum()), seed)
     seconds = time.perf_counter() - start
     clusters.setdefault("given", clusters["given, k-means"])
     clusters.setdefault("found", clusters["leiden 1.0"])

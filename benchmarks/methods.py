@@ -18,11 +18,12 @@ class Found(NamedTuple):
     """The result of a method.
 
     `clusters` holds labels of all cells by clustering: "given" and "given, …" with the number of
-    clusters given, "found" where the method decided, "leiden …" at a resolution.
+    clusters given, "found" where the method decided, "leiden …" at a resolution. `tree` is what `splits.py` reads of SCRCL.
     """
 
     embedding: np.ndarray
     clusters: dict[str, np.ndarray]
+    tree: dict[str, Any] = {}
 
 
 Method = Callable[[ad.AnnData, int, int], Found]
@@ -45,7 +46,23 @@ def run_scrcl(
     }
     latent = model.get_latent_representation()
     others = cluster_space(latent, n_clusters, seed, LATENT_RESOLUTIONS).clusters
-    return Found(latent, {way: labels.to_numpy(str) for way, labels in clusters.items()} | others)
+    ours = {way: labels.to_numpy(str) for way, labels in clusters.items()}
+    return Found(latent, ours | others, describe_tree(model, seed))
+
+
+def describe_tree(model: Any, seed: int) -> dict[str, Any]:
+    """The tree of clusters, and Leiden communities of the unweighted nearest-neighbour graph of the latent space."""
+    nested = model.get_cluster_tree(seed=seed, evidence=False).nested
+    communities = {
+        str(resolution): model.get_clusters(method="leiden", resolution=resolution, seed=seed).cat.codes.tolist()
+        for resolution in RESOLUTIONS
+    }
+    return {
+        "leaves": nested.leaves.labels.tolist(),
+        "children": nested.linkage[:, :2].astype(int).tolist(),
+        "connectivity": nested.connectivity.tolist(),
+        "leiden": communities,
+    }
 
 
 def trained(
@@ -69,6 +86,7 @@ def trained(
 def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     """What is left of the consensus when a part of it is taken away. Reads what is private to the model."""
     from scrcl.cluster.consensus import Ensemble, clustered_cells
+    from scrcl.cluster.trees import N_REPEATS
 
     model = trained(adata, seed)
     results, view = model._results, ("aligned", None)
@@ -80,10 +98,10 @@ def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     )
 
     def cut(spaces: list[np.ndarray], features: list[np.ndarray]) -> np.ndarray:
-        return Ensemble.build(latent, cells, spaces, features, seed).cut(n_clusters)[0].labels
+        return Ensemble.build(latent, cells, spaces, features, seed, N_REPEATS).cut(n_clusters)[0].labels
 
     clusters = {f"given, {name} only": cut([space], features) for name, space in zip(SPACES, spaces, strict=True)}
-    ensemble = Ensemble.build(latent, cells, spaces, features, seed)
+    ensemble = Ensemble.build(latent, cells, spaces, features, seed, N_REPEATS)
     kinds = {"trees": replace(ensemble, spaces=[]), "no trees": replace(ensemble, trees=[])}
     clusters |= {f"given, {name}": kind.cut(n_clusters)[0].labels for name, kind in kinds.items()}
     refined = {"n_clusters": n_clusters, "representation": "refined", "seed": seed}

@@ -83,7 +83,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
     n_clusters = len(classes)
     bare = ad.AnnData(adata.X, var=adata.var[[]])  # no label goes any further
     start = time.perf_counter()
-    embedding, clusters = METHODS[method](bare, n_clusters, seed)
+    embedding, clusters, tree = METHODS[method](bare, n_clusters, seed)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
@@ -95,6 +95,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
         "scores": {way: score_clusters(truth[scored], labels[scored]) for way, labels in clusters.items()},
         "embedding": {} if method in ABLATIONS else score_embedding(truth[scored], embedding[scored]),
         "labels": {way: np.unique(labels, return_inverse=True)[1].tolist() for way, labels in clusters.items()},
+        "tree": tree,
         "versions": {package: version(package) for package in (*PACKAGES, *PEERS.get(method, []))},
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
     }
