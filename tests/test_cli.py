@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import anndata as ad
 import click
@@ -126,13 +128,17 @@ def test_run_with_batches(tmp_path, capsys):
     assert "umap_donor.png" in listing(tmp_path / "plots")
 
 
-def test_markers_are_not_overwritten(counts, tmp_path, capsys):
-    (tmp_path / "markers.csv").write_text("mine")
-    assert main(["run", str(counts), "-o", str(tmp_path / "o.h5ad"), "--markers", str(tmp_path / "markers.csv")]) == 1
+@pytest.mark.parametrize("option", ["--markers", "--tree"])
+def test_tables_are_not_overwritten(counts, tmp_path, capsys, option):
+    table, output = str(tmp_path / "table.csv"), str(tmp_path / "o.h5ad")
+    Path(table).write_text("mine")
+    assert main(["run", str(counts), "-o", output, option, table]) == 1
     assert "--overwrite" in capsys.readouterr().err
-    assert (tmp_path / "markers.csv").read_text() == "mine"
-    assert main(["run", str(counts), "-o", str(tmp_path / "o.h5ad"), "--markers", str(tmp_path / "o.h5ad")]) == 1
-    assert "--markers names the file of -o" in capsys.readouterr().err
+    assert Path(table).read_text() == "mine"
+    assert main(["run", str(counts), "-o", output, option, output]) == 1
+    assert f"{option} names the file of -o" in capsys.readouterr().err
+    assert main(["run", str(counts), "-o", output, option, str(tmp_path / "table.txt")]) == 1
+    assert "ends in .csv" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -684,8 +690,9 @@ def test_run_on_a_10x_file(tmp_path, capsys):
 
 
 def test_markers_report_and_json(counts, tmp_path, capsys):
-    page, table = tmp_path / "page.html", tmp_path / "markers.csv"
+    page, table, tree = tmp_path / "page.html", tmp_path / "markers.csv", tmp_path / "tree.csv"
     options = ["--n-clusters", "3", "--epochs", "20", "--json", "--report", str(page), "--markers", str(table)]
+    options += ["--tree", str(tree)]
     assert main(["run", str(counts), "-o", str(tmp_path / "out.h5ad"), *options]) == 0
     found = json.loads(capsys.readouterr().out)
     result = ad.read_h5ad(tmp_path / "out.h5ad")
@@ -711,14 +718,26 @@ def test_markers_report_and_json(counts, tmp_path, capsys):
     assert found["sizes"]["cells"] == 150
     assert found["command"].startswith("scrcl run ")
 
+    # The three types are two splits apart, and no more.
+    splits = pd.read_csv(tree, index_col="split")
+    assert splits.index[0] == "all"
+    assert splits["supported"].sum() == 2
+    assert (splits["verdict"][splits["supported"]] == "type").all()
+    assert splits.reset_index()["connectivity"].tolist() == pytest.approx(
+        [row["connectivity"] for row in found["splits"]]
+    )
+    assert result.uns["scrcl_run"]["seconds"]["evidence"] > 0
+
     text = page.read_text(encoding="utf-8")
+    assert "Which clusters are real" in text
+    assert splits["genes_left"].iloc[0] in text
     for shown in (found["command"], scrcl.__version__, "150", "3", "clusters asked for", "Caveats"):
         assert shown in text
     assert all(cluster["markers"][0] in text for cluster in found["clusters"])
-    assert text.count("data:image/png;base64,") == 3  # the map, the numbers of clusters, the markers
+    assert text.count("data:image/png;base64,") == 4  # the map, the numbers of clusters, the tree, the markers
     # It can be passed on: nothing is fetched.
     assert not re.search(r"""<(script|link|iframe)|src="(?!data:)|url\(|@import""", text)
-    assert listing(tmp_path) == ["counts.h5ad", "markers.csv", "out.h5ad", "page.html"]
+    assert listing(tmp_path) == ["counts.h5ad", "markers.csv", "out.h5ad", "page.html", "tree.csv"]
 
 
 @pytest.mark.slow
@@ -730,6 +749,19 @@ def test_report_as_pdf(tmp_path, monkeypatch):
 
 
 class TestCaveats:
+    def test_splits_without_genes(self):
+        from scrcl.cli.summary import Cluster, find_caveats
+
+        splits = pd.DataFrame(
+            {"left": ["0+2", "0", "1.0"], "right": ["1", "2", "1.1"], "verdict": ["type", "suspicious", "none"]},
+            index=["all", "0+2", "1"],
+        )
+        summary = self.summary([Cluster("0", 100, 0.5, 0.9, 0.0, "1", 0.1, ["a"], 1)] * 3)
+        summary.tree = SimpleNamespace(first_splits=splits)  # type: ignore[assignment]
+        (caveat,) = find_caveats(summary, "consensus")
+        assert caveat.startswith("The split of 0 from 2 ")
+        assert "doublets" in caveat
+
     def summary(self, clusters, given=False, best=3, runner_ups=()):
         from scrcl.cli.summary import Summary
 

@@ -47,6 +47,8 @@ def test_the_table_has_a_row_for_each_split_from_the_root_on():
     assert sides[-1] == ["3.0", "3.1", 20, 10]
     assert splits["supported"].tolist() == [True, True, True, False]
     assert splits["verdict"].tolist() == ["type", "type", "type", "none"]
+    assert tree().first_splits.index.tolist() == ["all", "1+2", "0+3", "3"]
+    assert tree(across=1e4).first_splits.index.tolist() == ["all", "0", "1+2", "2"]
 
 
 @pytest.mark.parametrize(

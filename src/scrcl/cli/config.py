@@ -45,6 +45,7 @@ class RunConfig(Config):
     seed: int = 0
     plots: Path | None = None
     markers: Path | None = None
+    tree: Path | None = None
     report: Path | None = None
     save_model: Path | None = None
 

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from mudata import MuData
 
 from scrcl import pl
+from scrcl.cluster.cluster_tree import ClusterTree
+from scrcl.cluster.tree import MAX_CONNECTIVITY
 from scrcl.utils import keys
 
 from .config import RunConfig
@@ -74,6 +76,9 @@ def write_report(
         n_markers=N_MARKERS,
         n_mapped=min(MAX_MAPPED, data.n_obs),
         others=summary.other_numbers(),
+        splits=_splits(summary.tree),
+        own_names=summary.tree is not None and not summary.tree.cut().eq(data.obs[keys.CLUSTERS_KEY].astype(str)).all(),
+        bound=MAX_CONNECTIVITY,
         minutes=sum(summary.seconds.values()) / 60,
     )
     if config.report is not None and config.report.suffix.lower() == ".pdf":
@@ -100,6 +105,8 @@ def _figures(
     data.uns[COLORS_KEY] = cells.uns[COLORS_KEY]
     if summary.estimate is not None:
         axes["number"] = pl.n_clusters(summary.estimate)
+    if summary.tree is not None:
+        axes["tree"] = pl.cluster_tree(summary.tree)
     if markers is not None and len(markers):
         axes["markers"] = pl.markers_dotplot(markers, n_genes=N_DRAWN)
     if config.spatial_key is not None:
@@ -108,6 +115,11 @@ def _figures(
     pictures = {name: _picture(ax) for name, ax in axes.items()}
     plt.close("all")
     return pictures
+
+
+def _splits(tree: ClusterTree | None) -> list[dict[str, object]]:
+    """The splits that are drawn, the highest first."""
+    return [] if tree is None else tree.first_splits.reset_index().to_dict("records")  # type: ignore[return-value]
 
 
 COLORS_KEY = f"{keys.CLUSTERS_KEY}_colors"

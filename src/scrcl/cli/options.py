@@ -116,6 +116,9 @@ _analysis_options = _options(
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."),
     click.option("--plots", type=PATH, help="Folder for plots."),
     click.option("--markers", type=PATH, help=".csv file for the marker genes of the clusters."),
+    click.option(
+        "--tree", type=PATH, help=".csv file for the tree of clusters, with the evidence that each split is real."
+    ),
     click.option("--report", type=PATH, help=".html or .pdf file for a report of the results."),
 )
 _shared_options = _options(

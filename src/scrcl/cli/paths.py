@@ -11,7 +11,7 @@ from .errors import UserError
 from .options import FORMATS
 
 #: Endings of the files that are written, by option.
-SUFFIXES = {"-o": (".h5ad", ".h5mu"), "--markers": (".csv",), "--report": (".html", ".pdf")}
+SUFFIXES = {"-o": (".h5ad", ".h5mu"), "--markers": (".csv",), "--tree": (".csv",), "--report": (".html", ".pdf")}
 #: Name of the file in the folder of a saved model.
 MODEL = "model.pt"
 #: Names of the matrix in a folder of 10x.
@@ -57,7 +57,7 @@ def _written(config: Config) -> tuple[dict[str, Path], dict[str, Path]]:
     files: dict[str, Path | None] = {"-o": config.output}
     folders: dict[str, Path | None] = {}
     if isinstance(config, RunConfig):
-        files |= {"--markers": config.markers, "--report": config.report}
+        files |= {"--markers": config.markers, "--tree": config.tree, "--report": config.report}
         folders = {"--plots": config.plots, "--save-model": config.save_model}
     named = [{option: path for option, path in paths.items() if path is not None} for paths in (files, folders)]
     return named[0], named[1]

@@ -81,6 +81,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
     with (
         reserved(config.output) as unfinished,
         reserved(config.markers) as table,
+        reserved(config.tree) as splits,
         reserved(config.report) as page,
         quiet(config.input, phases, caveats),
         listening(phases),
@@ -107,6 +108,11 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             begin("marker genes")
             with attempt("marker genes"):
                 markers = _markers(model, data, config.seed, phases)
+        tree = None
+        if splits is not None or page is not None:
+            begin("evidence")
+            with attempt("evidence"):
+                tree = model.get_cluster_tree(seed=config.seed)
         if page is not None or config.json:
             begin("certainty")
             with attempt("number of clusters"):
@@ -125,10 +131,8 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         data.uns[keys.RUN_KEY] = {**record, "command": config.command, "seconds": seconds}
         write(found, unfinished, config.output)
         finish(unfinished, config.output, phases)
-        if table is not None and config.markers is not None and markers is not None:
-            with attempt("marker genes"):
-                markers.to_csv(table, index=False)
-                finish(table, config.markers, phases)
+        _write_table(table, config.markers, markers, "marker genes", phases)
+        _write_table(splits, config.tree, None if tree is None else tree.splits.reset_index(), "evidence", phases)
         if config.save_model is not None:
             with attempt("model"):
                 model.save(config.save_model, overwrite=config.overwrite)
@@ -139,6 +143,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             clusters=describe_clusters(data.obs[keys.CLUSTERS_KEY], probabilities, markers),
             n_clusters_given=config.n_clusters is not None,
             estimate=estimate,
+            tree=tree,
             notes=phases.notes,
             outputs=_outputs(config, [*phases.written, str(config.report)]),
             seconds=phases.seconds,
@@ -232,6 +237,16 @@ def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) ->
     return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
 
 
+def _write_table(
+    unfinished: Path | None, output: Path | None, table: pd.DataFrame | None, what: str, phases: Phases
+) -> None:
+    """Write a table that was asked for and could be made."""
+    if unfinished is not None and output is not None and table is not None:
+        with phases.attempt(what):
+            table.to_csv(unfinished, index=False)
+            finish(unfinished, output, phases)
+
+
 def _plot(
     config: RunConfig,
     model: SCRCL,
@@ -278,7 +293,9 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 def _outputs(config: RunConfig, written: Sequence[str]) -> dict[str, str]:
     """What was asked for and is written."""
-    asked = {name: str(getattr(config, name)) for name in ("output", "markers", "report", "plots", "save_model")}
+    asked = {
+        name: str(getattr(config, name)) for name in ("output", "markers", "tree", "report", "plots", "save_model")
+    }
     return {name: path for name, path in asked.items() if path in written}
 
 

@@ -1,5 +1,6 @@
 """The summary of a run, and its caveats."""
 
+import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypedDict
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.utils import keys
 
@@ -78,11 +80,15 @@ class Summary:
     agreement: Agreement | None = None
     types: dict[str, int] | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    tree: ClusterTree | None = None
 
     def as_json(self) -> dict[str, object]:
         """In plain containers."""
-        found = asdict(replace(self, estimate=None))
-        del found["estimate"]
+        found = asdict(replace(self, estimate=None, tree=None))
+        del found["estimate"], found["tree"]
+        found["splits"] = (
+            None if self.tree is None else json.loads(self.tree.splits.reset_index().to_json(orient="records"))
+        )
         if self.estimate is not None:
             curve = self.estimate.curve.astype(object).where(self.estimate.curve.notna(), None)
             found["n_clusters_estimate"] = {
@@ -173,6 +179,13 @@ def describe_clusters(
 def find_caveats(summary: Summary, method: str) -> list[str]:
     """What is uncertain, in sentences."""
     caveats = _caveats_of_number(summary)
+    if summary.tree is not None:
+        splits = summary.tree.first_splits
+        for _, split in splits[splits["verdict"] == "suspicious"].iterrows():
+            caveats.append(
+                f"The split of {split['left']} from {split['right']} in the tree of clusters is supported by the cell graph, but no gene is clearly up on either "
+                "side: it may divide batches, doublets or damaged cells."
+            )
     for cluster in summary.clusters:
         if cluster.cells < FEW_CELLS:
             caveats.append(f"Cluster {cluster.name} has only {cluster.cells} cells.")

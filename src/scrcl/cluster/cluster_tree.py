@@ -92,6 +92,11 @@ class ClusterTree:
         return table.iloc[::-1]
 
     @property
+    def first_splits(self) -> pd.DataFrame:
+        """The part of :attr:`splits` from the root down to the first splits that are not supported."""
+        return self.splits[~self.splits.index.str.contains(".", regex=False)]
+
+    @property
     def n_clusters(self) -> int:
         """Number of clusters of the default cut."""
         return int(self._default.sum()) + 1

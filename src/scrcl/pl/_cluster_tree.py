@@ -76,9 +76,9 @@ def cluster_tree(
     >>> ax = scrcl.pl.cluster_tree(tree)
     """
     tree = model if isinstance(model, ClusterTree) else model.get_cluster_tree()
-    splits = tree.splits
+    splits = tree.splits if all_leaves else tree.first_splits
     leaves: list[Node] = []
-    root = _lay_out(str(tree.names[-1]), splits, leaves, all_leaves)
+    root = _lay_out(str(tree.names[-1]), splits, leaves)
     genes = {side.name: names[:n_genes] for node, sides in root.splits() for side, names in _genes(node, sides, splits)}
     n_columns = max(-root.x, 1) + 0.5  # half a one for what is left of the root
     if ax is None:
@@ -116,15 +116,12 @@ def cluster_tree(
     return ax
 
 
-def _lay_out(name: str, splits: pd.DataFrame, leaves: list[Node], all_leaves: bool, drawn: bool = True) -> Node:
+def _lay_out(name: str, splits: pd.DataFrame, leaves: list[Node]) -> Node:
     """A node and all that is drawn below it; appends the leaves from top to bottom."""
-    if not drawn or name not in splits.index:
+    if name not in splits.index:
         leaves.append(Node(name, 0, len(leaves)))
         return leaves[-1]
-    drawn = all_leaves or bool(splits.at[name, "supported"])
-    left, right = (
-        _lay_out(str(splits.at[name, side]), splits, leaves, all_leaves, drawn) for side in ("left", "right")
-    )
+    left, right = (_lay_out(str(splits.at[name, side]), splits, leaves) for side in ("left", "right"))
     return Node(name, min(left.x, right.x) - 1, (left.y + right.y) / 2, (left, right))
 
 
