@@ -79,6 +79,8 @@ def test_splits_that_many_edges_cross_are_not_supported():
         ({"n_clusters": 6}, "n_clusters=6 is not between 1 and the 5 leaves"),
         ({"n_clusters": 0}, "n_clusters=0"),
         ({"n_clusters": 3, "alpha": 0.1}, "n_clusters=3 is given beside alpha"),
+        ({"connectivity": "low"}, "connectivity='low'"),
+        ({"alpha": -1}, "alpha=-1"),
     ],
 )
 def test_cuts_that_cannot_be_are_refused(arguments, words):
@@ -107,3 +109,11 @@ def test_the_representations_are_short():
     found = tree()
     assert len(repr(found).splitlines()) == 7
     assert "<table" in found._repr_html_()
+
+
+def test_criteria_that_the_tree_has_no_evidence_for_are_refused():
+    found = tree()
+    bare = ClusterTree(found.nested, found.cell_names, pd.DataFrame(index=range(4), columns=found.evidence.columns))
+    assert set(bare.cut(connectivity=10.0)) == {"0", "1", "2", "3.0", "3.1"}
+    with pytest.raises(ValueError, match="min_genes requires evidence.*evidence=False"):
+        bare.cut(min_genes=3)

@@ -1,3 +1,4 @@
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -143,3 +144,14 @@ class TestSubclusters:
     def test_clusters_that_are_not_there_are_refused(self, types):
         with pytest.raises(ValueError, match="cluster='9'"):
             types.get_subclusters("9")
+
+    def test_models_with_labels_and_of_files_are_divided_too(self, tmp_path):
+        adata = simulate()
+        adata.obs["type"] = adata.obs["cell_type"].astype(str)
+        adata.write_h5ad(tmp_path / "counts.h5ad")
+        backed = ad.read_h5ad(tmp_path / "counts.h5ad", backed="r")
+        model = build(backed, epochs=2, setup={"labels_key": "type", "unlabeled_category": "unknown"})
+        cells = model.get_clusters()
+        largest = model.get_subclusters("0", n_clusters=2)
+        assert largest.index.equals(cells.index[cells == "0"])
+        assert set(largest) == {"0.0", "0.1"}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scrcl.utils import keys
+from scrcl.utils.checks import check_at_least
 from scrcl.utils.errors import ScrclValueError
 
 from .split_evidence import verdict
@@ -176,7 +177,8 @@ class ClusterTree:
         Raises
         ------
         ValueError
-            If ``n_clusters`` is beside other criteria, or is below 1 or above the number of leaves.
+            If ``n_clusters`` is beside other criteria, or below 1 or above the number of leaves; or if a criterion is negative, or
+            is evidence that the tree does not have.
 
         Examples
         --------
@@ -185,18 +187,18 @@ class ClusterTree:
         >>> tree.cut(n_clusters=5).nunique()
         5
         """
-        splits = self.splits.iloc[::-1]
-        criteria = {
-            "connectivity": None if connectivity is None else splits["connectivity"] < connectivity,
-            "min_genes": None if min_genes is None else splits["n_genes_left"] + splits["n_genes_right"] >= min_genes,
-            "min_distance": None if min_distance is None else splits["distance"] >= min_distance,
-            "alpha": None if alpha is None else splits["pvalue"] < alpha,
-            "min_stability": None if min_stability is None else splits["stability"] >= min_stability,
+        limits = {
+            "connectivity": connectivity,
+            "min_genes": min_genes,
+            "min_distance": min_distance,
+            "alpha": alpha,
+            "min_stability": min_stability,
         }
-        given = {name: met.to_numpy(bool) for name, met in criteria.items() if met is not None}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        for name, limit in given.items():
+            check_at_least(limit, 0.0, name)
         if n_clusters is None:
-            made = self.nested.made(np.logical_and.reduce(list(given.values()))) if given else self._default
-            return self._cut(made)
+            return self._cut(self.nested.made(self._meet(given)) if given else self._default)
         if given:
             raise ScrclValueError(
                 f"n_clusters={n_clusters} is given beside {', '.join(given)}.", "Leave out one or the other."
@@ -207,6 +209,28 @@ class ClusterTree:
                 "For more clusters, call `model.get_clusters(n_clusters=...)`.",
             )
         return self._cut(self.nested.highest(n_clusters))
+
+    def _meet(self, limits: dict[str, float]) -> np.ndarray:
+        """``(L - 1,)`` whether each split meets all criteria."""
+        needed = [name for name in limits if name != "connectivity"]
+        if needed and self.evidence["distance"].isna().any():
+            raise ScrclValueError(
+                f"{', '.join(needed)} requires evidence that the tree does not have.",
+                "Call `model.get_cluster_tree()` without `evidence=False`.",
+            )
+        splits = self.splits.iloc[::-1]
+        values = {
+            "connectivity": splits["connectivity"],
+            "min_genes": splits["n_genes_left"] + splits["n_genes_right"],
+            "min_distance": splits["distance"],
+            "alpha": splits["pvalue"],
+            "min_stability": splits["stability"],
+        }
+        met = [
+            values[name] < limit if name in ("connectivity", "alpha") else values[name] >= limit
+            for name, limit in limits.items()
+        ]
+        return np.logical_and.reduce([criterion.to_numpy(bool) for criterion in met])
 
     def _cut(self, made: np.ndarray) -> pd.Series:
         clusters = pd.Categorical.from_codes(self.nested.cut(made).labels, self.names[self.nested.clusters(made)])

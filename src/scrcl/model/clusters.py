@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata import AnnData
 
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
@@ -201,12 +202,14 @@ class ClustersMixin(SCRCLBase):
         chosen = chosen_modalities(self, modality, counted=True)
         sources = {name: source for name, source in self._sources(self._data(None)).items() if name in chosen}
         genes = joint_names({name: source.names for name, source in sources.items()})
-        counts = [source.counts.read(rows) for source in sources.values() if source.counts is not None]
+        order = np.argsort(rows)  # counts are read in the order of the file
+        back = np.argsort(order)
+        counts = [source.counts.read(rows[order])[back] for source in sources.values() if source.counts is not None]
         logarithms = [
-            sp.vstack([block for _, block in reference.modalities[name].logarithms(source, rows)], format="csr")
+            sp.vstack([block for _, block in reference.modalities[name].logarithms(source, rows[order])], format="csr")
             for name, source in sources.items()
         ]
-        expression = sp.csr_array(sp.hstack(logarithms, format="csr"))
+        expression = sp.csr_array(sp.hstack(logarithms, format="csr"))[back]
         spaces = reference.linkage_features(options.view[1], cells)
         batches = reference.batch_codes
         leaves = nested.leaves.labels[cells]
@@ -239,7 +242,7 @@ class ClustersMixin(SCRCLBase):
         )
 
     def _training_rows(self, cells: np.ndarray) -> np.ndarray:
-        """Rows of the model's data of some cells that it was built on, both increasing."""
+        """Rows of the model's data of some cells that it was built on."""
         index = np.empty(0, dtype=np.int64) if self.adata is None else self._query(self.adata, None).reference_index
         rows = np.full(self._reference.n_cells, -1)
         rows[index[index >= 0]] = np.flatnonzero(index >= 0)
@@ -273,10 +276,9 @@ class ClustersMixin(SCRCLBase):
         ------
         RuntimeError
             If the model is not trained.
-        KeyError
-            If there is no such cluster.
         ValueError
-            If the counts of the training cells are not at hand, or the cluster has too few cells for a cell graph.
+            If there is no such cluster, the counts of the training cells are not at hand, or the cluster has too few cells for a
+            cell graph.
         NotImplementedError
             In space, where cells are encoded among their neighbours, also those of other domains.
 
@@ -295,14 +297,16 @@ class ClustersMixin(SCRCLBase):
         clustering = self._results.clustering(options)
         names = [str(number) for number in range(clustering.n_clusters)]
         check_option(cluster, names, "cluster")
-        rows = self._training_rows(np.flatnonzero(clustering.labels == int(cluster)))
-        cells = self._data(None)[rows].copy()
-        setup = {name: value for name, value in self.registry["setup_args"].items() if name != "labels_key"}
+        rows = np.sort(self._training_rows(np.flatnonzero(clustering.labels == int(cluster))))
+        part = self._data(None)[rows]
+        cells = part.to_memory() if isinstance(part, AnnData) else part.copy()
+        without = ("labels_key", "unlabeled_category")
+        setup = {name: value for name, value in self.registry["setup_args"].items() if name not in without}
         getattr(type(self), self.registry["setup_method_name"])(cells, **setup)
         parameters = self.init_params_["non_kwargs"] | {"gene_network": None}
-        part = type(self)(cells, **parameters)
-        part.train()
-        found = part.get_clusters(n_clusters=n_clusters, seed=seed)
+        model = type(self)(cells, **parameters)
+        model.train()
+        found = model.get_clusters(n_clusters=n_clusters, seed=seed)
         if found.nunique() == 1:
             return found.cat.rename_categories({"0": cluster})
         return found.cat.rename_categories(lambda name: f"{cluster}.{name}")
