@@ -8,7 +8,7 @@ from scrcl.data.counts import Counts
 from scrcl.reference import features
 from scrcl.reference.features import CountFeatures, Moments, variable_genes
 from scrcl.reference.modality_kinds import Rna
-from scrcl.reference.normalizations import log_normalize, pearson_residuals
+from scrcl.reference.normalizations import Values, log_normalize, pearson_residuals
 from scrcl.utils.files import from_state, to_state
 
 from ..helpers import build, real_data, simulate
@@ -105,6 +105,31 @@ def test_projections_are_principal_components(counts, n_components):
     np.testing.assert_allclose(scores, expected * signs * fitted.projections["log"].scale, atol=1e-6)
     np.testing.assert_allclose(fitted.projections["log"].singular_values ** 2, (expected**2).mean(0), rtol=1e-6)
     assert (scores**2).sum(1).mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cost", [0, 1e12], ids=["iterations", "matrix"])
+@pytest.mark.parametrize("shape", [(1300, 700), (700, 1300)])
+def test_components_of_many_genes_are_exact(monkeypatch, shape, cost):
+    """Those of all eigenvectors of the covariance, with their signs, from matrices of genes, of cells, or of neither."""
+    monkeypatch.setattr(features, "COST_OF_ENTRY", cost)
+    n, n_genes = shape
+    rng = np.random.default_rng(0)
+    rates = np.exp(rng.normal(size=(n, 6)) @ rng.normal(size=(6, n_genes)) / 3)
+    values = sp.csr_array(rng.poisson(rates).astype(float))
+    level = rng.uniform(1, 2, (n, 1))
+    weights, rows = sp.csr_array(level), rng.normal(size=(1, n_genes))
+    dense = values.toarray() + level @ rows
+    mean, covariance = dense.mean(0), np.cov(dense.T, bias=True)
+    variances, loadings = (x[..., ::-1][..., :20] for x in np.linalg.eigh(covariance))
+    loadings = loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(20)])
+    centered = Values(values, weights, rows).center(mean)
+    found = [features.components_of_values(mean, centered, 20), features.principal_components(mean, covariance, 20)]
+    for projection in found:
+        np.testing.assert_allclose(projection.singular_values**2, variances, rtol=1e-8)
+        assert np.linalg.svd(projection.loadings.T @ loadings)[1].min() > 1 - 1e-10
+        np.testing.assert_allclose(projection.loadings, loadings, atol=2e-4)
+    again = features.components_of_values(mean, centered, 20)
+    np.testing.assert_array_equal(found[0].loadings, again.loadings)
 
 
 def test_features_are_the_components_of_each_normalization(counts):

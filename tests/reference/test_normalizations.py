@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from scrcl.reference import normalizations
 from scrcl.reference.features import CountFeatures
-from scrcl.reference.normalizations import entry_slices, interpolate
+from scrcl.reference.normalizations import Normalizer, Values, entry_slices, interpolation
 
 
 def draw(n: int, n_genes: int, seed: int = 0) -> tuple[sp.csr_array, np.ndarray]:
@@ -61,6 +61,33 @@ def test_interpolation_of_residuals_is_as_exact_as_float32():
         return np.concatenate([pearson, np.log(1 + pearson)], 1)
 
     totals = np.concatenate([[1.0, float(np.exp(1))], np.random.default_rng(0).uniform(1, 1e6, 500)])
-    found = interpolate(residuals, totals)
+
+    def interpolate(totals: np.ndarray) -> np.ndarray:
+        weights, knots = interpolation(totals)
+        return weights @ residuals(knots)
+
+    found = interpolate(totals)
     np.testing.assert_allclose(found, residuals(totals), rtol=6e-8)
-    np.testing.assert_allclose(interpolate(residuals, totals[7:8]), found[7:8], rtol=1e-14)
+    np.testing.assert_allclose(interpolate(totals[7:8]), found[7:8], rtol=1e-14)
+
+
+@pytest.mark.parametrize("n_cells", [40, 150])
+def test_values_are_those_of_the_dense_normalization(n_cells):
+    """With fewer cells than 100, residuals of zeros are clipped, and not interpolated."""
+    rng = np.random.default_rng(0)
+    counts = sp.csr_array(rng.poisson(rng.gamma(0.5, 1, (n_cells, 30))))
+    totals = counts.sum(axis=1) + 5.0
+    normalizer = Normalizer(20.0, counts.sum(axis=0) / totals.sum(), rng.uniform(1, 2, 30), float(np.sqrt(n_cells)))
+    expected = normalizer.normalize(counts.toarray().astype(float), totals)
+    x, y = rng.normal(size=(30, 3)), rng.normal(size=(n_cells, 3))
+    for name, values in normalizer.values(counts, totals).items():
+        dense = expected[name]
+        np.testing.assert_allclose(values.block(), dense, atol=1e-6)
+        np.testing.assert_allclose(values.mean(), dense.mean(0), atol=1e-6)
+        half = slice(n_cells // 2)
+        both = Values.stack([Values(values.above[half], values.weights[half], values.rows), values])
+        centered, dense = both.center(values.mean()), np.concatenate([dense[half], dense]) - dense.mean(0)
+        np.testing.assert_allclose(centered.block(slice(3, 9), slice(2, 7)), dense[3:9, 2:7], atol=1e-6)
+        np.testing.assert_allclose(centered @ x, dense @ x, atol=1e-5)
+        y_both = np.concatenate([y[half], y])
+        np.testing.assert_allclose(centered.transposed_product(y_both), dense.T @ y_both, atol=1e-5)

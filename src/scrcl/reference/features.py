@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 from statsmodels.nonparametric.smoothers_lowess import lowess
@@ -17,33 +18,28 @@ from scrcl.data.counts import Counts
 from scrcl.nn.sparse import to_torch
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State
+from scrcl.utils.progress import track
 from scrcl.utils.sizes import DENSE_ENTRIES
 
 from .normalizations import (
     LOG,
     NORMALIZATIONS,
     STANDARDIZED,
-    THETA,
     Normalizer,
     Projection,
+    Values,
     entry_slices,
-    interpolate,
-    log_normalize,
+    interpolation,
 )
 
 #: Minimum number of genes to fit a curve of variance over mean.
 MIN_TREND_POINTS = 30
+#: Size of the smallest matrix whose eigenvectors are found by iteration.
+MIN_LANCZOS = 600
+#: Time for a value above zero in the iterations of a sparse matrix, relative to that of a multiplication of dense ones; measured.
+COST_OF_ENTRY = 25_000
 #: Weight of the parameters of all cells, in cells, in the estimation of the parameters of a batch.
 PRIOR_CELLS = 10
-
-
-def _blocks(counts: sp.csr_array) -> Iterator[tuple[slice, np.ndarray]]:
-    """Dense blocks of rows, float64."""
-    n, n_genes = counts.shape
-    step = max(1, DENSE_ENTRIES // max(1, n_genes))
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
-        yield rows, counts[rows].astype(np.float64).toarray()
 
 
 def column_slices(numbers: Sequence[int]) -> list[slice]:
@@ -186,51 +182,39 @@ class CountFeatures(Normalizer):
         fractions = counts.sum(axis=0).astype(np.float64) / totals.sum()
         clip = float(np.sqrt(counts.shape[0]))
         plain = cls(target, fractions, np.ones(counts.shape[1]), clip, {})
-        members = [slice(None)] if batches is None else [np.flatnonzero(batches == i) for i in np.unique(batches)]
-        parts = [(counts[rows], totals[rows]) for rows in members]
-        scales = [
-            plain if batches is None else replace(plain, fractions=plain.batch_fractions(*part)) for part in parts
-        ]
-        moments = [scale.moments(*part) for scale, part in zip(scales, parts, strict=True)]
+        if batches is None:
+            parts, scales = [(counts, totals)], [plain]
+        else:
+            members = [np.flatnonzero(batches == i) for i in np.unique(batches)]
+            parts = [(counts[rows], totals[rows]) for rows in members]
+            scales = [replace(plain, fractions=plain.batch_fractions(*part)) for part in parts]
         shares = [len(part[1]) / len(totals) for part in parts]
-        # Standardising genes turns their covariance into their correlation, so no further pass is needed.
-        variances = [np.maximum(np.diag(batch[STANDARDIZED][1]), 0) for batch in moments]
+        variances = [plain.fitted_variance(*part) for part in parts]
         deviations = _deviations(_weighted(shares, variances))
-        for (_, batch_totals), batch, variance in zip(parts, moments, variances, strict=True):
-            scale = deviations if batches is None else _deviations(variance, deviations, len(batch_totals))
-            mean, covariance = batch[STANDARDIZED]
-            batch[STANDARDIZED] = mean / scale, covariance / np.outer(scale, scale)
+        for number, (part, variance) in enumerate(zip(parts, variances, strict=True)):
+            own = deviations if batches is None else _deviations(variance, deviations, len(part[1]))
+            scales[number] = replace(scales[number], deviations=own)
+        values = [scale.values(*part) for scale, part in zip(scales, parts, strict=True)]
         n_components = min(n_components, counts.shape[0] - 1, counts.shape[1])
         projections = {}
-        for name in NORMALIZATIONS:
-            mean, covariance = (_weighted(shares, values) for values in zip(*(b[name] for b in moments), strict=True))
-            projections[name] = principal_components(mean, covariance, n_components)
+        for name in track(NORMALIZATIONS, len(NORMALIZATIONS)):
+            means = [batch[name].mean() for batch in values]
+            centered = Values.stack([batch.pop(name).center(mean) for batch, mean in zip(values, means, strict=True)])
+            projections[name] = components_of_values(_weighted(shares, means), centered, n_components)
         return cls(target, fractions, deviations, clip, projections)
 
-    def moments(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Mean ``(G,)`` and covariance ``(G, G)`` of each normalisation of counts ``(n, G)``, accumulated over blocks."""
-        n, n_genes = counts.shape
-        total = {name: np.zeros(n_genes) for name in NORMALIZATIONS}
-        products = {name: np.zeros((n_genes, n_genes)) for name in NORMALIZATIONS}
-        for rows, block in _blocks(counts):
-            for name, values in self.normalize(block, totals[rows]).items():
-                total[name] += values.sum(0)
-                products[name] += values.T @ values
-        return {
-            name: (total[name] / n, products[name] / n - np.outer(total[name], total[name]) / n**2)
-            for name in NORMALIZATIONS
-        }
+    def fitted_variance(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
+        """Variance ``(G,)`` of genes after proportional fitting of the logarithms of counts ``(n, G)``."""
+        fitted, n = (
+            self.above_zero(counts, totals, np.float64)[STANDARDIZED] * self.deviations[counts.indices],
+            len(totals),
+        )
+        first, second = (np.bincount(counts.indices, x, minlength=counts.shape[1]) / n for x in (fitted, fitted**2))
+        return np.maximum(second - first**2, 0)
 
     def adaptation(self, counts: sp.csr_array, totals: np.ndarray) -> State:
         """Fractions and deviations of the genes in a batch with counts ``(n, G)``, shrunk towards the values of all cells."""
-        n = counts.shape[0]
-        first, second = np.zeros((2, counts.shape[1]))
-        for rows, block in _blocks(counts):
-            fitted = self.proportional_fitting(log_normalize(block, totals[rows], self.target))
-            first += fitted.sum(0)
-            second += (fitted**2).sum(0)
-        variance = np.maximum(second / n - (first / n) ** 2, 0)
-        deviations = _deviations(variance, self.deviations, n)
+        deviations = _deviations(self.fitted_variance(counts, totals), self.deviations, len(totals))
         return {"fractions": self.batch_fractions(counts, totals), "deviations": deviations}
 
     def batch_fractions(self, counts: sp.csr_array, totals: np.ndarray) -> np.ndarray:
@@ -263,8 +247,10 @@ class CountFeatures(Normalizer):
             normalized = self.normalize(np.zeros((len(totals), len(self.fractions))), totals)
             return np.concatenate([projection(normalized[name]) for name, projection in self.projections.items()], 1)
 
-        # Residuals of zeros are smooth in the total unless they are clipped, which happens only if few cells were fitted.
-        return interpolate(project, totals) if self.clip >= np.sqrt(THETA) else project(totals)
+        if not self.smooth:
+            return project(totals)
+        weights, knots = interpolation(totals)
+        return weights @ project(knots)
 
     @property
     def parts(self) -> dict[str, slice]:
@@ -303,12 +289,59 @@ def _deviations(variance: np.ndarray, prior: np.ndarray | None = None, n_cells: 
 
 
 def principal_components(mean: np.ndarray, covariance: np.ndarray, n_components: int) -> Projection:
-    """Exact principal components from the covariance of the genes."""
-    n_genes = len(mean)
-    variances, loadings = scipy.linalg.eigh(covariance, subset_by_index=[n_genes - n_components, n_genes - 1])
-    variances, loadings = variances[::-1], loadings[:, ::-1]
+    """Principal components from the mean ``(G,)`` and the covariance ``(G, G)`` of the genes."""
+    return _projection(mean, *leading_eigenvectors(covariance, n_components))
+
+
+def components_of_values(mean: np.ndarray, centered: Values, n_components: int) -> Projection:
+    """Principal components of a normalisation, of which ``mean`` ``(G,)`` was removed.
+
+    They are eigenvectors of the covariance of the genes, or of the products of the cells, whichever is smaller, or are found
+    without either, from products of the sparse values with vectors, if these are expected to take less time.
+    """
+    n, n_genes = centered.above.shape
+    side, other = min(n, n_genes), max(n, n_genes)
+    if _by_iteration(side, n_components) and side**2 * (other + 2_500) > COST_OF_ENTRY * centered.above.nnz:
+        by_vector = LinearOperator(
+            (n_genes, n_genes), lambda x: centered.transposed_product(centered @ x) / n, dtype=np.float64
+        )
+        return _projection(mean, *leading_eigenvectors(by_vector, n_components))
+    products = np.zeros((side, side))
+    step = max(1, DENSE_ENTRIES // side)
+    for start in range(0, other, step):
+        part = slice(start, start + step)
+        block = centered.block(part).T if n_genes <= n else centered.block(columns=part)
+        products += block @ block.T
+    variances, vectors = leading_eigenvectors(products / n, n_components)
+    if n_genes > n:
+        vectors = centered.transposed_product(vectors)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=0), 1e-300)
+    return _projection(mean, variances, vectors)
+
+
+def leading_eigenvectors(matrix: np.ndarray | LinearOperator, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues ``(number,)`` and eigenvectors ``(m, number)`` of a symmetric matrix ``(m, m)``, largest first.
+
+    All are computed directly if the matrix is small, and by the Lanczos method otherwise, to about six digits.
+    """
+    size = matrix.shape[0]
+    if isinstance(matrix, np.ndarray) and not _by_iteration(size, number):
+        values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - number, size - 1])
+    else:
+        start = np.random.default_rng(0).standard_normal(size)
+        values, vectors = eigsh(matrix, number, v0=start, tol=1e-5)
+    order = np.argsort(-values, kind="stable")
+    return values[order], vectors[:, order]
+
+
+def _by_iteration(size: int, number: int) -> bool:
+    """Whether the Lanczos method is expected to find eigenvectors of a matrix ``(size, size)`` faster than a direct solver."""
+    return size >= MIN_LANCZOS and number <= size // 8
+
+
+def _projection(mean: np.ndarray, variances: np.ndarray, loadings: np.ndarray) -> Projection:
+    """The components that vary, with signs that do not depend on the solver."""
     kept = variances > max(1e-10 * variances[0], 1e-20)  # none if a normalisation is the same for all cells
     variances, loadings = variances[kept], loadings[:, kept]
-    # A sign convention makes the components reproducible between linear algebra libraries.
     loadings = loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])])
     return Projection(mean, loadings, np.sqrt(variances), float(1 / np.sqrt(variances.sum())) if kept.any() else 1.0)

@@ -1,11 +1,13 @@
 """Normalisations of counts, dense and sparse, and the components they are projected on; over plain arrays."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
+
+from scrcl.graph.adjacency import ALL
 
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
 THETA = 100.0
@@ -107,23 +109,93 @@ class Normalizer:
             SIGNED_LOG: _signed_log(residuals),
         }
 
-    def above_zero(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, np.ndarray]:
-        """Normalised values of the counts above zero minus those of a zero in their place, in their order, float32."""
+    def above_zero(
+        self, counts: sp.csr_array, totals: np.ndarray, dtype: type[np.floating] = np.float32
+    ) -> dict[str, np.ndarray]:
+        """Normalised values of the counts above zero minus those of a zero in their place, in their order."""
         n, n_genes = counts.shape
-        values, genes = counts.data.astype(np.float32), counts.indices
+        values, genes = counts.data.astype(dtype), counts.indices
         cells = np.repeat(np.arange(n), np.diff(counts.indptr))
-        log = np.log1p(values * (self.target / totals).astype(np.float32)[cells])
+        log = np.log1p(values * (self.target / totals).astype(dtype)[cells])
         mean_log = np.bincount(cells, log, minlength=n) / n_genes
-        fitted = log / np.maximum(mean_log, 1e-12).astype(np.float32)[cells]
-        mean = totals.astype(np.float32)[cells] * self.fractions.astype(np.float32)[genes]
+        fitted = log / np.maximum(mean_log, 1e-12).astype(dtype)[cells]
+        mean = totals.astype(dtype)[cells] * self.fractions.astype(dtype)[genes]
         residuals = pearson_residuals(values, mean, self.clip)
         residuals_of_zero = pearson_residuals(np.zeros_like(mean), mean, self.clip)
         return {
             LOG: log,
             PEARSON: residuals - residuals_of_zero,
-            STANDARDIZED: fitted / self.deviations.astype(np.float32)[genes],
+            STANDARDIZED: fitted / self.deviations.astype(dtype)[genes],
             SIGNED_LOG: _signed_log(residuals) - _signed_log(residuals_of_zero),
         }
+
+    @property
+    def smooth(self) -> bool:
+        """Whether residuals of zeros are smooth in the total of a cell: they are clipped only if few cells were fitted."""
+        return self.clip >= np.sqrt(THETA)
+
+    def values(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, "Values"]:
+        """Every normalisation of counts ``(n, G)`` of cells with totals ``(n,)``, float64."""
+        weights, knots = interpolation(totals) if self.smooth else (sp.eye_array(len(totals), format="csr"), totals)
+        of_zero = pearson_residuals(np.zeros((len(knots), 1)), knots[:, None] * self.fractions, self.clip)
+        zeros = {PEARSON: of_zero, SIGNED_LOG: _signed_log(of_zero)}
+        return {
+            name: Values(
+                sp.csr_array((values, counts.indices, counts.indptr), counts.shape),
+                weights if name in zeros else sp.csr_array((len(totals), 0)),
+                zeros.get(name, np.zeros((0, counts.shape[1]))),
+            )
+            for name, values in self.above_zero(counts, totals, np.float64).items()
+        }
+
+
+@dataclass(frozen=True)
+class Values:
+    """A normalisation of ``n`` cells and ``G`` genes: a sparse matrix plus a product of low rank, ``above + weights @ rows``.
+
+    Attributes
+    ----------
+    above
+        ``(n, G)`` values of counts above zero minus those of a zero in their place.
+    weights, rows
+        ``(n, K)``, sparse, and ``(K, G)``: their product is the value of a zero.
+    """
+
+    above: sp.csr_array
+    weights: sp.csr_array
+    rows: np.ndarray
+
+    @classmethod
+    def stack(cls, parts: Sequence["Values"]) -> "Values":
+        """The cells of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            sp.vstack([part.above for part in parts], format="csr"),
+            sp.block_diag([part.weights for part in parts], format="csr"),
+            np.concatenate([part.rows for part in parts]),
+        )
+
+    def mean(self) -> np.ndarray:
+        """Mean ``(G,)`` over the cells."""
+        return (self.above.sum(axis=0) + self.weights.sum(axis=0) @ self.rows) / self.above.shape[0]
+
+    def center(self, mean: np.ndarray) -> "Values":
+        """The values minus a mean ``(G,)`` of each gene."""
+        ones = sp.csr_array(np.ones((self.above.shape[0], 1)))
+        return Values(self.above, sp.hstack([self.weights, ones], format="csr"), np.vstack([self.rows, -mean]))
+
+    def block(self, rows: slice = ALL, columns: slice = ALL) -> np.ndarray:
+        """Dense values of some cells and genes."""
+        return self.above[rows, columns].toarray() + self.weights[rows] @ self.rows[:, columns]
+
+    def __matmul__(self, x: np.ndarray) -> np.ndarray:
+        """Product ``(n, d)`` with ``(G, d)``."""
+        return self.above @ x + self.weights @ (self.rows @ x)
+
+    def transposed_product(self, x: np.ndarray) -> np.ndarray:
+        """Product of the transpose, ``(G, d)``, with ``(n, d)``."""
+        return self.above.T @ x + self.rows.T @ (self.weights.T @ x)
 
 
 def entry_slices(indptr: np.ndarray) -> Iterator[slice]:
@@ -132,8 +204,8 @@ def entry_slices(indptr: np.ndarray) -> Iterator[slice]:
     yield from (slice(*limits) for limits in pairwise(np.unique([0, *ends, len(indptr) - 1]).tolist()))
 
 
-def interpolate(function: Callable[[np.ndarray], np.ndarray], totals: np.ndarray) -> np.ndarray:
-    """Values ``(n, d)`` of a function that is smooth in the logarithm of totals ``(n,)``.
+def interpolation(totals: np.ndarray) -> tuple[sp.csr_array, np.ndarray]:
+    """Weights ``(n, K)`` and totals ``(K,)`` of the knots that interpolate functions of totals ``(n,)``, smooth in their logarithm.
 
     Interpolates by the cubic through the four nearest knots, which are fixed, so that the value of a cell does not depend on
     other cells.
@@ -150,4 +222,4 @@ def interpolate(function: Callable[[np.ndarray], np.ndarray], totals: np.ndarray
     knots, index = np.unique(below[:, None] + np.arange(-1, 3), return_inverse=True)
     shape = (len(totals), len(knots))
     weights = sp.csr_array((np.column_stack(cubic).ravel(), index.ravel(), np.arange(0, 4 * len(totals) + 1, 4)), shape)
-    return weights @ function(np.exp(knots / KNOTS))
+    return weights, np.exp(knots / KNOTS)
