@@ -176,8 +176,8 @@ class CellsMixin(SCRCLBase):
         """Return the weight of each modality for each cell.
 
         The weight of a modality grows with how well the neighbours of the cell in it predict the cell in the others, and how
-        well one half of its features predicts the other half. So noise, or a modality whose cells were shuffled, has hardly
-        any weight. Of two modalities that contradict each other, the one with more structure has more weight: which of them
+        well one half of its features predicts the other half. So noise, or a modality whose cells were shuffled, has almost
+        no weight. Of two modalities that contradict each other, the one with more structure has more weight: which of them
         is wrong cannot be known from two.
 
         Parameters

@@ -59,7 +59,7 @@ class ClustersMixin(SCRCLBase):
         """Return the clusters of cells.
 
         Clusters are found among the cells that the model was built on. New cells join the nearest cluster. By default, they
-        are those of the supported splits of :meth:`get_cluster_tree`; in space, the consensus with the number of clusters of
+        are the sides of the supported splits of :meth:`get_cluster_tree`; in space, the consensus with the number of clusters of
         :meth:`estimate_n_clusters`.
 
         Parameters
@@ -149,7 +149,7 @@ class ClustersMixin(SCRCLBase):
     ) -> ClusterTree:
         """Return nested clusters, and the evidence that each split divides two populations.
 
-        The default clusters are those of the splits that are supported: few edges of the cell graph cross them. The other
+        The default clusters are the sides of the supported splits: few edges of the cell graph cross them. The other
         evidence explains a split, and lets you move the line: :meth:`~scrcl.ClusterTree.cut`. No label is read.
 
         Parameters
@@ -280,7 +280,7 @@ class ClustersMixin(SCRCLBase):
             If there is no such cluster, the counts of the training cells are not at hand, or the cluster has too few cells for a
             cell graph.
         NotImplementedError
-            In space, where cells are encoded among their neighbours, also those of other domains.
+            In space, where cells are encoded among their neighbours, also cells of other domains.
 
         Examples
         --------
