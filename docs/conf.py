@@ -41,7 +41,8 @@ for notebook in sorted((HERE.parent / "tutorials").glob("*.ipynb")):
 GROUPS = {
     "setup": "Setup",
     "training": "Training",
-    "cells": "Cells and clusters",
+    "cells": "Cells",
+    "clusters": "Clusters",
     "certainty": "Cluster confidence",
     "labels": "Labels",
     "modalities": "Modalities",
@@ -140,6 +141,7 @@ nitpick_ignore_regex = [
     # The plan, whose options are described where they are taken, and what is not public.
     (r"py:.*", r"scrcl\.nn\.plan\..*"),
     (r"py:.*", r"scrcl\..*\._.*"),
+    (r"py:.*", r"scrcl\.cluster\.tree\..*"),
 ]
 # sphinx_autodoc_typehints calls a method that Sphinx has deprecated.
 warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application.*")
