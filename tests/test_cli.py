@@ -757,7 +757,7 @@ class TestCaveats:
             index=["all", "0+2", "1"],
         )
         summary = self.summary([Cluster("0", 100, 0.5, 0.9, 0.0, "1", 0.1, ["a"], 1)] * 3)
-        summary.tree = SimpleNamespace(first_splits=splits)  # type: ignore[assignment]
+        summary.tree = SimpleNamespace(first_splits=splits)
         (caveat,) = find_caveats(summary, "consensus")
         assert caveat.startswith("The split of 0 from 2 ")
         assert "doublets" in caveat

@@ -102,12 +102,12 @@ def cluster_tree(
             lw=1.4,
         )
         beside = 3 if node.name not in colors else 5 + 4 * len(node.name)  # of the box
-        _write(
-            ax, f"{splits.at[node.name, 'connectivity']:.2f}", node.x, node.y, (-beside, -2), ha="right", color=ABOVE
-        )
+        connectivity = f"{splits['connectivity'][node.name]:.2f}"
+        _write(ax, connectivity, node.x, node.y, (-beside, -2), color=ABOVE)
         for side in sides:
             text = _fitting(genes[side.name], int(width * (side.x - node.x) / LETTER))
-            _write(ax, text, node.x, side.y, (beside, 1), fontstyle="italic")
+            if text:
+                _write(ax, text, node.x, side.y, (beside, 1), fontstyle="italic")
     for node in root.nodes():
         if node.name in colors:
             box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colors[node.name], "lw": 1.6}
@@ -138,12 +138,22 @@ def _fitting(names: list[str], n_letters: int) -> str:
     return ", ".join(names[: np.searchsorted(lengths, n_letters, side="right")])
 
 
-def _write(ax: Axes, text: str, x: float, y: float, offset: tuple[float, float], **style: str) -> None:
-    """Write above or below a point, at an offset in points."""
-    va = "bottom" if offset[1] > 0 else "top"
-    place = {"xytext": offset, "textcoords": "offset points", "va": va}
-    if text:
-        ax.annotate(text, (x, y), fontsize=FONT_SIZE, parse_math=False, **place, **style)
+def _write(
+    ax: Axes, text: str, x: float, y: float, offset: tuple[int, int], color: str = "black", fontstyle: str = "normal"
+) -> None:
+    """Write on the side of a point to which the offset, in points, leads."""
+    ax.annotate(
+        text,
+        (x, y),
+        offset,
+        textcoords="offset points",
+        ha="left" if offset[0] > 0 else "right",
+        va="bottom" if offset[1] > 0 else "top",
+        color=color,
+        fontsize=FONT_SIZE,
+        fontstyle=fontstyle,
+        parse_math=False,
+    )
 
 
 def _finish(ax: Axes, root: Node, leaves: list[Node], sizes: pd.Series, n_clusters: int) -> None:
