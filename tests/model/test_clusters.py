@@ -106,6 +106,11 @@ class TestTree:
             for gene in split["genes_left"].split(", "):
                 assert expression.loc[left, gene].mean() > 2 * expression.loc[right, gene].mean()
 
+    def test_the_evidence_is_found_once(self, types, monkeypatch):
+        splits = types.get_cluster_tree().splits
+        monkeypatch.setattr(types, "_compare_sides", None)
+        pd.testing.assert_frame_equal(types.get_cluster_tree().splits, splits)
+
     def test_without_evidence_there_is_the_connectivity(self, types):
         full, bare = types.get_cluster_tree(), types.get_cluster_tree(evidence=False)
         pd.testing.assert_series_equal(bare.splits["connectivity"], full.splits["connectivity"])

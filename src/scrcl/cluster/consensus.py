@@ -104,6 +104,12 @@ class Ensemble:
         trees = grow(spaces, features, seed, n_repeats, n_clusters, euclidean)
         return cls(points, cells, trees, [_reduce(space) for space in spaces], seed)
 
+    def subsampled(self, rows: np.ndarray, features: Sequence[np.ndarray], seed: int, euclidean: bool) -> "Ensemble":
+        """The same of some of the clustered cells and their ``features``, with one division in each space."""
+        spaces, features = ([array[rows] for array in arrays] for arrays in (self.spaces, features))
+        points, cells = self.points[self.cells[rows]], np.arange(len(rows))
+        return Ensemble.build(points, cells, spaces, features, seed, len(spaces), euclidean=euclidean)
+
     @cached_property
     def linkages(self) -> list[np.ndarray]:
         """Linkages ``(m - 1, 4)`` of SciPy, for each space and each of ``LINKAGES``."""

@@ -191,9 +191,10 @@ class ClustersMixin(SCRCLBase):
         nested = self._results.tree(options.view, seed)
         if not evidence:
             return ClusterTree(nested, names, pd.DataFrame(index=range(nested.n_leaves - 1), columns=EVIDENCE))
-        return ClusterTree(nested, names, self._split_evidence(options, modality))
+        compared = self._results.evidence(options.view, seed, lambda: self._compare_sides(options, modality))
+        return ClusterTree(nested, names, compared)
 
-    def _split_evidence(self, options: ClusterOptions, modality: str | None) -> pd.DataFrame:
+    def _compare_sides(self, options: ClusterOptions, modality: str | None) -> pd.DataFrame:
         """The evidence for each split of a tree that needs the counts."""
         results, reference = self._results, self._reference
         nested = results.tree(options.view, options.seed)

@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from sklearn.preprocessing import normalize
@@ -92,8 +93,8 @@ class _Cache:
         Their clusters.
     ensembles
         Clusterings of which the consensus is cut, by view, seed, number of divisions and number of clusters.
-    trees
-        Trees of clusters, by view and seed.
+    trees, evidence
+        Trees of clusters, and the evidence for their splits, by view and seed.
     votes
         Numbers of communities in space, by view and seed.
     """
@@ -104,6 +105,7 @@ class _Cache:
     clusterings: dict[ClusterOptions, Clustering] = field(default_factory=dict)
     ensembles: dict[tuple[View, int, int, int], Ensemble] = field(default_factory=dict)
     trees: dict[tuple[View, int], NestedClusters] = field(default_factory=dict)
+    evidence: dict[tuple[View, int], pd.DataFrame] = field(default_factory=dict)
     votes: dict[tuple[View, int], list[int]] = field(default_factory=dict)
 
 
@@ -370,6 +372,13 @@ class Results:
                 trees[view, seed] = NestedClusters.build(*leaves, self.reference.adjacency)
         return trees[view, seed]
 
+    def evidence(self, view: View, seed: int, compare: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The evidence for the splits of the tree, compared once."""
+        evidence = self._cache.evidence
+        if (view, seed) not in evidence:
+            evidence[view, seed] = compare()
+        return evidence[view, seed]
+
     def clustered_cells(self, view: View, seed: int) -> np.ndarray:
         """Numbers ``(m,)`` of the cells of which the tree was built, increasing."""
         return self._ensemble(view, seed).cells
@@ -381,15 +390,7 @@ class Results:
 
         def rebuild(rows: np.ndarray, seed: int) -> NestedClusters:
             cells = ensemble.cells[rows]
-            part = Ensemble.build(
-                self.latent(view)[cells],
-                np.arange(len(rows)),
-                [space[rows] for space in ensemble.spaces],
-                [values[rows] for values in features],
-                seed,
-                len(ensemble.spaces),
-                euclidean=self.reference.spatial is not None,
-            )
+            part = ensemble.subsampled(rows, features, seed, euclidean=self.reference.spatial is not None)
             return NestedClusters.build(*part.leaves(n_starts=1, max_groups=SUBSAMPLE_GROUPS), graph[cells][:, cells])
 
         with threads(self.latent(view).size):
