@@ -14,7 +14,7 @@ import scrcl
 FOLDER = Path(scrcl.__file__).parent
 FILES = sorted(FOLDER.rglob("*.py"))
 #: From the bottom up: a folder imports only those before it, and itself.
-ORDER = ["utils", "graph", "genes", "cluster", "labels", "nn", "data", "reference", "model", "pl", "cli"]
+ORDER = ["utils", "graph", "cluster", "labels", "nn", "genes", "data", "reference", "model", "pl", "cli"]
 ARRAYS = ["utils", "graph", "genes", "cluster", "labels", "nn"]
 #: Modules of names and numbers only, of which there is nothing to test.
 NAMES = ("__init__.py", "keys.py", "sizes.py")

@@ -14,11 +14,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
+from scrcl.nn.sparse import to_torch
 from scrcl.utils.sizes import BLOCK_ENTRIES, SAMPLE_CELLS
 
 #: Ridge penalty, relative to the mean variance of the refined coordinates; small, for numerical stability only.
 RIDGE = 1e-6
+#: Columns of permuted weights of a product, few enough for the cache.
+PERMUTED_COLUMNS = 48
 
 
 def log_expression(counts: sp.csr_array, totals: np.ndarray, target: float) -> sp.csr_array:
@@ -254,11 +258,11 @@ def permutation_pvalues(
     observed = (by_gene @ weights.T).T - tolerance
     reached = np.zeros(observed.shape, dtype=np.int64)
     n_groups, n = weights.shape
-    step = max(1, min(64, BLOCK_ENTRIES // (4 * n_groups * max(n, by_gene.shape[0]))))
+    sparse, step = to_torch(by_gene, np.float64), max(1, PERMUTED_COLUMNS // n_groups)
     for start in range(0, n_permutations, step):
         number = min(step, n_permutations - start)
         permuted_weights = np.concatenate([weights[:, rng.permutation(n)] for _ in range(number)])
-        permuted = (by_gene @ np.ascontiguousarray(permuted_weights.T)).T.reshape(number, *observed.shape)
+        permuted = (sparse @ torch.from_numpy(permuted_weights.T.copy())).numpy().T.reshape(number, *observed.shape)
         reached += (permuted >= observed).sum(0)
     return (1 + reached) / (1 + n_permutations)
 

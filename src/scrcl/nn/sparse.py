@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 
-def to_torch(matrix: sp.csr_array) -> Tensor:
-    """A sparse CSR tensor, float32, with the 32-bit indices that the fast CPU kernels require."""
+def to_torch(matrix: sp.csr_array, dtype: type[np.floating] = np.float32) -> Tensor:
+    """A sparse CSR tensor, float32 by default, with the 32-bit indices that the fast CPU kernels require."""
     with warnings.catch_warnings():
         # Torch warns once that CSR tensors are in beta and that their invariants are not checked.
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning)
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int32)),
             torch.from_numpy(matrix.indices.astype(np.int32)),
-            torch.from_numpy(matrix.data.astype(np.float32)),
+            torch.from_numpy(matrix.data.astype(dtype)),
             size=matrix.shape,
         )
 
