@@ -104,7 +104,7 @@ def test_a_fifth_held_out_goes_where_training_on_all_puts_it(name):
     held_out = np.random.default_rng(0).random(adata.n_obs) < 0.2
     every = build(adata.copy(), epochs=20).get_clusters(n_clusters=n_clusters)[held_out]
     placed = build(adata[~held_out].copy(), epochs=20).get_clusters(adata[held_out].copy(), n_clusters=n_clusters)
-    assert adjusted_rand_score(every, placed) >= 0.95
+    assert adjusted_rand_score(every, placed) >= 0.9
     assert adjusted_rand_score(truth[held_out], placed) >= adjusted_rand_score(truth[held_out], every) - 0.02
 
 
