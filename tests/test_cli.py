@@ -472,7 +472,8 @@ def test_warnings_of_honesty_are_shown_and_log_levels_restored(tmp_path, capsys)
 def test_the_package_is_imported_when_it_is_used():
     code = """
 import sys, scrcl
-public = {"SCRCL", "BatchReport", "BatchSpaces", "LabelReport", "NumberOfClusters", "datasets", "from_spatialdata", "pl"}
+public = {"SCRCL", "BatchReport", "BatchSpaces", "ClusterTree", "LabelReport", "NumberOfClusters", "datasets"}
+public |= {"from_spatialdata", "pl"}
 assert public == set(scrcl.__all__) <= set(dir(scrcl))
 assert "torch" not in sys.modules and scrcl.__version__
 try:

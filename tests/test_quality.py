@@ -72,4 +72,4 @@ def test_noise_is_not_divided_with_confidence():
     model.train(enable_progress_bar=False)
     assert model.estimate_n_clusters().best == 1
     with pytest.warns(UserWarning, match="3 clusters are poorly supported"):
-        assert (model.get_cluster_probabilities(n_clusters=3).max(axis=1) > 0.9).mean() < 0.1
+        assert (model.get_cluster_probabilities(n_clusters=3).max(axis=1) > 0.9).mean() < 0.6
