@@ -332,9 +332,10 @@ def number_tables(sets: list[str], seeds: int) -> tuple[list[str], list[str]]:
     runs = number_runs(sets, seeds)
     by_set = runs.groupby(["label", "set"])["ARI"].mean().unstack().reindex(columns=sets)
     means = by_set.mean(axis=1)
-    best = [means[means.index.str.startswith(kind)].idxmax() for kind in ("PCA + Leiden", "X_scrcl + Leiden")]
+    kinds = [means[means.index.str.startswith(kind)] for kind in ("X_scrcl + Leiden", "PCA + Leiden")]
+    best = [ari.idxmax() for ari in kinds if len(ari)]
     trees = [label for label in by_set.index if label.startswith(("SCRCL", "tree", "scanpy"))]
-    unknown = ["SCRCL", *(f"{label}" for label in best)]
+    unknown = ["SCRCL", *best]
     rest = [label for label in dict.fromkeys(runs["label"]) if label in trees and label != "SCRCL"]
 
     def cells(label: str) -> list[Any]:
