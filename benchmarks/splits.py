@@ -446,7 +446,7 @@ def single_table(part: str) -> list[str]:
             r["smaller"],
             *(r["F1"][m] for m in methods),
         ]
-        for r in results
+        for r in sorted(results, key=lambda r: (r["share"], r["name"]))
     ]
     return folded("Mixtures", table(head, rows))
 
@@ -455,7 +455,9 @@ def write_report(sets: list[str], seeds: int) -> None:
     summary, details = number_tables(sets, seeds)
     subsamples, subsample_details = subsample_tables()
     spent, spent_details = seconds_tables()
-    lines = [*found_table(), *summary, *subsamples, *pvalue_table(), *spent, DETAILS, ""]
+    lines = ["Populations left whole, and mixtures found.", "", *found_table()]
+    lines += ["ARI with the published types, by half of the data sets.", "", *summary]
+    lines += ["Splits whose p-value is below a bound.", "", *pvalue_table(), *subsamples, *spent, DETAILS, ""]
     lines += [*single_table("populations"), *single_table("mixtures"), *details, *subsample_details, *spent_details]
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [f"One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {packages}.", ""]
