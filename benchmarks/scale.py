@@ -4,6 +4,7 @@
     python benchmarks/scale.py --folder /data/cells --sizes 1000 10000
     python benchmarks/scale.py --folder /data/cells --sizes 5000000 --methods SCRCL
     python benchmarks/scale.py --report                             only the table, from earlier runs
+    python benchmarks/scale.py --folder /data/cells --warm          500 to 12,000 cells, cold and warm, CPU seconds of one thread
 
 The cells are simulated by `benchmarks/resample.py` from real labelled data sets. Each run is a process of its own, for its
 peak memory, with `--threads` threads. Labels are used for scores, and for nothing else. The time is that of the whole
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -39,16 +40,20 @@ from sklearn.metrics import adjusted_rand_score
 RESULTS = Path(__file__).parent / "results"
 SIZES = (1_000, 10_000, 20_000, 100_000, 1_000_000)
 METHODS = ("SCRCL", "Scanpy", "scVI")
+#: Variables of the environment that set the number of threads.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+#: Sizes that are run several times in one process, and the number of cells up to which Scanpy computes exact neighbours.
+WARM_SIZES, EXACT_CELLS = (500, 2_000, 4_000, 12_000), 8_192
 #: Cells on which the genes of scVI are chosen.
 CHOOSING = 100_000
 PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "pynndescent", "igraph", "anndata", "numpy")
 
 
 @contextmanager
-def phase(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
+def phase(seconds: dict[str, float], name: str, clock: Callable[[], float] = time.perf_counter) -> Iterator[None]:
+    start = clock()
     yield
-    seconds[name] = time.perf_counter() - start
+    seconds[name] = clock() - start
 
 
 def run_scrcl(path: Path) -> tuple[dict[str, float], np.ndarray]:
@@ -66,27 +71,26 @@ def run_scrcl(path: Path) -> tuple[dict[str, float], np.ndarray]:
     return {**seconds, "writing": total - sum(seconds.values())}, clusters
 
 
-def run_scanpy(path: Path) -> tuple[dict[str, float], np.ndarray]:
-    seconds: dict[str, float] = {}
-    with phase(seconds, "loading"):
-        import scanpy as sc
-        from pynndescent import PyNNDescentTransformer
+def descent(n: int) -> object:
+    """What scanpy uses by default for ``n`` cells, in a form that it can read whatever the version of scikit-learn."""
+    from pynndescent import PyNNDescentTransformer
 
     class Descent(PyNNDescentTransformer):
-        """What scanpy uses by default, in a form that it can read whatever the version of scikit-learn."""
-
         def fit_transform(self, X: np.ndarray, y: None = None) -> sp.csr_matrix:
             return sp.csr_matrix(super().fit_transform(X, y))
 
+    trees, iterations = min(64, 5 + round(n**0.5 / 20)), max(5, round(np.log2(n)))
+    return Descent(n_neighbors=15, n_trees=trees, n_iters=iterations, random_state=0)
+
+
+def run_scanpy(path: Path) -> tuple[dict[str, float], np.ndarray]:
+    seconds: dict[str, float] = {}
+    with phase(seconds, "loading"):
+        import pynndescent  # noqa: F401
+        import scanpy as sc
+
     with phase(seconds, "reading"):
         adata = ad.read_h5ad(path)
-    n = adata.n_obs
-    descent = Descent(
-        n_neighbors=15,
-        n_trees=min(64, 5 + round(n**0.5 / 20)),
-        n_iters=max(5, round(np.log2(n))),
-        random_state=0,
-    )
     with phase(seconds, "features"):
         sc.pp.normalize_total(adata)
         sc.pp.log1p(adata)
@@ -94,7 +98,7 @@ def run_scanpy(path: Path) -> tuple[dict[str, float], np.ndarray]:
         adata = adata[:, adata.var["highly_variable"]].copy()
         sc.pp.pca(adata)
     with phase(seconds, "graph"):
-        sc.pp.neighbors(adata, transformer=descent)
+        sc.pp.neighbors(adata, transformer=descent(adata.n_obs))
     with phase(seconds, "clustering"):
         sc.tl.leiden(adata, flavor="igraph", n_iterations=2)
     return seconds, adata.obs["leiden"].to_numpy()
@@ -146,11 +150,73 @@ def work(method: str, path: Path) -> None:
     print(json.dumps({"seconds": seconds, "peak": peak, **scores}))
 
 
+def run_warm(method: str, path: Path) -> dict[str, float]:
+    """CPU seconds of each phase of a method on cells in memory, from counts to clusters."""
+    import scanpy as sc
+
+    import scrcl
+
+    adata, seconds = ad.read_h5ad(path), {}
+    if method == "SCRCL":
+        scrcl.SCRCL.setup_anndata(adata)
+        with phase(seconds, "prepare", time.process_time):
+            model = scrcl.SCRCL(adata)
+        with phase(seconds, "train", time.process_time):
+            model.train(accelerator="cpu", enable_progress_bar=False)
+        with phase(seconds, "clusters", time.process_time):
+            model.get_clusters()
+        return seconds
+    with phase(seconds, "all", time.process_time):
+        sc.pp.normalize_total(adata)
+        sc.pp.log1p(adata)
+        sc.pp.highly_variable_genes(adata, n_top_genes=2_000)
+        adata = adata[:, adata.var["highly_variable"]].copy()
+        sc.pp.pca(adata)
+        sc.pp.neighbors(adata, transformer=None if adata.n_obs < EXACT_CELLS else descent(adata.n_obs))
+        sc.tl.leiden(adata, flavor="igraph", n_iterations=2)
+    return seconds
+
+
+def work_warm(path: Path) -> None:
+    """Run SCRCL and Scanpy in this process until they are warm; prints the figures of the first and the last run."""
+    warnings.simplefilter("ignore")
+    runs = {method: [run_warm(method, path) for _ in range(3)] for method in METHODS[:2]}
+    print(json.dumps({method: {"cold": first, "warm": last} for method, (first, _, last) in runs.items()}))
+
+
+def report_warm(folder: Path) -> str:
+    """The table of cold and warm runs, one process for each size."""
+    environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
+    rows = []
+    for size in WARM_SIZES:
+        command = [sys.executable, __file__, "--work", "warm", "--folder", str(folder / f"cells{size}.h5ad")]
+        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        runs = json.loads(done.stdout.splitlines()[-1])
+        ours, theirs = runs["SCRCL"], runs["Scanpy"]
+        phases = [ours["warm"][name] for name in ("prepare", "train", "clusters")]
+        warm, cold = ({name: sum(runs[name][which].values()) for name in runs} for which in ("warm", "cold"))
+        figures = [*phases, warm["SCRCL"], theirs["warm"]["all"], cold["SCRCL"], theirs["cold"]["all"]]
+        ratios = [f"{which['SCRCL'] / which['Scanpy']:.1f}" for which in (warm, cold)]
+        rows.append(f"| {size:,} | {ratios[0]} | {' | '.join(f'{value:.1f}' for value in figures)} | {ratios[1]} |")
+        print(rows[-1], file=sys.stderr, flush=True)
+    lines = [
+        "CPU seconds of one thread, without import and reading. Warm is the third run in one process, and cold the first, in which",
+        "Scanpy compiles.",
+        "",
+        "| cells | SCRCL : Scanpy, warm | prepare | train | clusters | SCRCL, warm | Scanpy, warm | SCRCL, cold | Scanpy, cold "
+        "| SCRCL : Scanpy, cold |",
+        "|---" * 10 + "|",
+        *rows,
+        "",
+        f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def measure(method: str, size: int, folder: Path, threads: int) -> None:
     path = folder / f"cells{size}.h5ad"
     print(f"{method}, {size:,} cells …", file=sys.stderr, flush=True)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    environment = {**os.environ, **dict.fromkeys(names, str(threads))}
+    environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
     command = [sys.executable, __file__, "--work", method, "--folder", str(path)]
     done = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -236,10 +302,23 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SCRCL_DATA", "../shared/data")))
     parser.add_argument("--report", action="store_true")
-    parser.add_argument("--work", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--warm", action="store_true")
+    parser.add_argument("--work", choices=(*METHODS, "warm"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.work == "warm":
+        work_warm(arguments.folder)
+        sys.exit()
     if arguments.work:
         work(arguments.work, arguments.folder)
+        sys.exit()
+    if arguments.warm:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        for size in WARM_SIZES:
+            if not (file := arguments.folder / f"cells{size}.h5ad").exists():
+                write(file, arguments.data, size, 0)
+        text = report_warm(arguments.folder)
+        (RESULTS / "scale_warm.md").write_text(text)
+        print(text)
         sys.exit()
     if not arguments.report:
         arguments.folder.mkdir(parents=True, exist_ok=True)
