@@ -156,7 +156,8 @@ def run_warm(method: str, path: Path) -> dict[str, float]:
 
     import scrcl
 
-    adata, seconds = ad.read_h5ad(path), {}
+    adata = ad.read_h5ad(path)
+    seconds: dict[str, float] = {}
     if method == "SCRCL":
         scrcl.SCRCL.setup_anndata(adata)
         with phase(seconds, "prepare", time.process_time):
