@@ -505,7 +505,7 @@ def test_real_cells():
     model = scrcl.SCRCL(mdata)
     model.train(accelerator="cpu", enable_progress_bar=False)
     assert adjusted_rand_score(truth[scored], model.get_clusters(n_clusters=5)[scored]) > 0.98
-    assert adjusted_rand_score(truth[scored], model.get_clusters(n_clusters=5, modality="rna")[scored]) > 0.65
+    assert adjusted_rand_score(truth[scored], model.get_clusters(n_clusters=5, modality="rna")[scored]) > 0.62
 
 
 @pytest.mark.slow
