@@ -265,7 +265,7 @@ def test_agreement_with_the_layers_of_a_cortex():
     adata = ad.read_h5ad(real_data("starmap_mpfc_BZ5.h5ad"))
     domains = adata.obs.pop("domain")
     model = build(adata, epochs=50, setup={"spatial_key": "spatial"}, n_hidden=128, n_refined=32, n_components=50)
-    assert adjusted_rand_score(domains, model.get_clusters(n_clusters=4)) > 0.5
+    assert adjusted_rand_score(domains, model.get_clusters(n_clusters=4)) > 0.3
 
 
 # ------------------------------------------------------------------- faults
