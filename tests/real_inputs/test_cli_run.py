@@ -522,7 +522,7 @@ def test_predict_of_modalities(tmp_path, monkeypatch):
     run, same, other = (mudata.read_h5mu(f"{name}.h5mu") for name in ("out", "same", "x"))
     assert (run.obs["scrcl"] == same.obs["scrcl"]).all()
     assert (run.obs["scrcl"] == other.obs["scrcl"]).all()
-    assert set(other["rna"].layers) == {"counts"}
+    assert set(other["rna"].layers) - {None} == {"counts"}  # anndata 0.13 lists X too
 
 
 def test_a_model_that_is_not_trained(tmp_path, capsys):
