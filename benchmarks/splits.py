@@ -182,7 +182,7 @@ def halves(counts: sp.csr_array, how: str) -> np.ndarray:
         membership = np.array(graph.community_leiden("modularity", resolution=resolution, n_iterations=5).membership)
         if membership.max() > 0:
             break
-    return membership == np.bincount(membership).argmin()
+    return membership == np.argmin(np.bincount(membership))
 
 
 def pvalue(counts: sp.csr_array, side: np.ndarray) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_one_population_is_one_cluster():
 def test_the_curve_is_the_least_connectivity_that_gives_a_number():
     tree, ensemble = trees(np.random.default_rng(1).normal(size=(300, 4)).astype(np.float32))
     curve = estimate_number(tree, lambda: ensemble).curve
-    for number, limit in curve["connectivity"].items():
+    for number, limit in zip(curve.index.tolist(), curve["connectivity"], strict=True):
         assert tree.made(tree.connectivity <= limit).sum() + 1 >= number
         assert number == 1 or tree.made(tree.connectivity < limit).sum() + 1 < number
 

@@ -35,7 +35,7 @@ def test_stability_is_the_mean_jaccard_index_of_the_worse_side():
         rows = rng.choice(100, 80, replace=False)
         nodes = [np.isin(moved[rows], leaf) for leaf in ([0], [1], [2], [1, 2], [0, 1, 2])]
         jaccard = [
-            max((side & node).sum() / (side | node).sum() for node in nodes)
+            max(np.sum(side & node) / float(np.sum(side | node)) for node in nodes)
             for side in (np.isin(labels[rows], leaf) for leaf in ([1], [2], [0], [1, 2]))
         ]
         expected.append(jaccard)

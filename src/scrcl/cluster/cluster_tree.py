@@ -230,7 +230,7 @@ class ClusterTree:
             values[name] < limit if name in ("connectivity", "alpha") else values[name] >= limit
             for name, limit in limits.items()
         ]
-        return np.logical_and.reduce([criterion.to_numpy(bool) for criterion in met])
+        return np.all([criterion.to_numpy(bool) for criterion in met], axis=0)
 
     def _cut(self, made: np.ndarray) -> pd.Series:
         clusters = pd.Categorical.from_codes(self.nested.cut(made).labels, self.names[self.nested.clusters(made)])

@@ -132,7 +132,7 @@ def split_genes(expression: sp.csr_array, side: np.ndarray, batches: np.ndarray 
 def comparable_strata(side: np.ndarray, batches: np.ndarray | None) -> list[np.ndarray]:
     """Positions of the cells of each batch that has cells of both sides; of all cells if there are no batches."""
     codes = np.zeros(len(side), dtype=np.int64) if batches is None else np.unique(batches, return_inverse=True)[1]
-    strata = [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
+    strata = [np.flatnonzero(codes == code) for code in np.unique(codes)]
     return [rows for rows in strata if 0 < side[rows].sum() < len(rows)]
 
 

@@ -68,7 +68,7 @@ def average_linkage(distances: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     linkage = np.empty((m - 1, 4))
     nearest = distances.argmin(1)
     for number in range(m - 1):
-        a = int(distances[rows, nearest].argmin())
+        a = int(np.argmin(distances[rows, nearest]))
         b = int(nearest[a])
         linkage[number] = *sorted((nodes[a], nodes[b])), distances[a, b], sizes[a] + sizes[b]
         joined = (sizes[a] * distances[a] + sizes[b] * distances[b]) / (sizes[a] + sizes[b])
