@@ -88,8 +88,8 @@ class ClusterTree:
         )
         table = table.join(self.evidence.set_axis(table.index))
         table["supported"] = self.nested.supported()
-        genes = zip(table["n_genes_left"], table["n_genes_right"], strict=True)
-        table["verdict"] = [verdict(bool(narrow), up) for narrow, up in zip(table["supported"], genes, strict=True)]
+        judged = zip(table["supported"], table["n_genes_left"], table["n_genes_right"], strict=True)
+        table["verdict"] = [verdict(bool(narrow), (left, right)) for narrow, left, right in judged]
         return table.iloc[::-1]
 
     @property

@@ -32,7 +32,7 @@ N_DIMENSIONS, MIN_CELLS_PER_DIMENSION = 10, 12
 MIN_CELLS = 5
 #: Cells of a split that are tested, drawn at random; more if the smaller side would have fewer than ``MIN_SIDE_CELLS``.
 TESTED_CELLS, MAX_TESTED_CELLS, MIN_SIDE_CELLS = 300, 1000, 15
-#: Genes of the model, and those of them by which cells are compared, chosen anew in each draw; both vary most for their mean.
+#: Genes of the model, and genes of these by which cells are compared, chosen anew in each draw; both vary most for their mean.
 CANDIDATE_GENES, TESTED_GENES = 300, 150
 #: Least number of cells that express a gene of the model.
 MIN_EXPRESSING = 5
@@ -138,7 +138,7 @@ class OnePopulation:
         return population
 
     def draw(self, n: int, rng: np.random.Generator) -> sp.csr_array:
-        """Counts ``(n, G)`` of new cells of any batch, float64, with library sizes drawn from those of the cells."""
+        """Counts ``(n, G)`` of new cells of any batch, float64, with library sizes drawn from the fitted cells."""
         rows = rng.integers(len(self.strata), size=n)
         return sp.csr_array(self._draw(self.library_sizes[rows], self.strata[rows], rng))
 

@@ -27,7 +27,7 @@ ABOVE = "0.4"
 
 @dataclass
 class Node:
-    """A node that is drawn: ``x`` counts columns, and ``y`` leaves; ``sides`` are those of its split, if it is drawn."""
+    """A node that is drawn: ``x`` counts columns, and ``y`` leaves; ``sides`` are the sides of its split, if it is drawn."""
 
     name: str
     x: float
@@ -64,7 +64,7 @@ def cluster_tree(
     n_genes
         Largest number of genes on each side of a split. Genes without room are left out.
     ax
-        Axes to draw on; by default, those of a new figure that is as large as the tree requires.
+        Axes to draw on; by default, axes of a new figure that is as large as the tree requires.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def cluster_tree(
     leaves: list[Node] = []
     root = _lay_out(str(tree.names[-1]), splits, leaves)
     genes = {side.name: names[:n_genes] for node, sides in root.splits() for side, names in _genes(node, sides, splits)}
-    n_columns = max(-root.x, 1) + 0.5  # half a one for what is left of the root
+    n_columns = max(-root.x, 1) + 0.5  # half a column for the number beside the root
     if ax is None:
         longest = LETTER * max((len(", ".join(names)) + 2 for names in genes.values()), default=0)
         width = min(max(longest, COLUMN_WIDTHS[0]), COLUMN_WIDTHS[1])
