@@ -3,10 +3,13 @@
 import json
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
@@ -43,6 +46,29 @@ def test_the_entry_of_the_ecosystem_has_what_is_asked_for():
     command = re.search(r"<!-- test-command -->\n```bash\n(.*)\n```", read("README.md"))
     assert command is not None
     assert f"test_command: {command[1]}\n" in entry
+
+
+def test_no_dependency_is_under_the_gpl():
+    """Neither those that are named, nor those that they bring along."""
+    licences: dict[str, str] = {}
+    todo = [Requirement(line) for line in project()["dependencies"]]
+    while todo:
+        name = canonicalize_name(todo.pop().name)
+        if name in licences:
+            continue
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            licences[name] = ""
+            continue
+        named = [package.metadata.get("License-Expression"), (package.metadata.get("License") or "")[:100]]
+        named += [line for line in package.metadata.get_all("Classifier") or [] if line.startswith("License")]
+        licences[name] = " ".join(filter(None, named))
+        needed = map(Requirement, package.requires or [])
+        todo += [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    assert {"numpy", "torch", "graspologic-native"} <= {name for name, licence in licences.items() if licence}
+    strong = {name for name, text in licences.items() if re.search(r"(?<!L)GPL|(?<!Lesser )General Public", text)}
+    assert not strong
 
 
 def test_links_of_the_readme_work_on_a_package_index():

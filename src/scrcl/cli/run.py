@@ -48,7 +48,17 @@ LOG_LEVELS = {
 #: Letters of the name of a picture, at most: in bytes, what file systems allow is several times as long.
 MAX_NAME = 50
 #: Packages whose versions decide the result.
-RECORDED = ("scrcl", "scvi-tools", "torch", "anndata", "mudata", "scanpy", "scikit-learn", "igraph", "numpy")
+RECORDED = (
+    "scrcl",
+    "scvi-tools",
+    "torch",
+    "anndata",
+    "mudata",
+    "scanpy",
+    "scikit-learn",
+    "graspologic-native",
+    "numpy",
+)
 #: Published annotation of the data of the demo.
 DEMO_TYPES = "bulk_labels"
 

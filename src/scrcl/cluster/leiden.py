@@ -1,12 +1,11 @@
 """Leiden communities of the nearest-neighbour graph."""
 
-import random
 import warnings
 from collections.abc import Sequence
 
-import igraph
 import numpy as np
 import scipy.sparse as sp
+from graspologic_native import leiden_csr
 from scvi import settings
 
 from scrcl.graph.adjacency import symmetric_adjacency
@@ -17,6 +16,8 @@ from .clustering import N_NEIGHBORS, Clustering, number_by_size
 
 #: Modularity resolution for the latent representation, whose clusters are compact.
 RESOLUTION = 0.1
+#: Times that the algorithm is run, each starting from the communities of the last one. Later runs hardly raise the modularity.
+N_ITERATIONS = 3
 
 
 def leiden(points: np.ndarray, resolution: float, seed: int) -> Clustering:
@@ -66,17 +67,20 @@ def leiden_with(points: np.ndarray, n_clusters: int, seed: int, noun: str = "clu
     return best
 
 
-def _build_graph(points: np.ndarray) -> igraph.Graph:
-    """The nearest-neighbour graph of the points."""
-    adjacency = symmetric_adjacency(nearest_neighbors(points, min(N_NEIGHBORS, len(points) - 1)).to_sparse())
-    upper = sp.triu(adjacency, format="coo")
-    return igraph.Graph(n=len(points), edges=np.column_stack(upper.coords))
+def _build_graph(points: np.ndarray) -> sp.csr_array:
+    """The nearest-neighbour graph ``(n, n)`` of the points, unweighted and symmetric."""
+    return symmetric_adjacency(nearest_neighbors(points, min(N_NEIGHBORS, len(points) - 1)).to_sparse())
 
 
-def _divide(points: np.ndarray, graph: igraph.Graph, resolution: float, seed: int) -> Clustering:
-    igraph.set_random_number_generator(random.Random(seed))
-    try:
-        communities = graph.community_leiden("modularity", resolution=resolution, n_iterations=-1)
-    finally:
-        igraph.set_random_number_generator(random)
-    return Clustering(points, number_by_size(np.asarray(communities.membership)))
+def _divide(points: np.ndarray, graph: sp.csr_array, resolution: float, seed: int) -> Clustering:
+    _, communities = leiden_csr(
+        graph.indptr.astype(np.int64),
+        graph.indices.astype(np.int32),
+        graph.data.astype(np.float64),
+        len(points),
+        resolution=resolution,
+        iterations=N_ITERATIONS,
+        seed=seed,
+    )
+    labels = np.fromiter((communities[node] for node in range(len(points))), dtype=np.int64, count=len(points))
+    return Clustering(points, number_by_size(labels))
