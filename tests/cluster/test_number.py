@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scrcl.cluster.consensus import Ensemble
-from scrcl.cluster.number import RESOLUTIONS, choose_number, count_votes, estimate_number
+from scrcl.cluster.number import RESOLUTIONS, NumberOfClusters, choose_number, count_votes, estimate_number
 from scrcl.cluster.tree import MAX_CONNECTIVITY, NestedClusters
 from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.neighbors import nearest_neighbors
@@ -84,3 +84,22 @@ def test_the_curve_is_found_once_when_it_is_first_read():
     pd.testing.assert_frame_equal(again.curve, estimate.curve)
     assert asked == [1]
     assert again == estimate
+
+
+def test_what_is_shown_computes_nothing():
+    def fail():
+        raise AssertionError("the curve takes long")
+
+    estimate = NumberOfClusters(3, [4, 2], fail)
+    lines = repr(estimate).splitlines()
+    assert lines[0] == "NumberOfClusters: 3 (4, 2 nearly as well supported)"
+    assert [line.split() for line in lines[-3:]] == [["2", "nearly"], ["3", "yes"], ["4", "nearly"]]
+    assert "<table" in estimate._repr_html_()
+
+
+def test_the_curve_is_shown_once_it_is_there():
+    curve = pd.DataFrame({"connectivity": [0.0, 0.1, 0.3]}, index=pd.RangeIndex(1, 4, name="n_clusters"))
+    estimate = NumberOfClusters(3, [], lambda: curve)
+    assert "0.30" not in repr(estimate)
+    assert estimate.curve is curve
+    assert "0.30" in repr(estimate)

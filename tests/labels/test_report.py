@@ -57,3 +57,18 @@ def test_cells_in_the_order_of_other_data():
     report = report_labels(example(), CLUSTERS, np.array([2, 3, 0]), pd.Index(["w", "x", "u"]))
     assert report.cells.index.tolist() == ["w", "u"]
     assert report.cells["probability"].tolist() == [0.6, 0.9]
+
+
+def test_what_is_shown_by_hand():
+    """Of the two labels "b", one is said to be "a"; the only "c" was never predicted."""
+    report = report_labels(example(), CLUSTERS, np.arange(6), pd.Index(list("uvwxyz")))
+    table = report.by_label()
+    assert table["cells"].to_dict() == {"a": 1, "b": 2, "c": 0}
+    np.testing.assert_array_equal(table["agreement"], [1, 0.5, np.nan])
+    assert table["confused_with"].tolist() == [None, "a", None]
+    np.testing.assert_array_equal(table["share"], [np.nan, 0.5, np.nan])
+    lines = repr(report).splitlines()
+    assert lines[0].startswith("LabelReport: 4 labelled cells of 3 types; ")
+    assert lines[0].endswith(" agrees with 67% of the labels")
+    assert len(lines) == 6
+    assert "<table" in report._repr_html_()

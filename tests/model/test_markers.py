@@ -53,9 +53,17 @@ class TestMarkers:
         adata = simulate()
         mine = build(adata, epochs=40)
         table = mine.get_marker_genes(n_permutations=10)
-        clusters = adata.obs["scrcl_marker_groups"]
-        assert clusters.equals(mine.get_clusters().rename(clusters.name))
-        assert set(table["group"]) == set(clusters)
+        adata.obs["scrcl"] = mine.get_clusters()
+        assert set(table["group"]) == set(adata.obs["scrcl"])
+        assert table.equals(mine.get_marker_genes(groupby="scrcl", n_permutations=10))
+
+    def test_own_clusters_are_not_plotted_by_other_ones(self, model):
+        adata = model.adata.copy()
+        for clusters, key in ((model.get_clusters(), "scrcl"), (["a", "b"] * 75, "scrcl_marker_groups")):
+            adata.obs["scrcl"] = clusters
+            model.get_marker_genes(adata, n_permutations=0)
+            assert adata.uns["scrcl_markers"]["params"]["groupby"] == key
+        assert "scrcl_marker_groups" not in adata.obs
 
     def test_cells_without_a_group_are_left_out(self, model):
         adata = simulate()

@@ -331,3 +331,30 @@ def test_options_that_the_trainer_refuses(adata, options):
     model = build(adata, epochs=1)
     with pytest.raises(ScrclValueError, match="The trainer refuses its options"):
         model.train(2, accelerator="cpu", enable_progress_bar=False, **options)
+
+
+def test_lightning_is_quiet(tmp_path):
+    """Neither a list of hardware, nor an advertisement, nor a line on the last epoch; a level that was set is kept."""
+    script = """
+import logging
+import warnings
+import scrcl
+from tests.helpers import simulate
+adata = simulate()
+scrcl.SCRCL.setup_anndata(adata)
+model = scrcl.SCRCL(adata)
+model.train(2, enable_progress_bar=False)
+print("--- as asked for ---")
+logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.INFO)
+model.train(2, enable_progress_bar=False)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
+    )
+    output = run.stdout + run.stderr
+    print(output)
+    quiet, _, told = run.stderr.partition("GPU available")
+    for word in ("TPU", "GPU", "Tip", "litlogger", "litmodels", "Trainer.fit"):
+        assert word not in run.stdout
+        assert word not in quiet
+    assert told

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scrcl.reference.batch_report import report_batches
+from scrcl.reference.batch_report import BatchReport, report_batches
 from scrcl.reference.batches import Batches
 
 
@@ -30,3 +30,15 @@ def test_the_report_by_hand():
     assert report.clusters.loc["1", "only_in"] == "a"
     np.testing.assert_allclose(report.clusters[["a", "b"]], [[2 / 3, 1], [1 / 3, 0]])
     assert report.clusters.loc["1", "mixing"] == 0
+
+
+def test_what_is_shown():
+    table = pd.DataFrame({"cells": [30, 20], "separation": [1.4, 1.5]}, index=["a", "b"])
+    clusters = pd.DataFrame({"cells": [40, 10], "only_in": [None, "a"]}, index=["0", "1"])
+    report = BatchReport(["rna"], table, clusters)
+    lines = repr(report).splitlines()
+    assert lines[0] == "BatchReport: 2 batches; an effect is corrected in rna; cluster 1 is only in a"
+    assert len(lines) == 4
+    assert "<table" in report._repr_html_()
+    none = BatchReport([], table, clusters.iloc[:1])
+    assert repr(none).startswith("BatchReport: 2 batches; no effect is corrected\n")

@@ -8,6 +8,7 @@ import pandas as pd
 
 from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least
+from scrcl.utils.display import Displayed
 from scrcl.utils.errors import ScrclValueError
 
 from .split_evidence import verdict
@@ -15,12 +16,12 @@ from .tree import NestedClusters
 
 #: Name of all cells, where they are divided.
 ROOT = "all"
-#: Splits that the representation shows.
-SHOWN_SPLITS = 12
+#: Columns of the splits that the representation shows.
+SHOWN_COLUMNS = ["left", "right", "n_left", "n_right", "connectivity", "supported"]
 
 
 @dataclass(frozen=True, repr=False)
-class ClusterTree:
+class ClusterTree(Displayed):
     """Nested clusters, and the evidence for each split.
 
     Clusters are named by the default cut: ``"0"``, ``"1"``, … by decreasing size. If a cluster is divided further, its name
@@ -41,16 +42,13 @@ class ClusterTree:
     cell_names: pd.Index
     evidence: pd.DataFrame
 
-    def __repr__(self) -> str:
-        shown = self.splits[["left", "right", "n_left", "n_right", "connectivity", "supported"]].head(SHOWN_SPLITS)
+    def _display(self) -> tuple[str, pd.DataFrame]:
         leaves, clusters = self.nested.n_leaves, self.n_clusters
-        return (
+        title = (
             f"ClusterTree of {len(self.cell_names):,} cells: {leaves} {'leaf' if leaves == 1 else 'leaves'}, {clusters} "
-            f"{'cluster' if clusters == 1 else 'clusters'} by default\n{shown.to_string(float_format='{:.3f}'.format)}"
+            f"{'cluster' if clusters == 1 else 'clusters'} by default"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<p>{repr(self).splitlines()[0]}</p>{self.splits.to_html(max_rows=SHOWN_SPLITS)}"
+        return title, self.splits[SHOWN_COLUMNS]
 
     @cached_property
     def splits(self) -> pd.DataFrame:

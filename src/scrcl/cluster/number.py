@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from scrcl.utils.display import Displayed
+
 from .consensus import Ensemble
 from .leiden import count_communities
 from .tree import MAX_CONNECTIVITY, NestedClusters
@@ -17,8 +19,8 @@ MARGIN = 1.25
 RESOLUTIONS = (0.05, 0.1, 0.2)
 
 
-@dataclass(frozen=True)
-class NumberOfClusters:
+@dataclass(frozen=True, repr=False)
+class NumberOfClusters(Displayed):
     """The number of clusters that is supported, with the evidence for other numbers.
 
     Parameters
@@ -48,6 +50,14 @@ class NumberOfClusters:
         micro-clusters; low if the clusters are poorly supported. The curve is computed when it is first read.
         """
         return self.evidence() if callable(self.evidence) else self.evidence
+
+    def _display(self) -> tuple[str, pd.DataFrame]:
+        others = ", ".join(map(str, self.runner_ups))
+        support = pd.Series(dict.fromkeys(self.runner_ups, "nearly") | {self.best: "yes"}, name="supported")
+        table = support.rename_axis("n_clusters").to_frame().sort_index()
+        if "curve" in vars(self) or not callable(self.evidence):  # it takes long to compute
+            table = table.join(self.curve)
+        return f"NumberOfClusters: {self.best}{f' ({others} nearly as well supported)' if others else ''}", table
 
     def __getstate__(self) -> dict[str, object]:
         # The function belongs to a model, and is not saved.

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scrcl.utils.display import Displayed
+
 from .annotation import Annotation
 
 
-@dataclass(frozen=True)
-class LabelReport:
+@dataclass(frozen=True, repr=False)
+class LabelReport(Displayed):
     """Labels compared with predictions; :meth:`scrcl.SCRCL.get_label_report` returns it.
 
     Attributes
@@ -29,6 +31,43 @@ class LabelReport:
     cells: pd.DataFrame
     clusters: pd.DataFrame
     confusions: pd.DataFrame
+
+    def by_label(self) -> pd.DataFrame:
+        """Return a data frame by label.
+
+        ``cells``: number of labelled cells that were predicted; ``agreement``: share of them whose predicted type is the label;
+        ``confused_with``: the most frequent other prediction, missing if there is none, and its ``share``.
+
+        Examples
+        --------
+        >>> scrcl.SCRCL.setup_anndata(annotated, labels_key="annotation", unlabeled_category="Unknown")
+        >>> model = scrcl.SCRCL(annotated)
+        >>> model.train(max_epochs=2)
+        >>> model.get_label_report().by_label().columns.tolist()
+        ['cells', 'agreement', 'confused_with', 'share']
+        """
+        counts = self.confusions
+        cells = counts.sum(axis=1)
+        shares = counts.div(cells.where(cells > 0), axis=0)
+        is_own = counts.index.to_numpy()[:, None] == counts.columns.to_numpy()
+        others = shares.mask(is_own, 0.0).fillna(0.0)
+        share = others.max(axis=1)
+        table = {
+            "cells": cells,
+            "agreement": shares.where(is_own).sum(axis=1).where(cells > 0),
+            "confused_with": others.idxmax(axis=1).astype(object).where(share > 0, None),
+            "share": share.where(share > 0),
+        }
+        return pd.DataFrame(table, counts.index.rename("label"))
+
+    def _display(self) -> tuple[str, pd.DataFrame]:
+        table = self.by_label()
+        agreeing = (table["cells"] * table["agreement"]).sum() / max(table["cells"].sum(), 1)
+        title = (
+            f"LabelReport: {len(self.cells):,} labelled cells of {len(table)} types; the prediction from other cells agrees "
+            f"with {agreeing:.0%} of the labels"
+        )
+        return title, table
 
 
 def report_labels(annotation: Annotation, clusters: pd.Series, rows: np.ndarray, names: pd.Index) -> LabelReport:

@@ -33,7 +33,7 @@ modality
     "groupby": """\
 groupby
     Key of ``adata.obs`` of the groups. Cells without a group are left out. By default the clusters of
-    :meth:`get_clusters`, which are then written to ``obs["scrcl_marker_groups"]``.""",
+    :meth:`get_clusters`.""",
     "spatial_keys": """\
 spatial_key
     Key of ``obsm`` of coordinates, ``(n, 2)`` or ``(n, 3)``, in any unit; ``"spatial"`` by convention. Each cell is then

@@ -103,14 +103,19 @@ def read_groups(
     adata: AnnData | MuData, rows: np.ndarray, key: str, min_groups: int
 ) -> tuple[np.ndarray, Groups, list[str]]:
     """Read the groups of cells: positions in ``rows`` of cells with a group, the groups, and their names."""
-    column = as_groups(read_column(adata, key, "groupby").iloc[rows]).remove_unused_categories()
+    return number_groups(as_groups(read_column(adata, key, "groupby").iloc[rows]), key, min_groups)
+
+
+def number_groups(column: pd.Categorical, key: str, min_groups: int) -> tuple[np.ndarray, Groups, list[str]]:
+    """Groups of ``m`` cells: positions of cells with a group, the groups, and their names; ``key`` is for messages."""
+    column = column.remove_unused_categories()
     names = column.categories.tolist()
     if len(names) < min_groups:
         raise ScrclValueError(
             f"groupby={key!r} has {len(names)} groups of cells, but at least {min_groups} are required.",
             "Name a key of adata.obs with more groups, or pass a larger n_clusters.",
         )
-    if min_groups > 1 and len(names) > max(2, len(rows) // 2):
+    if min_groups > 1 and len(names) > max(2, len(column) // 2):
         raise ScrclValueError(
             f"groupby={key!r} has a different value for most cells.", "Name a key of groups of cells."
         )

@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
 from scvi.data.fields import (
     BaseAnnDataField,
     CategoricalObsField,
@@ -41,7 +42,12 @@ class CountsField(LayerField):
 
 
 class NamesField(CategoricalObsField):
-    """Categories by name, for values of any type, of columns in memory or not."""
+    """Categories by name, for values of any type, of columns in memory or not; their numbers are not written to the data."""
+
+    @property
+    def attr_key(self) -> str:
+        """The column of the user."""
+        return self._original_attr_key
 
     def validate_field(self, adata: AnnData) -> None:
         """Ask for no column: the setup has, and labels of further data may be missing."""
@@ -51,8 +57,11 @@ class NamesField(CategoricalObsField):
         """Name ``(n,)`` of the category of each cell, ``None`` for one without."""
         return read_batches(adata, self._original_attr_key)
 
-    def _register(self, adata: AnnData | MuData, mapping: np.ndarray, codes: np.ndarray) -> dict:
-        adata.obs[self.attr_key] = codes
+    def numbers(self, adata: AnnData | MuData, mapping: np.ndarray) -> np.ndarray:
+        """Number ``(n, 1)`` of the category of each cell, as scvi-tools keeps it."""
+        return pd.Index(mapping).get_indexer(self._names(adata))[:, None]
+
+    def _registry(self, mapping: np.ndarray) -> dict:
         return {self.CATEGORICAL_MAPPING_KEY: mapping, self.ORIGINAL_ATTR_KEY: self._original_attr_key}
 
 
@@ -61,14 +70,12 @@ class BatchField(NamesField):
 
     def register_field(self, adata: AnnData) -> dict:
         """Number the batches."""
-        return self._register(adata, *np.unique(self._names(adata), return_inverse=True))
+        return self._registry(np.unique(self._names(adata)))
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Number batches as the model has them, and then those that it learns when it is asked for their cells."""
-        names = self._names(adata_target)
         names_of_model = list(map(as_name, state_registry[self.CATEGORICAL_MAPPING_KEY]))
-        mapping = np.array([*names_of_model, *np.setdiff1d(names, names_of_model)])
-        return self._register(adata_target, mapping, pd.Index(mapping).get_indexer(names))
+        return self._registry(np.array([*names_of_model, *np.setdiff1d(self._names(adata_target), names_of_model)]))
 
 
 class LabelsField(NamesField, LabelsWithUnlabeledObsField):
@@ -83,16 +90,32 @@ class LabelsField(NamesField, LabelsWithUnlabeledObsField):
         """Number the labels; cells without a label have the last number."""
         unlabelled = UNLABELED if self._unlabeled_category is None else as_name(self._unlabeled_category)
         named = sorted({name for name in self._names(adata) if name is not None})
-        return self._number(adata, np.array([*named, unlabelled]))
+        return self._registry(np.array([*named, unlabelled]))
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Number labels as the model has them; other labels, and none, have the number of cells without a label."""
-        return self._number(adata_target, np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]))
+        return self._registry(np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]))
 
-    def _number(self, adata: AnnData | MuData, mapping: np.ndarray) -> dict:
-        codes = pd.Index(mapping[:-1]).get_indexer(self._names(adata))
-        registry = self._register(adata, mapping, np.where(codes < 0, len(mapping) - 1, codes))
-        return {**registry, self.UNLABELED_CATEGORY: self._unlabeled_category}
+    def numbers(self, adata: AnnData | MuData, mapping: np.ndarray) -> np.ndarray:
+        """Number ``(n, 1)`` of the label of each cell; cells without a label of the model have the last number."""
+        known = super().numbers(adata, mapping[:-1])
+        return np.where(known < 0, len(mapping) - 1, known)
+
+    def _registry(self, mapping: np.ndarray) -> dict:
+        return {**super()._registry(mapping), self.UNLABELED_CATEGORY: self._unlabeled_category}
+
+
+class DataManager(AnnDataManager):
+    """Finds what is registered; numbers of categories are computed when asked for, so that ``obs`` gains no column."""
+
+    def get_from_registry(self, registry_key: str) -> np.ndarray | pd.DataFrame:
+        """What scvi-tools has under a key of its registry."""
+        for field in self.fields:
+            names = getattr(field, "adata_field", field)  # of a MuData, the field is wrapped
+            if field.registry_key == registry_key and isinstance(names, NamesField):
+                mapping = self.get_state_registry(registry_key)[names.CATEGORICAL_MAPPING_KEY]
+                return names.numbers(self.adata, np.asarray(mapping))
+        return super().get_from_registry(registry_key)
 
 
 MuDataCountsField = MuDataWrapper(CountsField)

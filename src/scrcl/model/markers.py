@@ -12,7 +12,8 @@ from scipy.stats import false_discovery_control
 from scvi import settings
 
 from scrcl.data.networks import check_identifiers, read_gene_sets
-from scrcl.genes.associations import marker_statistics, permutation_pvalues
+from scrcl.data.sources import read_column
+from scrcl.genes.associations import Groups, marker_statistics, permutation_pvalues
 from scrcl.genes.naming import NO_NAME, GroupLevels, explain_name, name_groups
 from scrcl.reference.modality import joint_names
 from scrcl.utils import keys
@@ -21,7 +22,7 @@ from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
 from .base import Data, SCRCLBase
 from .docstrings import documented
-from .expression import chosen_modalities, gene_positions, read_expression, read_groups, variables
+from .expression import chosen_modalities, gene_positions, number_groups, read_expression, read_groups, variables
 from .options import ClusterOptions
 
 
@@ -68,7 +69,8 @@ class MarkersMixin(SCRCLBase):
         key_added
             Key of ``adata.uns`` under which the result is written in the form of
             :func:`scanpy.tl.rank_genes_groups`, for ``scanpy.pl.rank_genes_groups*`` and
-            :func:`scanpy.get.rank_genes_groups_df`.
+            :func:`scanpy.get.rank_genes_groups_df`. Without ``groupby``, the plots look for the clusters in
+            ``adata.obs["scrcl"]``.
         %(gene_modality)s
             Scores of several modalities can be compared, as they are in standard deviations.
 
@@ -121,8 +123,7 @@ class MarkersMixin(SCRCLBase):
                 )
             check_key(layer, data.layers, "layer", "adata.layers")
         genes, _, _ = variables(self, modality, counted=True)
-        groupby = self._write_clusters(data) if groupby is None else groupby
-        rows, division, names = read_groups(data, np.arange(data.n_obs), groupby, min_groups=2)
+        groupby, rows, division, names = self._groups(data, groupby)
         wanted = names if groups is None else check_groups(groups, names, groupby)
 
         expression = read_expression(self, data, rows, layer, modality, counted=True)
@@ -251,8 +252,7 @@ class MarkersMixin(SCRCLBase):
         usable = [name for name in lists if len(missing[name]) < len(lists[name])]
         candidates = [columns[name][columns[name] >= 0] for name in usable]
 
-        groupby = self._write_clusters(data) if groupby is None else groupby
-        rows, division, clusters = read_groups(data, np.arange(data.n_obs), groupby, min_groups=2)
+        _, rows, division, clusters = self._groups(data, groupby)
         levels = GroupLevels.concatenate(
             [
                 GroupLevels.from_blocks(self._reference.modalities[name].logarithms(source, rows), division)
@@ -294,11 +294,16 @@ class MarkersMixin(SCRCLBase):
         result.attrs = {"used": {name: len(lists[name]) - len(missing[name]) for name in lists}, "missing": missing}
         return result
 
-    def _write_clusters(self, data: Data) -> str:
-        """Write the clusters of the model to the data, and return their key."""
+    def _groups(self, data: Data, groupby: str | None) -> tuple[str, np.ndarray, Groups, list[str]]:
+        """Key of the groups, positions of cells with a group, the groups, and their names; by default, of the clusters."""
+        if groupby is not None:
+            return groupby, *read_groups(data, np.arange(data.n_obs), groupby, min_groups=2)
         clusters = self._clusters(self._query(data, None), ClusterOptions())
-        data.obs[keys.MARKER_GROUPS_KEY] = pd.Series(clusters, index=data.obs_names)
-        return keys.MARKER_GROUPS_KEY
+        key = keys.CLUSTERS_KEY
+        # Plots of scanpy look for the groups under this key, where they must not find other ones.
+        if key in data.obs and not np.array_equal(read_column(data, key, "groupby").astype(str), clusters.astype(str)):
+            key = keys.MARKER_GROUPS_KEY
+        return key, *number_groups(clusters, key, min_groups=2)
 
     def _layer(self, layer: str | None, modality: str | None) -> str | None:
         """Where the counts are."""

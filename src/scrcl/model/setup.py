@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS, settings
-from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, ObsmField
 from scvi.model.base import BaseModelClass
 
@@ -34,6 +33,7 @@ from .docstrings import documented
 from .fields import (
     BatchField,
     CountsField,
+    DataManager,
     LabelsField,
     MuDataBatchField,
     MuDataCountsField,
@@ -239,7 +239,7 @@ class SetupMixin(BaseModelClass):
         if labels_key is not None:
             labels_field = MuDataLabelsField if several else LabelsField
             fields.append(labels_field(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled, **of_all_modalities))
-        manager = AnnDataManager(fields=fields, setup_method_args=setup)
+        manager = DataManager(fields=fields, setup_method_args=setup)
         manager.register_fields(data, **kwargs)
         cls.register_manager(manager)
 

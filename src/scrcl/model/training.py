@@ -7,7 +7,7 @@ from typing import Any
 from scvi.train._logger import SimpleLogger
 
 from scrcl.nn.minibatches import GraphDataModule
-from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner
+from scrcl.nn.plan import SCRCLTrainingPlan, SCRCLTrainRunner, quiet_lightning
 from scrcl.utils.checks import check_at_least, check_option
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.memory import warn_if_short
@@ -173,7 +173,7 @@ class TrainingMixin(SCRCLBase):
         if trainer_kwargs.get("logger") is not None:
             trainer_kwargs["logger"] = [_HistoryLogger(), *_loggers(trainer_kwargs["logger"])]
         before, version = (self.is_trained_, self.history_), self.module.weights_version
-        with explain_refused_options():
+        with explain_refused_options(), quiet_lightning():
             runner = self._train_runner_cls(
                 self,
                 training_plan=self._training_plan_cls(self.module, **plan_kwargs),
@@ -184,7 +184,10 @@ class TrainingMixin(SCRCLBase):
                 early_stopping=early_stopping,
                 **trainer_kwargs,
             )
-        with threads(n_batch * self._module_kwargs["n_hidden"] * len(reference.modalities), n_threads):
+        with (
+            quiet_lightning(),
+            threads(n_batch * self._module_kwargs["n_hidden"] * len(reference.modalities), n_threads),
+        ):
             try:
                 runner()
                 has_learned = self.module.weights_version > version

@@ -1,8 +1,11 @@
 """Training plan and runner, where they differ from the variational defaults of scvi-tools."""
 
+import logging
 import signal
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from scvi import settings
@@ -12,6 +15,24 @@ from scvi.train import TrainingPlan, TrainRunner
 from scrcl.utils.errors import ScrclWarning
 
 from .module import SCRCLModule
+
+#: Loggers of Lightning that list the hardware, advertise a logger, and say that the last epoch is reached.
+CHATTY_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda")
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says of every training; a level that the user has set is kept."""
+    loggers = [logger for logger in map(logging.getLogger, CHATTY_LOGGERS) if logger.level == logging.NOTSET]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(GPU|TPU|HPU) available but not used")
+            yield
+    finally:
+        for logger in loggers:
+            logger.setLevel(logging.NOTSET)
 
 
 class SCRCLTrainingPlan(TrainingPlan):

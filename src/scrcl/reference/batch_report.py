@@ -7,6 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scrcl.graph.mutual_neighbors import mixing, sample_of_each
+from scrcl.utils.display import Displayed
 
 from .batches import MAX_EVALUATED_CELLS, Batches
 
@@ -14,8 +15,8 @@ from .batches import MAX_EVALUATED_CELLS, Batches
 MIN_SHARE = 0.95
 
 
-@dataclass(frozen=True)
-class BatchReport:
+@dataclass(frozen=True, repr=False)
+class BatchReport(Displayed):
     """Effects of batches on the cells of a model, and their correction.
 
     Mixing is the share of the nearest cells that are of another batch, relative to the share of all cells that are: 0 for none,
@@ -40,6 +41,14 @@ class BatchReport:
     corrected: list[str]
     batches: pd.DataFrame
     clusters: pd.DataFrame
+
+    def _display(self) -> tuple[str, pd.DataFrame]:
+        corrected = (
+            f"an effect is corrected in {', '.join(self.corrected)}" if self.corrected else "no effect is corrected"
+        )
+        single = self.clusters["only_in"].dropna()
+        only = "; ".join(f"cluster {name} is only in {batch}" for name, batch in single.items())
+        return f"BatchReport: {len(self.batches)} batches; {corrected}{f'; {only}' if only else ''}", self.batches
 
 
 def report_batches(

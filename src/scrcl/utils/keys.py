@@ -39,5 +39,5 @@ TYPES_CONFIDENCE_KEY: Final = "scrcl_type_confidence"
 GENE_NETWORK_KEY: Final = "scrcl_gene_network"
 #: ``uns`` key of marker genes, in the form of :func:`scanpy.tl.rank_genes_groups`.
 MARKERS_KEY: Final = "scrcl_markers"
-#: ``obs`` key of the groups of the marker genes, if they are the clusters of the model.
+#: Name of the groups of marker genes that are the clusters of the model, where ``obs`` has other ones under the key above.
 MARKER_GROUPS_KEY: Final = "scrcl_marker_groups"
