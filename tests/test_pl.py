@@ -1,5 +1,5 @@
 import shutil
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from matplotlib import matplotlib_fname
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -23,6 +24,7 @@ import scrcl
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.tree import NestedClusters
+from scrcl.pl._panels import place_labels
 
 from .helpers import build, simulate
 
@@ -223,15 +225,25 @@ def drawn_values(ax):
 
 
 def test_umap_of_genes(result):
-    """As in scanpy: values of a gene, from a layer or from raw, and several panels."""
+    """Log-normalised counts of a gene, as scanpy computes them; or a layer or raw as they are; and several panels."""
     _, adata = result
-    expected = np.sort(adata[:, "gene3"].X.toarray().ravel())
-    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3"))), expected)
+    counts = np.sort(adata[:, "gene3"].X.toarray().ravel())
+    normalised = adata.copy()
+    sc.pp.normalize_total(normalised)
+    sc.pp.log1p(normalised)
+    expected = np.sort(normalised[:, "gene3"].X.toarray().ravel())
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3"))), expected, atol=1e-5)
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(normalised, color="gene3"))), expected, atol=1e-5)
     adata.layers["twice"] = adata.X * 2
-    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3", layer="twice"))), 2 * expected)
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3", layer="twice"))), 2 * counts)
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3", use_raw=False))), counts)
+    adata.X[0, 5] = 0.5  # all other genes have whole numbers
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3"))), counts)
+    adata.raw, adata.X = result[1], normalised.X * 2
+    np.testing.assert_allclose(np.sort(drawn_values(draw_umap(adata, color="gene3", use_raw=True))), counts)
     several = draw_umap(adata, color=["scrcl", "gene3", "cell_type"])
     assert [ax.get_title() for ax in several] == ["scrcl", "gene3", "cell_type"]
-    np.testing.assert_allclose(np.sort(drawn_values(several[1])), expected)
+    assert len(drawn_values(several[1])) == 150
     assert len(draw_umap(adata, color=["gene3"])) == 1
     with pytest.raises(ValueError, match="ax is for one panel, but there are 2"):
         draw_umap(adata, color=["scrcl", "gene3"], ax=plt.subplots()[1])
@@ -244,8 +256,90 @@ def test_umap_of_several_modalities(result):
     mdata = mudata.MuData({"rna": adata, "prot": adata[:, :5].copy()})
     mdata.obsm["X_scrcl"], mdata.obs["scrcl"] = adata.obsm["X_scrcl"], adata.obs["scrcl"]
     axes = draw_umap(mdata, color=["scrcl", "rna:gene3"])
-    np.testing.assert_allclose(np.sort(drawn_values(axes[1])), np.sort(adata[:, "gene3"].X.toarray().ravel()))
+    drawn = np.sort(drawn_values(draw_umap(adata, color="gene3")))
+    np.testing.assert_allclose(np.sort(drawn_values(axes[1])), drawn)
     assert mdata.obsm["X_scrcl_umap"].shape == (150, 2)
+
+
+def test_no_category_hides_the_others(result):
+    """The order of drawing is random, and the same each time."""
+    _, adata = result
+    adata.obs["donor"] = np.repeat(["a", "b"], 75)
+    drawn = [[to_hex(color) for color in draw_umap(adata, color="donor").collections[0].get_facecolors()] for _ in "xy"]
+    assert drawn[0] == drawn[1]
+    # Of 75 cells of each in a row, one change; in a random order, about half of the 149.
+    changes = sum(a != b for a, b in pairwise(drawn[0]))
+    assert 50 < changes < 100
+
+
+def test_options_of_scanpy_with_a_value_for_each_cell(result):
+    _, adata = result
+    sizes = np.arange(150.0)
+    adata.obsm["X_scrcl"] = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
+    ax = draw_umap(adata, color="cell_type", size=sizes)
+    points = {tuple(point): size for point, size in zip(adata.obsm["X_scrcl_umap"], sizes, strict=True)}
+    drawn = [points[tuple(point)] for point in ax.collections[0].get_offsets()]
+    np.testing.assert_array_equal(drawn, ax.collections[0].get_sizes())
+    adata.obs["some"] = adata.obs["cell_type"] == "1"
+    ax = draw_umap(adata, color="cell_type", mask_obs="some", na_color="#123456")
+    assert sum(to_hex(color) == "#123456" for color in ax.collections[0].get_facecolors()) == (~adata.obs["some"]).sum()
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_legends_do_not_overlap_their_neighbours(result, number):
+    """With long names, which scanpy draws over the next panel."""
+    _, adata = result
+    adata.obs["long"] = adata.obs["cell_type"].cat.rename_categories(
+        lambda name: f"a rather long name of a type {name}"
+    )
+    axes = draw_umap(adata, color=["long", "cell_type", "long", "gene3", "long"][:number])
+    figure = axes[0].get_figure(root=True)
+    figure.canvas.draw()
+    legends = [ax.get_legend().get_window_extent() for ax in axes if ax.get_legend() is not None]
+    places = [ax.get_window_extent() for ax in axes] + [ax.title.get_window_extent() for ax in axes]
+    assert len(legends) == number - (number > 3)
+    assert not [1 for legend in legends for place in places if legend.overlaps(place)]
+    assert not [1 for one, other in combinations(legends, 2) if one.overlaps(other)]
+    whole = figure.bbox.padded(2)
+    assert all(whole.contains(*corner) for legend in legends for corner in legend.corners())
+    assert all(ax.get_window_extent().width > 150 for ax in axes)
+
+
+class TestLabelsOnTheMap:
+    def test_small_clusters_are_not_covered(self, result):
+        """A cluster of few cells has its name beside it, and a large one on it."""
+        _, adata = result
+        rng = np.random.default_rng(0)
+        middles = np.array([[0, 0], [30, 0], [30, 6]])
+        clusters = np.repeat([0, 1, 2], [140, 6, 4])
+        adata.obsm["X_scrcl"] = (middles[clusters] + rng.normal(0, [[6], [0.2], [0.2]], (3, 2))[clusters]).astype("f4")
+        adata.obsm["X_scrcl"] += rng.normal(0, np.array([5, 0.3, 0.3])[clusters][:, None], (150, 2))
+        adata.obs["scrcl"] = pd.Categorical(clusters.astype(str))
+        ax = draw_umap(adata, legend_loc="on data")
+        ax.get_figure(root=True).canvas.draw()
+        assert ax.get_legend() is None
+        dots = ax.transData.transform(adata.obsm["X_scrcl_umap"])
+        boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+        assert set(boxes) == {"0", "1", "2"}
+        for name, box in boxes.items():
+            inside = np.array([box.contains(*dot) for dot in dots])
+            assert inside[clusters == int(name)].mean() <= 0.25
+            assert not inside[clusters != int(name)].any() or name == "0"
+            middle = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
+            nearest = np.abs(dots[clusters == int(name)] - middle).max(1).min()
+            assert nearest < max(box.width, box.height) / 2 + 20
+        assert not [1 for one, other in combinations(boxes.values(), 2) if one.overlaps(other)]
+
+    def test_by_hand(self):
+        """One dot in a corner: the label goes where there is room."""
+        anchors, sides = place_labels(np.array([[1.0, 1.0]]), np.array([0]), np.array([[0.1, 0.05]]), np.full(2, 0.01))
+        assert anchors.tolist() == [[1, 1]]
+        assert sides.tolist() == [[-1, -1]]
+
+    def test_a_cluster_without_dots_and_dots_without_a_cluster(self):
+        points = np.array([[0.5, 0.5], [0.6, 0.5]])
+        anchors, _ = place_labels(points, np.array([-1, 1]), np.full((2, 2), 0.01), np.full(2, 0.01))
+        assert anchors.tolist() == [[0, 0], [0.6, 0.5]]
 
 
 class TestSpatial:

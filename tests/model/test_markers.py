@@ -24,6 +24,9 @@ class TestMarkers:
             assert set(part["gene"][:10]) <= marked(int(kind))
             assert (part["pvalue"][:10] == 0.01).all()
         assert (table["score_low"] <= table["score"]).all()
+        # The first p-values are all the same, and the z-scores that rank genes are all different.
+        np.testing.assert_allclose(table["z_score"] * (table["score_high"] - table["score"]) / 1.96, table["score"])
+        assert not table["z_score"].duplicated().any()
         assert (table["pvalue"] <= table["pvalue_adjusted"]).all()
         means = model.get_cell_gene_associations(groupby="cell_type")
         first = table.set_index(["group", "gene"]).loc[("1", "gene50")]
@@ -139,6 +142,7 @@ class TestNames:
 
     def test_right_names_and_none(self, model):
         found = model.get_cluster_names(self.LISTS, groupby="cell_type")
+        assert found["label"].is_unique
         assert found["name"].tolist() == ["first", "second", "none of these"]
         assert (found["confidence"][:2] > 0.75).all()
         assert found["reason"].tolist() == ["", "", "No gene of the lists is higher here than in the other clusters."]

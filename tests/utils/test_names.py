@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scrcl.utils.names import as_groups, as_name, as_names
+from scrcl.utils.names import as_groups, as_name, as_names, distinct
 
 SAME = {
     "int64": np.array([1, 2, 1]),
@@ -55,3 +55,8 @@ def test_groups_are_ordered_as_their_values():
     mixed = as_groups(np.array([1, "2b", "1", np.nan], dtype=object))
     assert mixed.codes.tolist() == [0, 1, 0, -1]
     assert mixed.categories.tolist() == ["1", "2b"]
+
+
+def test_shared_names_are_preceded_by_their_key():
+    assert distinct(["0", "1", "2"], ["B cell", "T cell", "B cell"]) == ["0: B cell", "T cell", "2: B cell"]
+    assert distinct([], []) == []

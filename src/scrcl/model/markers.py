@@ -19,6 +19,7 @@ from scrcl.reference.modality import joint_names
 from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least, check_groups, check_key, check_unique_genes
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
+from scrcl.utils.names import distinct
 
 from .base import Data, SCRCLBase
 from .docstrings import documented
@@ -79,7 +80,9 @@ class MarkersMixin(SCRCLBase):
         Data frame, best first in each group:
 
         - ``group``, ``gene``
-        - ``score``: in standard deviations of the log-normalised expression
+        - ``score``: in standard deviations of the log-normalised expression; orders the table
+        - ``z_score``: the score divided by its robust standard error. It ranks all genes without ties, down to the most
+          strongly negative one, for gene set enrichment (GSEA); p-values do not, as they have a least value
         - ``score_low``, ``score_high``: 95 % interval of the score, by its robust standard error
         - ``specificity``: mean association in the group minus the highest mean in any other group
         - ``fraction_in``, ``fraction_out``: of the cells inside and outside that express the gene
@@ -134,9 +137,11 @@ class MarkersMixin(SCRCLBase):
             adjusted = false_discovery_control(pvalues, axis=1)
         else:
             pvalues = adjusted = np.full(statistics.score.shape, np.nan)
-        margin = 1.96 * statistics.standard_error
+        error = statistics.standard_error
+        margin = 1.96 * error
         columns = {
             "score": statistics.score,
+            "z_score": np.divide(statistics.score, error, out=np.zeros_like(statistics.score), where=error > 0),
             "score_low": statistics.score - margin,
             "score_high": statistics.score + margin,
             "specificity": statistics.specificity,
@@ -196,6 +201,8 @@ class MarkersMixin(SCRCLBase):
         Data frame indexed by cluster:
 
         - ``name``: the name proposed, or ``"none of these"``
+        - ``label``: the name, preceded by the cluster where several have the same, ``"3: B cell"``; for plots, so that
+          no two clusters become one
         - ``confidence``: share of resamples of the lists and cells that lead to the same name, from 0 to 1; missing
           where no name is proposed
         - ``reason``: why there is no name, or why it is unsure; empty where it is sure
@@ -222,7 +229,9 @@ class MarkersMixin(SCRCLBase):
         --------
         >>> markers = {"B cell": ["MS4A1", "CD79A", "CD79B"], "NK cell": ["NKG7", "GNLY", "PRF1"]}
         >>> names = model.get_cluster_names(markers, groupby="scrcl")
-        >>> adata.obs["name"] = adata.obs["scrcl"].map(names["name"])
+        >>> adata.obs["name"] = adata.obs["scrcl"].map(
+        ...     names["name"]
+        ... )  # or "label", which is another one for each cluster
         >>> set(adata.obs["name"]) <= {"B cell", "NK cell", "none of these"}
         True
 
@@ -276,6 +285,7 @@ class MarkersMixin(SCRCLBase):
         result = pd.DataFrame(
             {
                 "name": names[naming.choice],
+                "label": distinct(clusters, names[naming.choice].tolist()),
                 "confidence": np.where(naming.choice < len(usable), naming.confidence, np.nan),
                 "reason": [
                     explain_name(naming, n, usable, genes.to_numpy(object), missing) for n in range(len(clusters))

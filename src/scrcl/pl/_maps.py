@@ -7,7 +7,6 @@ from contextlib import suppress
 from itertools import product
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scanpy as sc
@@ -15,17 +14,16 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
+from scrcl.data.counts import Counts
 from scrcl.data.sources import in_memory, read_column
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.utils import keys
-from scrcl.utils.checks import check_key, did_you_mean
+from scrcl.utils.checks import Matrix, check_key, did_you_mean
 from scrcl.utils.errors import ScrclKeyError, ScrclValueError
 from scrcl.utils.names import as_groups
 
-from ._plots import new_axes
+from ._panels import N_COLUMNS, draw_cells, legend_width, make_panels
 
-#: Panels in a row, and inches of each.
-N_COLUMNS, PANEL = 4, 3.6
 #: Resolutions of the image of a slice, the preferred one first.
 RESOLUTIONS = ("hires", "lowres")
 #: Options of scanpy that say where the values of genes are.
@@ -50,13 +48,15 @@ def umap(
         Data with the latent representation.
     color
         Key of ``adata.obs``, or name of a gene, by which cells are coloured; a list for one panel each. In a MuData, genes
-        are named with their modality, ``"rna:Ins2"``.
+        are named with their modality, ``"rna:Ins2"``. Counts of a gene are log-normalised, unless ``layer`` or ``use_raw``
+        says what to draw: ``log(1 + c m / t)`` with the total ``t`` of the cell and the median ``m`` of all totals.
     basis
         Key of ``adata.obsm`` of the latent representation.
     ax
         Axes to draw on; new ones by default.
     **kwargs
-        Passed to :func:`scanpy.pl.embedding`, such as ``layer`` or ``use_raw`` for the values of genes.
+        Passed to :func:`scanpy.pl.embedding`, such as ``layer`` or ``use_raw`` for the values of genes. With
+        ``legend_loc="on data"``, the names of small clusters are beside them.
 
     Returns
     -------
@@ -76,16 +76,19 @@ def umap(
     """
     names = [color] if isinstance(color, str) else list(color)
     _check_one_panel(len(names), ax)
-    values = _color_values(adata, names, dict(kwargs))
+    cells = _color_values(adata, names, kwargs)
     points = kept_umap(adata, basis)
-    cells = adata if isinstance(adata, AnnData) and isinstance(adata.obs, pd.DataFrame) else values
+    _set_colors(cells, adata)
     cells.obsm[keys.UMAP_KEY] = points
-    options = {"frameon": False, **kwargs, "show": False}
-    if len(names) > 1:
-        return list(sc.pl.embedding(cells, keys.UMAP_KEY, color=names, **options))
-    ax = ax or new_axes()
-    sc.pl.embedding(cells, keys.UMAP_KEY, color=names, ax=ax, **options)
-    return ax if isinstance(color, str) else [ax]
+    if kwargs.get("edges"):
+        cells.obsp, cells.uns = adata.obsp, {**adata.uns, **cells.uns}
+    if isinstance(mask := kwargs.get("mask_obs"), str):
+        kwargs["mask_obs"] = read_column(adata, mask, "mask_obs").to_numpy()
+    widths = [legend_width(cells.obs[name], kwargs) for name in names]
+    panels = make_panels(len(names), min(len(names), N_COLUMNS), widths) if ax is None else [ax]
+    for panel, name in zip(panels, names, strict=True):
+        draw_cells(cells, keys.UMAP_KEY, name, panel, {"frameon": False, **kwargs})
+    return panels[0] if isinstance(color, str) else panels
 
 
 def spatial(
@@ -140,7 +143,8 @@ def spatial(
     cells = _color_values(adata, names, kwargs)
     points = np.asarray(in_memory(adata.obsm[spatial_key]))[:, :2].astype(np.float64)
     _set_colors(cells, adata)
-    panels = _panels(len(names), len(slices)) if ax is None else [ax]
+    widths = [legend_width(cells.obs[name], kwargs) for name in names]
+    panels = _panels(len(names), len(slices), widths) if ax is None else [ax]
     for panel, (name, tissue) in zip(panels, product(names, slices), strict=True):
         titles = [tissue.name] if tissue.name and len(names) == 1 else [name, tissue.name]
         options: dict[str, object] = {"frameon": False, "title": ", ".join(filter(None, titles))}
@@ -200,7 +204,8 @@ def _draw_slice(cells: AnnData, basis: str, library: Mapping[str, Mapping], ax: 
             cells.obsm[basis] = cells.obsm[basis] * scale
         else:  # scanpy then draws circles, whose size is their radius in the image
             options |= {"scale_factor": scale, "size": options.get("size", 1.0) * scale * float(diameter) / 2}
-    sc.pl.embedding(cells, basis, **{**options, "show": False, "ax": ax})
+    color = str(options.pop("color"))
+    draw_cells(cells, basis, color, ax, options)
     if resolution is None:
         ax.set_aspect("equal")
         ax.invert_yaxis()
@@ -210,14 +215,13 @@ def _draw_slice(cells: AnnData, basis: str, library: Mapping[str, Mapping], ax: 
         ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def _panels(n_colors: int, n_slices: int) -> list[Axes]:
+def _panels(n_colors: int, n_slices: int, widths: Sequence[float]) -> list[Axes]:
     """Axes: one row for each colour, or a single row of slices or of colours, which is broken if it is long."""
     number = n_colors * n_slices
-    if number == 1:
-        return [new_axes()]
     n_columns = min(n_slices if n_slices > 1 else n_colors, N_COLUMNS)
-    figure = plt.figure(figsize=(PANEL * n_columns, PANEL * -(-number // n_columns)), layout="constrained")
-    return [figure.add_subplot(-(-number // n_columns), n_columns, 1 + position) for position in range(number)]
+    # Of several slices, the last one has the legend.
+    each = [width if slice_ == n_slices - 1 else 0.0 for width in widths for slice_ in range(n_slices)]
+    return make_panels(number, n_columns, each)
 
 
 def _check_one_panel(number: int, ax: Axes | None) -> None:
@@ -249,13 +253,27 @@ def _values(data: AnnData | MuData, name: str, places: Mapping[str, object]) -> 
         if use_raw is None:  # as in scanpy's plots
             use_raw = source.raw is not None and places["layer"] is None
         with suppress(KeyError):
-            return sc.get.obs_df(source, keys=[gene], **{**places, "use_raw": use_raw})[gene]
+            values = sc.get.obs_df(source, keys=[gene], **{**places, "use_raw": use_raw})[gene]
+            asked = places["layer"] is not None or places["use_raw"] is not None
+            return values if asked else _logarithms(values, source.raw.X if use_raw else source.X)
     present = list(data.obs.columns)
     raise ScrclKeyError(
         f"color={name!r} is not in adata.obs, and is not the name of a gene.",
         f"Present in adata.obs: {', '.join(map(repr, present)) or 'none'}.{did_you_mean(name, present)}",
         where="adata.obs",
     )
+
+
+def _logarithms(values: pd.Series, matrix: Matrix) -> pd.Series:
+    """Log-normalised values of a gene, if they are counts of the matrix."""
+    counts = values.to_numpy(np.float64)
+    if not counts.any() or (counts < 0).any() or (counts % 1).any():
+        return values
+    try:
+        totals = np.concatenate([block.sum(1) for _, block in Counts.of(matrix, "adata.X").blocks()])
+    except ScrclValueError:  # only this gene has whole numbers
+        return values
+    return pd.Series(np.log1p(counts * np.median(totals) / np.maximum(totals, 1)), values.index)
 
 
 def _set_colors(cells: AnnData, data: AnnData | MuData) -> None:

@@ -1,5 +1,8 @@
 """Names of categories, such as batches and labels, independent of the type of their values."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -40,6 +43,12 @@ def as_groups(values: object) -> pd.Categorical:
     """Values ``(n,)`` of any type as categories by name, in the order of the values."""
     categories = dict.fromkeys(map(as_name, pd.Categorical(_series(values)).categories))
     return pd.Categorical(as_names(values), categories=list(categories))
+
+
+def distinct(keys: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Names ``(k,)``; those that several keys have are preceded by their key and a colon."""
+    numbers = Counter(names)
+    return [name if numbers[name] == 1 else f"{key}: {name}" for key, name in zip(keys, names, strict=True)]
 
 
 def _series(values: object) -> pd.Series:
