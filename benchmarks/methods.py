@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import anndata as ad
@@ -185,13 +186,15 @@ def run_pca(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
     return cluster_space(genes.obsm["X_pca"], n_clusters, seed)
 
 
-def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int) -> Found:
+def run_scvi(adata: ad.AnnData, n_clusters: int, seed: int, name: str = "model.SCVI") -> Found:
+    """A model of scvi-tools with its defaults, by its name there."""
     import scvi
 
     scvi.settings.seed = seed
     genes = standard_genes(adata)
-    scvi.model.SCVI.setup_anndata(genes, layer="counts")
-    model = scvi.model.SCVI(genes)
+    kind = attrgetter(name)(scvi)
+    kind.setup_anndata(genes, layer="counts")
+    model = kind(genes)
     model.train(enable_progress_bar=False)
     return cluster_space(model.get_latent_representation(), n_clusters, seed)
 
@@ -254,6 +257,8 @@ METHODS: dict[str, Method] = {
     "PCA": run_pca,
     "scVI": run_scvi,
     "CONCORD": run_concord,
+    "JointEmbeddingSCVI": partial(run_scvi, name="external.JointEmbeddingSCVI"),
+    "DRVI": partial(run_scvi, name="external.DRVI"),
     SMOOTHED: run_smoothed,
     "paper protocol": run_paper_protocol,
     **ABLATIONS,

@@ -4,6 +4,7 @@
     python benchmarks/quality.py                     all data sets of both halves, or of another folder
     python benchmarks/quality.py --report            only the tables and the figure, from earlier runs
     python benchmarks/quality.py --methods CONCORD   in an environment of its own, with `concord-sc`
+    python benchmarks/quality.py --methods JointEmbeddingSCVI DRVI    with scvi-tools 1.5 or later
 
 A data set is an .h5ad file of counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data`
 beside the repository; by default, the data sets of both halves that are there. Labels are used for scores and for the given
@@ -44,7 +45,7 @@ SMALLEST_CLASS = 10
 #: Classes that are none.
 UNSCORED = ("undetermined", "unknown", "mixed")
 #: Methods whose results do not depend on the source of SCRCL.
-RIVALS = ("PCA", "scVI", "CONCORD")
+RIVALS = ("PCA", "scVI", "CONCORD", "JointEmbeddingSCVI", "DRVI")
 PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "igraph", "numpy", "scib-metrics")
 
 

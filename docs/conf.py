@@ -48,6 +48,7 @@ GROUPS = {
     "modalities": "Modalities",
     "genes": "Genes",
     "markers": "Marker genes and names",
+    "pseudobulk": "Conditions",
     "batches": "Batches",
     "saving": "Saving and loading",
 }

@@ -24,6 +24,7 @@ from .clusters import ClustersMixin
 from .genes import GenesMixin
 from .labels import LabelsMixin
 from .markers import MarkersMixin
+from .pseudobulk import PseudobulkMixin
 from .saving import SavingMixin
 from .setup import SetupMixin
 from .training import TrainingMixin
@@ -52,6 +53,7 @@ class SCRCL(
     CertaintyMixin,
     GenesMixin,
     MarkersMixin,
+    PseudobulkMixin,
     BatchesMixin,
     LabelsMixin,
     SCRCLBase,
