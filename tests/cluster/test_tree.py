@@ -14,6 +14,8 @@ from scrcl.cluster.tree import (
     coassociation,
     find_leaves,
 )
+from scrcl.graph.adjacency import symmetric_adjacency
+from scrcl.graph.neighbors import nearest_neighbors
 
 
 def test_coassociation_is_the_mean_over_pairs_of_cells():
@@ -99,9 +101,11 @@ def nested(seed: int = 0, n: int = 200) -> tuple[NestedClusters, np.ndarray]:
 
 
 class TestNestedClusters:
-    @pytest.mark.parametrize("seed", range(5))
-    def test_connectivity_is_that_of_the_dense_graph(self, seed):
-        tree, graph = nested(seed)
+    @pytest.mark.parametrize(
+        ("seed", "n", "factor"), [(0, 400, 1), (1, 300, 1), (2, 200, 1.5**0.5), (3, 75, 2), (4, 75, 2)]
+    )
+    def test_connectivity_is_that_of_the_dense_graph(self, seed, n, factor):
+        tree, graph = nested(seed, n)
         labels = tree.leaves.labels
         members = [{leaf} for leaf in range(5)]
         for (a, b), connectivity in zip(tree.linkage[:, :2].astype(int), tree.connectivity, strict=True):
@@ -109,7 +113,7 @@ class TestNestedClusters:
             inside = [np.isin(labels, list(members[side])) for side in (a, b)]
             smaller, larger = sorted(inside, key=np.sum)
             across, degrees = graph[np.ix_(smaller, larger)].sum(), graph[smaller].sum()
-            assert connectivity == pytest.approx(2 * across / degrees / smaller.mean() ** 0.4)
+            assert connectivity == pytest.approx(factor * 2 * across / degrees / smaller.mean() ** 0.4)
 
     def test_random_halves_are_connected_and_components_are_not(self):
         rng = np.random.default_rng(0)
@@ -163,3 +167,33 @@ class TestNestedClusters:
         for min_cells in (1, int(smallest.max()), int(smallest.max()) + 1):
             expected = (tree.connectivity < MAX_CONNECTIVITY) & (smallest >= min_cells)
             np.testing.assert_array_equal(tree.supported(min_cells), expected)
+
+    def test_a_few_cells_far_from_all_others_are_separate_although_their_edges_cross(self):
+        """With 15 neighbours, half of the edges of 20 cells may lead to others."""
+        rng = np.random.default_rng(0)
+        points = rng.normal(size=(300, 10))
+        labels = np.repeat([0, 1], [280, 20])
+        graph = symmetric_adjacency(nearest_neighbors(points, 15).to_sparse())
+        linkage = np.array([[0, 1, 0.5, 300]])
+        leaves = Clustering(points, labels, probabilities=np.eye(2, dtype=np.float32)[labels])
+        by_edges = NestedClusters.build(leaves, linkage, graph).connectivity
+        among_others = NestedClusters.build(leaves, linkage, graph, points).connectivity
+        apart = NestedClusters.build(leaves, linkage, graph, points + 5 * labels[:, None]).connectivity
+        assert apart == 0
+        assert min(by_edges, among_others) > 2 * MAX_CONNECTIVITY
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_neighbors_outside_are_those_by_brute_force(self, seed):
+        tree, _ = nested(seed)
+        labels, points = tree.leaves.labels, tree.leaves.points
+        tree = NestedClusters(tree.leaves, tree.linkage, tree.edges, points)
+        distances = ((points[:, None] - points) ** 2).sum(2)
+        np.fill_diagonal(distances, np.inf)
+        nearest = distances.argsort(1)
+        for smaller, outside in zip(tree.sides[:, 1], tree.outside, strict=True):
+            inside, size = tree.below[smaller][labels], tree.sizes[smaller]
+            if size > 30:
+                assert np.isnan(outside)
+            else:
+                expected = (~inside)[nearest[inside, : max(3, size // 3)]].mean()
+                assert outside == pytest.approx(expected)

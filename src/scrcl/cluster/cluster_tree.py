@@ -57,7 +57,8 @@ class ClusterTree(Displayed):
         - ``left``, ``right``: names of both sides, the larger one first; ``n_left``, ``n_right``: their cells
         - ``height``: share of the clusterings that separate cells of both sides
         - ``connectivity``: edges of the cell graph between the sides, relative to those expected for the size of the smaller
-          side: about 1 or more within one population, 0 for separate ones
+          side: about 1 or more within one population, 0 for separate ones. Lower for a side of at most 30 cells with
+          hardly any nearest neighbours outside of it
         - ``distance``: of the mean profiles, corrected for noise: 0 for equal and 1 for unrelated ones; says how far the
           sides are apart, not whether there is a gap between them
         - ``n_genes_left``, ``n_genes_right``: number of genes that are up on a side, with an AUROC above 0.8 and twice the

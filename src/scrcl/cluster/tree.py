@@ -11,6 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
+from scrcl.graph.neighbors import nearest_neighbors
+
 from .clustering import Clustering, number_by_size
 from .trees import indicator
 
@@ -21,6 +23,11 @@ MAX_LEAVES, MIN_LEAF_CELLS = 40, 10
 MAX_CONNECTIVITY, SIZE_POWER = 0.343, 0.4
 #: Weight of the edges across a split that no edge crosses.
 MIN_EDGES = 0.5
+#: Number of cells below which the best split of one population crosses fewer edges by chance.
+MANY_CELLS = 300
+#: Size up to which a side has fewer neighbours of its own than the graph; its cells per nearest neighbour that is looked at;
+#: least number of these neighbours; and the share of them outside below which the side is a cluster.
+RARE_CELLS, CELLS_PER_NEIGHBOR, MIN_NEIGHBORS, MAX_OUTSIDE = 30, 3, 3, 0.12
 
 
 def coassociation(members: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -159,17 +166,22 @@ class NestedClusters:
         their cells, and the number of cells that were clustered.
     edges
         ``(L, L)`` sums of the weights of the edges between leaves, in a graph of the cells.
+    features
+        ``(n, d)`` features in which the nearest neighbours of the cells of small sides are found, if they are.
     """
 
     leaves: Clustering
     linkage: np.ndarray
     edges: np.ndarray
+    features: np.ndarray | None = None
 
     @classmethod
-    def build(cls, leaves: Clustering, linkage: np.ndarray, adjacency: sp.csr_array) -> "NestedClusters":
+    def build(
+        cls, leaves: Clustering, linkage: np.ndarray, adjacency: sp.csr_array, features: np.ndarray | None = None
+    ) -> "NestedClusters":
         """Add up the edges of a symmetric graph ``(n, n)`` of the cells."""
         members = indicator(leaves.labels)
-        return cls(leaves, linkage, (members.T @ (adjacency @ members)).toarray())
+        return cls(leaves, linkage, (members.T @ (adjacency @ members)).toarray(), features)
 
     @property
     def n_leaves(self) -> int:
@@ -204,12 +216,42 @@ class NestedClusters:
         :math:`2 e / (v m^{0.4})` with the edges :math:`e` between the sides, the sum :math:`v` of the degrees of the smaller
         side, and its share :math:`m` of all cells. Half of the edges of a cell lead across a split at random; a group of few
         cells has few edges beyond itself wherever it is cut out.
+
+        A side of at most 30 cells has hardly more cells than a cell has neighbours in the graph, so that many edges leave it
+        wherever it is: its connectivity is at most 2.86 times :attr:`outside`. In fewer than 300 cells, the best split of one
+        population crosses fewer edges by chance, so it is multiplied by :math:`\sqrt{300 / n}`.
         """
         larger, smaller = self.below[self.sides.T].astype(np.float64)
         across = ((larger @ self.edges) * smaller).sum(1)
         degrees = smaller @ self.edges.sum(1)
         share = self.sizes[self.sides[:, 1]] / len(self.leaves.labels)
-        return 2 * np.maximum(across, MIN_EDGES) / (np.maximum(degrees, MIN_EDGES) * share**SIZE_POWER)
+        connectivity = 2 * np.maximum(across, MIN_EDGES) / (np.maximum(degrees, MIN_EDGES) * share**SIZE_POWER)
+        connectivity = np.fmin(connectivity, MAX_CONNECTIVITY / MAX_OUTSIDE * self.outside)
+        return connectivity * max(1.0, np.sqrt(MANY_CELLS / len(self.leaves.labels)))
+
+    @cached_property
+    def outside(self) -> np.ndarray:
+        """``(L - 1,)`` share of the nearest neighbours of the cells of the smaller side that are not on that side.
+
+        Of each cell a third as many as the side has cells, at least 3. NaN for sides of more than 30 cells, and without
+        ``features``.
+        """
+        outside = np.full(self.n_leaves - 1, np.nan)
+        rare = np.flatnonzero(self.sizes[self.sides[:, 1]] <= RARE_CELLS)
+        if self.features is None or len(rare) == 0:
+            return outside
+        labels = self.leaves.labels
+        inside = self.below[self.sides[rare, 1]][:, labels]
+        cells = np.flatnonzero(inside.any(0))
+        number = min(max(RARE_CELLS // CELLS_PER_NEIGHBOR, MIN_NEIGHBORS), len(labels) - 1)
+        neighbors = nearest_neighbors(self.features, number + 1, self.features[cells]).indices
+        others = neighbors != cells[:, None]
+        others[others.all(1), -1] = False  # a cell with as near ones as itself
+        neighbors = neighbors[others].reshape(len(cells), number)
+        for split, members in zip(rare, inside, strict=True):
+            number = max(members.sum() // CELLS_PER_NEIGHBOR, MIN_NEIGHBORS)
+            outside[split] = 1 - members[neighbors[members[cells], :number]].mean()
+        return outside
 
     def made(self, supported: np.ndarray) -> np.ndarray:
         """``(L - 1,)`` whether each split is made, if supported ones ``(L - 1,)`` are, as far as all splits above are."""

@@ -368,8 +368,9 @@ class Results:
         if (view, seed) not in trees:
             begin("clustering")
             with threads(self.latent(view).size):
-                leaves = self._ensemble(view, seed).leaves()
-                trees[view, seed] = NestedClusters.build(*leaves, self.reference.adjacency)
+                leaves, reference = self._ensemble(view, seed).leaves(), self.reference
+                features = None if reference.spatial is not None else reference.known_neighbor_features(view[1])
+                trees[view, seed] = NestedClusters.build(*leaves, reference.adjacency, features)
         return trees[view, seed]
 
     def evidence(self, view: View, seed: int, compare: Callable[[], pd.DataFrame]) -> pd.DataFrame:
