@@ -102,7 +102,7 @@ def nested(seed: int = 0, n: int = 200) -> tuple[NestedClusters, np.ndarray]:
 
 class TestNestedClusters:
     @pytest.mark.parametrize(
-        ("seed", "n", "factor"), [(0, 400, 1), (1, 300, 1), (2, 200, 1), (3, 128, 1.25), (4, 50, 2)]
+        ("seed", "n", "factor"), [(0, 400, 1), (1, 300, 1), (2, 250, 1), (3, 160, 1.25), (4, 90, 5 / 3)]
     )
     def test_connectivity_is_that_of_the_dense_graph(self, seed, n, factor):
         tree, graph = nested(seed, n)

@@ -24,7 +24,7 @@ MAX_CONNECTIVITY, SIZE_POWER = 0.343, 0.4
 #: Weight of the edges across a split that no edge crosses.
 MIN_EDGES = 0.5
 #: Number of cells below which the best split of one population crosses fewer edges by chance.
-MANY_CELLS = 200
+MANY_CELLS = 250
 #: Size up to which a side has fewer neighbours of its own than the graph; its cells per nearest neighbour that is looked at;
 #: least number of these neighbours; and the share of them outside below which the side is a cluster.
 RARE_CELLS, CELLS_PER_NEIGHBOR, MIN_NEIGHBORS, MAX_OUTSIDE = 30, 3, 3, 0.12
@@ -218,8 +218,8 @@ class NestedClusters:
         cells has few edges beyond itself wherever it is cut out.
 
         A side of at most 30 cells has hardly more cells than a cell has neighbours in the graph, so that many edges leave it
-        wherever it is: its connectivity is at most 2.86 times :attr:`outside`. In fewer than 200 cells, the best split of one
-        population crosses fewer edges by chance, so it is multiplied by :math:`\sqrt{200 / n}`.
+        wherever it is: its connectivity is at most 2.86 times :attr:`outside`. In fewer than 250 cells, the best split of one
+        population crosses fewer edges by chance, so it is multiplied by :math:`\sqrt{250 / n}`.
         """
         larger, smaller = self.below[self.sides.T].astype(np.float64)
         across = ((larger @ self.edges) * smaller).sum(1)
