@@ -732,7 +732,7 @@ def test_markers_report_and_json(counts, tmp_path, capsys):
     text = page.read_text(encoding="utf-8")
     assert "Which clusters are real" in text
     assert splits["genes_left"].iloc[0] in text
-    for shown in (found["command"], scrcl.__version__, "150", "3", "clusters asked for", "Caveats"):
+    for shown in (found["command"], scrcl.__version__, "150", "3", "clusters asked for", "What is uncertain"):
         assert shown in text
     assert all(cluster["markers"][0] in text for cluster in found["clusters"])
     assert text.count("data:image/png;base64,") == 4  # the map, the numbers of clusters, the tree, the markers
@@ -791,6 +791,27 @@ class TestCaveats:
         assert (first.next, second.next) == ("1", "0")
         assert first.next_probability == pytest.approx(0.3)
         assert (second.markers, second.specific, second.uncertain) == ([], 0, 0)
+
+    def test_quality_and_batches(self):
+        from scrcl.cli.composition import Composition
+        from scrcl.cli.summary import Cluster, find_caveats
+
+        summary = self.summary([Cluster(name, 100, 1 / 3, 0.9, 0.0, "1", 0.1, ["a"], 1) for name in "012"])
+        summary.quality = {
+            "": {"counts": 900, "mitochondrial": 0.06},
+            "0": {"counts": 299, "mitochondrial": 0.05},
+            "1": {"counts": 301, "mitochondrial": 0.13},
+            "2": {"counts": 9000, "mitochondrial": 0.11},
+        }
+        summary.compositions = [Composition("donor", True, {"2": {"a": 0.96, "b": 0.04}}, {"2": "a"})]
+        few, mitochondrial, single = find_caveats(summary, "consensus")
+        assert few.startswith("The cells of cluster 0 have few counts (median 299, of all cells 900)")
+        assert mitochondrial.startswith("13% of the counts of cells of cluster 1 are mitochondrial")
+        assert single.startswith("Cluster 2 is nearly only in a (96% by donor)")
+        summary.parameters = {"spatial_key": "spatial"}
+        assert [
+            caveat for caveat in find_caveats(summary, "kmeans") if "luster 0" in caveat or "clusters" in caveat
+        ] == []
 
     def test_sentences(self):
         from scrcl.cli.summary import Cluster, find_caveats

@@ -1,36 +1,51 @@
 """The report of a run: one self-contained HTML file, or the same as PDF."""
 
-import base64
+import re
+from collections.abc import Iterator
 from datetime import date
 from functools import partial
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 
 import jinja2
 import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
+from markupsafe import Markup, escape
 from mudata import MuData
 
-from scrcl import pl
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.tree import MAX_CONNECTIVITY
+from scrcl.labels.report import LabelReport
+from scrcl.model.scrcl import SCRCL
+from scrcl.reference.batch_report import BatchReport
 from scrcl.utils import keys
 
 from .config import RunConfig
 from .errors import UserError
+from .report_figures import (
+    MAX_MAPPED,
+    colors_of,
+    draw_map,
+    draw_markers,
+    draw_number,
+    draw_slices,
+    draw_tree,
+    map_points,
+)
 from .summary import N_MARKERS, Summary
+from .symbols import find_symbols, with_symbols
 
-#: Cells that are mapped; of more, a random part.
-MAX_MAPPED = 50_000
 #: The context in which a dollar in the name of a type is no formula.
 plain_text = partial(mpl.rc_context, {"text.parse_math": False})
-#: Genes of each cluster that are drawn.
-N_DRAWN = 3
+#: Labels with a lower probability are said to be doubtful, and so many are shown.
+DOUBT, N_DOUBTFUL = 0.1, 10
+#: Marker genes of a new type that are named.
+N_NEW_GENES = 5
+#: Parts of a cluster that are named, at least.
+MIN_PART = 0.05
+#: Share of the cells of a cluster above which their type names it, and the name of other clusters.
+MAJORITY, MIXED = 0.5, "several types"
 
 
 def check_report(path: Path) -> None:
@@ -47,7 +62,7 @@ def check_report(path: Path) -> None:
 
 
 def write_report(
-    page: Path, config: RunConfig, summary: Summary, data: AnnData | MuData, markers: pd.DataFrame | None
+    page: Path, config: RunConfig, summary: Summary, data: AnnData | MuData, markers: pd.DataFrame | None, model: SCRCL
 ) -> None:
     """Write the report.
 
@@ -59,27 +74,51 @@ def write_report(
         The options; ``report`` has the name, whose ending gives the format.
     summary, data, markers
         What is shown.
+    model
+        The model, for the reports on labels and batches.
     """
+    mpl.use("Agg")
+    var = next(iter(data.mod.values())).var if isinstance(data, MuData) else data.var
+    symbols = find_symbols(var)
+    shown = summary.tree if summary.tree is None or not symbols else with_symbols(summary.tree, symbols)
+    if markers is not None and len(markers):
+        markers = markers.assign(gene=markers["gene"].map(lambda gene: symbols.get(gene, gene)))
+    clusters = data.obs[keys.CLUSTERS_KEY]
+    colors = colors_of(clusters)
+    labels = model.get_label_report(seed=config.seed) if summary.types is not None else None
+    markers_of = {
+        cluster.name: [symbols.get(gene, gene) for gene in cluster.markers or ()] for cluster in summary.clusters
+    }
     with plain_text():
-        figures = _figures(config, summary, data, markers)
-    what = "cluster" if config.spatial_key is None else "domain"
+        figures, maps, batch_colors = _figures(config, summary, shown, data, markers, colors)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = _code
     template = environment.from_string(files(__package__).joinpath("html_report.html").read_text(encoding="utf-8"))
     html = template.render(
         summary=summary,
-        title=f"{len(summary.clusters)} {what}s in {Path(summary.input).name}",
-        what=what,
+        title=f"{len(summary.clusters)} {summary.kind}{'s' if len(summary.clusters) > 1 else ''} in {Path(summary.input).name}",
+        what=summary.kind,
         date=date.today().isoformat(),
         figures=figures,
-        colors=_colors(data),
+        maps=maps,
+        colors=colors,
+        batch_colors=batch_colors,
+        batch_text=None if config.batch_key is None else _say(model.get_batch_report(seed=config.seed)),
         largest=max(cluster.share for cluster in summary.clusters),
         n_markers=N_MARKERS,
+        markers_of=markers_of,
         n_mapped=min(MAX_MAPPED, data.n_obs),
         others=summary.other_numbers(),
-        splits=_splits(summary.tree),
-        own_names=summary.tree is not None and not summary.tree.cut().eq(data.obs[keys.CLUSTERS_KEY].astype(str)).all(),
+        splits=_splits(shown),
+        own_names=summary.tree is not None and not summary.tree.cut().eq(clusters.astype(str)).all(),
         bound=MAX_CONNECTIVITY,
         minutes=sum(summary.seconds.values()) / 60,
+        names=list(_names(config, summary, data, labels)),
+        qualities=summary.quality,
+        quality_columns=list(summary.quality[""]) if summary.quality else [],
+        parameters={name: value for name, value in summary.parameters.items() if value != ""},
+        notes=[note for note in summary.notes if not note.startswith(tuple(summary.caveats))],
+        **_types(data, labels, markers_of),
     )
     if config.report is not None and config.report.suffix.lower() == ".pdf":
         import weasyprint
@@ -89,32 +128,43 @@ def write_report(
         page.write_text(html, encoding="utf-8")
 
 
+def _code(text: str) -> Markup:
+    """Text in which code is between backticks."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _figures(
-    config: RunConfig, summary: Summary, data: AnnData | MuData, markers: pd.DataFrame | None
-) -> dict[str, str]:
-    """Figures by name, as URLs that hold the picture."""
-    mpl.use("Agg")
-    rows = np.sort(np.random.default_rng(0).permutation(data.n_obs)[:MAX_MAPPED])
-    cells = AnnData(
-        obs=data.obs[[keys.CLUSTERS_KEY]].iloc[rows], obsm={keys.LATENT_KEY: data.obsm[keys.LATENT_KEY][rows]}
-    )
-    _, ax = plt.subplots(figsize=(5.2, 4.6), layout="constrained")
-    many = len(summary.clusters) > 20
-    pl.umap(cells, ax=ax, title="", legend_loc="on data", legend_fontsize=8 if many else 10, legend_fontoutline=2)
-    axes = {"umap": ax}
-    data.uns[COLORS_KEY] = cells.uns[COLORS_KEY]
+    config: RunConfig,
+    summary: Summary,
+    tree: ClusterTree | None,
+    data: AnnData | MuData,
+    markers: pd.DataFrame | None,
+    colors: dict[str, str],
+) -> tuple[dict[str, str], dict[str, object], dict[str, dict[str, str]]]:
+    """Figures and maps by name, and the colours of the batches."""
+    figures = {}
     if summary.estimate is not None:
-        axes["number"] = pl.n_clusters(summary.estimate)
-    if summary.tree is not None:
-        axes["tree"] = pl.cluster_tree(summary.tree)
+        figures["number"] = draw_number(summary.estimate, summary.kind)
+    if tree is not None:
+        figures["tree"] = draw_tree(tree)
     if markers is not None and len(markers):
-        axes["markers"] = pl.markers_dotplot(markers, n_genes=N_DRAWN)
+        figures["markers"] = draw_markers(markers)
+    rows, points = map_points(data.obsm[keys.LATENT_KEY])
+    obs = data.obs.iloc[rows]
+    maps: dict[str, object] = {"clusters": draw_map(points, obs[keys.CLUSTERS_KEY], colors, tagged=True)}
+    if summary.types is not None:
+        types = data.obs[keys.TYPES_KEY]
+        named = types.astype(str).where(types.notna())
+        maps["types"] = draw_map(points, named.iloc[rows], colors_of(named))
+    batch_colors = {composition.key: colors_of(pd.Series(composition.names)) for composition in summary.compositions}
+    maps["batches"] = {
+        key: draw_map(points, obs[key].astype(str), batch_colors[key])
+        for key in batch_colors
+        if key == config.batch_key
+    }
     if config.spatial_key is not None:
-        drawn = pl.spatial(data, spatial_key=config.spatial_key, sample_key=config.sample_key)
-        axes["space"] = drawn[0] if isinstance(drawn, list) else drawn
-    pictures = {name: _picture(ax) for name, ax in axes.items()}
-    plt.close("all")
-    return pictures
+        maps["slices"] = draw_slices(data, config.spatial_key, config.sample_key, colors)
+    return figures, maps, batch_colors
 
 
 def _splits(tree: ClusterTree | None) -> list[dict[str, object]]:
@@ -122,17 +172,88 @@ def _splits(tree: ClusterTree | None) -> list[dict[str, object]]:
     return [] if tree is None else tree.first_splits.reset_index().to_dict("records")  # type: ignore[return-value]
 
 
-COLORS_KEY = f"{keys.CLUSTERS_KEY}_colors"
+def _names(
+    config: RunConfig, summary: Summary, data: AnnData | MuData, labels: LabelReport | None
+) -> Iterator[dict[str, str]]:
+    """A name for each cluster, and why."""
+    clusters = data.obs[keys.CLUSTERS_KEY].astype(str)
+    if labels is not None:
+        types = pd.crosstab(clusters, data.obs[keys.TYPES_KEY].astype(str), normalize="index")
+        given = labels.cells["label"].reindex(data.obs_names)
+        counts = pd.crosstab(clusters[given.notna().to_numpy()], given.dropna().astype(str))
+        for cluster in summary.clusters:
+            shares = types.loc[cluster.name].sort_values(ascending=False)
+            name, share = str(shares.index[0]), shares.iloc[0]
+            why = f"{name} is predicted for {share:.0%} of its cells"
+            if cluster.name in counts.index:
+                of_labelled = counts.loc[cluster.name]
+                why += (
+                    f"; {of_labelled.max() / of_labelled.sum():.0%} of its {of_labelled.sum():,} labelled cells are "
+                    f"labelled {of_labelled.idxmax()}"
+                )
+            yield {"cluster": cluster.name, "name": name if share > MAJORITY else MIXED, "why": why}
+    elif summary.agreement is not None:
+        for cluster, published in summary.agreement.types.items():
+            name, share = next(iter(published.items()))
+            why = ", ".join(f"{name} {share:.0%}" for name, share in published.items())
+            yield {
+                "cluster": cluster,
+                "name": name if share > MAJORITY else MIXED,
+                "why": f"published annotation: {why}",
+            }
 
 
-def _colors(data: AnnData | MuData) -> dict[str, str]:
-    """Colour of each cluster on the map."""
-    return dict(zip(map(str, data.obs[keys.CLUSTERS_KEY].cat.categories), data.uns[COLORS_KEY], strict=False))
+def _types(data: AnnData | MuData, labels: LabelReport | None, markers_of: dict[str, list[str]]) -> dict[str, object]:
+    """What is said of types that were learned from labels."""
+    if labels is None:
+        return {"types": None, "new": [], "label_caveats": []}
+    types = data.obs[keys.TYPES_KEY].astype(str)
+    probability = data.obs[keys.TYPES_CONFIDENCE_KEY].groupby(types.to_numpy()).mean()
+    sizes = types.value_counts()
+    new = []
+    for name in sizes.index.difference(labels.confusions.index, sort=False):
+        parts = data.obs.loc[(types == name).to_numpy(), keys.CLUSTERS_KEY].astype(str).value_counts(normalize=True)
+        large = parts[parts >= MIN_PART] if (parts >= MIN_PART).any() else parts[:1]
+        new.append(
+            {
+                "name": name,
+                "cells": int(sizes[name]),
+                "clusters": ", ".join(f"{cluster} ({share:.0%})" for cluster, share in large.items()),
+                "genes": ", ".join(markers_of[str(parts.index[0])][:N_NEW_GENES]),
+            }
+        )
+    wrong = labels.cells[(labels.cells["probability"] < DOUBT) & (labels.cells["label"] != labels.cells["predicted"])]
+    caveats = []
+    if new:
+        sizes_of_new = sum(sizes[group["name"]] for group in new)
+        caveats.append(
+            f"{sizes_of_new:,} cells in {len(new)} group{'s' if len(new) > 1 else ''} are unlike all labelled cells."
+        )
+    if len(wrong):
+        caveats.append(
+            f"{len(wrong):,} of {len(labels.cells):,} labels are contradicted by the data and the labels of other cells."
+        )
+    return {
+        "label_caveats": caveats,
+        "types": [
+            {"name": name, "cells": int(size), "share": size / len(types), "probability": probability[name]}
+            for name, size in sizes.items()
+        ],
+        "n_labelled": len(labels.cells),
+        "new": new,
+        "confusions": labels.by_label().reset_index().to_dict("records"),
+        "doubtful": wrong.head(N_DOUBTFUL).rename_axis("cell").reset_index().to_dict("records"),
+        "n_doubtful": len(wrong),
+        "doubt": DOUBT,
+    }
 
 
-def _picture(ax: Axes) -> str:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+def _say(report: BatchReport) -> str:
+    """The correction of batches in a sentence."""
+    before, after = report.batches["before"].mean(), report.batches["after"].mean()
+    found = (
+        f"An effect was found and corrected in {', '.join(report.corrected)}"
+        if report.corrected
+        else ("No effect was found, so nothing was corrected")
+    )
+    return f"{found}. Mixing of batches among similar cells: {before:.2f} before, {after:.2f} after (1: as by chance)."

@@ -23,13 +23,14 @@ from mudata import MuData
 from scrcl import pl
 from scrcl.cluster.leiden import RESOLUTION
 from scrcl.model.options import Method
-from scrcl.model.scrcl import SCRCL
+from scrcl.model.scrcl import SCRCL, SPATIAL_ARGUMENTS
 from scrcl.reference.writing import share
 from scrcl.utils import keys
 from scrcl.utils.checks import check_n_clusters
 from scrcl.utils.errors import PoorSupportWarning, ScrclWarning
 from scrcl.utils.progress import begin, listening
 
+from .composition import compose, measure, quality
 from .config import RunConfig
 from .errors import UserError, as_message
 from .html_report import check_report, plain_text, write_report
@@ -37,6 +38,7 @@ from .inputs import Input, read
 from .outputs import check_writable, finish, reserved, write, write_types
 from .progress import Phases
 from .summary import Record, Summary, compare, describe_clusters, find_caveats
+from .symbols import find_symbols
 
 #: Levels of the loggers of the libraries while the command runs.
 LOG_LEVELS = {
@@ -123,7 +125,10 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             begin("evidence")
             with attempt("evidence"):
                 tree = model.get_cluster_tree(seed=config.seed)
+        quality_of: dict[str, dict[str, float]] = {}
         if page is not None or config.json:
+            with attempt("quality of cells"):
+                quality_of = _quality(model, data)
             begin("certainty")
             with attempt("number of clusters"):
                 estimate = model.estimate_n_clusters(seed=config.seed)
@@ -160,13 +165,15 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             types=types,
             agreement=compare(data.obs[keys.CLUSTERS_KEY], data.obs[DEMO_TYPES]) if is_demo else None,
             missing=phases.missing,
+            compositions=compose(data.obs[keys.CLUSTERS_KEY], data.obs, _samples(config)),
+            quality=quality_of,
             **record,
         )
         summary.caveats = find_caveats(summary, config.method) + caveats
         if page is not None and config.report is not None:
             begin("report")
             with attempt("report"):
-                write_report(page, config, summary, data, markers)
+                write_report(page, config, summary, data, markers, model)
                 finish(page, config.report, phases)
             summary.outputs = _outputs(config, phases.written)
     return summary
@@ -214,8 +221,10 @@ def quiet(source: Path | None, phases: Phases, caveats: list[str] | None = None)
         if isinstance(warning, ScrclWarning):
             message = as_message(warning, source)
             phases.note(message)
-            if caveats is not None and isinstance(warning, PoorSupportWarning) and message not in caveats:
-                caveats.append(message)
+            # What advises a report is of no use in the report.
+            caveat = message.removesuffix(warning.command).strip() if "--report" in warning.command else message
+            if caveats is not None and isinstance(warning, PoorSupportWarning) and caveat not in caveats:
+                caveats.append(caveat)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -245,6 +254,23 @@ def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) ->
         phases.note("There is only one cluster, so there are no marker genes.")
         return pd.DataFrame()
     return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
+
+
+def _quality(model: SCRCL, data: AnnData | MuData) -> dict[str, dict[str, float]]:
+    """Quality of the cells of each cluster, by the first modality with counts."""
+    for name, source in model._sources(data).items():
+        if source.counts is not None:
+            var = data.mod[name].var if isinstance(data, MuData) else data.var
+            symbols = find_symbols(var)
+            genes = pd.Index([symbols.get(gene, gene) for gene in var.index.astype(str)])
+            return quality(measure(source.counts, genes, data.obs), data.obs[keys.CLUSTERS_KEY])
+    return {}
+
+
+def _samples(config: RunConfig) -> dict[str, bool]:
+    """Columns of batches and samples, and whether their effect is corrected."""
+    named = {config.sample_key: False, config.batch_key: True}
+    return {key: corrected for key, corrected in named.items() if key is not None}
 
 
 def _write_table(
@@ -311,7 +337,12 @@ def _outputs(config: RunConfig, written: Sequence[str]) -> dict[str, str]:
 
 def _record(config: RunConfig, model: SCRCL, data: AnnData | MuData, resolution: float | None) -> Record:
     """What was run, in a form that .h5ad can hold."""
-    given = {name: value for name, value in model.init_params_["non_kwargs"].items() if value is not None}
+    unused = [] if config.spatial_key is not None else list(SPATIAL_ARGUMENTS.values())
+    given = {
+        name: value
+        for name, value in model.init_params_["non_kwargs"].items()
+        if value is not None and name not in (*unused, "gene_network_mode")
+    }
     parameters = {
         **given,
         "epochs": len(model.history["train_loss"]),

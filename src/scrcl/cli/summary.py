@@ -13,6 +13,8 @@ from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.utils import keys
 
+from .composition import Composition
+
 #: Marker genes that are named for each cluster.
 N_MARKERS = 8
 #: A cell with a lower probability of its cluster is uncertain: it is more likely in the other clusters together.
@@ -21,6 +23,9 @@ CERTAIN = 0.5
 FEW_CELLS = 20
 #: A cluster of which a larger share is uncertain is named.
 MANY_UNCERTAIN = 0.2
+#: A cluster is named whose cells have fewer counts than all cells, or more mitochondrial ones, by these factors; and the
+#: share of mitochondrial counts from which this matters.
+FEW_COUNTS, MANY_MITOCHONDRIAL, MITOCHONDRIAL = 1 / 3, 2.0, 0.1
 
 
 @dataclass
@@ -81,6 +86,13 @@ class Summary:
     types: dict[str, int] | None = None
     missing: dict[str, str] = field(default_factory=dict)
     tree: ClusterTree | None = None
+    compositions: list[Composition] = field(default_factory=list)
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What the clusters are."""
+        return "domain" if self.parameters.get("spatial_key") else "cluster"
 
     def as_json(self) -> dict[str, object]:
         """In plain containers."""
@@ -106,17 +118,19 @@ class Summary:
 
     def print(self, console: Console) -> None:
         """As tables."""
-        console.print(sizes_table({cluster.name: cluster.cells for cluster in self.clusters}, "cluster"))
+        console.print(sizes_table({cluster.name: cluster.cells for cluster in self.clusters}, self.kind))
         if self.types is not None:
             console.print(sizes_table(self.types, "type, learned from labels"))
         total = sum(self.seconds.values())
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
         console.print(f"{total:.1f} s: {shares}", soft_wrap=True)
-        console.print(
-            f"Written to {self.outputs['output']}: obsm['{keys.LATENT_KEY}'], obs['{keys.CLUSTERS_KEY}'], "
+        typed = [] if self.types is None else [keys.TYPES_KEY, keys.TYPES_CONFIDENCE_KEY]
+        written = [
+            f"obsm['{keys.LATENT_KEY}']",
+            *(f"obs['{name}']" for name in (keys.CLUSTERS_KEY, *typed)),
             f"uns['{keys.RUN_KEY}']",
-            soft_wrap=True,
-        )
+        ]
+        console.print(f"Written to {self.outputs['output']}: {', '.join(written)}", soft_wrap=True)
         if self.agreement is not None:
             table = Table(
                 "cluster", "most frequent published types", title="Published annotation, not seen by the model"
@@ -178,6 +192,7 @@ def describe_clusters(
 
 def find_caveats(summary: Summary, method: str) -> list[str]:
     """What is uncertain, in sentences."""
+    kind = summary.kind
     caveats = _caveats_of_number(summary)
     if summary.tree is not None:
         splits = summary.tree.first_splits
@@ -188,18 +203,47 @@ def find_caveats(summary: Summary, method: str) -> list[str]:
             )
     for cluster in summary.clusters:
         if cluster.cells < FEW_CELLS:
-            caveats.append(f"Cluster {cluster.name} has only {cluster.cells} cells.")
+            caveats.append(
+                f"{kind.capitalize()} {cluster.name} has only {cluster.cells} cell{'s' if cluster.cells > 1 else ''}."
+            )
         if cluster.uncertain is not None and cluster.uncertain > MANY_UNCERTAIN:
             caveats.append(
-                f"{cluster.uncertain:.0%} of the cells of cluster {cluster.name} belong to it with a probability below one "
-                f"half; the next most probable cluster is {cluster.next}."
+                f"{cluster.uncertain:.0%} of the cells of {kind} {cluster.name} belong to it with a probability below one "
+                f"half; the next most probable {kind} is {cluster.next}."
             )
         if cluster.specific == 0:
             caveats.append(
-                f"No marker gene is higher in cluster {cluster.name} than in all others; it may be part of one."
+                f"No marker gene is higher in {kind} {cluster.name} than in all others; it may be part of one."
             )
+        caveats += _caveats_of_quality(summary, cluster.name)
+        for composition in summary.compositions:
+            if cluster.name in composition.only_in:
+                share = max(composition.shares[cluster.name].values())
+                caveats.append(
+                    f"{kind.capitalize()} {cluster.name} is nearly only in {composition.only_in[cluster.name]} ({share:.0%} by "
+                    f"{composition.key}): it may be an effect of the experiment."
+                )
     if method != "consensus":
-        caveats.append(f"Clustering by {method} gives no confidence of clusters; consensus does.")
+        caveats.append(f"Clustering by {method} gives no confidence of {kind}s; consensus does.")
+    return caveats
+
+
+def _caveats_of_quality(summary: Summary, cluster: str) -> list[str]:
+    if cluster not in summary.quality:
+        return []
+    every, own = summary.quality[""], summary.quality[cluster]
+    caveats = []
+    if own["counts"] < FEW_COUNTS * every["counts"]:
+        caveats.append(
+            f"The cells of {summary.kind} {cluster} have few counts (median {own['counts']:,.0f}, of all cells "
+            f"{every['counts']:,.0f}): they may be damaged cells or empty droplets."
+        )
+    share = own.get("mitochondrial", 0.0)
+    if share > max(MITOCHONDRIAL, MANY_MITOCHONDRIAL * every.get("mitochondrial", 0.0)):
+        caveats.append(
+            f"{share:.0%} of the counts of cells of {summary.kind} {cluster} are mitochondrial (median; of all cells "
+            f"{every['mitochondrial']:.0%}): they may be damaged."
+        )
     return caveats
 
 
@@ -207,12 +251,13 @@ def _caveats_of_number(summary: Summary) -> list[str]:
     others = summary.other_numbers()
     if summary.estimate is None or not others:
         return []
-    found = len(summary.clusters)
+    found, kind = len(summary.clusters), summary.kind
     if found == summary.estimate.best:
-        return [f"There are {found} clusters; {_supported(others)}."]
+        there = f"are {found} {kind}s" if found > 1 else f"is 1 {kind}"
+        return [f"There {there}; {_supported(others)}."]
     asked = "were asked for" if summary.n_clusters_given else "were found"
     rest = f" ({_supported(others[1:])})" if others[1:] else ""
-    return [f"{found} clusters {asked}; the estimate is {others[0]}{rest}."]
+    return [f"{found} {kind}s {asked}; the estimate is {others[0]}{rest}."]
 
 
 def _supported(numbers: list[int]) -> str:

@@ -267,12 +267,12 @@ def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarra
     return np.where(kept[labels], np.cumsum(kept)[labels] - 1, -1)
 
 
-def warn_if_undetermined(n_clusters: int, agreement: float) -> None:
-    """Warn if the alternative clusterings disagree."""
+def warn_if_undetermined(n_clusters: int, agreement: float, kind: str = "clusters") -> None:
+    """Warn if the alternative clusterings disagree; ``kind`` is what clusters are called."""
     if n_clusters > 1 and agreement < MIN_TREE_AGREEMENT:
         warnings.warn(
             PoorSupportWarning(
-                f"{n_clusters} clusters are poorly supported: alternative clusterings agree with an adjusted Rand index of "
+                f"{n_clusters} {kind} are poorly supported: alternative clusterings agree with an adjusted Rand index of "
                 f"only {agreement:.2f}.",
                 "See `model.get_cluster_probabilities()` for the confidence of each cell, and "
                 "`model.estimate_n_clusters()` for other numbers.",

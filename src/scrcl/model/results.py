@@ -305,7 +305,7 @@ class Results:
             return kmeans(points, n_clusters, seed)
         check_leaves(n_clusters, min(self.reference.n_cells, CLUSTERED_CELLS))
         found, agreement = self._ensemble(view, seed, n_clusters).cut(n_clusters, options.min_cells)
-        warn_if_undetermined(n_clusters, agreement)
+        warn_if_undetermined(n_clusters, agreement, "clusters" if self.reference.spatial is None else "domains")
         return found
 
     def labels(self, query: Query, options: ClusterOptions) -> np.ndarray:
