@@ -18,7 +18,8 @@ class TestInference:
     def whole_graph(module, features, propagation):
         with torch.inference_mode():
             module.eval()
-            views = module.inference(torch.from_numpy(features), to_torch(propagation))
+            cells, graph = torch.from_numpy(features), to_torch(propagation)
+            views = module.inference(cells, graph @ cells, graph)
             refined = module.generative(views["hidden_1"], views["hidden_2"])
         return {
             ("aligned", None): torch.cat([views["embedding_1"], views["embedding_2"]], 1).numpy(),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scrcl.graph.genes import directed_propagation
 from scrcl.nn import losses
 from scrcl.nn.encoders import GeneEncoder
-from scrcl.nn.losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
+from scrcl.nn.losses import cross_view_loss, label_loss, view_losses
 
 
 def dense_alignment(e1, e2, temperature):
@@ -48,6 +48,10 @@ def random_graph(n: int, density: float, rng: np.random.Generator, isolated: int
 
 def to_sparse(dense: torch.Tensor) -> torch.Tensor:
     return dense.to_sparse_csr()
+
+
+def no_edges(n: int) -> torch.Tensor:
+    return to_sparse(torch.zeros(n, n, dtype=torch.float64))
 
 
 GRAPHS = {
@@ -95,7 +99,7 @@ class TestAgainstDense:
     def test_alignment(self, graph, temperature):
         n = len(GRAPHS[graph](self.rng))
         assert_same(
-            lambda a, b: alignment_loss(a, b, temperature),
+            lambda a, b: view_losses(a, b, no_edges(n), temperature)[0],
             lambda a, b: dense_alignment(a, b, temperature),
             self.embeddings(n),
         )
@@ -103,7 +107,7 @@ class TestAgainstDense:
     def test_neighborhood(self, graph, temperature):
         adjacency = GRAPHS[graph](self.rng)
         assert_same(
-            lambda a, b: neighborhood_loss(a, b, to_sparse(adjacency), temperature),
+            lambda a, b: view_losses(a, b, to_sparse(adjacency), temperature)[1],
             lambda a, b: dense_neighborhood(a, b, adjacency, temperature),
             self.embeddings(len(adjacency)),
         )
@@ -166,12 +170,12 @@ def test_weights_of_the_gene_encoder_get_the_dense_gradient():
 
 def test_views_that_agree_have_no_alignment_loss():
     e = F.normalize(torch.randn(6, 4, dtype=torch.float64))
-    assert alignment_loss(e, e, 0.5).item() == pytest.approx(0, abs=1e-15)
+    assert view_losses(e, e, no_edges(6), 0.5)[0].item() == pytest.approx(0, abs=1e-15)
 
 
 def test_a_single_cell_has_no_neighborhood_loss():
     e1, e2 = torch.randn(1, 4, requires_grad=True), torch.randn(1, 4)
-    loss = neighborhood_loss(e1, e2, torch.zeros(1, 1).to_sparse_csr(), 1.0)
+    loss = view_losses(e1, e2, torch.zeros(1, 1).to_sparse_csr(), 1.0)[1]
     loss.backward()
     assert loss.item() == 0
     torch.testing.assert_close(e1.grad, torch.zeros(1, 4))
@@ -179,7 +183,7 @@ def test_a_single_cell_has_no_neighborhood_loss():
 
 def test_identical_embeddings_give_a_finite_loss():
     e = torch.ones(5, 4, requires_grad=True)
-    loss = neighborhood_loss(e, e.detach(), torch.zeros(5, 5).to_sparse_csr(), 1.0)
+    loss = view_losses(e, e.detach(), torch.zeros(5, 5).to_sparse_csr(), 1.0)[1]
     loss.backward()
     assert torch.isfinite(loss)
     assert e.grad is not None
@@ -197,22 +201,43 @@ def test_float32_is_accurate():
     )
     adjacency = random_graph(n, 0.05, rng)
     exact = dense_neighborhood(e1, e2, adjacency, 1.0).item()
-    single = neighborhood_loss(e1.float(), e2.float(), to_sparse(adjacency.float()), 1.0).item()
+    single = view_losses(e1.float(), e2.float(), to_sparse(adjacency.float()), 1.0)[1].item()
     assert single == pytest.approx(exact, rel=1e-5)
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        views = [e.to(dtype).requires_grad_() for e in (e1, e2)]
+        both = view_losses(*views, to_sparse(adjacency.to(dtype)), 1.0)
+        gradients.append(torch.autograd.grad(both[0] + 100 * both[1], views))
+    for long, short in zip(*gradients, strict=True):
+        assert (long - short).norm() < 1e-4 * long.norm()
 
 
 @pytest.mark.parametrize("rows", [1, 4, 7])
 def test_blocks_do_not_matter(rows, monkeypatch):
-    rng = np.random.default_rng(4)
-    adjacency = to_sparse(random_graph(23, 0.2, rng))
-    embeddings = [F.normalize(torch.from_numpy(rng.normal(size=(23, 5)))) for _ in range(2)]
-
-    def total(a, b):
-        return alignment_loss(a, b, 0.5) + neighborhood_loss(a, b, adjacency, 0.5)
-
-    whole = total(*embeddings)
+    """Both losses at once, with different weights, in blocks of rows."""
     monkeypatch.setattr(losses, "BLOCK_ROWS", rows)
-    torch.testing.assert_close(total(*embeddings), whole, rtol=1e-12, atol=1e-12)
+    rng = np.random.default_rng(4)
+    adjacency = random_graph(23, 0.2, rng)
+
+    def ours(a, b):
+        alignment, neighborhood = view_losses(a, b, to_sparse(adjacency), 0.5)
+        return 0.3 * alignment + 2 * neighborhood
+
+    def dense(a, b):
+        return 0.3 * dense_alignment(a, b, 0.5) + 2 * dense_neighborhood(a, b, adjacency, 0.5)
+
+    assert_same(ours, dense, [F.normalize(torch.from_numpy(rng.normal(size=(23, 5)))) for _ in range(2)])
+
+
+def test_half_precision_is_only_that_of_the_views():
+    """Under mixed precision the loss is computed in the precision of the graph, and its gradient in that of the views."""
+    rng = np.random.default_rng(5)
+    adjacency = to_sparse(random_graph(23, 0.2, rng).float())
+    views = [F.normalize(torch.from_numpy(rng.normal(size=(23, 5)))).bfloat16().requires_grad_() for _ in range(2)]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = view_losses(*views, adjacency, 1.0)
+    torch.testing.assert_close(half, view_losses(*(view.float() for view in views), adjacency, 1.0))
+    assert {gradient.dtype for gradient in torch.autograd.grad(sum(half), views)} == {torch.bfloat16}
 
 
 def dense_label(e1, e2, labels):

@@ -27,7 +27,9 @@ def test_a_batch_is_a_graph():
     batch = graph_minibatch(features, adjacency)
     np.testing.assert_array_equal(batch["features"].numpy(), features)
     np.testing.assert_array_equal(batch["adjacency"].to_dense().numpy(), adjacency.toarray())
-    np.testing.assert_array_equal(batch["propagation"].to_dense().numpy(), normalized_adjacency(adjacency).toarray())
+    propagation = normalized_adjacency(adjacency).toarray()
+    np.testing.assert_array_equal(batch["propagation"].to_dense().numpy(), propagation)
+    np.testing.assert_allclose(batch["propagated"].numpy(), propagation @ features, rtol=1e-5, atol=1e-6)
 
 
 def test_labels_go_with_their_cells():

@@ -1,7 +1,51 @@
 """Encoders of a cell alone, of a cell and its neighbours, and of a gene and its neighbours."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+#: Number of values of a random number of the dropout, to which its rate is rounded.
+DROPOUT_VALUES = 2**16
+
+
+class Dropout(nn.Dropout):
+    """Dropout at a rate that is a multiple of 1 / 65,536, four entries of which share a random number of 64 bits.
+
+    On the CPU, this takes half of the time of the dropout of torch, which draws a number for each entry.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set random entries to 0 and scale the others, while training."""
+        n_dropped = round(self.p * DROPOUT_VALUES)
+        if not self.training or n_dropped in (0, DROPOUT_VALUES):
+            return super().forward(x)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = numbers.view(torch.int16)[: x.numel()].view(x.shape) >= n_dropped - DROPOUT_VALUES // 2
+        return x * kept.to(x.dtype).mul_(DROPOUT_VALUES / (DROPOUT_VALUES - n_dropped))
+
+
+class _UnitLength(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        lengths = x.norm(dim=1, keepdim=True).clamp_min_(1e-12)
+        units = x / lengths
+        ctx.save_for_backward(units, lengths)
+        return units
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        units, lengths = ctx.saved_tensors
+        along = (units * gradient).sum(1, keepdim=True)
+        return torch.addcmul(gradient, units, along, value=-1).div_(lengths)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Rows ``(n, d)`` at unit length, with a gradient that takes half of the time of that of torch."""
+    return _UnitLength.apply(x)
 
 
 class CellEncoder(nn.Module):
@@ -13,7 +57,7 @@ class CellEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features ``(n, d)`` to hidden units ``(n, h)``."""
-        return F.relu(self.linear(x))
+        return F.relu(self.linear(x), inplace=True)
 
 
 class NeighborhoodEncoder(nn.Module):
@@ -23,17 +67,18 @@ class NeighborhoodEncoder(nn.Module):
         super().__init__()
         self.convolution_1 = nn.Linear(n_input, n_hidden)
         self.convolution_2 = nn.Linear(n_hidden, n_hidden)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.linear = nn.Linear(n_hidden, n_hidden)
 
     # Propagation before the weights gives the same convolution as after them, at no higher cost, as d <= h.
     def first(self, propagated: Tensor) -> Tensor:
         """The first convolution after its propagation: features ``(n, d)`` to hidden units ``(n, h)``."""
-        return F.leaky_relu(self.convolution_1(propagated))
+        return F.leaky_relu(self.convolution_1(propagated), inplace=True)
 
     def second(self, propagated: Tensor) -> Tensor:
         """The second convolution after its propagation, and the linear layer: ``(n, h)`` to ``(n, h)``."""
-        return F.leaky_relu(self.linear(self.dropout(F.leaky_relu(self.convolution_2(propagated)))))
+        hidden = F.leaky_relu(self.convolution_2(propagated), inplace=True)
+        return F.leaky_relu(self.linear(self.dropout(hidden)), inplace=True)
 
 
 class GeneEncoder(nn.Module):

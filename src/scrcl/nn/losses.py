@@ -12,73 +12,135 @@ References
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from .sparse import symmetric_product
+from .sparse import product, symmetric_product
 
-#: Rows of a block. The temporary arrays of a block are small enough for their memory to be reused.
-BLOCK_ROWS = 8192
+#: Rows of a block, whose temporary arrays fit into the cache of a core.
+BLOCK_ROWS = 1024
 #: Temperature of the label loss.
 LABEL_TEMPERATURE = 0.1
 
 
-def alignment_loss(embedding_1: Tensor, embedding_2: Tensor, temperature: float) -> Tensor:
-    r"""Embedding distribution alignment of two views ``(n, h)``, :math:`L_\text{align}` [1]_.
+def view_losses(
+    embedding_1: Tensor, embedding_2: Tensor, adjacency: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    r"""Alignment of two views ``(n, h)``, :math:`L_\text{align}`, and of their neighbourhoods, :math:`L_\text{nbr}` [1]_.
 
-    Symmetric Kullback-Leibler divergence between the two views, once with a softmax over all ``n * h`` entries and once,
-    averaged over cells and halved, with a softmax over each row, at a temperature. As probabilities sum to one, the
-    normalising constants of the logarithms drop out: :math:`\mathrm{SKL}(p, q) = \langle p - q, s - t \rangle` for logits
-    :math:`s, t`.
+    The first is the symmetric Kullback-Leibler divergence between the two views, once with a softmax over all ``n * h``
+    entries and once, averaged over cells and halved, with a softmax over each row, at a temperature.
+
+    The second is the mean over cells of the mean divergence to the cell itself and its neighbours in the other view,
+    relative to the mean divergence to all other cells. Cells without neighbours are allowed. 0 for a single cell, as there
+    is no other cell to contrast it with.
+
+    Both are made of :math:`D_{ij} = \langle q_i - q'_j, s_i - s'_j \rangle`, where :math:`s` are logits and :math:`q` the
+    softmax minus :math:`1/h`: as probabilities sum to one, the normalising constants of the logarithms drop out, and all
+    sums over ``j`` separate.
     """
-    n = len(embedding_1)
-    both = _logits(embedding_1, temperature), _logits(embedding_2, temperature)
-    overall_1, overall_2 = (_logsumexp(logits) for logits in both)
-    total = embedding_1.new_zeros(())
-    for logits_1, logits_2 in _blocks(*both):
-        difference = (logits_1 - logits_2).flatten()
-        overall = (logits_1 - overall_1).exp() - (logits_2 - overall_2).exp()
-        by_cell = logits_1.softmax(1) - logits_2.softmax(1)
-        total = total + overall.flatten() @ difference + by_cell.flatten() @ difference / (2 * n)
-    return total
+    return _ViewLosses.apply(embedding_1, embedding_2, adjacency, temperature)
 
 
-def neighborhood_loss(embedding_1: Tensor, embedding_2: Tensor, adjacency: Tensor, temperature: float) -> Tensor:
-    r"""Neighbourhood contrastive alignment of two views ``(n, h)``, :math:`L_\text{nbr}` [1]_.
+class _ViewLosses(torch.autograd.Function):
+    """The losses of :func:`view_losses` and, in closed form, their gradients.
 
-    The mean over cells of the mean divergence to the cell itself and its neighbours in the other view, relative to the mean
-    divergence to all other cells. With :math:`D_{ij} = \langle q_i - q'_j, s_i - s'_j \rangle`, where :math:`s` are logits and
-    :math:`q` the softmax minus :math:`1/h`, all sums over ``j`` separate.
-
-    Cells without neighbours are allowed. 0 for a single cell, as there is no other cell to contrast it with.
+    Automatic differentiation takes twice as long: both losses need the same softmax, and it keeps and passes many arrays.
     """
-    n, h = embedding_1.shape
-    if n == 1:
-        return (embedding_1 - embedding_2).sum() * 0
-    logits_1, logits_2 = _logits(embedding_1, temperature), _logits(embedding_2, temperature)
-    centred_2 = torch.cat([block.softmax(1) - 1 / h for (block,) in _blocks(logits_2)])
-    dots_2 = _row_dots(centred_2, logits_2)
-    sum_logits_2, sum_centred_2, sum_dots_2 = logits_2.sum(0), centred_2.sum(0), dots_2.sum()
-    neighbor_logits_2 = symmetric_product(adjacency, logits_2)
-    neighbor_centred_2 = symmetric_product(adjacency, centred_2)
-    neighbor_dots_2 = symmetric_product(adjacency, dots_2[:, None])[:, 0]
-    degrees = adjacency.crow_indices().diff()
 
-    total = embedding_1.new_zeros(())
-    for s1, s2, q2, neighbor_s2, neighbor_q2, neighbor_dots, degree in _blocks(
-        logits_1, logits_2, centred_2, neighbor_logits_2, neighbor_centred_2, neighbor_dots_2, degrees
-    ):
-        q1 = s1.softmax(1) - 1 / h
-        dots_1 = _row_dots(q1, s1)
-        to_itself = _row_dots(q1 - q2, s1 - s2)
-        to_all = n * dots_1 + sum_dots_2 - q1 @ sum_logits_2 - s1 @ sum_centred_2
-        to_neighbors = degree * dots_1 + neighbor_dots - _row_dots(q1, neighbor_s2) - _row_dots(s1, neighbor_q2)
-        positive = (to_neighbors + to_itself) / (degree + 1)
-        negative = (to_all - to_itself) / (n - 1)
-        total = total + (positive / negative.clamp_min(torch.finfo(negative.dtype).eps ** 2)).sum()
-    return total / n
+    @staticmethod
+    def forward(
+        ctx: Any, embedding_1: Tensor, embedding_2: Tensor, adjacency: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        dtype, (n, h) = adjacency.dtype, embedding_1.shape
+        with torch.autocast(embedding_1.device.type, enabled=False):
+            s1, s2 = (_logits(embedding.to(dtype), temperature) for embedding in (embedding_1, embedding_2))
+            q1, q2 = torch.empty_like(s1), torch.empty_like(s2)
+            logs_1, logs_2, own_1, own_2, to_other_1, to_other_2 = s1.new_empty((6, n))
+            for rows in _blocks(n):
+                difference = s1[rows] - s2[rows]
+                for s, q, logs, own, to_other in (
+                    (s1[rows], q1[rows], logs_1, own_1, to_other_1),
+                    (s2[rows], q2[rows], logs_2, own_2, to_other_2),
+                ):
+                    torch.softmax(s, 1, out=q)
+                    logs[rows] = s.amax(1) - q.amax(1).log()  # of the sum of the exponentials
+                    q -= 1 / h
+                    own[rows], to_other[rows] = _row_dots(q, s), _row_dots(q, difference)
+                to_other_1[rows] += difference.mean(1)
+                to_other_2[rows] += difference.mean(1)
+            # The softmax over all entries is that of the row, times the share of the row.
+            share_1, share_2 = logs_1.softmax(0), logs_2.softmax(0)
+            overall_1, overall_2 = share_1 @ to_other_1, share_2 @ to_other_2
+            to_itself = to_other_1 - to_other_2
+            alignment = overall_1 - overall_2 + to_itself.mean() / 2
+
+            neighbor_s2, neighbor_q2 = product(adjacency, s2), product(adjacency, q2)
+            neighbor_own_2 = product(adjacency, own_2[:, None])[:, 0]
+            degrees = adjacency.crow_indices().diff().to(dtype)
+            to_all = n * own_1 + own_2.sum() - q1 @ s2.sum(0) - s1 @ q2.sum(0)
+            to_neighbors = degrees * own_1 + neighbor_own_2
+            for rows in _blocks(n):
+                to_neighbors[rows] -= _row_dots(q1[rows], neighbor_s2[rows]) + _row_dots(s1[rows], neighbor_q2[rows])
+            near = (to_neighbors + to_itself) / (degrees + 1)
+            far, least = (to_all - to_itself) / max(n - 1, 1), torch.finfo(dtype).eps ** 2
+            by_near = (n > 1) / (n * far.clamp_min(least))
+            by_far = -near * by_near / far.clamp_min(least) * (far > least)
+            neighborhood = near @ by_near
+        ctx.adjacency, ctx.temperature, ctx.dtypes = adjacency, temperature, (embedding_1.dtype, embedding_2.dtype)
+        ctx.save_for_backward(s1, s2, q1, q2, neighbor_s2, neighbor_q2)
+        ctx.by_row = (
+            by_near / (degrees + 1),
+            by_far / max(n - 1, 1),
+            degrees,
+            share_1,
+            share_2,
+            to_other_1 - overall_1,
+            to_other_2 - overall_2,
+        )
+        return alignment, neighborhood
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_alignment: Tensor, of_neighborhood: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        s1, s2, q1, q2, neighbor_s2, neighbor_q2 = ctx.saved_tensors
+        near, far, degrees, share_1, share_2, excess_1, excess_2 = ctx.by_row
+        n, h = s1.shape
+        # Derivatives by the divergences of each cell: to all neighbours, to all cells, and to itself in the other view.
+        near, far = of_neighborhood * near, of_neighborhood * far
+        itself = near - far + of_alignment / (2 * n)
+        share_1, share_2 = of_alignment * share_1, of_alignment * share_2
+        itself_1, itself_2 = itself + share_1, itself + share_2
+        own_1 = degrees * near + n * far + itself_1
+        own_2 = product(ctx.adjacency, near[:, None])[:, 0] + far.sum() + itself_2
+        from_q1, from_s1 = (product(ctx.adjacency, near[:, None] * values) for values in (q1, s1))
+        all_q1, all_s1, all_q2, all_s2 = far @ q1, far @ s1, q2.sum(0), s2.sum(0)
+        to_h = (share_1 - share_2) / h
+        gradients = torch.empty_like(s1), torch.empty_like(s2)
+        for rows in _blocks(n):
+            u, v, o1, o2, i1, i2, k = (
+                values[rows, None] for values in (near, far, own_1, own_2, itself_1, itself_2, to_h)
+            )
+            by_q1 = (o1 * s1[rows]).addcmul_(i1, s2[rows], value=-1)
+            by_q1.addcmul_(u, neighbor_s2[rows], value=-1).addcmul_(v, all_s2, value=-1)
+            by_s1 = torch.mul(o1, q1[rows], out=gradients[0][rows]).addcmul_(i2, q2[rows], value=-1)
+            by_s1.addcmul_(u, neighbor_q2[rows], value=-1).addcmul_(v, all_q2, value=-1).add_(k)
+            by_q2 = (o2 * s2[rows]).addcmul_(i2, s1[rows], value=-1).sub_(from_s1[rows]).sub_(all_s1)
+            by_s2 = torch.mul(o2, q2[rows], out=gradients[1][rows]).addcmul_(i1, q1[rows], value=-1)
+            by_s2.sub_(from_q1[rows]).sub_(all_q1).sub_(k)
+            for by_q, by_s, q, excess in (
+                (by_q1, by_s1, q1[rows], share_1[rows] * excess_1[rows]),
+                (by_q2, by_s2, q2[rows], -share_2[rows] * excess_2[rows]),
+            ):
+                by_q += (excess - _row_dots(q, by_q) - by_q.mean(1))[:, None]
+                by_s.addcmul_(q, by_q).add_(by_q, alpha=1 / h)
+                if ctx.temperature != 1:
+                    by_s /= ctx.temperature
+        return gradients[0].to(ctx.dtypes[0]), gradients[1].to(ctx.dtypes[1]), None, None
 
 
 def cross_view_loss(refined_1: Tensor, refined_2: Tensor, adjacency: Tensor) -> Tensor:
@@ -121,25 +183,18 @@ def label_loss(embedding_1: Tensor, embedding_2: Tensor, labels: Tensor) -> Tens
     total = embedding_1.new_zeros(())
     for view, other in (views, views[::-1]):
         means = view.new_zeros(len(sizes), view.shape[1]).index_add(0, codes, other * weight[:, None])
-        for block, code, w in _blocks(view, codes, loss_weight):
+        for block, code, w in zip(*(values.split(BLOCK_ROWS) for values in (view, codes, loss_weight)), strict=True):
             total = total + F.cross_entropy(block @ means.T / LABEL_TEMPERATURE, code, reduction="none") @ w
     return total / (2 * n_contrasted)
 
 
-def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    if len(tensors[0]) <= BLOCK_ROWS:
-        return iter([tensors])  # the backward pass would copy the parts that `split` returns
-    return zip(*(tensor.split(BLOCK_ROWS) for tensor in tensors), strict=True)
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, n, BLOCK_ROWS))
 
 
 def _row_dots(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1)  # has a faster backward pass than `einsum`
+    return (a * b).sum(1)  # faster than `einsum`
 
 
 def _logits(embedding: Tensor, temperature: float) -> Tensor:
     return embedding if temperature == 1 else embedding / temperature
-
-
-def _logsumexp(logits: Tensor) -> Tensor:
-    """Logarithm of the sum over all entries of the exponential of the logits."""
-    return torch.stack([block.flatten().logsumexp(0) for (block,) in _blocks(logits)]).logsumexp(0)

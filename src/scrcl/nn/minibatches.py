@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from scrcl.graph.adjacency import local_order, normalized_adjacency
 from scrcl.utils.sizes import SAMPLE_CELLS
 
-from .sparse import to_torch
+from .sparse import product, to_torch
 
 #: Cells of a minibatch if there are more than ``SAMPLE_CELLS``.
 MINIBATCH_CELLS = 1024
@@ -34,10 +34,12 @@ def graph_minibatch(
     features: np.ndarray, adjacency: sp.csr_array, labels: np.ndarray | None = None
 ) -> dict[str, Tensor]:
     """The minibatch of cells with features ``(n, d)``, float32, a binary graph ``(n, n)``, and labels ``(n,)`` or ``None``."""
+    cells, propagation = torch.from_numpy(features), to_torch(normalized_adjacency(adjacency))
     minibatch = {
-        "features": torch.from_numpy(features),
+        "features": cells,
+        "propagated": product(propagation, cells),
         "adjacency": to_torch(adjacency),
-        "propagation": to_torch(normalized_adjacency(adjacency)),
+        "propagation": propagation,
     }
     return minibatch if labels is None else {**minibatch, "labels": torch.from_numpy(labels)}
 

@@ -6,12 +6,11 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
-from .encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder
-from .losses import alignment_loss, cross_view_loss, label_loss, neighborhood_loss
+from .encoders import CellEncoder, Dropout, GeneEncoder, NeighborhoodEncoder, unit_length
+from .losses import cross_view_loss, label_loss, view_losses
 from .sparse import symmetric_product
 
 #: Arrays by name.
@@ -22,8 +21,8 @@ class SCRCLModule(BaseModuleClass):
     r"""The network of scRCL.
 
     A minibatch is a graph: a dictionary with the cell ``features`` ``(n, d)``, the binary ``adjacency`` ``(n, n)`` of its
-    cells, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR; and optionally the
-    ``labels`` ``(n,)`` by number, -1 for none.
+    cells, and the ``propagation`` matrix ``(n, n)`` of the graph convolutions, both sparse CSR; the ``propagated``
+    features ``(n, d)``, the product of the two; and optionally the ``labels`` ``(n,)`` by number, -1 for none.
 
     Each modality has two branches, which all use the same graph. Arrays have the columns of all ``M`` modalities side by
     side; usually there is one.
@@ -61,7 +60,7 @@ class SCRCLModule(BaseModuleClass):
         self.neighborhood_encoder = NeighborhoodEncoder(first, n_hidden, dropout_rate)
         self.gene_encoder = GeneEncoder(n_gene_features, n_refined)
         self.to_genes = nn.Linear(n_hidden, n_genes)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.other_cell_encoders = nn.ModuleList(CellEncoder(number, n_hidden) for number in others)
         self.other_neighborhood_encoders = nn.ModuleList(
             NeighborhoodEncoder(number, n_hidden, dropout_rate) for number in others
@@ -92,19 +91,17 @@ class SCRCLModule(BaseModuleClass):
         return [self.neighborhood_encoder, *self.other_neighborhood_encoders]
 
     def _get_inference_input(self, tensors: Tensors, **kwargs: object) -> Tensors:
-        return {"features": tensors["features"], "propagation": tensors["propagation"]}
+        return {name: tensors[name] for name in ("features", "propagated", "propagation")}
 
-    def inference(self, features: Tensor, propagation: Tensor) -> Tensors:
-        """Encode the cells.
+    def inference(self, features: Tensor, propagated: Tensor, propagation: Tensor) -> Tensors:
+        """Encode the cells, from their features and these propagated over the graph.
 
         Returns
         -------
         The unnormalised branch outputs ``hidden_1``, ``hidden_2`` and their L2-normalised rows ``embedding_1``,
         ``embedding_2``, each ``(n, M h)``.
         """
-        return self.views(
-            features, symmetric_product(propagation, self.convolve(symmetric_product(propagation, features)))
-        )
+        return self.views(features, symmetric_product(propagation, self.convolve(propagated)))
 
     def convolve(self, propagated: Tensor) -> Tensor:
         """The first graph convolution ``(n, M h)``, of features ``(n, d)`` propagated over the graph."""
@@ -120,8 +117,8 @@ class SCRCLModule(BaseModuleClass):
         return {
             "hidden_1": _side_by_side(hidden_1),
             "hidden_2": _side_by_side(hidden_2),
-            "embedding_1": _side_by_side([F.normalize(hidden) for hidden in hidden_1]),
-            "embedding_2": _side_by_side([F.normalize(hidden) for hidden in hidden_2]),
+            "embedding_1": _side_by_side([unit_length(hidden) for hidden in hidden_1]),
+            "embedding_2": _side_by_side([unit_length(hidden) for hidden in hidden_2]),
         }
 
     def by_modality(self, values: Tensor) -> tuple[Tensor, ...]:
@@ -143,7 +140,7 @@ class SCRCLModule(BaseModuleClass):
         # (H W + b) G = H (W G) + b G avoids the (n, n_genes) matrix.
         weight, bias = self.to_genes.weight.T @ genes, self.to_genes.bias @ genes
         refined_1, refined_2 = (
-            [F.normalize(x @ weight + bias) for x in self.by_modality(self.dropout(hidden))]
+            [unit_length(x @ weight + bias) for x in self.by_modality(self.dropout(hidden))]
             for hidden in (hidden_1, hidden_2)
         )
         return {"genes": genes, "refined_1": _side_by_side(refined_1), "refined_2": _side_by_side(refined_2)}
@@ -173,9 +170,8 @@ class SCRCLModule(BaseModuleClass):
         adjacency = tensors["adjacency"]
         views_1, views_2 = (self.by_modality(inference_outputs[name]) for name in ("embedding_1", "embedding_2"))
         refined_1, refined_2 = (self.by_modality(generative_outputs[name]) for name in ("refined_1", "refined_2"))
-        alignment = self._over_pairs(lambda a, b: alignment_loss(a, b, self.temperature), views_1, views_2)
-        neighborhood = self._over_pairs(
-            lambda a, b: neighborhood_loss(a, b, adjacency, self.temperature), views_1, views_2
+        alignment, neighborhood = self._over_pairs(
+            lambda a, b: torch.stack(view_losses(a, b, adjacency, self.temperature)), views_1, views_2
         )
         cross_view = self._over_pairs(lambda a, b: cross_view_loss(a, b, adjacency), refined_1, refined_2)
         total = alignment_weight * alignment + neighborhood_weight * neighborhood + cross_view_weight * cross_view
@@ -197,7 +193,7 @@ class SCRCLModule(BaseModuleClass):
         shares = self.modality_shares
         pairs = product(zip(shares, views_1, strict=True), zip(shares, views_2, strict=True))
         terms = [share_1 * share_2 * loss(view_1, view_2) for (share_1, view_1), (share_2, view_2) in pairs]
-        return torch.stack(terms).sum()
+        return torch.stack(terms).sum(0)
 
     def sample(self, *args: object, **kwargs: object) -> None:
         """Not available, as the model has no likelihood of counts."""

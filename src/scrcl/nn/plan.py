@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from scvi import settings
@@ -73,6 +74,14 @@ class SCRCLTrainingPlan(TrainingPlan):
         super().__init__(
             module, lr=lr, weight_decay=weight_decay, eps=eps, lr_scheduler_metric=lr_scheduler_metric, **kwargs
         )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Use the fused optimiser of torch on the CPU, which takes half of the time of a step."""
+        config = super().configure_optimizers()
+        if self.optimizer_name != "Custom" and self.module.device.type == "cpu":
+            for group in config["optimizer"].param_groups:
+                group["fused"] = True
+        return config
 
     def optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Count each change of the weights."""

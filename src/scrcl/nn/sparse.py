@@ -30,17 +30,21 @@ class _SymmetricProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _Context, matrix: Tensor, x: Tensor) -> Tensor:
         ctx.matrix = matrix
-        return _product(matrix, x)
+        return product(matrix, x)
 
     @staticmethod
     def backward(ctx: _Context, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, _product(ctx.matrix, gradient)
+        return None, product(ctx.matrix, gradient)
 
 
-def _product(matrix: Tensor, x: Tensor) -> Tensor:
+def product(matrix: Tensor, x: Tensor) -> Tensor:
+    """Product of a sparse CSR tensor ``(n, n)`` with a dense one ``(n, d)``, not differentiable."""
     # Sparse products exist in the precision of the matrix only, also under mixed precision.
     with torch.autocast(x.device.type, enabled=False):
-        return (matrix @ x.to(matrix.dtype)).to(x.dtype)
+        values = x.to(matrix.dtype)
+        result = values.new_empty((matrix.shape[0], values.shape[1]))
+        torch.addmm(result, matrix, values, beta=0, out=result)  # `matrix @ values` would write the result three times
+        return result.to(x.dtype)
 
 
 def symmetric_product(matrix: Tensor, x: Tensor) -> Tensor:
