@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 import scrcl
+from scrcl.nn.module import SCRCLModule
+from scrcl.nn.plan import SCRCLTrainingPlan
 
 
 class TestInterruption:
@@ -69,3 +72,12 @@ class TestWhatIsWatched:
         model.train(5, plan_kwargs=plan, enable_progress_bar=False)
         rates = model.history["lr-Adam"].iloc[:, 0]
         assert rates.iloc[-1] < rates.iloc[0]
+
+
+def test_the_optimiser_is_fused_on_the_cpu():
+    module = SCRCLModule(np.ones((9, 4), np.float32), 3, 6, 4, temperature=1.0, dropout_rate=0.0)
+    for options in ({}, {"optimizer": "AdamW"}):
+        groups = SCRCLTrainingPlan(module, **options).configure_optimizers()["optimizer"].param_groups
+        assert all(group["fused"] for group in groups)
+    custom = SCRCLTrainingPlan(module, optimizer="Custom", optimizer_creator=lambda p: torch.optim.SGD(p, lr=0.1))
+    assert not custom.configure_optimizers()["optimizer"].param_groups[0]["fused"]
