@@ -128,6 +128,43 @@ def test_run_with_batches(tmp_path, capsys):
     assert "umap_donor.png" in listing(tmp_path / "plots")
 
 
+@pytest.mark.slow
+def test_run_with_several_columns_of_batches_and_a_condition(tmp_path, capsys):
+    adata = simulate(200)
+    for number, (name, values) in enumerate({"run": ["r1", "r2"], "donor": [1, 2], "state": ["c", "t"]}.items()):
+        adata.obs[name] = np.repeat(values * (4 // 2**number), 25 * 2**number)[:200]
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    command = [
+        "run",
+        str(tmp_path / "cells.h5ad"),
+        "-o",
+        str(tmp_path / "out.h5ad"),
+        "--n-clusters",
+        "3",
+        "--epochs",
+        "2",
+    ]
+    with pytest.raises(SystemExit):
+        main([*command, "--condition-key", "state"])
+    assert "--condition-key requires batches" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--batch-key", "state", "--condition-key", "state"]) == 1
+    assert "--condition-key='state' is confounded with --batch-key='state'" in " ".join(capsys.readouterr().err.split())
+    keys = ["--batch-key", "run", "--batch-key", "donor", "--condition-key", "state"]
+    model = str(tmp_path / "model")
+    assert main([*command, *keys, "--save-model", model, "--plots", str(tmp_path / "plots")]) == 0
+    assert {"umap_run.png", "umap_donor.png", "umap_state.png"} < set(listing(tmp_path / "plots"))
+    parameters = ad.read_h5ad(tmp_path / "out.h5ad").uns["scrcl_run"]["parameters"]
+    assert (parameters["batch_key"], parameters["condition_key"]) == ("run, donor", "state")
+    setup = scrcl.SCRCL.load_registry(model)["setup_args"]
+    assert (list(setup["batch_key"]), setup["condition_key"]) == (["run", "donor"], "state")
+    predicted = str(tmp_path / "predicted.h5ad")
+    assert main(["predict", model, str(tmp_path / "cells.h5ad"), "-o", predicted]) == 0
+    adata.obs = adata.obs.drop(columns="state")
+    adata.write_h5ad(tmp_path / "without.h5ad")
+    assert main(["predict", model, str(tmp_path / "without.h5ad"), "-o", predicted, "--overwrite"]) == 1
+    assert "trained with this --condition-key" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("option", ["--markers", "--tree"])
 def test_tables_are_not_overwritten(counts, tmp_path, capsys, option):
     table, output = str(tmp_path / "table.csv"), str(tmp_path / "o.h5ad")

@@ -24,22 +24,25 @@ def points():
     return rng.normal(size=(90, 3)).astype(np.float32), rng.permutation(np.repeat([0, 1, 2], [40, 30, 20]))
 
 
-def test_counterparts_against_brute_force(points):
+@pytest.mark.parametrize("protected", [False, True])
+def test_counterparts_against_brute_force(points, protected):
     x, batches = points
+    conditions = np.random.default_rng(1).integers(2, size=90) if protected else None
+    of = np.zeros(90, dtype=int) if conditions is None else conditions
     distance = cdist(x, x)
     n_mutual = 2
 
     def rank(i, j):  # place of j among the cells of its batch, seen from i
-        others = np.flatnonzero(batches == batches[j])
+        others = np.flatnonzero((batches == batches[j]) & (of == of[j]))
         return int((distance[i, others] < distance[i, j]).sum())
 
     expected = np.zeros((90, 90))
     for i in range(90):
         for j in range(90):
             near, far = sorted((rank(i, j), rank(j, i)))
-            if batches[i] != batches[j] and near < n_mutual and far < RETURN_FACTOR * n_mutual:
+            if batches[i] != batches[j] and of[i] == of[j] and near < n_mutual and far < RETURN_FACTOR * n_mutual:
                 expected[i, j] = 1
-    np.testing.assert_array_equal(mutual_neighbors(x, batches, n_mutual).toarray(), expected)
+    np.testing.assert_array_equal(mutual_neighbors(x, batches, n_mutual, conditions).toarray(), expected)
 
 
 def test_a_cell_whose_likes_are_missing_has_no_counterparts():
@@ -134,3 +137,19 @@ def test_separation_by_hand():
     first = np.repeat([0, 1], 10)
     np.testing.assert_allclose(separation(points, first, 1), 4)
     np.testing.assert_array_equal(separation(points, np.zeros(20, dtype=int), 1), [1])
+
+
+def test_separation_within_conditions():
+    """Two batches of the same cells: the condition moves cells far, and is no effect of the batches."""
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(400, 5)).astype(np.float32)
+    batches, conditions = np.repeat([0, 1], 200), rng.permutation(np.repeat([0, 1], 200))
+    # The first batch has nearly the first condition only.
+    conditions[:170], conditions[230:] = 0, 1
+    moved = cells + 20 * conditions[:, None].astype(np.float32)
+    np.testing.assert_allclose(separation(moved, batches, 5, conditions), 1, atol=0.15)
+    apart = moved + 3 * batches[:, None].astype(np.float32)
+    assert separation(apart, batches, 5, conditions).min() > 1.5
+    lone = conditions.copy()
+    lone[0] = 2  # alone in its condition
+    assert np.isfinite(separation(moved, batches, 5, lone)).all()

@@ -11,7 +11,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 import scrcl
-from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
+from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
 from ..helpers import simulate
 
@@ -183,13 +183,3 @@ def test_the_remedy_for_a_suspicious_label_works(value):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ScrclWarning)
         setup(adata, labels_key="type", unlabeled_category=value)
-
-
-def test_several_batch_keys_are_joined_by_the_remedy():
-    adata = simulate()
-    adata.obs["a"], adata.obs["b"] = "x", np.arange(150) % 2
-    with pytest.raises(ScrclTypeError, match=r"batch_key=\['a', 'b'\] is not one key") as error:
-        setup(adata, batch_key=["a", "b"])  # type: ignore[arg-type]
-    exec(error.value.remedy.split("`")[1], {"adata": adata})
-    setup(adata, batch_key="batch")
-    assert adata.obs["batch"].nunique() == 2

@@ -168,7 +168,7 @@ def test_columns_of_containers_and_keys_that_are_no_names():
     for key in ("labels_key", "batch_key"):
         with pytest.raises(ScrclTypeError, match="are in containers"):
             scrcl.SCRCL.setup_anndata(adata, **{key: "own"})
-        with pytest.raises(ScrclTypeError, match=f"{key} of type Series is not one key of adata.obs"):
+        with pytest.raises(ScrclTypeError, match=f"{key} of type Series is not (one|a) key of adata.obs"):
             scrcl.SCRCL.setup_anndata(adata, **{key: adata.obs["kind"]})
 
 

@@ -16,6 +16,8 @@ def test_batches_positions_and_graph_have_a_part_in_the_fingerprint():
         Cells(*start),
         Cells(*start, batches),
         Cells(*start, batches[::-1]),
+        Cells(*start, batches, conditions=batches),
+        Cells(*start, batches, conditions=batches[::-1]),
         Cells(*start, None, slices),
         Cells(*start, None, slices_of(points + 1)),
         Cells(*start, None, slices_of(points, batches)),

@@ -16,7 +16,8 @@ class InputConfig:
     transpose: bool = False
     spatial_key: str | None = None
     sample_key: str | None = None
-    batch_key: str | None = None
+    batch_key: str | list[str] | None = None
+    condition_key: str | None = None
     labels_key: str | None = None
     unlabeled_category: str | None = None
 

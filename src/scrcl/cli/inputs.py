@@ -88,11 +88,12 @@ def read(config: InputConfig) -> Input:
             check_key(config.spatial_key, data.obsm, "--spatial-key", f"obsm of {path}")
             found.setup |= {"spatial_key": config.spatial_key, "sample_key": config.sample_key}
         _check_names(path, data)
-        for name in ("sample_key", "batch_key", "labels_key"):
-            key = getattr(config, name)
-            if key is not None:
+        for name in ("sample_key", "batch_key", "condition_key", "labels_key"):
+            given = getattr(config, name)
+            for key in [given] if isinstance(given, str) else given or ():
                 check_key(key, data.obs, OPTIONS[name], f"obs of {path}")
-                found.setup[name] = key
+            if given is not None:
+                found.setup[name] = given
         if config.labels_key is not None:
             found.setup["unlabeled_category"] = config.unlabeled_category
         for name, modality in data.mod.items() if isinstance(data, mudata.MuData) else [("", data)]:

@@ -144,7 +144,14 @@ def commands() -> None:
 )
 @click.option("--spatial-key", metavar="KEY", help="obsm key of coordinates, to find spatial domains.")
 @click.option("--sample-key", metavar="KEY", help="obs column of the slice of each cell. Default: one slice.")
-@click.option("--batch-key", metavar="KEY", help="obs column of the batch of each cell, whose effect is corrected.")
+@click.option(
+    "--batch-key",
+    metavar="KEY",
+    multiple=True,
+    callback=lambda context, option, keys: keys[0] if len(keys) == 1 else list(keys) or None,
+    help="obs column of the batch of each cell, whose effect is corrected. Repeat it for several columns.",
+)
+@click.option("--condition-key", metavar="KEY", help="obs column of conditions, whose effect is not corrected.")
 @click.option(
     "--labels-key", metavar="KEY", help="obs column of types, known for some cells, to learn from and to predict."
 )
@@ -193,6 +200,8 @@ def _checked(config: RunConfig | PredictConfig) -> RunConfig | PredictConfig:
         return replace(config, layer=layer)
     if config.sample_key is not None and config.spatial_key is None:
         raise click.UsageError("--sample-key requires coordinates. Pass --spatial-key spatial, too.")
+    if config.condition_key is not None and config.batch_key is None:
+        raise click.UsageError("--condition-key requires batches. Pass --batch-key donor, too.")
     if config.unlabeled_category is not None and config.labels_key is None:
         raise click.UsageError("--unlabeled-category requires labels. Pass --labels-key cell_type, too.")
     if config.resolution is not None and (config.method != "leiden" or config.n_clusters is not None):

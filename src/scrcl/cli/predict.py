@@ -159,7 +159,7 @@ def _read(config: PredictConfig, model: SCRCL) -> tuple[Input, AnnData | MuData]
     of_run = (model.run_ or {}).get("layer")
     _check_modalities(config, setup.get("modalities"))
     layer = _layer(config, setup, of_run)
-    same = {name: setup.get(name) for name in ("modalities", "spatial_key", "sample_key", "batch_key")}
+    same = {name: setup.get(name) for name in ("modalities", "spatial_key", "sample_key", "batch_key", "condition_key")}
     try:
         found = read(replace(config, layer=layer, **same))
     except ScrclError as error:

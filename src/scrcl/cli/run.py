@@ -137,7 +137,9 @@ def run(config: RunConfig, phases: Phases) -> Summary:
                     probabilities = model.get_cluster_probabilities(n_clusters=config.n_clusters, seed=config.seed)
         if config.plots is not None:
             begin("plots")
-            colors = [DEMO_TYPES if is_demo else None, config.batch_key, keys.TYPES_KEY if types else None]
+            batch_keys = [config.batch_key] if isinstance(config.batch_key, str) else config.batch_key or []
+            types_key = keys.TYPES_KEY if types else None
+            colors = [DEMO_TYPES if is_demo else None, *batch_keys, config.condition_key, types_key]
             _plot(config, model, data, config.plots, [name for name in colors if name is not None], phases)
             phases.wrote(config.plots)
         begin("writing")
@@ -353,8 +355,9 @@ def _record(config: RunConfig, model: SCRCL, data: AnnData | MuData, resolution:
         "device": config.device,
         "layer": config.layer or "X",
     }
-    for name in ("spatial_key", "sample_key", "batch_key", "labels_key", "unlabeled_category"):
-        parameters[name] = getattr(config, name) or ""
+    for name in ("spatial_key", "sample_key", "batch_key", "condition_key", "labels_key", "unlabeled_category"):
+        value = getattr(config, name) or ""
+        parameters[name] = value if isinstance(value, str) else ", ".join(value)
     sizes = {"cells": data.n_obs, "clusters": int(data.obs[keys.CLUSTERS_KEY].nunique())}
     if config.modalities is not None:
         parameters["modalities"] = config.modalities

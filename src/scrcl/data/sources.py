@@ -32,6 +32,8 @@ from .remedies import find_counts, find_names
 RNA = "rna"
 #: Kind of a modality that is an embedding of the user.
 EMBEDDING = "features"
+#: Between the names of a batch in several columns.
+BETWEEN_NAMES = " | "
 
 
 class Block(NamedTuple):
@@ -402,26 +404,35 @@ def read_column(data: AnnData | MuData, key: str, argument: str) -> pd.Series:
     return column
 
 
-def read_batches(data: AnnData | MuData, key: str) -> np.ndarray:
-    """Name ``(n,)`` of the batch of each cell.
+def read_batches(data: AnnData | MuData, key: str | Sequence[str], argument: str = "batch_key") -> np.ndarray:
+    """Name ``(n,)`` of the batch of each cell; the combination of names, where there are several keys.
 
     Raises
     ------
     KeyError
-        If the key is missing.
+        If a key is missing.
     ValueError
-        If a cell has no batch.
+        If a cell has no batch, or combinations of several names cannot be distinguished.
     """
-    names = as_names(read_column(data, key, "batch_key"))
-    missing = int(pd.isna(names).sum())
-    if missing:
-        where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
+    columns = []
+    for one in [key] if isinstance(key, str) else key:
+        names = as_names(read_column(data, one, argument))
+        missing = int(pd.isna(names).sum())
+        if missing:
+            where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
+            raise ScrclValueError(
+                f"{where}[{one!r}] is missing for {missing:,} of {len(names):,} cells.",
+                f"Name the {argument.removesuffix('_key')} of every cell, or remove these cells.",
+                where=f"{where}[{one!r}]",
+            )
+        columns.append(names.astype(str))
+    joined = np.array([BETWEEN_NAMES.join(names) for names in zip(*columns, strict=True)], dtype=str)
+    if len(columns) > 1 and len(np.unique(joined)) < len(set(zip(*columns, strict=True))):
         raise ScrclValueError(
-            f"{where}[{key!r}] is missing for {missing:,} of {len(names):,} cells.",
-            "Name the batch of every cell, or remove these cells.",
-            where=f"{where}[{key!r}]",
+            f"{argument}={list(key)!r} has names that contain {BETWEEN_NAMES!r}, so that batches cannot be distinguished.",
+            "Rename them.",
         )
-    return names.astype(str)
+    return joined
 
 
 def read_labels(data: AnnData | MuData, key: str, unlabeled_category: object) -> np.ndarray:

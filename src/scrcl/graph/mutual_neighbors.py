@@ -18,6 +18,8 @@ from .neighbors import Neighbors, NeighborSearch, nearest_neighbors
 MIN_MUTUAL_NEIGHBORS = 3
 #: Factor of the number of nearest cells in which the cell must be in return.
 RETURN_FACTOR = 4
+#: Least number of cells of a batch in a condition that are compared with other batches.
+MIN_COMPARED_CELLS = 10
 #: Cells of each batch from which offsets between batches are estimated.
 ALIGNED_CELLS = 2_000
 #: Iterations that alternate between mutual nearest neighbours and offsets.
@@ -38,14 +40,16 @@ def paired_batches(batches: np.ndarray, n_batches: int) -> list[tuple[int, int]]
     return sorted((first, second) for first, second in pairs if first != second)
 
 
-def mutual_neighbors(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> sp.csr_array:
+def mutual_neighbors(
+    points: np.ndarray, batches: np.ndarray, n_mutual: int, conditions: np.ndarray | None = None
+) -> sp.csr_array:
     """Join each cell, a point ``(n, d)``, to its mutual nearest neighbours in other batches.
 
-    ``batches`` ``(n,)`` are numbered from 0; candidates are the ``n_mutual`` nearest cells in each other batch. Binary,
-    symmetric ``(n, n)``, with edges between batches only.
+    ``batches`` ``(n,)`` are numbered from 0; candidates are the ``n_mutual`` nearest cells in each other batch, of the same of
+    the ``conditions`` ``(n,)`` if there are any. Binary, symmetric ``(n, n)``, with edges between batches only.
     """
     edges = [np.empty((2, 0), dtype=np.int64)]
-    for pair in _batch_pairs(points, batches, n_mutual):
+    for pair in _batch_pairs(points, batches, n_mutual, conditions):
         rows, columns = pair.mnn_pairs
         edges.append(np.stack([pair.first[rows], pair.second[columns]]))
     return edge_graph(np.concatenate(edges, 1), len(points))
@@ -62,39 +66,51 @@ class BatchPair(NamedTuple):
     mnn_pairs: tuple[np.ndarray, np.ndarray]
 
 
-def _batch_pairs(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> Iterator[BatchPair]:
-    """The paired batches with their mutual nearest neighbours."""
-    n_batches = int(batches.max()) + 1
-    members = [np.flatnonzero(batches == number) for number in range(n_batches)]
-    searches = [NeighborSearch(points[rows]) for rows in members]
-    for pair in paired_batches(batches, n_batches):
-        first, second = (members[number] for number in pair)
-        if len(first) == 0 or len(second) == 0:
-            continue
-        from_first = searches[pair[1]](points[first], min(RETURN_FACTOR * n_mutual, len(second)))
-        from_second = searches[pair[0]](points[second], min(RETURN_FACTOR * n_mutual, len(first)))
-        mutual = _leading(from_first, n_mutual).multiply(from_second.to_sparse().T)
-        mutual = mutual + from_first.to_sparse().multiply(_leading(from_second, n_mutual).T)
-        rows, columns = sp.coo_array(mutual).coords
-        yield BatchPair(pair, first, second, from_first, from_second, (rows, columns))
+def _batch_pairs(
+    points: np.ndarray, batches: np.ndarray, n_mutual: int, conditions: np.ndarray | None
+) -> Iterator[BatchPair]:
+    """The paired batches with their mutual nearest neighbours, in each condition."""
+    for cells in units(np.zeros(len(batches), dtype=np.int64) if conditions is None else conditions):
+        numbers, codes = np.unique(batches[cells], return_inverse=True)
+        members = [cells[codes == number] for number in range(len(numbers))]
+        searches = [NeighborSearch(points[rows]) for rows in members]
+        for pair in paired_batches(codes, len(numbers)):
+            first, second = (members[number] for number in pair)
+            from_first = searches[pair[1]](points[first], min(RETURN_FACTOR * n_mutual, len(second)))
+            from_second = searches[pair[0]](points[second], min(RETURN_FACTOR * n_mutual, len(first)))
+            mutual = _leading(from_first, n_mutual).multiply(from_second.to_sparse().T)
+            mutual = mutual + from_first.to_sparse().multiply(_leading(from_second, n_mutual).T)
+            rows, columns = sp.coo_array(mutual).coords
+            names = int(numbers[pair[0]]), int(numbers[pair[1]])
+            yield BatchPair(names, first, second, from_first, from_second, (rows, columns))
 
 
-def separation(points: np.ndarray, batches: np.ndarray, n_mutual: int) -> np.ndarray:
+def units(*codes: np.ndarray) -> list[np.ndarray]:
+    """Cells of each combination of numbers ``(n,)``, such as batch and condition, increasing."""
+    unit = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].ravel()
+    return np.split(np.argsort(unit, kind="stable"), np.cumsum(np.bincount(unit))[:-1])
+
+
+def separation(
+    points: np.ndarray, batches: np.ndarray, n_mutual: int, conditions: np.ndarray | None = None
+) -> np.ndarray:
     """Ratio ``(B,)`` of the distances to the nearest cells in other batches and in the own batch; 1 without batch effects.
 
     Only cells with mutual nearest neighbours are included, so that the types of a batch do not matter, and the ratio of two
     batches is the geometric mean of both directions, so that their sizes do not matter. The value of a batch is the mean
-    over its paired batches; 1 if there are none.
+    over its paired batches; 1 if there are none. With ``conditions`` ``(n,)``, cells of the same condition are compared, where
+    both batches have at least ``MIN_COMPARED_CELLS`` of them.
     """
-    within = np.empty(len(points))
-    for number in np.unique(batches):
-        rows = np.flatnonzero(batches == number)
-        within[rows] = nearest_neighbors(points[rows], min(n_mutual, len(rows) - 1)).distances.mean(1)
+    fewest = 1 if conditions is None else MIN_COMPARED_CELLS
+    within = np.full(len(points), np.nan)
+    for rows in units(batches) if conditions is None else units(batches, conditions):
+        if len(rows) > 1:
+            within[rows] = nearest_neighbors(points[rows], min(n_mutual, len(rows) - 1)).distances.mean(1)
     log_within = np.log(np.maximum(within, 1e-12))
     log_ratios: list[list[float]] = [[] for _ in range(int(batches.max()) + 1)]
-    for pair in _batch_pairs(points, batches, n_mutual):
-        if len(pair.mnn_pairs[0]) == 0:  # only if cells coincide
-            continue
+    for pair in _batch_pairs(points, batches, n_mutual, conditions):
+        if len(pair.mnn_pairs[0]) == 0 or min(len(pair.first), len(pair.second)) < fewest:
+            continue  # there are no pairs if cells coincide
         neighbors = pair.first_neighbors, pair.second_neighbors
         medians = []
         for cells, others, positions in zip((pair.first, pair.second), neighbors, pair.mnn_pairs, strict=True):
@@ -111,10 +127,13 @@ def _leading(neighbors: Neighbors, number: int) -> sp.csr_array:
     return Neighbors(neighbors.indices[:, :number], neighbors.distances[:, :number], neighbors.n_targets).to_sparse()
 
 
-def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) -> sp.csr_array:
+def balanced_graph(
+    points: np.ndarray, batches: np.ndarray, n_neighbors: int, conditions: np.ndarray | None = None
+) -> sp.csr_array:
     """Join each cell to its nearest neighbours in its batch, and to its mutual nearest neighbours in other batches.
 
-    From points ``(n, d)`` and batches ``(n,)``, numbered from 0. A cell has about ``n_neighbors`` in all batches together, and
+    From points ``(n, d)`` and batches ``(n,)``, numbered from 0; the neighbours in other batches are of the same of the
+    ``conditions`` ``(n,)``, if there are any. A cell has about ``n_neighbors`` in all batches together, and
     at least ``MIN_MUTUAL_NEIGHBORS`` in each. Binary, symmetric ``(n, n)``, without self loops.
     """
     n_batches = int(batches.max()) + 1
@@ -127,7 +146,7 @@ def balanced_graph(points: np.ndarray, batches: np.ndarray, n_neighbors: int) ->
             neighbors = nearest_neighbors(points[rows], k).indices
             edges.append(np.stack([np.repeat(rows, k), rows[neighbors].ravel()]))
     within = edge_graph(np.concatenate(edges, 1), len(points))
-    return symmetric_adjacency(within + mutual_neighbors(points, batches, n_each))
+    return symmetric_adjacency(within + mutual_neighbors(points, batches, n_each, conditions))
 
 
 def batch_offsets(differences: np.ndarray, pairs: np.ndarray, n_batches: int, weights: np.ndarray) -> np.ndarray:

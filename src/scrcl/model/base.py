@@ -122,6 +122,11 @@ class SCRCLBase(BaseModelClass):
         key = self._setup("batch_key")
         return None if key is None else read_batches(data, key)
 
+    def _conditions(self, data: Data) -> np.ndarray | None:
+        """Name of the condition of each of any cells, where conditions are protected."""
+        key = self._setup("condition_key")
+        return None if key is None else read_batches(data, key, "condition_key")
+
     def _labels(self, data: Data) -> Labels | None:
         """Labels of any cells, where the model learns from them and there are any."""
         key = self._setup("labels_key")
@@ -134,11 +139,12 @@ class SCRCLBase(BaseModelClass):
 
     def _cells(self, data: Data) -> Cells:
         """All cells of data, before any is read."""
-        if self._setup("spatial_key") is None:
-            return Cells(data.obs_names, self._sources(data), self._batches(data))
-        slices, key = self._slices(data), self._setup("spatial_neighbors_key")
-        graph = None if key is None else symmetric_adjacency(read_spatial_graph(data, key, slices))
-        return Cells(data.obs_names, self._sources(data), self._batches(data), slices, graph)
+        names, sources = data.obs_names, self._sources(data)
+        batches, conditions, slices, graph = self._batches(data), self._conditions(data), None, None
+        if self._setup("spatial_key") is not None:
+            slices, key = self._slices(data), self._setup("spatial_neighbors_key")
+            graph = None if key is None else symmetric_adjacency(read_spatial_graph(data, key, slices))
+        return Cells(names, sources, batches, slices, graph, conditions)
 
     def _query(self, data: Data, indices: Indices) -> Query:
         """Find cells of the model, and place new cells.

@@ -125,7 +125,8 @@ class BatchesMixin(SCRCLBase):
         Parameters
         ----------
         adata
-            Data with the genes of the model and its ``batch_key``. At least 10 cells of each batch.
+            Data with the genes of the model, its ``batch_key`` and its ``condition_key``, if it has one. At least 10 cells of each
+            batch.
         reference_model
             A trained model that was set up with a ``batch_key``, or the folder of a saved one. It stays as it is.
         accelerator, device
@@ -167,7 +168,7 @@ class BatchesMixin(SCRCLBase):
         check_type(adata, original._several)
         names = original._batches(adata)
         assert names is not None  # as the model has batches
-        learned = original._reference.learn_batches(original._sources(adata), names)
+        learned = original._reference.learn_batches(original._sources(adata), names, original._conditions(adata))
         fit_gene_maps(original)  # from the counts of the training cells, which the new model does not have
         model = copy.copy(original)
         model.module = copy.deepcopy(original.module)

@@ -44,6 +44,11 @@ sample_key
 spatial_neighbors_key
     Key of ``uns`` of a spatial graph to use, as `squidpy.gr.spatial_neighbors_knn` writes it (``"spatial_neighbors"`` by
     default there), or of ``obsp``. By default the model builds one.""",
+    "condition_key": """\
+condition_key
+    Key of ``obs`` of the condition of each cell, such as a treatment, whose effect is not corrected: batches are compared and
+    joined within a condition only. Batches must connect the conditions: some contain several. By default nothing is
+    protected.""",
     "labels_keys": """\
 labels_key
     Key of ``obs`` of the types of the cells, known for some or all of them. The model learns from them, and

@@ -115,8 +115,8 @@ class PseudobulkMixin(SCRCLBase):
             if key not in obs:
                 obs[key] = values.iloc[first].to_numpy()
         var = (data.mod[name] if isinstance(data, MuData) else data).var
-        columns = var.columns[~var.columns.str.startswith("scrcl")] if isinstance(var, pd.DataFrame) else []
-        var = pd.DataFrame({key: var[key].to_numpy() for key in columns}, index=source.names.to_numpy(str))
+        described = [key for key in var.columns if not key.startswith("scrcl")] if isinstance(var, pd.DataFrame) else []
+        var = pd.DataFrame({key: var[key].to_numpy() for key in described}, index=source.names.to_numpy(str))
         result = AnnData(sums[kept].astype(np.int64), obs=obs, var=var)
         result.obs_names_make_unique()
         return result
@@ -124,9 +124,9 @@ class PseudobulkMixin(SCRCLBase):
 
 def _as_keys(sample_key: object) -> list[str]:
     """The keys of the samples, at least one, all different."""
-    several = isinstance(sample_key, Sequence) and not isinstance(sample_key, str | bytes)
-    found = list(sample_key) if several and isinstance(sample_key, Sequence) else [sample_key]
-    if not found or not all(isinstance(key, str) for key in found):
+    keys_given = [sample_key] if isinstance(sample_key, str) else sample_key
+    found = [key for key in keys_given if isinstance(key, str)] if isinstance(keys_given, list | tuple) else []
+    if not found or not isinstance(keys_given, list | tuple) or len(found) < len(keys_given):
         raise ScrclTypeError(
             f"sample_key={sample_key!r} does not name columns.", "Pass a key of adata.obs, or a list of them."
         )

@@ -20,7 +20,7 @@ GRAPH_NEEDED = "the model learns from the graph of its cells, which minibatches 
 #: Defaults of settings of scvi-tools that are not used here.
 DEFAULT_BATCH_SIZE, DEFAULT_WORKERS = 128, 0
 _CORRECT = (
-    "The only covariates that are corrected are batches: pass them as `batch_key`. Correct others first, with scVI or Harmony, "
+    "The only covariates that are corrected are batches: pass them as `batch_key`, a key or a list of keys. Correct others first, with scVI or Harmony, "
     "and pass the corrected embedding: `features_key='X_scVI'`."
 )
 #: Values of `precision` that mean single precision.

@@ -1,12 +1,10 @@
 """Registration of AnnData and MuData: checks the data, and leaves all work to the model."""
 
-import shlex
-import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 from anndata import AnnData
 from mudata import MuData
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, ObsmField
 from scvi.model.base import BaseModelClass
 
@@ -14,21 +12,18 @@ from scrcl.data.sources import (
     EMBEDDING,
     anndata_sources,
     mudata_sources,
-    read_batches,
     read_graph,
-    read_labels,
     read_positions,
     read_spatial_graph,
 )
-from scrcl.labels.cell_labels import UNASSIGNED
-from scrcl.reference.batches import MAX_BATCHES, check_sizes
 from scrcl.reference.modality_kinds import KINDS
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
-from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.files import State
 
 from .base import Data
+from .covariates import check_batches, check_conditions, check_labels
 from .docstrings import documented
 from .fields import (
     BatchField,
@@ -41,9 +36,6 @@ from .fields import (
     MuDataLabelsField,
 )
 from .scvi_compat import check_setup, swapped
-
-#: Common names of the label of cells without one, in lower case.
-NO_TYPES = ("", "?", "-1", "na", "n/a", "nan", "none", "null", "unknown", "unlabeled", "unlabelled", "not available")
 
 
 class SetupMixin(BaseModelClass):
@@ -60,9 +52,10 @@ class SetupMixin(BaseModelClass):
         spatial_key: str | None = None,
         sample_key: str | None = None,
         spatial_neighbors_key: str | None = None,
-        batch_key: str | None = None,
+        batch_key: str | Sequence[str] | None = None,
         labels_key: str | None = None,
         unlabeled_category: str | float | None = None,
+        condition_key: str | None = None,
         **kwargs: object,
     ) -> None:
         """Register data: check them, and leave all work to the model.
@@ -88,8 +81,9 @@ class SetupMixin(BaseModelClass):
             Key of ``adata.obs`` of the batch of each cell: donor, plate, chemistry, study or species. Differences
             between batches, and not those between types, are removed from the features, and the cell graph joins cells of
             different batches that are mutual neighbours. If no batch differs, nothing is changed. By default all cells are
-            of one batch.
+            of one batch. With several keys, such as ``["chemistry", "donor"]``, each combination is a batch.
         %(labels_keys)s
+        %(condition_key)s
         %(setup_kwargs)s
 
         Raises
@@ -97,7 +91,8 @@ class SetupMixin(BaseModelClass):
         ValueError
             If the data are not raw counts (negative, fractional or non-finite values), a cell has no counts, gene
             names are not unique, an embedding or graph does not fit the cells, coordinates are missing or NaN, a cell has
-            no batch, a batch has fewer than 10 cells, or batches and labels are the same column.
+            no batch, a batch has fewer than 10 cells, conditions and batches are confounded, or batches and labels are the same
+            column.
         KeyError
             If a layer or key is missing.
         TypeError
@@ -144,9 +139,10 @@ class SetupMixin(BaseModelClass):
         spatial_key: str | None = None,
         sample_key: str | None = None,
         spatial_neighbors_key: str | None = None,
-        batch_key: str | None = None,
+        batch_key: str | Sequence[str] | None = None,
         labels_key: str | None = None,
         unlabeled_category: str | float | None = None,
+        condition_key: str | None = None,
         **kwargs: object,
     ) -> None:
         """Register data of several modalities, measured in the same cells: check them, and leave all work to the model.
@@ -168,9 +164,10 @@ class SetupMixin(BaseModelClass):
             Key of ``obsm`` of each modality of the kind ``"features"``, by its name.
         %(spatial_keys)s
         batch_key
-            Key of ``mdata.obs`` of the batch of each cell, as in :meth:`setup_anndata`. Each modality is corrected separately,
-            if batches differ in it. All cells must have all modalities.
+            Key or keys of ``mdata.obs`` of the batch of each cell, as in :meth:`setup_anndata`. Each modality is corrected
+            separately, if batches differ in it. All cells must have all modalities.
         %(labels_keys)s
+        %(condition_key)s
         %(setup_kwargs)s
 
         Raises
@@ -221,20 +218,12 @@ class SetupMixin(BaseModelClass):
         arguments, new, several = setup["setup_args"], "source_registry" in kwargs, isinstance(data, MuData)
         batch_key, labels_key, unlabeled = (arguments[n] for n in ("batch_key", "labels_key", "unlabeled_category"))
         _check_space(data, arguments["spatial_key"], arguments["sample_key"], arguments["spatial_neighbors_key"], new)
-        if isinstance(batch_key, str) and isinstance(labels_key, str) and batch_key == labels_key:
-            raise ScrclValueError(
-                f"batch_key={batch_key!r} is the same column as labels_key, but differences between batches are removed and "
-                "those between labels are learned.",
-                "Pass a column of batches as `batch_key` and one of cell types as `labels_key`, or leave one of them out.",
-                command="Pass a column of batches as --batch-key and one of cell types as --labels-key, or leave one of them "
-                "out.",
-                options={"batch_key": "--batch-key", "labels_key": "--labels-key"},
-            )
         of_all_modalities = {"mod_key": None} if several else {}
         if batch_key is not None:
-            check_batches(data, batch_key, new)
+            check_batches(data, batch_key, labels_key, new)
             batch_field = MuDataBatchField if several else BatchField
             fields.append(batch_field(REGISTRY_KEYS.BATCH_KEY, batch_key, **of_all_modalities))
+        check_conditions(data, arguments["condition_key"], batch_key, new)
         check_labels(data, labels_key, unlabeled, new)
         if labels_key is not None:
             labels_field = MuDataLabelsField if several else LabelsField
@@ -270,113 +259,6 @@ def _check_space(
     elif sample_key is not None or spatial_neighbors_key is not None:
         argument = "sample_key" if sample_key is not None else "spatial_neighbors_key"
         raise ScrclValueError(f"{argument} requires coordinates.", "Pass `spatial_key='spatial'`, too.")
-
-
-def check_batches(data: Data, batch_key: object, new: bool) -> None:
-    """Refuse batches that are not named, and, in data for a new model, batches of too few cells."""
-    where = "mdata" if isinstance(data, MuData) else "adata"
-    if not isinstance(batch_key, str):
-        columns, value = ["donor", "plate"], f" of type {type(batch_key).__name__}"
-        if isinstance(batch_key, list | tuple):
-            columns, value = list(batch_key), f"={batch_key!r}"
-        raise ScrclTypeError(
-            f"batch_key{value} is not one key of {where}.obs.",
-            "Join several columns into one: "
-            f"`{where}.obs['batch'] = {where}.obs[{columns!r}].astype(str).agg(' '.join, axis=1)`.",
-        )
-    names = read_batches(data, batch_key)
-    if new:
-        return
-    n_batches = len(set(names))
-    if n_batches > MAX_BATCHES:
-        raise ScrclValueError(
-            f"batch_key={batch_key!r} has {n_batches:,} batches, more than the {MAX_BATCHES:,} that can be corrected.",
-            "Name a column of fewer batches, such as the donor or the study.",
-        )
-    check_sizes(names, f"{where}.obs[{batch_key!r}]")
-    _warn_of_names(set(names.tolist()), f"{where}.obs[{batch_key!r}]")
-    if n_batches == 1:
-        warnings.warn(
-            ScrclWarning(
-                f"{where}.obs[{batch_key!r}] has the same batch {str(names[0])!r} for all cells, so there is nothing to correct.",
-                where=f"{where}.obs[{batch_key!r}]",
-            ),
-            stacklevel=settings.warnings_stacklevel,
-        )
-
-
-def check_labels(data: Data, labels_key: object, unlabeled_category: object, new: bool) -> None:
-    """Refuse labels that are no types, and warn of suspicious ones in data that a model is to be built on."""
-    owner = "mdata" if isinstance(data, MuData) else "adata"
-    if labels_key is None:
-        if unlabeled_category is not None:
-            raise ScrclValueError(
-                f"unlabeled_category={unlabeled_category!r} requires labels.", "Pass `labels_key='cell_type'`, too."
-            )
-        return
-    if not isinstance(labels_key, str):
-        value = f"={labels_key!r}" if isinstance(labels_key, (list, tuple)) else f" of type {type(labels_key).__name__}"
-        raise ScrclTypeError(f"labels_key{value} is not one key of {owner}.obs.", "Pass the name of one column.")
-    if new:
-        return
-    where = f"{owner}.obs[{labels_key!r}]"
-    types = sorted({name for name in read_labels(data, labels_key, unlabeled_category) if name is not None})
-    if UNASSIGNED in types:
-        raise ScrclValueError(
-            f"{where} has the label {UNASSIGNED!r}, which predictions give to cells of no known type.",
-            f"Rename it or, if it marks cells without a label, pass `unlabeled_category={UNASSIGNED!r}`.",
-            command=f"Rename it or, if it marks cells without a label, pass --unlabeled-category {UNASSIGNED}.",
-            where=where,
-        )
-    if len(types) > max(data.n_obs / 2, 2):
-        raise ScrclValueError(
-            f"{where} has {len(types):,} different values for {data.n_obs:,} cells, such as {types[0]!r}, so they are not cell "
-            "types.",
-            "Name a column of cell types.",
-            where=where,
-        )
-    unlike = [name for name in types if name.strip().casefold() in NO_TYPES]
-    if unlike or not types:
-        warning = ScrclWarning(f"{where} has no label for any cell, so nothing is learned from labels.", where=where)
-        if unlike:
-            warning = ScrclWarning(
-                f"{where} has the label {unlike[0]!r}, which counts as a type.",
-                f"If it marks cells without a label, pass `unlabeled_category={unlike[0]!r}`.",
-                command=f"If it marks cells without a label, pass --unlabeled-category {shlex.quote(unlike[0])}.",
-                where=where,
-            )
-        warnings.warn(warning, stacklevel=settings.warnings_stacklevel)
-    _warn_of_names(set(types) - set(unlike), where)
-
-
-def _warn_of_names(names: Collection[str], where: str) -> None:
-    """Warn of names of batches or labels that stand for missing values, or differ by case or spaces only."""
-    missing = [name for name in sorted(names) if name.strip().casefold() in NO_TYPES]
-    if missing:
-        warnings.warn(
-            ScrclWarning(
-                f"{where} has the value {missing[0]!r}, which counts as a name.",
-                "If it marks cells for which nothing is known, name them or leave them out.",
-                where=where,
-            ),
-            stacklevel=settings.warnings_stacklevel,
-        )
-    by_form: dict[str, list[str]] = {}
-    for name in sorted(names):
-        by_form.setdefault(" ".join(name.casefold().split()), []).append(name)
-    twins = next((alike for alike in by_form.values() if len(alike) > 1), None)
-    if twins is not None:
-        values = f"{where}.astype(str).str.strip()"
-        values += "" if len({name.strip() for name in twins}) == 1 else ".str.lower().str.split().str.join(' ')"
-        warnings.warn(
-            ScrclWarning(
-                f"{where} has {' and '.join(map(repr, twins))}, which differ by case or spaces only and count as different.",
-                f"If they are the same, set `{where} = {values}`.",
-                command="If they are the same, give them one name in the file.",
-                where=where,
-            ),
-            stacklevel=settings.warnings_stacklevel,
-        )
 
 
 def _check_modalities(mdata: MuData, modalities: object, layers: object, features_keys: object) -> None:

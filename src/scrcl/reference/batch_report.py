@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from scrcl.graph.mutual_neighbors import mixing, sample_of_each
 from scrcl.utils.display import Displayed
 
-from .batches import MAX_EVALUATED_CELLS, Batches
+from .batches import MAX_EVALUATED_CELLS, Batches, mean_mixing
 
 #: Share of a batch in a cluster, relative to the sizes of the batches, from which the cluster counts as of this batch only.
 MIN_SHARE = 0.95
@@ -36,11 +36,15 @@ class BatchReport(Displayed):
         Data frame by cluster. ``cells``; ``mixing`` in the latent space; ``only_in``: the batch that nearly all of the
         cluster is from, counting batches as if they were of one size, or missing; and the share of each batch's cells that
         the cluster has.
+    conditions
+        Data frame by condition, if conditions are protected. ``cells``; ``before`` and ``after``: mixing with the other
+        conditions, which a correction of batches should leave as it was.
     """
 
     corrected: list[str]
     batches: pd.DataFrame
     clusters: pd.DataFrame
+    conditions: pd.DataFrame | None = None
 
     def _display(self) -> tuple[str, pd.DataFrame]:
         corrected = (
@@ -89,4 +93,17 @@ def report_batches(
         }
     ).join(fractions)
     by_cluster.index.name = "cluster"
-    return BatchReport(batches.corrected_modalities, by_batch, by_cluster)
+    by_condition = None
+    if batches.conditions is not None:
+        of_cells = batches.conditions.codes
+        by_condition = pd.DataFrame(
+            {
+                "cells": np.bincount(of_cells),
+                "before": np.min(list(batches.conditions.mixing.values()), axis=0),
+                "after": mean_mixing(
+                    points[evaluated], of_cells[evaluated], len(batches.conditions.names), n_neighbors
+                ),
+            },
+            index=pd.Index(batches.conditions.names, name="condition"),
+        )
+    return BatchReport(batches.corrected_modalities, by_batch, by_cluster, by_condition)

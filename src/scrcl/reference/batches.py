@@ -9,6 +9,9 @@ Three corrections, each with parameters of one batch that apply to all of its ce
   The rest, which differs between cell types, is corrected for each cell; see :mod:`scrcl.reference.mnn_correction`.
 - *Edges.* The cell graph joins batches at mutual neighbours only; see :mod:`scrcl.graph.mutual_neighbors`.
 
+A condition, such as a treatment, is protected: mutual neighbours are of the same condition, and a shift is that of a whole batch, so
+that no correction is estimated from differences between conditions.
+
 Notation: ``n`` cells, ``B`` batches, ``d_m`` features of modality ``m``.
 """
 
@@ -50,6 +53,29 @@ WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """The conditions of the cells of a reference, whose effects are not corrected.
+
+    Attributes
+    ----------
+    names
+        Their names.
+    codes
+        ``(n,)`` number of the condition of each cell.
+    mixing
+        For each modality, mixing of the cells of each condition with the others before any correction.
+    """
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+    mixing: dict[str, np.ndarray]
+
+    def codes_of(self, names: np.ndarray) -> np.ndarray:
+        """Numbers ``(m,)`` of conditions by name; -1 for unknown ones."""
+        return pd.Index(self.names).get_indexer(pd.Index(names))
+
+
+@dataclass(frozen=True)
 class Batches:
     """The batches of a reference, and the correction of each.
 
@@ -71,6 +97,8 @@ class Batches:
         ``(B, d_m)`` vectors that are subtracted from the features, for the same modalities.
     corrections
         Moves of the cells of each batch afterwards, for the same modalities.
+    conditions
+        The conditions that are protected, if there are any.
     """
 
     names: tuple[str, ...]
@@ -80,6 +108,7 @@ class Batches:
     adaptations: dict[str, list[Adaptation]]
     shifts: dict[str, np.ndarray]
     corrections: dict[str, list[CorrectionVectors]]
+    conditions: Conditions | None = None
 
     @property
     def corrected(self) -> bool:
@@ -104,11 +133,13 @@ class Batches:
         n_variables: int,
         n_components: int,
         n_neighbors: int,
+        conditions: np.ndarray | None = None,
     ) -> tuple[Self, dict[str, Modality], list[np.ndarray]]:
         """Fit modalities to the variation within batches, and correct effects of batches.
 
         A modality without such an effect is fitted as without batches. ``names`` ``(n,)`` are the batches of the cells; see
-        :meth:`Modality.fit` for ``n_variables`` and ``n_components``. Mixing is evaluated among ``n_neighbors`` neighbours.
+        :meth:`Modality.fit` for ``n_variables`` and ``n_components``. Mixing is evaluated among ``n_neighbors`` neighbours. Names
+        of ``conditions`` ``(n,)`` are protected.
 
         Returns the batches, the modalities, and the features ``(n, d_m)`` of each.
         """
@@ -118,24 +149,32 @@ class Batches:
         samples = [rows[sample_of_each(codes[rows], MAX_EVALUATED_CELLS)] for rows in members]
         anchors = sample_of_each(codes, min(ALIGNED_CELLS * len(unique), MAX_ANCHORS))
         batches = cls(tuple(unique.tolist()), codes, {}, {}, {}, {}, {})
+        kept = None
+        if conditions is not None:
+            condition_names, kept = np.unique(conditions, return_inverse=True)
+            batches = replace(batches, conditions=Conditions(tuple(condition_names.tolist()), kept, {}))
         modalities: dict[str, Modality] = {}
         features = []
         for name, source in sources.items():
             modality = fit_modality(name, source, n_variables, n_components, codes)
             before = modality.neighbor_features(modality.features(source, evaluated))
             sample_codes = codes[evaluated]
-            mixed = mixing(before, sample_codes, n_neighbors)
-            batches.mixing[name] = np.bincount(sample_codes, mixed) / np.bincount(sample_codes)
-            batches.separation[name] = separation(before, sample_codes, N_MUTUAL_NEIGHBORS)
+            batches.mixing[name] = mean_mixing(before, sample_codes, len(unique), n_neighbors)
+            if batches.conditions is not None:
+                known, of_sample = batches.conditions, batches.conditions.codes[evaluated]
+                known.mixing[name] = mean_mixing(before, of_sample, len(known.names), n_neighbors)
+            batches.separation[name] = separation(before, sample_codes, N_MUTUAL_NEIGHBORS, _at(kept, evaluated))
             if batches.separation[name].max() <= MAX_SEPARATION:
                 modality = fit_modality(name, source, n_variables, n_components)
                 corrected = modality.features(source)
             else:
                 batches.adaptations[name] = [modality.adaptation(source, rows) for rows in samples]
                 corrected = modality.features(source, None, codes, batches.adaptations[name])
-                shifts = batches.shifts[name] = find_shifts(corrected, codes, modality)
+                shifts = batches.shifts[name] = find_shifts(corrected, codes, modality, kept)
                 shifted = corrected[anchors] - shifts[codes[anchors]]
-                batches.corrections[name] = fit_correction_vectors(shifted, codes[anchors], modality)
+                batches.corrections[name] = fit_correction_vectors(
+                    shifted, codes[anchors], modality, conditions=_at(kept, anchors)
+                )
                 batches._move(modality, name, corrected, codes)
             modalities[name] = modality
             features.append(corrected)
@@ -177,14 +216,19 @@ class Batches:
         modalities: Mapping[str, Modality],
         sources: Mapping[str, Source],
         reference: Sequence[np.ndarray],
+        conditions: np.ndarray | None = None,
     ) -> Self:
         """Add the batches ``wanted``, each learned from all of its cells in some sources and from no other query cells.
 
-        ``names`` ``(m,)`` are the batches of the cells of the sources, ``reference`` the corrected features ``(n, d_m)`` of
-        the reference. A batch without an effect is not corrected if the reference is not corrected either; one of too few
-        cells is refused.
+        ``names`` and ``conditions`` ``(m,)`` are those of the cells of the sources, ``reference`` the corrected features
+        ``(n, d_m)`` of the reference. A batch without an effect is not corrected if the reference is not corrected either; one of
+        too few cells, or of no condition of the reference, is refused.
         """
         check_sizes(names[np.isin(names, wanted)], "adata")
+        of_cells = None
+        if self.conditions is not None and conditions is not None:
+            of_cells = self.conditions.codes_of(conditions)
+            _check_known(names, conditions, wanted, self.conditions)
         batches = self
         for batch in wanted:
             rows = np.flatnonzero(names == batch)
@@ -197,23 +241,37 @@ class Batches:
                 corrections=dict(batches.corrections),
             )
             for (name, modality), features in zip(modalities.items(), reference, strict=True):
-                batches._learn(name, modality, sources[name], rows, features)
+                batches._learn(name, modality, sources[name], rows, features, of_cells)
         return batches
 
-    def _learn(self, name: str, modality: Modality, source: Source, rows: np.ndarray, reference: np.ndarray) -> None:
-        """Add the correction of a modality of the last batch, whose cells are some rows of a source."""
+    def _learn(
+        self,
+        name: str,
+        modality: Modality,
+        source: Source,
+        rows: np.ndarray,
+        reference: np.ndarray,
+        conditions: np.ndarray | None,
+    ) -> None:
+        """Add the correction of a modality of the last batch, whose cells are some rows of a source.
+
+        ``conditions`` ``(m,)`` are the numbers of those of all cells of the source, if conditions are protected.
+        """
         n_before = len(self.names) - 1
-        sampled = reference[sample_of_each(np.zeros(len(reference), dtype=np.int64), MAX_EVALUATED_CELLS)]
+        sample = sample_of_each(np.zeros(len(reference), dtype=np.int64), MAX_EVALUATED_CELLS)
+        sampled, of_both = reference[sample], None
+        if conditions is not None and self.conditions is not None:
+            of_both = np.concatenate([self.conditions.codes[sample], conditions[rows]])
         no_shift = np.zeros((1, modality.n_features), dtype=np.float32)
         no_move = CorrectionVectors.of_nothing(modality.n_features)
         adaptation, shift, correction = Adaptation(), no_shift, no_move
         features = modality.features(source, rows)
         both = modality.neighbor_features(np.concatenate([sampled, features]))
-        apart = separation(both, _two_batches(sampled, features), N_MUTUAL_NEIGHBORS)[1]
+        apart = separation(both, _two_batches(sampled, features), N_MUTUAL_NEIGHBORS, of_both)[1]
         if name in self.corrected_modalities or apart > MAX_SEPARATION:
             adaptation = modality.adaptation(source, rows)
             features = modality.adapted(adaptation).features(source, rows)
-            shift, correction = _place_beside(sampled, features, modality)
+            shift, correction = _place_beside(sampled, features, modality, of_both)
         elif name not in self.shifts:
             return
         self.adaptations[name] = [*self.adaptations.get(name, [Adaptation()] * n_before), adaptation]
@@ -233,11 +291,38 @@ def check_sizes(names: np.ndarray, where: str) -> None:
         )
 
 
-def find_shifts(features: np.ndarray, batches: np.ndarray, modality: Modality) -> np.ndarray:
+def _check_known(names: np.ndarray, conditions: np.ndarray, wanted: Sequence[str], known: Conditions) -> None:
+    """Refuse batches ``wanted`` none of whose cells, of batches and conditions ``(m,)``, is of a known condition."""
+    for batch in wanted:
+        own = np.unique(conditions[names == batch]).tolist()
+        if not set(own) & set(known.names):
+            raise ScrclValueError(
+                f"The new batch {batch!r} has only cells of the condition {own[0]!r}, which the model does not have, so that an effect of "
+                "the batch cannot be distinguished from one of the condition.",
+                f"Pass cells of the batch of a known condition ({', '.join(map(repr, known.names[:5]))}), too, or train a model that "
+                "includes these cells.",
+            )
+
+
+def mean_mixing(points: np.ndarray, codes: np.ndarray, number: int, n_neighbors: int) -> np.ndarray:
+    """Mean mixing of the cells, points ``(n, d)``, of each of a number of batches or conditions ``(n,)``; 0 without cells."""
+    sizes = np.bincount(codes, minlength=number)
+    return np.bincount(codes, mixing(points, codes, n_neighbors), minlength=number) / np.maximum(sizes, 1)
+
+
+def _at(codes: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Numbers of some cells, if there are numbers."""
+    return None if codes is None else codes[rows]
+
+
+def find_shifts(
+    features: np.ndarray, batches: np.ndarray, modality: Modality, conditions: np.ndarray | None = None
+) -> np.ndarray:
     """Shifts of batches that bring mutual neighbours together, with a mean of 0 over all cells.
 
     From features ``(n, d)``, in which the modality defines distances, and batches ``(n,)``, numbered from 0. Returns ``(B,
-    d)`` vectors to subtract from the features of each batch, float32.
+    d)`` vectors to subtract from the features of each batch, float32. Neighbours are of the same of the ``conditions`` ``(n,)``, if there
+    are any.
     """
     sizes = np.bincount(batches)
     members = sp.csr_array((np.ones(len(batches)), (batches, np.arange(len(batches)))))
@@ -247,7 +332,8 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, modality: Modality) -
     points, codes = features[sample], batches[sample]
     for _ in range(OFFSET_ROUNDS):
         shifted = points - shifts[codes].astype(np.float32)
-        mnn_pairs = sp.triu(mutual_neighbors(modality.neighbor_features(shifted), codes, N_MUTUAL_NEIGHBORS)).tocoo()
+        near = mutual_neighbors(modality.neighbor_features(shifted), codes, N_MUTUAL_NEIGHBORS, _at(conditions, sample))
+        mnn_pairs = sp.triu(near).tocoo()
         # A cell counts once, however many mutual neighbours it has.
         n_pairs = np.bincount(np.concatenate(mnn_pairs.coords), minlength=len(sample))
         first, second = mnn_pairs.coords
@@ -258,13 +344,14 @@ def find_shifts(features: np.ndarray, batches: np.ndarray, modality: Modality) -
 
 
 def _place_beside(
-    reference: np.ndarray, features: np.ndarray, modality: Modality
+    reference: np.ndarray, features: np.ndarray, modality: Modality, conditions: np.ndarray | None
 ) -> tuple[np.ndarray, CorrectionVectors]:
     """Shift and moves of a batch with features ``(m, d)`` that bring it to a reference ``(n, d)``, which stays."""
     codes = _two_batches(reference, features)
-    shifts = find_shifts(np.concatenate([reference, features]), codes, modality)
+    shifts = find_shifts(np.concatenate([reference, features]), codes, modality, conditions)
     shift = shifts[1] - shifts[0]
-    return shift, fit_correction_vectors(np.concatenate([reference, features - shift]), codes, modality, fixed=0)[1]
+    moved = np.concatenate([reference, features - shift])
+    return shift, fit_correction_vectors(moved, codes, modality, fixed=0, conditions=conditions)[1]
 
 
 def _two_batches(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -28,6 +28,8 @@ class Cells:
         Their positions in space, if the reference is spatial.
     graph
         ``(m, m)`` their spatial graph, binary and symmetric, if the user passed the graph of the reference.
+    conditions
+        ``(m,)`` names of their conditions, if these are protected.
     """
 
     names: pd.Index
@@ -35,9 +37,10 @@ class Cells:
     batches: np.ndarray | None = None
     slices: Slices | None = None
     graph: sp.csr_array | None = None
+    conditions: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str | None:
         """A hash of all that is read of these cells; ``None`` if changes cannot be detected."""
         positions = () if self.slices is None else (self.slices.coordinates, self.slices.samples)
-        return fingerprint(self.names, self.sources, (self.batches, *positions, self.graph))
+        return fingerprint(self.names, self.sources, (self.batches, *positions, self.graph, self.conditions))

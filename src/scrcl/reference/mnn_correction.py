@@ -54,18 +54,22 @@ class CorrectionVectors:
 
 
 def fit_correction_vectors(
-    features: np.ndarray, batches: np.ndarray, modality: Modality, fixed: int | None = None
+    features: np.ndarray,
+    batches: np.ndarray,
+    modality: Modality,
+    fixed: int | None = None,
+    conditions: np.ndarray | None = None,
 ) -> list[CorrectionVectors]:
     """Find the moves of the cells of each batch that bring mutual neighbours together.
 
     The anchors have features ``(n, d)``, float32, in which the modality defines distances, and batches ``(n,)``, numbered from
     0. In each round a cell moves half of the way to its mutual neighbours; with a ``fixed`` batch, which does not move, all of
-    it.
+    it. Mutual neighbours are of the same of the ``conditions`` ``(n,)``, if there are any.
     """
     points, stages = features, []
     members = [np.flatnonzero(batches == number) for number in range(int(batches.max()) + 1)]
     for _ in range(ROUNDS):
-        moves = (0.5 if fixed is None else 1.0) * _offsets_to_mutual_neighbors(points, batches, modality)
+        moves = (0.5 if fixed is None else 1.0) * _offsets_to_mutual_neighbors(points, batches, modality, conditions)
         if fixed is not None:
             moves[members[fixed]] = 0
         stages.append((points, moves))
@@ -77,9 +81,11 @@ def fit_correction_vectors(
     return [CorrectionVectors(anchors[:, rows], moves[:, rows]) for rows in members]
 
 
-def _offsets_to_mutual_neighbors(points: np.ndarray, batches: np.ndarray, modality: Modality) -> np.ndarray:
+def _offsets_to_mutual_neighbors(
+    points: np.ndarray, batches: np.ndarray, modality: Modality, conditions: np.ndarray | None
+) -> np.ndarray:
     """Offset of each point ``(n, d)`` from the mean of its mutual neighbours; 0 where there are none."""
-    mnn_pairs = mutual_neighbors(modality.neighbor_features(points), batches, N_MUTUAL_NEIGHBORS)
+    mnn_pairs = mutual_neighbors(modality.neighbor_features(points), batches, N_MUTUAL_NEIGHBORS, conditions)
     n_pairs = np.diff(mnn_pairs.indptr)
     means = (sp.csr_array(mnn_pairs) @ points) / np.maximum(n_pairs, 1)[:, None]
     return np.where(n_pairs[:, None] > 0, points - means, 0).astype(np.float32)

@@ -82,7 +82,7 @@ def prepare(
     _warn_of_memory(sources, options, n_hidden, n_cells)
 
     begin("features")
-    batches, modalities, by_modality = _fit(sources, options, cells.batches)
+    batches, modalities, by_modality = _fit(sources, options, cells)
     network = _read_network(modalities, options)
 
     begin("graph")
@@ -105,7 +105,8 @@ def prepare(
         else:
             points = points_by_modality[0] if agreement is None else join(points_by_modality, agreement.weights)
             if batches is not None and corrected:
-                similar = balanced_graph(points, batches.codes, options.n_neighbors)
+                conditions = None if batches.conditions is None else batches.conditions.codes
+                similar = balanced_graph(points, batches.codes, options.n_neighbors, conditions)
             else:
                 neighbors = nearest_neighbors(points, options.n_neighbors)
                 similar = symmetric_adjacency(neighbors.to_sparse())
@@ -135,11 +136,12 @@ def prepare(
 
 
 def _fit(
-    sources: Mapping[str, Source], options: Options, names: np.ndarray | None
+    sources: Mapping[str, Source], options: Options, cells: Cells
 ) -> tuple[Batches | None, dict[str, Modality], list[np.ndarray]]:
     """Batches, if any, modalities and the features of each."""
-    if names is not None:
-        return Batches.fit(names, sources, options.n_top_genes, options.n_components, options.n_neighbors)
+    if cells.batches is not None:
+        sizes = options.n_top_genes, options.n_components, options.n_neighbors
+        return Batches.fit(cells.batches, sources, *sizes, cells.conditions)
     modalities = {
         name: fit_modality(name, source, options.n_top_genes, options.n_components) for name, source in sources.items()
     }

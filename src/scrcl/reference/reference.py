@@ -122,20 +122,24 @@ class Reference:
     # --------------------------------------------------------------- features
 
     def read(
-        self, sources: Mapping[str, Source], rows: np.ndarray | None = None, batches: np.ndarray | None = None
+        self,
+        sources: Mapping[str, Source],
+        rows: np.ndarray | None = None,
+        batches: np.ndarray | None = None,
+        conditions: np.ndarray | None = None,
     ) -> np.ndarray:
         """Read features ``(m, D)`` of cells, float32, before any smoothing in space.
 
-        ``rows`` ``(m,)`` are the cells to read, in any order; all by default. ``batches`` are the names of the batches of
-        every cell of the sources, requested or not, if the reference has batches: a new batch is learned from all of its
-        cells.
+        ``rows`` ``(m,)`` are the cells to read, in any order; all by default. ``batches`` and ``conditions`` are the names
+        of those of every cell of the sources, requested or not, if the reference has any: a new batch is learned from all of
+        its cells.
         """
         increasing, positions = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
         if self.batches is None or batches is None:
             parts = [modality.features(sources[name], increasing) for name, modality in self.modalities.items()]
         else:
             names = batches if increasing is None else batches[increasing]
-            all_batches = self.learn_batches(sources, batches, names)
+            all_batches = self.learn_batches(sources, batches, conditions, names)
             codes = all_batches.codes_of(names)
             parts = [
                 all_batches.features(modality, name, sources[name], increasing, codes)
@@ -152,7 +156,11 @@ class Reference:
         return self._joined(parts, np.tile(np.array(self.mean_weights, dtype=np.float32), (len(rows), 1)))
 
     def learn_batches(
-        self, sources: Mapping[str, Source], batches: np.ndarray, requested: np.ndarray | None = None
+        self,
+        sources: Mapping[str, Source],
+        batches: np.ndarray,
+        conditions: np.ndarray | None = None,
+        requested: np.ndarray | None = None,
     ) -> Batches:
         """The batches of the reference and new ones of sources, all or those that are ``requested``; as in :meth:`read`."""
         assert self.batches is not None  # callers have checked it
@@ -161,7 +169,7 @@ class Reference:
         features = self.features if self.spatial is None else self.spatial.features
         numbers = [modality.n_features for modality in self.modalities.values()]
         parts = split_features(features, numbers)
-        return self.batches.learn(batches, new, self.modalities, sources, parts) if new else self.batches
+        return self.batches.learn(batches, new, self.modalities, sources, parts, conditions) if new else self.batches
 
     @cached_property
     def propagation(self) -> Propagation:
@@ -276,7 +284,7 @@ class Reference:
 
         All cells are placed, or those in ``rows`` ``(m,)``; in space, always all. Cells that do not fit the model are refused.
         """
-        features = self.read(cells.sources, rows, cells.batches)
+        features = self.read(cells.sources, rows, cells.batches, cells.conditions)
         if self.spatial is not None:
             return self._place_in_space(self.spatial, cells, features)
         reference_index = self._recognition(features, cells.names if rows is None else cells.names[rows])
