@@ -8,7 +8,6 @@ import scipy.sparse as sp
 from scipy.stats import kstest
 
 import scrcl
-from scrcl.utils.errors import ScrclWarning
 
 from ..helpers import build, marked, simulate
 
@@ -129,103 +128,6 @@ class TestMarkers:
         assert (other["pvalue"] < 0.05).mean() < 0.13
         for _, part in other.groupby("group", observed=True):
             assert kstest(part["pvalue"], "uniform").pvalue > 0.01
-
-
-@pytest.fixture(scope="module")
-def few_kept() -> scrcl.SCRCL:
-    """A model that keeps 30 of 120 genes; no test may change it or its data."""
-    return build(simulate(), epochs=5, n_top_genes=30)
-
-
-class TestNames:
-    LISTS = {"first": sorted(marked(0))[:6], "second": sorted(marked(1))[:6]}
-
-    def test_right_names_and_none(self, model):
-        found = model.get_cluster_names(self.LISTS, groupby="cell_type")
-        assert found["label"].is_unique
-        assert found["name"].tolist() == ["first", "second", "none of these"]
-        assert (found["confidence"][:2] > 0.75).all()
-        assert found["reason"].tolist() == ["", "", "No gene of the lists is higher here than in the other clusters."]
-        speaking = found.loc["0", "genes"].split(", ")
-        assert len(speaking) >= 4
-        assert set(speaking) <= set(self.LISTS["first"])
-
-    def test_no_confidence_beside_none(self, model):
-        found = model.get_cluster_names(self.LISTS, groupby="cell_type")
-        assert (found["confidence"].isna() == (found["name"] == "none of these")).all()
-
-    def test_genes_that_are_not_kept_are_scored(self, few_kept):
-        kept = set(few_kept._reference.genes)
-        lists = {f"type {kind}": sorted(marked(kind) - kept)[:5] for kind in range(3)}
-        assert all(len(genes) == 5 for genes in lists.values())
-        found = few_kept.get_cluster_names(lists, groupby="cell_type")
-        assert found["name"].tolist() == ["type 0", "type 1", "type 2"]
-        assert found["missing"].tolist() == ["", "", ""]
-
-    def test_score_does_not_depend_on_what_is_kept(self, model, few_kept):
-        left, right = (it.get_cluster_names(self.LISTS, groupby="cell_type") for it in (model, few_kept))
-        pd.testing.assert_frame_equal(left, right, rtol=1e-3)
-
-    def test_missing_genes_are_named(self, model):
-        lists = {"first": [*sorted(marked(0))[:6], "Foo"], "nothing": ["Bar"]}
-        with pytest.warns(ScrclWarning, match="1 lists of which the data have no gene: 'nothing'"):
-            found = model.get_cluster_names(lists, groupby="cell_type")
-        assert found.attrs["missing"] == {"first": ["Foo"], "nothing": ["Bar"]}
-        assert found.attrs["used"] == {"first": 6, "nothing": 0}
-        assert found.loc["0", "name"] == "first"
-        assert found.loc["0", "missing"] == "Foo"
-
-    def test_another_case_is_hinted_at(self, model):
-        lists = {"first": [*sorted(marked(0))[:6], "GENE30"]}
-        with pytest.warns(ScrclWarning, match=r"another case: 'GENE30' \('gene30'\)"):
-            found = model.get_cluster_names(lists, groupby="cell_type")
-        assert found.attrs["missing"] == {"first": ["GENE30"]}
-
-    def test_after_load(self, model, tmp_path):
-        expected = model.get_cluster_names(self.LISTS, groupby="cell_type")
-        model.save(tmp_path / "model")
-        loaded = scrcl.SCRCL.load(tmp_path / "model", adata=simulate())
-        pd.testing.assert_frame_equal(loaded.get_cluster_names(self.LISTS, groupby="cell_type"), expected, rtol=1e-3)
-
-    def test_new_cells_with_other_genes(self, model):
-        """Cells of another experiment, in another order of genes, one of which is missing and one new."""
-        adata = simulate(seed=1)
-        order = np.random.default_rng(0).permutation(120)
-        gone = self.LISTS["first"][0]
-        adata = adata[:, order]
-        adata = adata[:, adata.var_names != gone].copy()
-        with pytest.warns(UserWarning, match="missing"):
-            names = model.get_cluster_names(self.LISTS, adata)
-        assert names["missing"][names["best"] == "first"].iloc[0] == gone
-        adata.obs["cell_type"] = adata.obs["cell_type"].where(adata.obs["cell_type"] != "2")
-        found = model.get_cluster_names(self.LISTS, adata, "cell_type")
-        assert found["name"].tolist() == ["first", "second"]
-
-    def test_counts_in_a_file(self, model, tmp_path):
-        simulate().write_h5ad(tmp_path / "a.h5ad")
-        backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
-        found = model.get_cluster_names(self.LISTS, backed, "cell_type")
-        backed.file.close()
-        pd.testing.assert_frame_equal(found, model.get_cluster_names(self.LISTS, groupby="cell_type"), rtol=1e-3)
-
-    def test_random_lists_have_no_name(self, model):
-        rng = np.random.default_rng(0)
-        adata = simulate()
-        adata.X = sp.csr_matrix(rng.permuted(adata.X.toarray(), axis=0))
-        lists = {str(number): rng.choice(adata.var_names, 4, replace=False).tolist() for number in range(10)}
-        found = model.get_cluster_names(lists, adata, "cell_type")
-        assert (found["name"] == "none of these").all()
-        assert (found["reason"] != "").all()
-
-    def test_needs_no_refinement_but_training(self):
-        adata = simulate()
-        scrcl.SCRCL.setup_anndata(adata)
-        untrained = scrcl.SCRCL(adata, n_hidden=8)
-        with pytest.raises(RuntimeError, match="train"):
-            untrained.get_cluster_names(self.LISTS, groupby="cell_type")
-        untrained.train(1, plan_kwargs={"cross_view_weight": 0}, enable_progress_bar=False)
-        found = untrained.get_cluster_names(self.LISTS, groupby="cell_type")
-        assert found["name"].tolist() == ["first", "second", "none of these"]
 
 
 @pytest.fixture(scope="module")

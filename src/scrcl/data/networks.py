@@ -1,6 +1,7 @@
 """Prior knowledge about genes: networks and gene sets, read and matched by name."""
 
 import csv
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def read_gene_sets(sets: object, argument: str) -> dict[str, list[str]]:
     Parameters
     ----------
     sets
-        A mapping of names to genes; the path of a GMT file; or a table with columns ``source`` and ``target`` (as in
+        A mapping of names to genes; the path of a GMT file, or of a JSON file with such a mapping; or a table with columns ``source`` and ``target`` (as in
         decoupler), ``cell_type`` and ``gene`` or ``genesymbol``, or with two columns in this order.
     argument
         Name of the argument, for messages.
@@ -134,14 +135,14 @@ def read_gene_sets(sets: object, argument: str) -> dict[str, list[str]]:
     if isinstance(sets, str | os.PathLike):
         path = as_path(sets, argument)
         _check_is_text(path, argument, READERS | TABLE_READERS)
-        sets = _read_gmt(path, argument)
+        sets = _read_json(path, argument) if path.suffix.lower() == ".json" else _read_gmt(path, argument)
     if isinstance(sets, pd.DataFrame):
         name, gene = _columns(sets, SET_COLUMNS, sets.shape[1] == 2, argument, "one of sets and one of genes")
         sets = _by_set(sets[name], sets[gene])
     if not isinstance(sets, Mapping) or any(isinstance(genes, str) for genes in sets.values()):
         raise ScrclValueError(
             f"{argument} is of type {type(sets).__name__}{' of strings' if isinstance(sets, Mapping) else ''}.",
-            "Pass a dictionary of lists of genes, a table, or the path of a GMT file.",
+            "Pass a dictionary of lists of genes, a table, or the path of a GMT or JSON file.",
         )
     if not sets:
         raise ScrclValueError(f"{argument} holds no set of genes.", "Pass at least one.")
@@ -307,6 +308,12 @@ def _read_gmt(path: Path, argument: str) -> dict[str, list[str]]:
             )
         sets[name] = [gene for gene in fields[1:] if gene]
     return sets
+
+
+def _read_json(path: Path, argument: str) -> object:
+    """Read a dictionary of gene sets."""
+    with _readable(path, argument, "JSON"):
+        return json.loads(path.read_text(encoding=ENCODING))
 
 
 def _check_is_text(path: Path, argument: str, readers: Mapping[str, str]) -> None:

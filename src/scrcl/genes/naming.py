@@ -5,6 +5,7 @@ Notation: ``n`` cells, ``G`` genes, ``K`` groups of cells, ``L`` lists of marker
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -82,10 +83,29 @@ class GroupLevels:
             np.concatenate([part.n_expressing for part in parts], 1),
         )
 
-    @property
+    def merged(self, members: np.ndarray) -> "GroupLevels":
+        """Levels of unions of groups, ``members`` ``(M, K)`` of which are true; the variance stays that within the groups."""
+        sizes = members @ self.sizes
+        mean = (members * self.sizes) @ self.mean / sizes[:, None]
+        return GroupLevels(sizes, mean, self.variance, members.astype(float) @ self.n_expressing)
+
+    @cached_property
     def overall(self) -> np.ndarray:
         """``(G,)`` mean over all cells."""
         return self.sizes @ self.mean / self.sizes.sum()
+
+    @cached_property
+    def shrunken(self) -> np.ndarray:
+        """``(K, G)`` mean of the cells of each group and of :data:`PSEUDO_CELLS` average ones."""
+        weight = (self.sizes / (self.sizes + PSEUDO_CELLS))[:, None]
+        return weight * self.mean + (1 - weight) * self.overall
+
+    @cached_property
+    def expressed_by_mean(self) -> np.ndarray:
+        """Numbers of the genes from which random sets are drawn, by increasing mean."""
+        n_expressing = self.n_expressing.sum(0)
+        expressed = np.flatnonzero(n_expressing >= min(MIN_EXPRESSING, n_expressing.max()))
+        return expressed[np.argsort(self.overall[expressed], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -213,9 +233,7 @@ def name_groups(
     rng = np.random.default_rng(seed)
     n_groups, n_lists = len(levels.sizes), len(lists)
     measured_weight = np.ones(n_lists) if measured is None else np.minimum(2 * measured, 1)
-    overall = levels.overall
-    weight = (levels.sizes / (levels.sizes + PSEUDO_CELLS))[:, None]
-    mean = weight * levels.mean + (1 - weight) * overall
+    mean = levels.shrunken
     scores = GeneScores.fit(mean, levels.variance)
     gene_score = scores(mean)
     up = scores.up(mean, levels.sizes)
@@ -223,12 +241,10 @@ def name_groups(
     support = np.stack([up[:, genes].mean(1) for genes in lists], 1)
 
     pvalue, threshold = np.empty_like(score), np.empty_like(score)
-    n_expressing = levels.n_expressing.sum(0)
-    expressed = np.flatnonzero(n_expressing >= min(MIN_EXPRESSING, n_expressing.max()))
-    by_mean = expressed[np.argsort(overall[expressed], kind="stable")]
+    by_mean = levels.expressed_by_mean
     for number, genes in enumerate(lists):
-        positions = np.searchsorted(overall[by_mean], overall[genes])
-        random = _random_scores(gene_score[:, by_mean], positions, n_random, rng)
+        positions = np.searchsorted(levels.overall[by_mean], levels.overall[genes])
+        random = random_scores(gene_score[:, by_mean], positions, n_random, rng)
         reached = (random >= score[:, [number]]).sum(1)
         pvalue[:, number] = np.minimum((1 + reached) / (1 + random.shape[1]) * n_lists, 1)
         threshold[:, number] = np.quantile(random, 1 - SIGNIFICANCE / n_lists, axis=1)
@@ -261,22 +277,27 @@ def name_groups(
     return Naming(lists, min_support, gene_score, up, score, support, pvalue, choice, best, confidence, alternative)
 
 
-def _random_scores(
-    gene_score: np.ndarray, positions: np.ndarray, n_random: int, rng: np.random.Generator
+def random_scores(
+    gene_score: np.ndarray,
+    positions: np.ndarray,
+    n_random: int,
+    rng: np.random.Generator,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mean scores ``(K, B)`` of random sets of genes with similar means; for a single gene, the scores of all similar genes.
 
-    The genes of ``gene_score`` ``(K, G)`` are ordered by their mean; those of a set are near ``positions``.
+    The genes of ``gene_score`` ``(K, G)`` are ordered by their mean; those of a set are near ``positions``, and may have weights.
     """
     n_genes = gene_score.shape[1]
     window = min(N_SIMILAR_GENES, n_genes)
     first = np.clip(positions - window // 2, 0, n_genes - window)
     if len(first) == 1:
         return gene_score[:, first[0] : first[0] + window]
+    weights = np.full(len(first), 1.0) if weights is None else weights
     total = np.zeros((len(gene_score), n_random))
-    for start in first:
-        total += gene_score[:, start + rng.integers(window, size=n_random)]
-    return total / len(first)
+    for start, weight in zip(first, weights, strict=True):
+        total += weight * gene_score[:, start + rng.integers(window, size=n_random)]
+    return total / weights.sum()
 
 
 def explain_name(naming: Naming, group: int, names: list[str], genes: np.ndarray, absent: dict[str, list[str]]) -> str:

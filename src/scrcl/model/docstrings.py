@@ -30,6 +30,10 @@ modality
 modality
     Of several modalities, the one whose variables are meant: genes, proteins or peaks. By default all of them; a name that
     an earlier modality has too is preceded by that of its modality and a colon.""",
+    "gene_symbols": """\
+gene_symbols
+    Column of ``adata.var`` with the names of genes to use, such as symbols beside the Ensembl identifiers in ``var_names``. A gene
+    without a name there, or with that of an earlier gene, keeps its own.""",
     "groupby": """\
 groupby
     Key of ``adata.obs`` of the groups. Cells without a group are left out. By default the clusters of

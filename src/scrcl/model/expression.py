@@ -13,11 +13,12 @@ from mudata import MuData
 
 from scrcl.data.sources import read_column
 from scrcl.genes.associations import GeneMap, Groups
+from scrcl.utils import keys
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_groups
 
 from .base import SCRCLBase
-from .options import REFINED, AssociationMethod
+from .options import REFINED, AssociationMethod, ClusterOptions
 
 logger = logging.getLogger("scvi.scrcl")
 
@@ -121,3 +122,17 @@ def number_groups(column: pd.Categorical, key: str, min_groups: int) -> tuple[np
         )
     inside = np.flatnonzero(column.codes >= 0)
     return inside, Groups(column.codes[inside].astype(np.int64), len(names)), names
+
+
+def find_groups(
+    model: SCRCLBase, data: AnnData | MuData, groupby: str | None
+) -> tuple[str, np.ndarray, Groups, list[str]]:
+    """Key of the groups, positions of cells with a group, the groups, and their names; by default, of the clusters."""
+    if groupby is not None:
+        return groupby, *read_groups(data, np.arange(data.n_obs), groupby, min_groups=2)
+    clusters = model._clusters(model._query(data, None), ClusterOptions())
+    key = keys.CLUSTERS_KEY
+    # Plots of scanpy look for the groups under this key, where they must not find other ones.
+    if key in data.obs and not np.array_equal(read_column(data, key, "groupby").astype(str), clusters.astype(str)):
+        key = keys.MARKER_GROUPS_KEY
+    return key, *number_groups(clusters, key, min_groups=2)

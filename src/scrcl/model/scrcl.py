@@ -24,6 +24,7 @@ from .clusters import ClustersMixin
 from .genes import GenesMixin
 from .labels import LabelsMixin
 from .markers import MarkersMixin
+from .names import NamesMixin
 from .pseudobulk import PseudobulkMixin
 from .saving import SavingMixin
 from .setup import SetupMixin
@@ -53,6 +54,7 @@ class SCRCL(
     CertaintyMixin,
     GenesMixin,
     MarkersMixin,
+    NamesMixin,
     PseudobulkMixin,
     BatchesMixin,
     LabelsMixin,

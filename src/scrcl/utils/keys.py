@@ -41,3 +41,8 @@ GENE_NETWORK_KEY: Final = "scrcl_gene_network"
 MARKERS_KEY: Final = "scrcl_markers"
 #: Name of the groups of marker genes that are the clusters of the model, where ``obs`` has other ones under the key above.
 MARKER_GROUPS_KEY: Final = "scrcl_marker_groups"
+#: ``uns`` key of where the names of clusters come from.
+NAMES_KEY: Final = "scrcl_names"
+#: ``obs`` key of identifiers of the Cell Ontology, as the schema of CELLxGENE has it, and the value where none is known.
+TERMS_KEY: Final = "cell_type_ontology_term_id"
+UNKNOWN_TERM: Final = "unknown"
