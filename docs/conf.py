@@ -176,8 +176,10 @@ exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+html_favicon = "_static/logo.svg"
 html_css_files = ["pages.css"]
 html_theme_options = {
+    "logo": {"image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "text": project},
     "path_to_docs": "docs/",
     "repository_branch": "main",
     "repository_url": repository_url,

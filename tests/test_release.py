@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -82,6 +83,21 @@ def test_pages_that_the_readme_names_are_there():
     pages = set(re.findall(r"scrcl\.readthedocs\.io/page/(\w+)\.html", read("README.md")))
     assert pages
     assert pages <= {page.stem for page in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/index.md"])
+def test_the_figure_of_a_front_page_is_large_and_drawn_by_a_command(path):
+    pictures = {Path(name).name for name in re.findall(r"_static/(\w+\.png)", read(path))}
+    assert pictures
+    drawn = read("docs/figures.py")
+    for name in pictures:
+        assert f'"{Path(name).stem}"' in drawn
+        height, width = plt.imread(ROOT / "docs" / "_static" / name).shape[:2]
+        assert width >= 1200
+        assert height >= 800
+    assert "python docs/figures.py" in read(path)
+    (first,) = re.findall(r"^scrcl is for .*$|^It is for .*$", read(path), re.MULTILINE)
+    assert "anyone" in first
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)

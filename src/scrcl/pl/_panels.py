@@ -1,6 +1,6 @@
 """Panels of maps of cells: their room for legends, the order of drawing, and labels beside clusters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,9 +19,9 @@ ONE_COLUMN, TWO_COLUMNS = 14, 30
 #: Options of scanpy with a value for each cell.
 CELL_OPTIONS = ("size", "mask_obs", "alpha")
 #: Width and height of a letter on the map, relative to the size of the font, and the gap beside it in points.
-LETTER_SIZE, GAP = (0.65, 1.2), 4.0
-#: Directions in which a label may be from a dot of its cluster; the first stands for the middle of the cluster.
-SIDES = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)], dtype=float)
+LETTER_SIZE, GAP = (0.65, 1.2), 6.0
+#: Directions in which a label may be from a dot of its cluster: 1 where it ends there; the first is the middle of the cluster.
+SIDES = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), *((x, y) for y in (0.5, -0.5, 1, -1) for x in (1, -1))])
 #: Share of the dots of a cluster, nearest to its middle, beside which its label may be; and that a label may cover.
 CORE, COVERED = 0.8, 0.25
 #: How much worse than covering all dots of a cluster it is to cover a label, or to leave the map.
@@ -97,16 +97,16 @@ def _write_labels(
         ax.annotate(
             name,
             anchor,
-            (GAP * x, GAP * y),
+            (GAP * x, y * (GAP + size * LETTER_SIZE[1] / 2)),
             xycoords="axes fraction",
             textcoords="offset points",
             ha=("right", "center", "left")[int(x) + 1],
-            va=("top", "center", "bottom")[int(y) + 1],
+            va="center",
             fontsize=size,
             fontweight=weight,
             path_effects=list(effects),
             parse_math=False,
-        )
+        ).set_in_layout(False)  # the axes stay as they are measured
 
 
 def label_sizes(names: Sequence[str], size: float) -> np.ndarray:
@@ -138,7 +138,7 @@ def place_labels(
     anchors
         ``(k, 2)`` dot of each label.
     sides
-        ``(k, 2)`` direction from this dot to the label: -1, 0 or 1 on each axis.
+        ``(k, 2)`` direction from this dot to the middle of the label, from -1 to 1: 1 where the label ends beside the dot.
     """
     n_clusters = len(sizes)
     dots, codes = points[codes >= 0], codes[codes >= 0]
@@ -151,9 +151,8 @@ def place_labels(
         from_middle = np.abs(own - np.median(own, axis=0)).sum(1)
         core = own[np.argsort(from_middle, kind="stable")[: max(1, round(CORE * len(own)))]]
         best = np.inf
-        for side in SIDES:
-            anchor = core[(core @ side).argmax()] if side.any() else core[0]
-            low = anchor + side * gap - np.where(side == 0, 0.5, side < 0) * sizes[cluster]
+        for side, anchor in _candidates(core):
+            low = anchor + side * (sizes[cluster] / 2 + gap) - sizes[cluster] / 2
             box = np.array([low, low + sizes[cluster]])
             covered = ((dots > box[0]) & (dots < box[1])).all(1)
             shares = np.bincount(codes[covered], minlength=n_clusters) / np.maximum(numbers, 1)
@@ -164,6 +163,17 @@ def place_labels(
                 best, anchors[cluster], sides[cluster], chosen = cost, anchor, side, box
         boxes = np.vstack([boxes, chosen.reshape(1, 4)])
     return anchors, sides
+
+
+def _candidates(core: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Directions and the dots from which a label may be there: the middle, and the outermost dots on each side."""
+    for side in SIDES:
+        if not side.any():
+            yield side, core[0]
+            continue
+        along = np.argsort(core @ np.array([-side[1], side[0]]), kind="stable")
+        for part in np.array_split(along, min(3, len(along))):
+            yield side, core[part[(core[part] @ side).argmax()]]
 
 
 def _collides(box: np.ndarray, others: np.ndarray) -> float:
