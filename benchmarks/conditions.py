@@ -35,7 +35,7 @@ N_DRAWS, ALPHA = 10, 0.05
 #: Genes that are tested are counted in at least this share of the cells.
 EXPRESSED = 0.1
 #: Shares of stimulated cells of the simulated donors, the spread of their effect, and the least cells of a scored type.
-SHARES, EFFECT, SMALLEST = (0.2, 0.4, 0.6, 0.8), 0.5, 30
+SHARES, EFFECT, SMALLEST = (0.2, 0.4, 0.6, 0.8), 1.0, 30
 SETUPS: dict[str, dict[str, object]] = {
     "no correction": {},
     "`batch_key='donor'`": {"batch_key": "donor"},

@@ -107,7 +107,7 @@ def test_arguments_of_the_model(adata, wrong):
     [
         ({"max_epochs": 0}, "max_epochs"),
         ({"max_epochs": 1.5}, "max_epochs"),
-        ({"accelerator": "mps"}, "mps"),
+        ({"accelerator": "mps"}, "accelerator='mps' is not supported: on Apple GPUs"),
         ({"plan_kwargs": {"learning_rate": 1}}, "unknown options: learning_rate"),
         ({"plan_kwargs": {"lr": -1}}, "lr"),
         ({"early_stopping": True, "early_stopping_monitor": "elbo_validation"}, "early_stopping_monitor"),

@@ -1,8 +1,9 @@
 """What is written to data can be saved, and read by scanpy, muon, Harmony and the model hub."""
 
 import json
+import re
 import warnings
-from importlib.metadata import version
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -52,19 +53,41 @@ def test_corrected_by_harmony(adata):
     assert model.get_latent_representation().shape == (150, 32 + 10)
 
 
-def test_model_hub(tmp_path):
-    """As the page on saving shows it, without the upload."""
+@pytest.mark.filterwarnings("ignore:No (revision was passed|collection found)")
+def test_model_hub(tmp_path, monkeypatch):
+    """The page on saving, block by block, with a folder in the place of the hub."""
     hub = pytest.importorskip("huggingface_hub")
-    from scvi.hub import HubMetadata, HubModel
+    page = Path(__file__).parents[2] / "docs" / "saving.md"
+    if not page.exists():
+        pytest.skip("only in the repository, not in the source distribution")
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text().split("## Models on a hub")[1], re.DOTALL)
+    uploaded = tmp_path / "hub"
 
-    model = build(simulate())
-    folder = tmp_path / "model"
-    model.save(folder, save_anndata=True)
-    metadata = HubMetadata.from_dir(folder, anndata_version=version("anndata"), model_parent_module="scrcl")
-    card = hub.ModelCard("---\nlicense: cc-by-4.0\nlibrary_name: scrcl\n---\n# Cell types\n")
-    HubModel(str(folder), metadata=metadata, model_card=card).save()
-    assert json.loads((folder / "_scvi_required_metadata.json").read_text())["model_cls_name"] == "SCRCL"
-    pulled = HubModel(str(folder))
-    pulled.load_model(accelerator="cpu")
-    assert isinstance(pulled.model, scrcl.SCRCL)
-    np.testing.assert_array_equal(pulled.model.get_latent_representation(), model.get_latent_representation())
+    def upload_file(api, path_or_fileobj, path_in_repo, **kwargs):
+        uploaded.mkdir(exist_ok=True)
+        source = path_or_fileobj if isinstance(path_or_fileobj, bytes) else Path(path_or_fileobj).read_bytes()
+        (uploaded / path_in_repo).write_bytes(source)
+
+    def upload_folder(api, folder_path, **kwargs):
+        for file in Path(folder_path).iterdir():
+            upload_file(api, file, file.name)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub.HfApi, "upload_file", upload_file)
+    monkeypatch.setattr(hub.HfApi, "upload_folder", upload_folder)
+    monkeypatch.setattr(hub, "create_repo", lambda *args, **kwargs: None)
+    monkeypatch.setattr(hub.ModelCard, "push_to_hub", lambda card, *args, **kwargs: card.save(tmp_path / "card.md"))
+    monkeypatch.setattr(hub.ModelCard, "load", lambda name, **kwargs: hub.ModelCard((tmp_path / "card.md").read_text()))
+    for owner in ("scvi.hub._model", "huggingface_hub"):  # scvi-tools 1.4, and 1.5
+        monkeypatch.setattr(f"{owner}.snapshot_download", lambda **kwargs: str(uploaded), raising=False)
+
+    names = {"model": build(simulate()), "my_cells": simulate(40, seed=7), "scrcl": scrcl}
+    latent = names["model"].get_latent_representation()
+    exec(blocks[0], names)
+    assert json.loads((uploaded / "_scvi_required_metadata.json").read_text())["model_cls_name"] == "SCRCL"
+    pull, own_cells = blocks[1].split("hub_model.load_model")
+    exec(pull, names)
+    assert isinstance(names["model"], scrcl.SCRCL)
+    np.testing.assert_array_equal(names["model"].get_latent_representation(), latent)
+    exec("hub_model.load_model" + own_cells, names)
+    assert len(names["hub_model"].model.get_latent_representation()) == 40

@@ -138,6 +138,16 @@ class TestPreparation:
         print(trained)
         assert "n_hidden: 16" in capsys.readouterr().out
 
-    def test_annbatch_is_refused(self):
-        with pytest.raises(NotImplementedError, match="setup_anndata"):
-            scrcl.SCRCL.setup_annbatch(None)
+    def test_annbatch_is_refused_and_the_store_is_read_without(self, adata, tmp_path):
+        path = tmp_path / "collection.zarr" / "dataset_0"  # as in a collection of annbatch
+        adata.write_zarr(path)
+        with pytest.raises(NotImplementedError, match="minibatches of independent cells") as error:
+            scrcl.SCRCL.setup_annbatch(str(path.parent))
+        code = str(error.value).split("`")[1]
+        lazy = eval(code.split("(", 1)[1][:-1], {"anndata": ad, "path": path})
+        eval(code.replace("anndata.experimental.read_lazy(path)", "lazy"), {"SCRCL": scrcl.SCRCL, "lazy": lazy})
+        scvi.settings.seed = 0
+        model = scrcl.SCRCL(lazy, n_hidden=16, n_refined=8, n_components=10)
+        model.train(2, accelerator="cpu", enable_progress_bar=False)
+        expected = build(adata, epochs=2, n_hidden=16, n_refined=8, n_components=10)
+        np.testing.assert_array_equal(model.get_latent_representation(), expected.get_latent_representation())

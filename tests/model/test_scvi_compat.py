@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision
 from scvi.train import TrainerConfig, TrainingPlanConfig
 
 import scrcl
+from scrcl.utils.errors import ScrclValueError
 
 from ..helpers import build, simulate
 from ..saved.make_golden import several
@@ -177,3 +178,10 @@ class TestSetup:
             scrcl.SCRCL.setup_anndata(adata, **option)
         with pytest.raises(TypeError, match=message):
             scrcl.SCRCL.setup_mudata(several(), {"rna": "rna", "prot": "protein"}, **option)
+
+
+def test_apple_gpus_are_refused_with_the_reason(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    with pytest.raises(ScrclValueError, match="accelerator='mps' is not supported: on Apple GPUs") as error:
+        scrcl.SCRCL.load(tmp_path / "model", adata=False, accelerator="mps")
+    assert error.value.as_command("cells.h5ad").endswith("Pass --device cpu.")

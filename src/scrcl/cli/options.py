@@ -59,7 +59,7 @@ class Device(click.ParamType):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Read it."""
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            hint = ", as MPS has no sparse matrix products" if value == "mps" else ""
+            hint = ", as PyTorch has no compressed sparse matrices on Apple GPUs" if value == "mps" else ""
             self.fail(f"{value!r} is not auto, cpu, cuda or cuda:N{hint}.", param, ctx)
         return str(value)
 

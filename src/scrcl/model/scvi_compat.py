@@ -124,6 +124,13 @@ def explain_refused_options() -> Iterator[None]:
 
 def find_device(accelerator: str, device: int | str = "auto") -> torch.device:
     """The device that arguments of scvi-tools name."""
+    if accelerator == "mps":
+        raise ScrclValueError(
+            "accelerator='mps' is not supported: on Apple GPUs, PyTorch has no sparse matrices in compressed form, which the "
+            "graph of the cells requires.",
+            "Pass `accelerator='cpu'`, or leave it out.",
+            command="Pass --device cpu.",
+        )
     try:
         return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
     except Exception as error:  # Lightning raises many kinds

@@ -234,8 +234,11 @@ class SetupMixin(BaseModelClass):
 
     @classmethod
     def setup_annbatch(cls, *args: object, **kwargs: object) -> None:
-        """Not available: minibatches of independent cells have no graph."""
-        raise NotImplementedError("SCRCL requires the graph of the cells. Use `setup_anndata`.")
+        """Not available: minibatches of independent cells have no graph. The counts may stay in the store all the same."""
+        raise NotImplementedError(
+            "setup_annbatch is not supported: annbatch loads minibatches of independent cells, and the model learns from the graph "
+            "of all cells. Leave the counts in the store: `SCRCL.setup_anndata(anndata.experimental.read_lazy(path))`."
+        )
 
 
 def _make_actual(adata: AnnData) -> None:

@@ -152,8 +152,6 @@ class TrainingMixin(SCRCLBase):
             "Pass a smaller `batch_size`.",
             "Pass a smaller --batch-size.",
         )
-        if accelerator == "mps":
-            raise ScrclValueError("accelerator='mps' has no sparse matrix products.", "Pass `accelerator='cpu'`.")
         find_device(accelerator)
         _check_plan_kwargs(self._training_plan_cls, self._module_cls.loss, plan_kwargs)
         if self._setup("labels_key") is None and "labels_weight" in plan_kwargs:
