@@ -1,6 +1,7 @@
 """Names of clusters: `get_cluster_names` with usual lists of markers, scored by published cell types.
 
     python benchmarks/names.py
+    python benchmarks/names.py --parts levels      without lists, from the markers of cellconsensus (`name_levels.py`)
     python benchmarks/names.py --report            only the tables, from previous runs
 
 The data sets are .h5ad and .h5mu files of counts with `obs["cell_type"]` in `$SCRCL_DATA`, or in `../shared/data` beside
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import name_levels
 import numpy as np
 import pandas as pd
 from methods import trained
@@ -308,6 +310,7 @@ def report(names: list[str], seeds: int) -> str:
 def main() -> None:
     all_sets = list(dict.fromkeys([*SETS, *FINE]))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=("lists", "levels"), default=("lists", "levels"))
     parser.add_argument("--sets", nargs="+", choices=all_sets, default=all_sets)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="run nothing")
@@ -315,6 +318,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.work:
         print(json.dumps(work(arguments.work[0], int(arguments.work[1]))))
+        return
+    if "levels" in arguments.parts:
+        name_levels.main(
+            [name for name in arguments.sets if name in name_levels.SETS], arguments.seeds, arguments.report
+        )
+    if "lists" not in arguments.parts:
         return
     if not arguments.report:
         todo = [(n, s) for s in range(arguments.seeds) for n in arguments.sets if not result_file(n, s).exists()]

@@ -1,6 +1,8 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import scrcl
 from scrcl.model.expression import gene_map, read_expression, read_groups, variables
 from scrcl.utils.errors import ScrclValueError
 
@@ -42,3 +44,33 @@ def test_groups():
     adata.obs["name"] = adata.obs_names
     with pytest.raises(ScrclValueError, match="a different value"):
         read_groups(adata, np.arange(20), "name", min_groups=2)
+
+
+class TestSymbols:
+    @pytest.fixture(scope="class")
+    def model(self):
+        adata = simulate()
+        adata.var["symbol"] = [f"S{name[4:]}" for name in adata.var_names]
+        adata.var.iloc[3, 0] = None
+        return build(adata, epochs=2)
+
+    def test_associations(self, model):
+        plain = model.get_cell_gene_associations(genes=["gene5", "gene3"])
+        named = model.get_cell_gene_associations(genes=["S5", "gene3"], gene_symbols="symbol")
+        assert list(named.columns) == ["S5", "gene3"]
+        np.testing.assert_array_equal(named.to_numpy(), plain.to_numpy())
+        with pytest.raises(KeyError, match="gene_symbols='symbols' is not in adata.var.*'symbol'"):
+            model.get_cell_gene_associations(gene_symbols="symbols")
+
+    def test_markers(self, model):
+        plain = model.get_marker_genes(groupby="cell_type", n_permutations=0)
+        named = model.get_marker_genes(groupby="cell_type", n_permutations=0, gene_symbols="symbol")
+        expected = plain["gene"].map(lambda name: name if name == "gene3" else f"S{name[4:]}")
+        assert named["gene"].tolist() == expected.tolist()
+        assert set(model.adata.uns["scrcl_markers"]["names"]["0"]) == set(plain["gene"])
+
+    def test_plot(self, model):
+        markers = model.get_marker_genes(groupby="cell_type", n_permutations=0, gene_symbols="symbol")
+        axes = scrcl.pl.associations_heatmap(model, markers, "cell_type", n_genes=2, gene_symbols="symbol")
+        assert all(label.get_text().startswith(("S", "gene3")) for label in axes.get_xticklabels())
+        plt.close("all")

@@ -228,9 +228,9 @@ def test_genes_of_the_model_elsewhere_in_the_file(tmp_path, capsys):
     adata.var_names = [f"ENSG{number:011}" for number in range(adata.n_vars)]
     adata.write_h5ad(path)
     capsys.readouterr()
-    assert main(["predict", str(tmp_path / "m"), str(path), "-o", str(tmp_path / "o.h5ad")]) == 1
+    assert main(["predict", str(tmp_path / "m"), str(path), "-o", str(tmp_path / "o.h5ad")]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "but the column 'symbol' of var has them. Make the column 'symbol' of var its index in the file." in said
+    assert "which are read from the column 'symbol' of var" in said
     assert "adata" not in said
 
 

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from scrcl.utils.checks import (
     BLOCK_VALUES,
+    OtherNames,
     as_counts,
     as_features,
     as_rows,
@@ -70,13 +71,15 @@ def test_numbers_from_a_lowest_on(value, lowest, fine):
             check_at_least(value, lowest, "n")
 
 
-def test_genes_are_matched_up_to_a_tenth():
+def test_genes_are_matched_up_to_a_half():
     present = pd.Index([f"g{i}" for i in range(9)])
-    columns, missing = match_genes(present, pd.Index([*present[::-1], "x"]))
-    np.testing.assert_array_equal(columns, [*range(8, -1, -1), -1])
-    assert list(missing) == ["x"]
-    with pytest.raises(ValueError, match=r"2 of the 11 genes .* \(for example 'x'; the data have 'g0'\)"):
-        match_genes(present, pd.Index([*present, "x", "y"]))
+    for further in (["x"], list("qrstuvwxy")):
+        columns, missing, read_as = match_genes(present, pd.Index([*present[::-1], *further]))
+        np.testing.assert_array_equal(columns, [*range(8, -1, -1), *[-1] * len(further)])
+        assert list(missing) == further
+        assert not read_as
+    with pytest.raises(ValueError, match=r"10 of the 19 genes .* \(for example 'p'; the data have 'g0'\)"):
+        match_genes(present, pd.Index([*present, *"pqrstuvwxy"]))
     with pytest.raises(ValueError, match="'g0'"):
         match_genes(pd.Index(["g0", "g0"]), present)
 
@@ -96,11 +99,24 @@ def test_genes_are_matched_up_to_a_tenth():
 )
 def test_genes_in_another_spelling(spelled):
     wanted = pd.Index([f"GENE{i}" for i in range(9)])
-    adata = ad.AnnData(np.zeros((1, 9)), var=pd.DataFrame(index=spelled(wanted)))
-    with pytest.raises(ValueError, match="another spelling") as caught:
-        match_genes(adata.var_names, wanted)
-    exec(re.search("`(.*)`", str(caught.value))[1])  # type: ignore[index]
-    assert list(match_genes(adata.var_names, wanted)[0]) == list(range(9))
+    found = match_genes(pd.Index(spelled(wanted)), wanted)
+    assert list(found.columns) == list(range(9))
+    names = ad.AnnData(np.zeros((1, 9)), var=pd.DataFrame(index=spelled(wanted)))
+    assert list(eval(found.read_as.strip("`"), {"adata": names})) == list(wanted)
+
+
+def test_genes_in_other_names_of_the_same_columns():
+    present, wanted = pd.Index([f"ENSG{i}" for i in range(10)]), pd.Index([f"g{i}" for i in range(10)])
+    twice = OtherNames("the column 'b' of var", pd.Index(["g0", "g0", *wanted[2:]]), "", "", same_columns=True)
+    found = match_genes(
+        present, wanted, find_others=lambda: [twice._replace(names=wanted[:5]), twice._replace(names=wanted[::-1])]
+    )
+    assert list(found.columns) == list(range(9, -1, -1))
+    assert found.read_as == "the column 'b' of var"
+    with pytest.raises(ValueError, match="lacks 10 of the 10 genes"):
+        match_genes(present, wanted, find_others=lambda: [twice])
+    with pytest.raises(ValueError, match=r"but raw has them. Use it: `x`."):
+        match_genes(present, wanted, find_others=lambda: [OtherNames("raw", wanted, "`x`", "y")])
 
 
 def test_genes_by_name():

@@ -73,7 +73,7 @@ def find_names(adata: AnnData, layer: str | None, where: str) -> Iterator[OtherN
             line += "" if names.is_unique else f"; {where}.var_names_make_unique()"
             line += "; mdata.update()" if modality else ""
             command = f"Make the column {key!r} of var its index in the file."
-            yield OtherNames(f"the column {key!r} of var", names.drop_duplicates(), f"`{line}`", command)
+            yield OtherNames(f"the column {key!r} of var", names, f"`{line}`", command, same_columns=True)
     if adata.raw is not None and "raw" in dict(_sizes(adata)):
         names = pd.Index(as_names(adata.raw.var_names))
         line = _use_raw(where, layer, modality)

@@ -15,6 +15,8 @@ from scvi import settings
 
 from scrcl.graph.slices import Slices, read_slices
 from scrcl.utils.checks import (
+    MAX_MISSING_GENES,
+    MatchedGenes,
     OtherNames,
     as_features,
     check_cells_have_counts,
@@ -117,12 +119,15 @@ class Source:
         Raises
         ------
         ValueError
-            If more than a tenth of the wanted or of the needed columns are missing, or a cell has no counts.
+            If more than half of the wanted or of the needed columns are missing, or a cell has no counts.
         """
         assert self.counts is not None  # callers have checked it
-        columns, missing = match_genes(self.names, wanted[needed], self.names_where, self.find_names)
-        totaled, lacking = match_genes(self.names, wanted, self.names_where, self.find_names)
-        self._warn_if_missing(missing, lacking.difference(missing), len(needed), len(wanted))
+        every = self._match(wanted)
+        totaled, columns = every.columns, every.columns[needed]
+        missing = wanted[needed][columns < 0]
+        if len(missing) > MAX_MISSING_GENES * len(needed):
+            match_genes(self.names, wanted[needed], self.names_where)
+        self._warn_if_missing(missing, every.missing.difference(missing), len(needed), len(wanted))
         totaled = totaled[totaled >= 0]
         counts = self.counts if np.array_equal(totaled, np.arange(len(self.names))) else self.counts.select(totaled)
         # Positions of the needed columns among those that are read; a missing one is an empty column at the end.
@@ -166,6 +171,27 @@ class Source:
         if self.embedding is not None and not new and (self.embedding == self.embedding[0]).all():
             where = self.embedding_where if self.modality is None else f"The modality {self.modality!r}"
             raise ScrclValueError(f"{where} is the same for all cells.", "Name an embedding that varies.", where=where)
+
+    @cached_property
+    def _matches(self) -> dict[int, tuple[pd.Index, MatchedGenes]]:
+        """Matched genes, by the identity of the names that are wanted, which are kept beside them."""
+        return {}
+
+    def _match(self, wanted: pd.Index) -> MatchedGenes:
+        """The columns of names; a warning says how names are read if they are written in another way."""
+        if id(wanted) not in self._matches:
+            matched = match_genes(self.names, wanted, self.names_where, self.find_names)
+            self._matches[id(wanted)] = wanted, matched
+            if matched.read_as:
+                warnings.warn(
+                    ScrclWarning(
+                        f"{self.names_where} differs from the names of the genes of the model ({self.names[0]!r}, {wanted[0]!r}), "
+                        f"which are read from {matched.read_as}.",
+                        where=self.names_where,
+                    ),
+                    stacklevel=settings.warnings_stacklevel,
+                )
+        return self._matches[id(wanted)][1]
 
     def _warn_if_missing(self, missing: pd.Index, without: pd.Index, n_needed: int, n_wanted: int) -> None:
         """Warn of columns that are missing from the features, and of others that are missing from the totals only."""

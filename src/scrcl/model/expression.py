@@ -11,8 +11,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from scrcl.data.gene_symbols import gene_labels
 from scrcl.data.sources import read_column
 from scrcl.genes.associations import GeneMap, Groups
+from scrcl.reference.modality import joint_names
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_groups
@@ -48,6 +50,15 @@ def variables(model: SCRCLBase, modality: str | None, counted: bool = False) -> 
     if modality is not None:
         return reference.modalities[modality].variables, reference.modalities[modality].names, numbers
     return reference.genes[numbers], reference.all_genes, numbers
+
+
+def symbols_of(model: SCRCLBase, data: AnnData | MuData, names: pd.Index, gene_symbols: str | None) -> pd.Index:
+    """The genes of a model by the names in a column of ``var``, or as they are."""
+    if gene_symbols is None:
+        return names
+    own = {name: source.names for name, source in model._sources(data).items()}
+    labels = dict(zip(joint_names(own), joint_names(gene_labels(data, own, gene_symbols)), strict=True))
+    return pd.Index([labels.get(name, name) for name in names])
 
 
 def read_expression(

@@ -15,7 +15,7 @@ from scrcl.utils.memory import warn_if_short
 
 from .base import Data, Indices, SCRCLBase, named
 from .docstrings import documented
-from .expression import gene_map, gene_positions, read_groups, variables
+from .expression import gene_map, gene_positions, read_groups, symbols_of, variables
 from .options import ASSOCIATION_METHODS, AssociationMethod
 
 #: Resolution of Leiden at which gene modules are found.
@@ -120,6 +120,7 @@ class GenesMixin(SCRCLBase):
         modality: str | None = None,
         sparse: bool = False,
         method: AssociationMethod = "regression",
+        gene_symbols: str | None = None,
     ) -> pd.DataFrame:
         r"""Return how strongly cells, or groups of cells, are associated with genes.
 
@@ -149,6 +150,7 @@ class GenesMixin(SCRCLBase):
             ``scipy.sparse.csr_matrix(frame.sparse.to_coo())``.
         method
             ``"regression"`` on the refined views, which markers and their p-values are based on, or ``"network"``.
+        %(gene_symbols)s
 
         Returns
         -------
@@ -158,7 +160,7 @@ class GenesMixin(SCRCLBase):
         ------
         %(raises_unrefined)s
         KeyError
-            If a gene or ``groupby`` is not there.
+            If a gene, ``groupby`` or ``gene_symbols`` is not there.
         ValueError
             If the data do not fit the model, or an argument is out of range.
 
@@ -182,6 +184,7 @@ class GenesMixin(SCRCLBase):
         data = self._data(adata)
         rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
         names, measured, numbers = variables(self, modality)
+        names, measured = (symbols_of(self, data, index, gene_symbols) for index in (names, measured))
         columns = None if genes is None else check_genes(genes, names, measured)
         if groupby is None and columns is None and not sparse:
             warn_if_short(

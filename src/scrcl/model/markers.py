@@ -15,7 +15,7 @@ from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, SCRCLBase
 from .docstrings import documented
-from .expression import find_groups, gene_positions, read_expression, variables
+from .expression import find_groups, gene_positions, read_expression, symbols_of, variables
 
 
 class MarkersMixin(SCRCLBase):
@@ -33,6 +33,7 @@ class MarkersMixin(SCRCLBase):
         seed: int = 0,
         key_added: str = keys.MARKERS_KEY,
         modality: str | None = None,
+        gene_symbols: str | None = None,
     ) -> pd.DataFrame:
         r"""Return the marker genes of groups of cells, best first.
 
@@ -65,6 +66,8 @@ class MarkersMixin(SCRCLBase):
             ``adata.obs["scrcl"]``.
         %(gene_modality)s
             Scores of several modalities can be compared, as they are in standard deviations.
+        %(gene_symbols)s
+            ``adata.uns`` keeps the names in ``var_names``, as the functions of scanpy have an argument ``gene_symbols``, too.
 
         Returns
         -------
@@ -84,7 +87,7 @@ class MarkersMixin(SCRCLBase):
         ------
         %(raises_unrefined)s
         KeyError
-            If ``groupby``, ``layer`` or one of the ``groups`` is not there.
+            If ``groupby``, ``layer``, ``gene_symbols`` or one of the ``groups`` is not there.
         ValueError
             If there are fewer than two groups, or an argument is out of range.
 
@@ -117,6 +120,7 @@ class MarkersMixin(SCRCLBase):
                 )
             check_key(layer, data.layers, "layer", "adata.layers")
         genes, _, _ = variables(self, modality, counted=True)
+        symbols = symbols_of(self, data, genes, gene_symbols)
         groupby, rows, division, names = find_groups(self, data, groupby)
         wanted = names if groups is None else check_groups(groups, names, groupby)
 
@@ -152,6 +156,8 @@ class MarkersMixin(SCRCLBase):
         data.uns[key_added] = _as_scanpy(tables, groupby, self._layer(layer, modality))
         result = pd.concat(list(tables.values()), ignore_index=True)
         result["group"] = pd.Categorical(result["group"], categories=names)
+        if gene_symbols is not None:
+            result["gene"] = symbols[genes.get_indexer(result["gene"])]
         return result
 
     def _layer(self, layer: str | None, modality: str | None) -> str | None:

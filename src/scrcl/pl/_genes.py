@@ -69,7 +69,13 @@ def markers_dotplot(markers: pd.DataFrame, n_genes: int = 5, ax: Axes | None = N
 
 
 def associations_heatmap(
-    model: SCRCL, markers: pd.DataFrame, groupby: str, adata: AnnData | None = None, n_genes: int = 5, **kwargs: object
+    model: SCRCL,
+    markers: pd.DataFrame,
+    groupby: str,
+    adata: AnnData | None = None,
+    n_genes: int = 5,
+    gene_symbols: str | None = None,
+    **kwargs: object,
 ) -> Axes:
     """Plot the associations of cells with the best marker genes of their groups as a heat map.
 
@@ -85,6 +91,8 @@ def associations_heatmap(
         Cells; by default, the cells of the model. Of more than 2,000 cells, a random sample is shown.
     n_genes
         Number of genes of each group. Each gene is shown once, with the group in which it scores highest.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes in ``markers``, as in :meth:`scrcl.SCRCL.get_marker_genes`.
     **kwargs
         Passed to :func:`scanpy.pl.heatmap`.
 
@@ -110,7 +118,7 @@ def associations_heatmap(
     rows = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:MAX_CELLS])
     rows = rows[groups.codes[rows] >= 0]
     genes = [gene for group in shown.values() for gene in group]
-    cells = AnnData(model.get_cell_gene_associations(adata, rows, genes=genes))
+    cells = AnnData(model.get_cell_gene_associations(adata, rows, genes=genes, gene_symbols=gene_symbols))
     cells.obs[groupby] = groups[rows].remove_unused_categories()
     limit = float(np.quantile(np.abs(cells.X), 0.99))
     options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "show_gene_labels": True, **kwargs}
