@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import scrcl
-from scrcl.data.sources import read_batches
+from scrcl.data.columns import read_batches
 from scrcl.utils.errors import ScrclKeyError, ScrclTypeError, ScrclValueError, ScrclWarning
 from tests.helpers import simulate
 

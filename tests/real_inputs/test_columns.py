@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 
 import scrcl
-from scrcl.data.sources import read_labels
+from scrcl.data.columns import read_labels
 from scrcl.utils.errors import ScrclKeyError, ScrclTypeError, ScrclWarning
 
 from ..helpers import build

@@ -11,12 +11,11 @@ from mudata import MuData
 from scvi.model.base import BaseModelClass
 
 from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
+from scrcl.data.columns import read_batches, read_labels
 from scrcl.data.sources import (
     Source,
     anndata_sources,
     mudata_sources,
-    read_batches,
-    read_labels,
     read_positions,
     read_spatial_graph,
 )

@@ -10,7 +10,7 @@ from mudata import MuData
 from scipy.sparse.csgraph import connected_components
 from scvi import settings
 
-from scrcl.data.sources import read_batches, read_labels
+from scrcl.data.columns import read_batches, read_labels
 from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.reference.batches import MAX_BATCHES, MIN_BATCH_CELLS, check_sizes
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning

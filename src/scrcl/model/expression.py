@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from scrcl.data.columns import read_column
 from scrcl.data.gene_symbols import gene_labels
-from scrcl.data.sources import read_column
 from scrcl.genes.associations import GeneMap, Groups
 from scrcl.reference.modality import joint_names
 from scrcl.utils import keys

@@ -17,8 +17,9 @@ from scvi.data.fields import (
     ObsmField,
 )
 
+from scrcl.data.columns import read_batches, read_labels
 from scrcl.data.remedies import find_names
-from scrcl.data.sources import gene_names, read_batches, read_labels
+from scrcl.data.sources import gene_names
 from scrcl.utils.checks import match_genes
 from scrcl.utils.names import as_name, as_names
 

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from scrcl.data.sources import read_column
+from scrcl.data.columns import read_column
 from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError

@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
-from scrcl.data.sources import read_column
+from scrcl.data.columns import read_column
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclValueError
 

@@ -9,7 +9,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from sklearn.preprocessing import normalize
 
-from scrcl.data.sources import read_column
+from scrcl.data.columns import read_column
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils.checks import check_at_least, check_genes, check_groups
 from scrcl.utils.errors import ScrclValueError

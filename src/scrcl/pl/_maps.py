@@ -14,8 +14,9 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
+from scrcl.data.columns import read_column
 from scrcl.data.counts import Counts
-from scrcl.data.sources import in_memory, read_column
+from scrcl.data.sources import in_memory
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.utils import keys
 from scrcl.utils.checks import Matrix, check_key, did_you_mean

@@ -11,7 +11,7 @@ from mudata import MuData
 
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.cluster.tree import MAX_CONNECTIVITY
-from scrcl.data.sources import read_column
+from scrcl.data.columns import read_column
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclValueError
