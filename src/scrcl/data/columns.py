@@ -11,6 +11,9 @@ from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_name, as_names
 
+#: Between the names of a batch in several columns.
+BETWEEN_NAMES = " | "
+
 
 def read_column(data: AnnData | MuData, key: str, argument: str) -> pd.Series:
     """A column of ``obs``, in memory, of the name that is passed as an argument.

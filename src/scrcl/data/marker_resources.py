@@ -100,7 +100,9 @@ def _read_cellconsensus(folder: Path) -> MarkerSets:
             named = (
                 key in labels[number] and key != "other" and not key.startswith("cancer") and not key.endswith("_other")
             )
-            placed = number == 0 or parent in genes
+            # The group of a key that has another parent one level below is there, as that of plasmacytoid dendritic cells.
+            moved = number == 1 and above[2].get(key, key) != key
+            placed = (number == 0 or parent in genes) and not moved
             if named and placed and key not in genes and level["n_sources"][key] >= MIN_SOURCES:
                 genes[key], parents[key], names[key] = weights, parent, labels[number][key]
     genes[T_AND_NK], parents[T_AND_NK], names[T_AND_NK] = genes[T_CELL], None, "T / NK cell"

@@ -35,8 +35,6 @@ from .remedies import find_counts, find_names
 RNA = "rna"
 #: Kind of a modality that is an embedding of the user.
 EMBEDDING = "features"
-#: Between the names of a batch in several columns.
-BETWEEN_NAMES = " | "
 
 
 class Block(NamedTuple):
