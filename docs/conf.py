@@ -121,13 +121,13 @@ copybutton_prompt_is_regexp = True
 # Read the Docs, and wherever there is a network. Where it cannot, they stay text (see `leave_out_what_cannot_be_read`).
 
 intersphinx_mapping = {
-    "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+    "anndata": ("https://anndata.scverse.org/en/stable/", None),
     "matplotlib": ("https://matplotlib.org/stable/", None),
     "mudata": ("https://mudata.readthedocs.io/stable/", None),
     "numpy": ("https://numpy.org/doc/stable/", None),
     "pandas": ("https://pandas.pydata.org/docs/", None),
     "python": ("https://docs.python.org/3", None),
-    "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+    "scanpy": ("https://scanpy.scverse.org/en/stable/", None),
     "scvi": ("https://docs.scvi-tools.org/en/stable/", None),
     "spatialdata": ("https://spatialdata.scverse.org/en/stable/", None),
     "squidpy": ("https://squidpy.readthedocs.io/en/stable/", None),

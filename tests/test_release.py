@@ -31,17 +31,70 @@ def project() -> dict[str, Any]:
 def test_the_version_is_the_same_everywhere():
     version = project()["version"]
     assert re.search(r"^version: (.*)$", read("CITATION.cff"), re.MULTILINE)[1] == version  # type: ignore[index]
-    assert re.search(r"^version: (.*)$", read(".github/ecosystem/meta.yaml"), re.MULTILINE)[1] == version  # type: ignore[index]
     newest, date = re.findall(r"^## \[([\d.]+)\] - (\S+)$", read("CHANGELOG.md"), re.MULTILINE)[0]
     assert newest == version
     assert f'date-released: "{date}"' in read("CITATION.cff")
     assert f"[{version}]: " in read("CHANGELOG.md")
 
 
+def test_the_versions_of_python_are_the_same_everywhere():
+    named = re.findall(r"Python :: (3\.\d+)$", "\n".join(project()["classifiers"]), re.MULTILINE)
+    settings = tomllib.loads(read("pyproject.toml"))
+    stable, pre = settings["tool"]["hatch"]["envs"]["hatch-test"]["matrix"]
+    assert stable["python"] == named
+    assert pre["python"] == named[-1:]
+    assert project()["requires-python"] == f">={named[0]}"
+    table = read("docs/installation.md")
+    assert f"| Python | {named[0]} | {named[-1]} |" in table
+    tests = read(".github/workflows/test.yaml")
+    assert f'{{ script: run, python: "{named[0]}" }}' in tests
+    assert f'{{ script: newest, python: "{named[-1]}" }}' in tests
+    assert f'python: ["{named[0]}", "{named[-1]}"]' in tests
+
+
+def test_the_oldest_dependencies_are_the_same_everywhere():
+    floors = {one.name: one.specifier for one in map(Requirement, project()["dependencies"])}
+    rows = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| ([\d.]+) \|$", read("docs/installation.md"), re.MULTILINE)
+    assert len(rows) == 7
+    for name, oldest, newest in rows:
+        if name != "Python":
+            assert floors[canonicalize_name(name)].contains(oldest), name
+            assert floors[canonicalize_name(name)].contains(newest), name
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_may_do_no_more_than_they_need(path):
+    text = path.read_text()
+    used = re.findall(r"uses: (.*)$", text, re.MULTILINE)
+    assert used
+    assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", action) for action in used), used
+    assert re.search(r"^permissions:( {}|\n  contents: read)$", text, re.MULTILINE)
+    # Each action has one version everywhere.
+    everywhere = {name: set() for name in (action.split("@")[0] for action in used)}
+    for other in WORKFLOWS:
+        for action in re.findall(r"uses: (.*)$", other.read_text(), re.MULTILINE):
+            if action.split("@")[0] in everywhere:
+                everywhere[action.split("@")[0]].add(action)
+    assert all(len(versions) == 1 for versions in everywhere.values()), everywhere
+
+
+def test_all_jobs_are_needed_to_merge():
+    jobs = re.findall(r"^  ([\w-]+):$", read(".github/workflows/test.yaml").split("\njobs:")[1], re.MULTILINE)
+    needed = re.search(r"needs: \[(.*)\]\n    runs-on", read(".github/workflows/test.yaml"))
+    assert needed is not None
+    assert set(needed[1].split(", ")) == set(jobs) - {"check"}
+
+
 def test_the_entry_of_the_ecosystem_has_what_is_asked_for():
     entry = read(".github/ecosystem/meta.yaml")
-    required = "name description project_home documentation_home install license tags version contact category".split()
-    assert set(required) <= set(re.findall(r"^(\w+):", entry, re.MULTILINE))
+    required = "name description project_home documentation_home install license tags contact category".split()
+    fields = re.findall(r"^(\w+):", entry, re.MULTILINE)
+    assert set(required) <= set(fields)
+    assert "version" not in fields  # it is read from the package index
+    assert not re.search(r"(?i)todo|placeholder|your|example|xxx", entry)
     assert f"name: {project()['name']}\n" in entry
     assert f"license: {project()['license']}\n" in entry
     command = re.search(r"<!-- test-command -->\n```bash\n(.*)\n```", read("README.md"))
