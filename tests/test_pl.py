@@ -312,7 +312,9 @@ class TestLabelsOnTheMap:
         rng = np.random.default_rng(0)
         middles = np.array([[0, 0], [30, 0], [30, 6]])
         clusters = np.repeat([0, 1, 2], [140, 6, 4])
-        adata.obsm["X_scrcl"] = (middles[clusters] + rng.normal(0, [[6], [0.2], [0.2]], (3, 2))[clusters]).astype("f4")
+        adata.obsm["X_scrcl"] = (
+            middles[clusters] + rng.normal(0, np.array([[6], [0.2], [0.2]]), (3, 2))[clusters]
+        ).astype("f4")
         adata.obsm["X_scrcl"] += rng.normal(0, np.array([5, 0.3, 0.3])[clusters][:, None], (150, 2))
         adata.obs["scrcl"] = pd.Categorical(clusters.astype(str))
         ax = draw_umap(adata, legend_loc="on data")

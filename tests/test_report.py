@@ -257,6 +257,18 @@ class TestComposition:
         assert found.only_in == {"1": "b"}
         assert not found.corrected
 
+    def test_numbers_and_missing_samples(self):
+        obs = pd.DataFrame({"plate": [1.0, 2.0, None, 1.0, 2.0, 1.0]})
+        (found,) = compose(pd.Series(list("000111")), obs, {"plate": True})
+        assert found.names == ["1", "2"]
+        assert found.shares["0"] == pytest.approx({"1": 0.4, "2": 0.6})
+
+    def test_many_batches_that_were_named(self):
+        obs = pd.DataFrame({"batch": [str(number % 40) for number in range(400)]})
+        clusters = pd.Series(["0", "1"] * 200)
+        assert compose(clusters, obs, {}) == []
+        assert len(compose(clusters, obs, {"batch": True})[0].names) == 40
+
     @pytest.mark.parametrize("names", [["a"] * 60, [str(number) for number in range(60)]])
     def test_columns_that_say_nothing_are_left_out(self, names):
         assert compose(pd.Series(["0", "1"] * 30), pd.DataFrame({"batch": names}), {}) == []

@@ -7,11 +7,12 @@ import pandas as pd
 
 from scrcl.data.counts import Counts
 from scrcl.reference.batch_report import MIN_SHARE
+from scrcl.utils.names import as_groups
 
 #: Columns of ``obs`` that name batches or samples in many data sets, and are shown where the options name none.
 SAMPLE_COLUMNS = ("batch", "sample", "sample_id", "donor", "donor_id", "patient", "orig.ident", "library", "library_id")
-#: Most batches or samples that are shown.
-MAX_SAMPLES = 30
+#: Most batches or samples that are shown, of columns that the options do not name, and of those that they name.
+MAX_GUESSED, MAX_NAMED = 30, 100
 #: Columns of ``obs`` with a score of doublets.
 DOUBLET_COLUMNS = ("doublet_score", "doublet_scores", "scrublet_score", "scDblFinder.score", "predicted_doublet")
 #: Beginnings of the names of mitochondrial genes.
@@ -52,15 +53,17 @@ def compose(clusters: pd.Series, obs: pd.DataFrame, keys: dict[str, bool]) -> li
     guessed = dict.fromkeys([name for name in SAMPLE_COLUMNS if name in obs], False)
     found = []
     for key, corrected in {**guessed, **keys}.items():
-        names = obs[key].astype(str)
-        if not 2 <= names.nunique() <= min(MAX_SAMPLES, len(names) // 2):
+        names = as_groups(obs[key]).remove_unused_categories()
+        most = MAX_NAMED if key in keys else min(MAX_GUESSED, len(names) // 2)
+        if not 2 <= len(names.categories) <= most:
             continue
-        counts = pd.crosstab(clusters.astype(str).to_numpy(), names.to_numpy())
-        counts = counts.reindex(clusters.value_counts().index.astype(str))[lambda table: table.sum(axis=1) > 0]
+        counts = pd.crosstab(clusters.astype(str).to_numpy(), names)
+        present = [name for name in clusters.value_counts().index.astype(str) if name in counts.index]
+        counts = counts.loc[present]
         relative = counts / counts.sum()
         shares = relative.div(relative.sum(axis=1), axis=0)
-        single = shares[shares.max(axis=1) >= MIN_SHARE]
-        only_in = {str(cluster): str(row.idxmax()) for cluster, row in single.iterrows()}
+        single = shares.idxmax(axis=1)[shares.max(axis=1) >= MIN_SHARE]
+        only_in = {str(cluster): str(name) for cluster, name in single.items()}
         found.append(Composition(key, corrected, _nested(shares), only_in))
     return found
 

@@ -21,6 +21,11 @@ class InputConfig:
     labels_key: str | None = None
     unlabeled_category: str | None = None
 
+    @property
+    def batch_keys(self) -> list[str]:
+        """The columns of batches."""
+        return [self.batch_key] if isinstance(self.batch_key, str) else self.batch_key or []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(InputConfig):

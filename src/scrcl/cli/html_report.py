@@ -16,10 +16,12 @@ from mudata import MuData
 
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.tree import MAX_CONNECTIVITY
+from scrcl.data.sources import read_labels
 from scrcl.labels.report import LabelReport
 from scrcl.model.scrcl import SCRCL
 from scrcl.reference.batch_report import BatchReport
 from scrcl.utils import keys
+from scrcl.utils.names import as_groups
 
 from .config import RunConfig
 from .errors import UserError
@@ -103,10 +105,11 @@ def write_report(
         maps=maps,
         colors=colors,
         batch_colors=batch_colors,
-        batch_text=None if config.batch_key is None else _say(model.get_batch_report(seed=config.seed)),
+        batch_text=None if not config.batch_keys else _say(model.get_batch_report(seed=config.seed)),
         largest=max(cluster.share for cluster in summary.clusters),
         n_markers=N_MARKERS,
         markers_of=markers_of,
+        n_slices=0 if config.sample_key is None else data.obs[config.sample_key].nunique(),
         n_mapped=min(MAX_MAPPED, data.n_obs),
         others=summary.other_numbers(),
         splits=_splits(shown),
@@ -116,7 +119,11 @@ def write_report(
         names=list(_names(config, summary, data, labels)),
         qualities=summary.quality,
         quality_columns=list(summary.quality[""]) if summary.quality else [],
-        parameters={name: value for name, value in summary.parameters.items() if value != ""},
+        parameters={
+            name: ", ".join(map(str, value)) if isinstance(value, list) else value
+            for name, value in summary.parameters.items()
+            if value != ""
+        },
         notes=[note for note in summary.notes if not note.startswith(tuple(summary.caveats))],
         **_types(data, labels, markers_of),
     )
@@ -158,9 +165,9 @@ def _figures(
         maps["types"] = draw_map(points, named.iloc[rows], colors_of(named))
     batch_colors = {composition.key: colors_of(pd.Series(composition.names)) for composition in summary.compositions}
     maps["batches"] = {
-        key: draw_map(points, obs[key].astype(str), batch_colors[key])
+        key: draw_map(points, pd.Series(as_groups(obs[key])), batch_colors[key])
         for key in batch_colors
-        if key == config.batch_key
+        if key in config.batch_keys
     }
     if config.spatial_key is not None:
         maps["slices"] = draw_slices(data, config.spatial_key, config.sample_key, colors)
@@ -179,25 +186,26 @@ def _names(
     clusters = data.obs[keys.CLUSTERS_KEY].astype(str)
     if labels is not None:
         types = pd.crosstab(clusters, data.obs[keys.TYPES_KEY].astype(str), normalize="index")
-        given = labels.cells["label"].reindex(data.obs_names)
-        counts = pd.crosstab(clusters[given.notna().to_numpy()], given.dropna().astype(str))
+        assert config.labels_key is not None  # there are labels
+        given = pd.Series(read_labels(data, config.labels_key, config.unlabeled_category), clusters.index, object)
+        counts = pd.crosstab(clusters[given.notna()], given[given.notna()])
         for cluster in summary.clusters:
-            shares = types.loc[cluster.name].sort_values(ascending=False)
-            name, share = str(shares.index[0]), shares.iloc[0]
+            shares = types.loc[[cluster.name]].iloc[0]
+            name, share = str(shares.idxmax()), float(shares.max())
             why = f"{name} is predicted for {share:.0%} of its cells"
             if cluster.name in counts.index:
-                of_labelled = counts.loc[cluster.name]
+                of_labelled = counts.loc[[cluster.name]].iloc[0]
                 why += (
                     f"; {of_labelled.max() / of_labelled.sum():.0%} of its {of_labelled.sum():,} labelled cells are "
                     f"labelled {of_labelled.idxmax()}"
                 )
             yield {"cluster": cluster.name, "name": name if share > MAJORITY else MIXED, "why": why}
     elif summary.agreement is not None:
-        for cluster, published in summary.agreement.types.items():
+        for number, published in summary.agreement.types.items():
             name, share = next(iter(published.items()))
             why = ", ".join(f"{name} {share:.0%}" for name, share in published.items())
             yield {
-                "cluster": cluster,
+                "cluster": number,
                 "name": name if share > MAJORITY else MIXED,
                 "why": f"published annotation: {why}",
             }

@@ -17,6 +17,7 @@ from scrcl.cluster.number import NumberOfClusters
 from scrcl.pl._maps import palette, umap_coordinates
 from scrcl.pl._panels import GAP, label_sizes, place_labels
 from scrcl.utils import keys
+from scrcl.utils.names import as_groups
 
 #: Cells that are mapped; of more, a random part.
 MAX_MAPPED = 50_000
@@ -24,8 +25,8 @@ MAX_MAPPED = 50_000
 MAP_SIZE, DPI = 4.4, 150
 #: Pixels of the smallest map on a page, and of the letters on it.
 SMALLEST_MAP, LETTERS = 290, 13
-#: Slices that are drawn, at most.
-MAX_SLICES = 12
+#: Slices that are drawn, at most, and size of the largest dots of cells there.
+MAX_SLICES, MAX_DOT = 12, 60.0
 #: Genes of each cluster that are drawn.
 N_DRAWN = 3
 #: Colour of cells without a value.
@@ -34,12 +35,10 @@ NO_VALUE = "#d5d9de"
 
 @dataclass
 class Tag:
-    """The name of a cluster on a map: the place of its dot in percent, and the direction from there, in CSS."""
+    """The name of a cluster on a map, and its place in CSS."""
 
     name: str
-    left: float
-    top: float
-    shift: str
+    style: str
 
 
 @dataclass
@@ -72,28 +71,30 @@ def draw_map(points: np.ndarray, names: pd.Series, colors: dict[str, str], tagge
     ax = figure.add_axes((0, 0, 1, 1))
     values = names.astype(object).where(names.notna(), "").astype(str)
     size = float(np.clip(30_000 / max(len(points), 1), 1.5, 22))
-    ax.scatter(*points.T, s=size, c=values.map(colors).fillna(NO_VALUE), lw=0)
+    ax.scatter(points[:, 0], points[:, 1], s=size, c=values.map(colors).fillna(NO_VALUE), lw=0)
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.set_axis_off()
     picture = save(ax, tight=False)
     tags = []
     if tagged:
-        codes = pd.Index(colors).get_indexer(values)
+        codes = pd.Index(list(colors)).get_indexer(pd.Index(values))
         sizes = label_sizes(list(colors), LETTERS) / SMALLEST_MAP
         anchors, sides = place_labels(points, codes, sizes, np.full(2, GAP / SMALLEST_MAP))
         present = set(codes.tolist())
         tags = [
-            Tag(name, 100 * x, 100 * (1 - y), _shift(*side))
+            Tag(name, _place(x, y, *side))
             for number, (name, (x, y), side) in enumerate(zip(colors, anchors, sides, strict=True))
             if number in present
         ]
     return Map(picture, colors, tags)
 
 
-def _shift(right: float, up: float) -> str:
-    """Move the middle of a tag from its dot to the side, in CSS."""
-    x, y = (f"calc({50 * side - 50:g}% + {GAP * side:g}px)" for side in (right, -up))
-    return f"translate({x}, {y})"
+def _place(x: float, y: float, right: float, up: float) -> str:
+    """The place of a tag beside a dot, in the direction of its middle from there, in CSS."""
+    return (
+        f"left: {100 * x:.2f}%; top: {100 * (1 - y):.2f}%; margin: {-GAP * up:g}px 0 0 {GAP * right:g}px; "
+        f"transform: translate({50 * right - 50:g}%, {-50 * up - 50:g}%)"
+    )
 
 
 def draw_number(estimate: NumberOfClusters, what: str) -> str:
@@ -123,8 +124,8 @@ def draw_slices(data: AnnData | MuData, spatial_key: str, sample_key: str | None
     """The slices, each on its own map, in the colours of all."""
     slices: list[tuple[str, AnnData | MuData]] = [("", data)]
     if sample_key is not None:
-        samples = data.obs[sample_key].astype(str)
-        slices = [(name, data[(samples == name).to_numpy()]) for name in sorted(samples.unique())[:MAX_SLICES]]
+        samples = as_groups(data.obs[sample_key]).remove_unused_categories()
+        slices = [(name, data[np.flatnonzero(samples == name)]) for name in samples.categories[:MAX_SLICES]]
     maps = []
     for name, cells in slices:
         part = AnnData(
@@ -140,7 +141,8 @@ def draw_slices(data: AnnData | MuData, spatial_key: str, sample_key: str | None
             key = "slice"
             part.obs[key] = name
         ax = plt.subplots(figsize=(MAP_SIZE, MAP_SIZE), layout="constrained")[1]
-        pl.spatial(part, spatial_key=spatial_key, sample_key=key, ax=ax, title="", legend_loc=None)
+        size = {} if "spatial" in part.uns else {"size": min(120_000 / part.n_obs, MAX_DOT)}
+        pl.spatial(part, spatial_key=spatial_key, sample_key=key, ax=ax, title="", legend_loc=None, **size)
         maps.append(Map(save(ax), colors, [], name))
     return maps
 

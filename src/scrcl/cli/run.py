@@ -95,7 +95,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         reserved(config.markers) as table,
         reserved(config.tree) as splits,
         reserved(config.report) as page,
-        quiet(config.input, phases, caveats),
+        quiet(config.input, phases, caveats, reported=config.report is not None),
         listening(phases),
         ExitStack() as files,
     ):
@@ -137,9 +137,8 @@ def run(config: RunConfig, phases: Phases) -> Summary:
                     probabilities = model.get_cluster_probabilities(n_clusters=config.n_clusters, seed=config.seed)
         if config.plots is not None:
             begin("plots")
-            batch_keys = [config.batch_key] if isinstance(config.batch_key, str) else config.batch_key or []
             types_key = keys.TYPES_KEY if types else None
-            colors = [DEMO_TYPES if is_demo else None, *batch_keys, config.condition_key, types_key]
+            colors = [DEMO_TYPES if is_demo else None, *config.batch_keys, config.condition_key, types_key]
             _plot(config, model, data, config.plots, [name for name in colors if name is not None], phases)
             phases.wrote(config.plots)
         begin("writing")
@@ -213,7 +212,9 @@ def _train(config: RunConfig, found: Input, device: tuple[str, list[int] | Liter
 
 
 @contextmanager
-def quiet(source: Path | None, phases: Phases, caveats: list[str] | None = None) -> Iterator[None]:
+def quiet(
+    source: Path | None, phases: Phases, caveats: list[str] | None = None, reported: bool = False
+) -> Iterator[None]:
     """Keep the chatter of the libraries out of the progress display; our own warnings become notes, and maybe caveats."""
     before = {name: logging.getLogger(name).level for name in LOG_LEVELS}
     for name, level in LOG_LEVELS.items():
@@ -222,11 +223,11 @@ def quiet(source: Path | None, phases: Phases, caveats: list[str] | None = None)
     def note(warning: Warning | str, *_: object) -> None:
         if isinstance(warning, ScrclWarning):
             message = as_message(warning, source)
+            if reported and "--report" in warning.command:  # there is one
+                message = message.removesuffix(warning.command).strip()
             phases.note(message)
-            # What advises a report is of no use in the report.
-            caveat = message.removesuffix(warning.command).strip() if "--report" in warning.command else message
-            if caveats is not None and isinstance(warning, PoorSupportWarning) and caveat not in caveats:
-                caveats.append(caveat)
+            if caveats is not None and isinstance(warning, PoorSupportWarning) and message not in caveats:
+                caveats.append(message)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -271,8 +272,8 @@ def _quality(model: SCRCL, data: AnnData | MuData) -> dict[str, dict[str, float]
 
 def _samples(config: RunConfig) -> dict[str, bool]:
     """Columns of batches and samples, and whether their effect is corrected."""
-    named = {config.sample_key: False, config.batch_key: True}
-    return {key: corrected for key, corrected in named.items() if key is not None}
+    others = [key for key in (config.sample_key, config.condition_key) if key is not None]
+    return dict.fromkeys(others, False) | dict.fromkeys(config.batch_keys, True)
 
 
 def _write_table(

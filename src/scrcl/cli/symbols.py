@@ -40,7 +40,8 @@ def find_symbols(var: pd.DataFrame) -> dict[str, str]:
     known = pd.Series(symbols.to_numpy(), index=names)
     known = known[(known != "") & (known != "nan") & (known != known.index)]
     shared = known.duplicated(keep=False)
-    return known.where(~shared, known + " (" + known.index + ")").to_dict()
+    shown = known.where(~shared, known + " (" + known.index + ")")
+    return dict(zip(shown.index, shown, strict=True))
 
 
 def with_symbols(tree: ClusterTree, symbols: dict[str, str]) -> ClusterTree:

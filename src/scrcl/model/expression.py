@@ -144,6 +144,8 @@ def find_groups(
     clusters = model._clusters(model._query(data, None), ClusterOptions())
     key = keys.CLUSTERS_KEY
     # Plots of scanpy look for the groups under this key, where they must not find other ones.
-    if key in data.obs and not np.array_equal(read_column(data, key, "groupby").astype(str), clusters.astype(str)):
+    if key in data.obs and not np.array_equal(
+        np.asarray(read_column(data, key, "groupby"), str), np.asarray(clusters, str)
+    ):
         key = keys.MARKER_GROUPS_KEY
     return key, *number_groups(clusters, key, min_groups=2)

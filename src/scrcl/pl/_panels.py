@@ -91,7 +91,7 @@ def _write_labels(
     names = clusters.cat.remove_unused_categories().cat.categories
     fractions = ax.transAxes.inverted().transform(ax.transData.transform(points))
     codes = clusters.cat.remove_unused_categories().cat.codes.to_numpy()
-    sizes = label_sizes(names.astype(str), size) / (72 * inches)
+    sizes = label_sizes(list(names.astype(str)), size) / (72 * inches)
     anchors, sides = place_labels(fractions, codes, sizes, GAP / (72 * inches))
     for name, anchor, (x, y) in zip(names.astype(str), anchors, sides, strict=True):
         ax.annotate(
