@@ -4,6 +4,7 @@ import pandas as pd
 from scrcl.cluster.components import Components
 from scrcl.labels.annotation import Annotation
 from scrcl.labels.cell_labels import Labels
+from scrcl.labels.conformal import TypeSets, calibrate
 from scrcl.labels.logistic import Logistic
 from scrcl.labels.report import report_labels
 
@@ -15,15 +16,10 @@ def example() -> Annotation:
     held_out[:3] = [[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0], [0.3, 0.6, 0.1, 0]]
     probabilities = np.eye(4)[[0, 0, 1, 3, 3, 2]]
     components = Components(np.zeros(1, np.float32), np.ones((1, 1), np.float32))
-    return Annotation(
-        labels,
-        ("a", "b", "c", "new 1"),
-        components,
-        Logistic(np.zeros((1, 4)), np.zeros(4), np.full(4, 0.25)),
-        1.0,
-        probabilities,
-        held_out,
-    )
+    classifier = Logistic(np.zeros((1, 4)), np.zeros(4), np.full(4, 0.25))
+    sets = TypeSets(components, (classifier,), calibrate(held_out, labels.codes, np.zeros(6, dtype=int)), 3)
+    names = ("a", "b", "c", "new 1")
+    return Annotation(labels, names, components, classifier, 1.0, probabilities, held_out, sets)
 
 
 CLUSTERS = pd.Series(pd.Categorical(["0", "0", "0", "1", "1", "2"]))

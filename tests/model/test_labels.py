@@ -133,6 +133,57 @@ class TestPredict:
             scrcl.SCRCL(untrained).predict()
 
 
+class TestSets:
+    @pytest.fixture(scope="class")
+    def sets(self, pool) -> scrcl.SCRCL:
+        """20 labels of each type."""
+        return build(label(pool[:300].copy(), each=20), setup=SETUP, epochs=1)
+
+    def test_sets_contain_the_type_of_most_cells(self, sets, pool):
+        for data in (None, pool[300:].copy()):
+            found = sets.predict(data, return_sets=True, alpha=0.1)
+            truth = (pool[:300] if data is None else data).obs["cell_type"].astype(str)
+            assert found.dtypes.eq(bool).all()
+            assert found.index.equals(truth.index)
+            covered = found.to_numpy()[np.arange(len(truth)), found.columns.get_indexer(truth)]
+            assert 0.83 < covered.mean() <= 1
+            assert found.sum(axis=1).mean() < 1.5
+
+    def test_a_lower_level_gives_larger_sets(self, sets):
+        strict, loose = (sets.predict(return_sets=True, alpha=alpha) for alpha in (0.01, 0.3))
+        assert (strict | ~loose).to_numpy().all()
+        assert strict.to_numpy().sum() > loose.to_numpy().sum()
+
+    def test_empty_sets_of_cells_that_fit_nowhere(self, sets, pool):
+        strange = pool[300:340].copy()
+        strange.X = sp.csr_matrix(np.random.default_rng(0).poisson(5, size=strange.shape).astype(np.float32))
+        assert sets.predict(strange, return_sets=True, alpha=0.1).to_numpy().sum() == 0
+
+    def test_some_cells(self, sets, pool):
+        whole = sets.predict(return_sets=True, alpha=0.1)
+        pd.testing.assert_frame_equal(sets.predict(indices=[7, 2], return_sets=True, alpha=0.1), whole.iloc[[7, 2]])
+
+    def test_training_has_no_part_in_sets(self, sets):
+        longer = build(sets.adata.copy(), setup=SETUP, epochs=5)
+        pd.testing.assert_frame_equal(
+            longer.predict(return_sets=True, alpha=0.1), sets.predict(return_sets=True, alpha=0.1)
+        )
+
+    def test_labels_are_kept_on_request(self, sets):
+        labels = sets.adata.obs["annotation"].astype(str)
+        labelled = (labels != "Unknown").to_numpy()
+        found = sets.predict(keep_labels=True).astype(str)
+        assert (found[labelled] == labels[labelled]).all()
+        assert found[~labelled].equals(sets.predict().astype(str)[~labelled])
+        for table in (sets.predict(soft=True, keep_labels=True), sets.predict(return_sets=True, keep_labels=True)):
+            assert (table.to_numpy()[labelled].sum(1) == 1).all()
+            assert (table.columns[table.to_numpy()[labelled].argmax(1)] == labels[labelled]).all()
+
+    def test_sets_or_probabilities(self, sets):
+        with pytest.raises(ValueError, match="soft=True is passed beside return_sets=True"):
+            sets.predict(soft=True, return_sets=True)
+
+
 class TestNew:
     @pytest.mark.parametrize("held", ["0", "3"])
     def test_a_type_without_a_label(self, held, pool):

@@ -12,6 +12,7 @@ from scrcl.cluster.components import Components
 
 from .calibration import find_temperature, folds, tempered
 from .cell_labels import NO_LABEL, Labels
+from .conformal import TypeSets, calibrate
 from .logistic import SHARE_POWER, Logistic
 from .novelty import find_new
 
@@ -40,6 +41,8 @@ class Annotation:
     held_out
         ``(n, K)`` of labelled cells, by their features and the labels of the other folds; NaN for cells without a label,
         and for the only cell of a type.
+    sets
+        Sets of types that features admit.
     """
 
     labels: Labels
@@ -49,6 +52,7 @@ class Annotation:
     temperature: float
     probabilities: np.ndarray
     held_out: np.ndarray
+    sets: TypeSets
 
     def assign(self, points: np.ndarray) -> np.ndarray:
         """Probabilities ``(m, K)`` of new points ``(m, d)``; rows sum to 1."""
@@ -65,12 +69,14 @@ def annotate(
     The seed is that of the folds and of the division of new cells into types.
     """
     components, codes, n_labels = Components.fit(points, LABEL_COMPONENTS), labels.codes, len(labels.names)
-    reduced, unseen = components(points), Components.fit(features, LABEL_COMPONENTS)(features)
+    reduced, of_features = components(points), Components.fit(features, LABEL_COMPONENTS)
+    unseen = of_features(features)
     nearest_type = _learn(unseen, codes, n_labels)[1].argmax(1)
     new = find_new(unseen, codes, nearest_type, seed, batches)
     names = (*labels.names, *_new_names(int(new.max()) + 1, labels.names))
     types = np.where(new < 0, codes, n_labels + new)
-    held_out = _hold_out(unseen, codes, types, len(names), seed)
+    held_out, fold, classifiers = _hold_out(unseen, codes, types, len(names), seed)
+    sets = TypeSets(of_features, classifiers, calibrate(held_out, codes, fold), n_labels)
     rows = np.flatnonzero(~np.isnan(held_out[:, 0]))
     # A labelled cell counts for all cells of its type.
     sizes = np.bincount(np.where(types != NO_LABEL, types, nearest_type), minlength=len(names))
@@ -84,7 +90,14 @@ def annotate(
     lost = np.isin(types, np.setdiff1d(types, trusted))  # a type that would lose all of its labels keeps them
     classifier, probabilities = _learn(reduced, np.where(lost, types, trusted), len(names))
     return Annotation(
-        labels, names, components, classifier, temperature, tempered(probabilities, temperature), held_out
+        labels,
+        names,
+        components,
+        classifier,
+        temperature,
+        tempered(probabilities, temperature),
+        held_out,
+        sets,
     )
 
 
@@ -98,17 +111,24 @@ def _learn(points: np.ndarray, codes: np.ndarray, n_types: int) -> tuple[Logisti
     return classifier, classifier(points)
 
 
-def _hold_out(points: np.ndarray, codes: np.ndarray, types: np.ndarray, n_types: int, seed: int) -> np.ndarray:
-    """Probabilities ``(n, n_types)`` of labelled points without their own label; the new types are learned, too."""
+def _hold_out(
+    points: np.ndarray, codes: np.ndarray, types: np.ndarray, n_types: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, tuple[Logistic, ...]]:
+    """Probabilities ``(n, n_types)`` of labelled points without their own label, their folds, and a classifier for each fold.
+
+    The new types are learned, too.
+    """
     labelled = np.flatnonzero(codes != NO_LABEL)
     fold = np.full(len(codes), -1)
     fold[labelled] = folds(codes[labelled], N_FOLDS, seed)
     held_out = np.full((len(codes), n_types), np.nan)
-    for number in range(N_FOLDS):
+    classifiers = []
+    for number in np.unique(fold[fold >= 0]):
         rows = fold == number
-        if rows.any():
-            held_out[rows] = _learn(points, np.where(rows, NO_LABEL, types), n_types)[0](points[rows])
-    return held_out
+        classifiers.append(_learn(points, np.where(rows, NO_LABEL, types), n_types)[0])
+        held_out[rows] = classifiers[-1](points[rows])
+        fold[rows] = len(classifiers) - 1
+    return held_out, fold, tuple(classifiers)
 
 
 def _new_names(number: int, taken: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,10 @@ from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, Indices, SCRCLBase, cell_names, named
 from .docstrings import documented
+from .results import Query
+
+#: Share of the level of sets that is that of the test whether a new cell fits anywhere.
+FIT_SHARE = 0.1
 
 
 class LabelsMixin(SCRCLBase):
@@ -25,13 +29,25 @@ class LabelsMixin(SCRCLBase):
 
     @overload
     def predict(
-        self, adata: Data | None = ..., indices: Indices = ..., soft: Literal[False] = ..., alpha: float = ...
+        self,
+        adata: Data | None = ...,
+        indices: Indices = ...,
+        soft: Literal[False] = ...,
+        alpha: float = ...,
+        return_sets: Literal[False] = ...,
+        keep_labels: bool = ...,
     ) -> pd.Series: ...
 
     @overload
     def predict(
-        self, adata: Data | None = ..., indices: Indices = ..., *, soft: Literal[True], alpha: float = ...
-    ) -> pd.DataFrame: ...
+        self,
+        adata: Data | None = ...,
+        indices: Indices = ...,
+        soft: bool = ...,
+        alpha: float = ...,
+        return_sets: bool = ...,
+        keep_labels: bool = ...,
+    ) -> pd.Series | pd.DataFrame: ...
 
     @documented
     def predict(
@@ -40,6 +56,8 @@ class LabelsMixin(SCRCLBase):
         indices: Indices = None,
         soft: bool = False,
         alpha: float = 0.01,
+        return_sets: bool = False,
+        keep_labels: bool = False,
     ) -> pd.Series | pd.DataFrame:
         """Return the types of cells, as learned from the labels of some.
 
@@ -56,7 +74,12 @@ class LabelsMixin(SCRCLBase):
         alpha
             Level of the test of :meth:`get_mapping_quality`: expected share of new cells of known types that are
             ``"unassigned"``. 0 assigns all. A level that is too small for the number of cells in the model assigns all too
-            and gives a warning. In space there is no test.
+            and gives a warning. In space there is no test. With ``return_sets=True``, the share of cells whose set may lack
+            their type, such as 0.1.
+        return_sets
+            Return sets of types instead of types: all that the labels do not rule out.
+        keep_labels
+            Whether labelled cells of the model keep their labels.
 
         Returns
         -------
@@ -65,38 +88,74 @@ class LabelsMixin(SCRCLBase):
         labelled cells that were held out and predicted from their features, which do not depend on labels. The types of
         labelled cells are learned from their own labels too: to check these, see :meth:`get_label_report`.
 
+        With ``return_sets=True``, data frame ``(n_cells, n_types)`` of booleans: whether each type is in the set of a cell. Of
+        the cells of each type that are like the labelled ones of the type, a share ``1 - alpha`` has sets with their type. The
+        set of a cell that fits no type is empty. A new type is in the sets of the cells of which it is the most probable type.
+
         Raises
         ------
         ValueError
             If the model was set up without a ``labels_key``, or without any label; or ``alpha`` is out of range, or the
-            data do not fit the model.
+            data do not fit the model; or if ``soft`` and ``return_sets`` are both passed.
         %(raises_untrained)s
+
+        Notes
+        -----
+        Sets are those of cross-conformal prediction (Vovk 2015), class by class: each type is tested on labelled cells that were
+        held out. They are found from the features, not from the trained representation, in which labels have drawn labelled
+        cells together, so a set may lack the type that is predicted without ``return_sets``. Types with fewer than
+        ``1 / alpha - 1`` labels are tested on the labelled cells of all types. Of new cells, a further share of ``alpha / 10`` may
+        have an empty set, as they are farther from the cells of the model than all but this share of them. The share is not guaranteed for cells of batches without labels, which are not like the
+        labelled ones.
 
         Examples
         --------
         >>> scrcl.SCRCL.setup_anndata(annotated, labels_key="annotation", unlabeled_category="Unknown")
         >>> model = scrcl.SCRCL(annotated)
         >>> model.train(max_epochs=2)
-        >>> annotated.obs["type"] = model.predict()
+        >>> annotated.obs["type"] = model.predict(keep_labels=True)
         >>> model.predict(soft=True).shape[0]
         200
+
+        Sets that contain the type of nine in ten cells, and the cells that fit one type only:
+
+        >>> sets = model.predict(return_sets=True, alpha=0.1)
+        >>> sure = sets.index[sets.sum(axis=1) == 1]
         """
         self._check_labels()
         check_level(alpha)
+        if soft and return_sets:
+            raise ScrclValueError("soft=True is passed beside return_sets=True.", "Leave out one or the other.")
         data = self._data(adata)
         query = self._query(data, indices)
         index, results = cell_names(data, indices), self._results
-        probabilities, names = results.type_probabilities(query), list(results.annotation.names)
+        names, codes = list(results.annotation.names), results.annotation.labels.codes
+        kept = np.where(query.reference_index >= 0, codes[query.reference_index], -1) if keep_labels else None
+        if return_sets:
+            features = query.combine(results.type_features, lambda: results.type_features_of_new(query))
+            values = results.annotation.sets(features, alpha)
+            values[self._fits_nowhere(query, FIT_SHARE * alpha, warn=False)] = False
+            return _table(values, kept, index, names)
+        probabilities = results.type_probabilities(query)
         if soft:
-            return pd.DataFrame(probabilities.astype(np.float32), index=index, columns=names)
-        codes = probabilities.argmax(1)
-        new = query.reference_index < 0
-        if alpha > 0 and new.any() and self._reference.spatial is None:
-            warn_if_coarse(alpha, self._reference.n_cells)
-            pvalues = self._reference.distance_scale.pvalues(results.distances(query)[1])
-            codes[new & (pvalues <= alpha)] = len(names)
+            return _table(probabilities.astype(np.float32), kept, index, names)
+        found = probabilities.argmax(1)
+        found[self._fits_nowhere(query, alpha)] = len(names)
+        if kept is not None:
+            found = np.where(kept >= 0, kept, found)
         categories = pd.Index([*names, UNASSIGNED])
-        return pd.Series(pd.Categorical.from_codes(codes, categories), index=index, name=keys.TYPES_KEY)
+        return pd.Series(pd.Categorical.from_codes(found, categories), index=index, name=keys.TYPES_KEY)
+
+    def _fits_nowhere(self, query: Query, alpha: float, warn: bool = True) -> np.ndarray:
+        """Whether each cell is new and farther from those of the model than all but a share ``alpha`` of them; not in space."""
+        outside = query.reference_index < 0
+        if alpha > 0 and outside.any() and self._reference.spatial is None:
+            if warn:
+                warn_if_coarse(alpha, self._reference.n_cells)
+            pvalues = self._reference.distance_scale.pvalues(self._results.distances(query)[1])
+            outside[outside] = pvalues[outside] <= alpha
+            return outside
+        return np.zeros(len(outside), dtype=bool)
 
     @documented
     def get_label_report(self, n_clusters: int | None = None, seed: int = 0) -> LabelReport:
@@ -146,3 +205,11 @@ class LabelsMixin(SCRCLBase):
                 command="Label some cells, and train with --labels-key.",
             )
         self._check_if_trained(warn=False)
+
+
+def _table(values: np.ndarray, kept: np.ndarray | None, index: pd.Index, names: list[str]) -> pd.DataFrame:
+    """Probabilities or sets ``(m, K)`` of cells, those with a label that is kept, else -1, with that type only."""
+    if kept is not None:
+        values[kept >= 0] = 0
+        values[np.flatnonzero(kept >= 0), kept[kept >= 0]] = 1
+    return pd.DataFrame(values, index=index, columns=names)

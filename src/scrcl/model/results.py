@@ -229,27 +229,30 @@ class Results:
 
     @cached_property
     def annotation(self) -> Annotation:
-        """Types learned from the labels of the reference, which has some.
-
-        The latent representation was trained with them, so labels are checked by the features alone.
-        """
+        """Types learned from the labels of the reference; these were trained with, so features alone check them."""
         reference = self.reference
         assert reference.labels is not None
         begin("labels")
-        smoothed = reference.features if reference.spatial is not None else reference.smoothed()
-        points = np.concatenate([self.latent(ALIGNED), smoothed], 1)
-        return annotate(points, smoothed, reference.labels, batches=reference.batch_codes)
+        points = np.concatenate([self.latent(ALIGNED), self.type_features], 1)
+        return annotate(points, self.type_features, reference.labels, batches=reference.batch_codes)
 
     def type_probabilities(self, query: Query) -> np.ndarray:
         """Probability ``(m, t)`` of each type."""
         return query.combine(
-            self.annotation.probabilities, lambda: self.annotation.assign(self._annotation_points(query))
+            self.annotation.probabilities,
+            lambda: self.annotation.assign(
+                np.hstack([self.latent_of_new(query, ALIGNED), self.type_features_of_new(query)])
+            ),
         )
 
-    def _annotation_points(self, query: Query) -> np.ndarray:
-        """Latent representation and smoothed features ``(m', d)`` of new cells."""
-        smoothed = self.reference.smoothed_query(query.placement)[query.new]
-        return np.concatenate([self.latent_of_new(query, ALIGNED), smoothed], 1)
+    @cached_property
+    def type_features(self) -> np.ndarray:
+        """Features ``(n, d)`` of the cells of the reference that no label influenced."""
+        return self.reference.features if self.reference.spatial is not None else self.reference.smoothed()
+
+    def type_features_of_new(self, query: Query) -> np.ndarray:
+        """The same features ``(m', d)`` of new cells."""
+        return self.reference.smoothed_query(query.placement)[query.new]
 
     # ------------------------------------------------------------------ genes
 
@@ -426,10 +429,7 @@ class Results:
         return self._cache.ensembles[choice]
 
     def spaces(self, view: View, cells: np.ndarray) -> list[np.ndarray]:
-        """The spaces ``(m, ·)`` in which some cells are clustered: with the aligned representation, the refined one as well.
-
-        In space it is left out, as it lies farther from the domains.
-        """
+        """The spaces ``(m, ·)`` in which some cells are clustered; with the aligned representation the refined one, not in space."""
         spaces = [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
         if view[0] == "aligned" and self.reference.spatial is None:
             spaces.append(self._latent_of(("refined", view[1]), cells))
