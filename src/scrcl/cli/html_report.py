@@ -16,7 +16,7 @@ from mudata import MuData
 
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.tree import MAX_CONNECTIVITY
-from scrcl.data.sources import read_labels
+from scrcl.data.columns import read_labels
 from scrcl.labels.report import LabelReport
 from scrcl.model.scrcl import SCRCL
 from scrcl.reference.batch_report import BatchReport
