@@ -4,12 +4,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import scipy.cluster.hierarchy
+from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster import consensus as module
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.consensus import MIN_TREE_AGREEMENT, Ensemble, clustered_cells, cut_tree, warn_if_undetermined
 from scrcl.cluster.kmeans import kmeans
+from scrcl.cluster.tree import average_linkage
 from scrcl.cluster.trees import N_REPEATS, Tree
 from scrcl.utils.errors import ScrclValueError
 
@@ -87,10 +89,33 @@ class TestCut:
     def test_fewer_cells_where_there_are_not_so_many_large_clusters(self):
         assert set(cut_tree(self.tree, 60, 5)) >= set(range(60))
 
+    def test_leaves_of_several_cells(self):
+        """A leaf of three cells is what three equal cells are."""
+        points = np.random.default_rng(1).normal(size=(30, 3))
+        sizes = np.random.default_rng(2).integers(1, 4, 30)
+        leaf = np.repeat(np.arange(30), sizes)
+        by_cells = cut_tree(scipy.cluster.hierarchy.linkage(points[leaf], "average"), 4, 3)
+        by_leaves = cut_tree(average_linkage(squareform(pdist(points)), sizes), 4, 3, sizes)[leaf]
+        np.testing.assert_array_equal(by_cells < 0, by_leaves < 0)
+        assert adjusted_rand_score(by_cells, by_leaves) == 1
+
     def test_ties_do_not_matter(self):
         tree = scipy.cluster.hierarchy.linkage(np.repeat(np.eye(3), 5, axis=0), "average")
         for number in range(1, 16):
             assert len(np.unique(cut_tree(tree, number))) == number
+
+
+@pytest.mark.parametrize("n_clusters", [2, 4, 9])
+def test_the_cut_is_that_of_all_pairs_of_cells(n_clusters):
+    """Average linkage of the share of clusterings that separate two cells, computed for each pair."""
+    points, _ = unbalanced(1)
+    ensemble = build(points, [points], [points], 0)
+    members, weights = ensemble.members(n_clusters)
+    assert len(np.unique(members, axis=0)) < len(points)
+    pairs = scipy.cluster.hierarchy.linkage(pdist(members, "hamming", w=weights), "average")
+    expected = cut_tree(pairs, n_clusters, module.MIN_CLUSTER_CELLS)
+    found = ensemble.cut(n_clusters)[0].labels
+    assert adjusted_rand_score(expected[expected >= 0], found[expected >= 0]) == 1
 
 
 def flat_tree(labels: list[int]) -> Tree:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from scrcl.cluster.trees import MIN_COHESION, adjusted_rand, agglomerate, enough_for, grow, joining_distance
+from scrcl.cluster.trees import (
+    MIN_COHESION,
+    adjusted_rand,
+    agglomerate,
+    enough_for,
+    grow,
+    joining_distance,
+    memberships,
+)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -94,3 +102,11 @@ def test_enough_micro_clusters_for_many_clusters():
     assert enough_for(9, 100) == 9
     for tree in grow([points], [points], 0, n_clusters=enough_for(40, 100))[:3]:
         assert len(np.unique(tree.cut(40))) == 40
+
+
+def test_products_of_memberships_are_the_share_of_clusterings():
+    rng = np.random.default_rng(2)
+    members, weights = rng.integers([1, 2, 3, 4, 9], size=(12, 5)), rng.random(5)
+    one_hot = memberships(members, weights)
+    together = (members[:, None] == members[None]) @ weights / weights.sum()
+    np.testing.assert_allclose((one_hot @ one_hot.T).toarray(), together)

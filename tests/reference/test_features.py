@@ -125,8 +125,8 @@ def test_components_of_many_genes_are_exact(monkeypatch, shape, cost):
     centered = Values(values, weights, rows).center(mean)
     found = [features.components_of_values(mean, centered, 20), features.principal_components(mean, covariance, 20)]
     for projection in found:
-        np.testing.assert_allclose(projection.singular_values**2, variances, rtol=1e-8)
-        assert np.linalg.svd(projection.loadings.T @ loadings)[1].min() > 1 - 1e-10
+        np.testing.assert_allclose(projection.singular_values**2, variances, rtol=1e-6)
+        assert np.linalg.svd(projection.loadings.T @ loadings)[1].min() > 1 - 1e-6
         np.testing.assert_allclose(projection.loadings, loadings, atol=2e-4)
     again = features.components_of_values(mean, centered, 20)
     np.testing.assert_array_equal(found[0].loadings, again.loadings)
@@ -171,7 +171,7 @@ def test_transform_does_not_depend_on_the_other_cells(counts, monkeypatch):
     together = fitted.transform(counts, totals)
     alone = np.concatenate([fitted.transform(counts[[i]], totals[[i]]) for i in range(len(totals))])
     np.testing.assert_allclose(alone, together, atol=1e-5)
-    monkeypatch.setattr(features, "DENSE_ENTRIES", 7 * counts.shape[1])
+    monkeypatch.setattr(features, "PRODUCT_ENTRIES", 7 * counts.shape[1])
     np.testing.assert_allclose(fitted.transform(counts, totals), together, atol=1e-5)
     blockwise = CountFeatures.fit(counts, totals, 6).transform(counts, totals)
     np.testing.assert_allclose(blockwise, together, atol=1e-4)

@@ -27,8 +27,8 @@ from scrcl.utils.sizes import draw
 from .clustering import Clustering, number_by_size
 from .components import Components
 from .kmeans import fit_kmeans
-from .tree import build_leaves
-from .trees import N_REPEATS, Tree, adjusted_rand, grow, indicator
+from .tree import average_linkage, build_leaves
+from .trees import N_REPEATS, Tree, adjusted_rand, grow, indicator, memberships
 
 #: Principal components of each space.
 SPACE_COMPONENTS = 20
@@ -113,7 +113,8 @@ class Ensemble:
     @cached_property
     def linkages(self) -> list[np.ndarray]:
         """Linkages ``(m - 1, 4)`` of SciPy, for each space and each of ``LINKAGES``."""
-        return [scipy.cluster.hierarchy.linkage(space, name) for space in self.spaces for name in LINKAGES]
+        distances = (pdist(space) for space in self.spaces)  # once for all linkages of a space
+        return [scipy.cluster.hierarchy.linkage(values, name) for values in distances for name in LINKAGES]
 
     def members(self, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
         """The clusterings of the consensus, ``(m, n_members)``, and their weights, ``(n_members,)``.
@@ -165,8 +166,13 @@ class Ensemble:
         The clusters of all cells, and the mean adjusted Rand index of the trees with them.
         """
         members, weights = self.members(n_clusters)
-        distances = pdist(members, "hamming", w=weights)
-        labels = cut_tree(scipy.cluster.hierarchy.linkage(distances, "average"), n_clusters, min_cells)
+        # Cells that all clusterings put together are one leaf.
+        distinct, leaf = np.unique(members, axis=0, return_inverse=True)
+        if len(distinct) < n_clusters:
+            distinct, leaf = members, np.arange(len(members))
+        one_hot, sizes = memberships(distinct, weights).toarray(), np.bincount(leaf)
+        linkage = average_linkage(1 - one_hot @ one_hot.T, sizes)
+        labels = cut_tree(linkage, n_clusters, min_cells, sizes)[leaf]
         together = _together(members, weights, labels, n_clusters)
         labels = number_by_size(np.where(labels < 0, together.argmax(1), labels))
         together = _together(members, weights, labels, n_clusters)
@@ -230,29 +236,32 @@ def check_leaves(n_clusters: int, n_leaves: int) -> None:
         )
 
 
-def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarray:
+def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1, sizes: np.ndarray | None = None) -> np.ndarray:
     """Cut a tree where it has ``n_clusters`` clusters of at least ``min_cells`` cells.
 
     Parameters
     ----------
     tree
-        ``(m - 1, 4)`` linkage of SciPy.
+        ``(m - 1, 4)`` linkage of SciPy, whose last column counts cells.
     n_clusters
         Number of clusters, at most ``m``.
     min_cells
         Cells of the smallest cluster; fewer if no cut gives ``n_clusters`` clusters of this size.
+    sizes
+        ``(m,)`` number of cells of each leaf; 1 by default.
 
     Returns
     -------
-    ``(m,)`` labels from 0, -1 for the cells of smaller clusters.
+    ``(m,)`` labels of the leaves from 0, -1 for those of smaller clusters.
     """
     m = len(tree) + 1
     check_leaves(n_clusters, m)
     children = tree[:, :2].astype(np.int64)
-    sizes = np.concatenate([np.ones(m), tree[:, 3]])
+    of_leaf = np.ones(m) if sizes is None else sizes
+    of_node = np.concatenate([of_leaf, tree[:, 3]])
     for smallest in range(min_cells, 0, -1):
         # Number of clusters that are large enough, before each merge is undone from the last one on.
-        large = sizes >= smallest
+        large = of_node >= smallest
         gained = large[children].sum(1) - large[m:]
         numbers = large[-1] + np.concatenate([[0], np.cumsum(gained[::-1])])
         if (numbers == n_clusters).any():
@@ -263,7 +272,7 @@ def cut_tree(tree: np.ndarray, n_clusters: int, min_cells: int = 1) -> np.ndarra
         first[node] = first[child]
     ends = first[children[:n_merges]].T
     labels = connected_components(sp.coo_array((np.ones(n_merges), tuple(ends)), shape=(m, m)), directed=False)[1]
-    kept = np.bincount(labels) >= smallest
+    kept = np.bincount(labels, of_leaf) >= smallest
     return np.where(kept[labels], np.cumsum(kept)[labels] - 1, -1)
 
 
@@ -315,9 +324,7 @@ def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
 def _together(members: np.ndarray, weights: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
     """Share ``(m, n_clusters)`` of the clusterings ``(m, n_members)`` in which a cell is joined to the cells of a cluster."""
-    kept = labels >= 0
-    clusters = sp.csr_array((np.ones(kept.sum()), (np.flatnonzero(kept), labels[kept])), (len(labels), n_clusters))
-    total = np.zeros((len(labels), n_clusters))
-    for member, weight in zip(members.T, weights, strict=True):
-        total += weight * (indicator(member).T @ clusters).toarray()[member]
-    return total / (weights.sum() * np.bincount(labels[kept], minlength=n_clusters))
+    kept = np.flatnonzero(labels >= 0)
+    clusters = sp.csr_array((np.ones(len(kept)), (kept, labels[kept])), (len(labels), n_clusters))
+    one_hot = memberships(members, weights)
+    return one_hot @ (one_hot.T @ clusters).toarray() / clusters.sum(0)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.metrics import euclidean_distances
 
 from scrcl.utils.sizes import SAMPLE_CELLS, draw
 
@@ -38,23 +37,29 @@ def fit_kmeans(
 def repeat_kmeans(points: np.ndarray, n_clusters: int, seeds: Iterable[int]) -> Iterator[np.ndarray]:
     """Labels ``(n,)`` of points ``(n, d)`` from one k-means++ start for each seed.
 
-    All starts share the distances ``(n, n)`` between all points, which with many clusters would take most of the time
-    of each start; ``n`` must be small enough for them.
+    All starts share the products ``(n, n)`` of all points, which with many clusters would take most of the time of each
+    start; ``n`` must be small enough for them.
     """
-    distances = euclidean_distances(points, squared=True)
+    centered = points - points.mean(0)  # for the accuracy of single precision
+    products = centered @ centered.T
     for seed in seeds:
-        start = points[_choose_centers(distances, n_clusters, np.random.default_rng(seed))]
+        start = points[_choose_centers(products, n_clusters, np.random.default_rng(seed))]
         yield KMeans(n_clusters, init=start, n_init=1).fit_predict(points)
 
 
-def _choose_centers(distances: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
-    """Starting points of k-means++ from squared distances ``(n, n)``: the best of some candidates, as in scikit-learn."""
-    chosen = [int(rng.integers(len(distances)))]
-    nearest = distances[chosen[0]]
+def _choose_centers(products: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
+    """Starting points of k-means++ from products of points ``(n, n)``: the best of some candidates, as in scikit-learn."""
+    norms = products.diagonal()
+
+    def distances(rows: list[int] | np.ndarray) -> np.ndarray:
+        return np.maximum(norms + norms[rows, None] - 2 * products[rows], 0)
+
+    chosen = [int(rng.integers(len(norms)))]
+    nearest = distances(chosen)[0]
     for _ in range(number - 1):
         sums = np.cumsum(nearest, dtype=np.float64)
         candidates = np.searchsorted(sums, rng.random(2 + int(np.log(number))) * sums[-1])
-        remaining = np.minimum(nearest, distances[candidates])
+        remaining = np.minimum(nearest, distances(candidates))
         best = int(remaining.sum(1).argmin())
         nearest = remaining[best]
         chosen.append(int(candidates[best]))

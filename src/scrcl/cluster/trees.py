@@ -202,3 +202,17 @@ def indicator(labels: np.ndarray) -> sp.csr_array:
     """One-hot matrix ``(n, k)`` of labels ``(n,)``."""
     n = len(labels)
     return sp.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, int(labels.max()) + 1))
+
+
+def memberships(members: np.ndarray, weights: np.ndarray) -> sp.csr_array:
+    """One-hot matrices of clusterings ``(n, n_members)`` side by side, ``(n, c)``.
+
+    The inner product of two rows is the share of the clusterings, by their ``weights`` ``(n_members,)``, that put two cells
+    together.
+    """
+    n, n_members = members.shape
+    sizes = members.max(0) + 1
+    columns = members + (np.cumsum(sizes) - sizes)
+    values = np.broadcast_to(np.sqrt(weights / weights.sum()), members.shape)
+    start = np.arange(n + 1) * n_members
+    return sp.csr_array((values.ravel(), columns.ravel(), start), shape=(n, int(sizes.sum())))

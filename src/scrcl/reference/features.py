@@ -19,7 +19,6 @@ from scrcl.nn.sparse import to_torch
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State
 from scrcl.utils.progress import track
-from scrcl.utils.sizes import DENSE_ENTRIES
 
 from .normalizations import (
     LOG,
@@ -38,6 +37,8 @@ MIN_TREND_POINTS = 30
 MIN_LANCZOS = 600
 #: Time for a value above zero in the iterations of a sparse matrix, relative to that of a multiplication of dense ones; measured.
 COST_OF_ENTRY = 25_000
+#: Most entries of a dense block of values whose products are added up.
+PRODUCT_ENTRIES = 4_000_000
 #: Weight of the parameters of all cells, in cells, in the estimation of the parameters of a batch.
 PRIOR_CELLS = 10
 
@@ -301,16 +302,18 @@ def components_of_values(mean: np.ndarray, centered: Values, n_components: int) 
     """
     n, n_genes = centered.above.shape
     side, other = min(n, n_genes), max(n, n_genes)
-    if _by_iteration(side, n_components) and side**2 * (other + 2_500) > COST_OF_ENTRY * centered.above.nnz:
+    iterated = _by_iteration(side, n_components)
+    if iterated and side**2 * (other + 2_500) > COST_OF_ENTRY * centered.above.nnz:
         by_vector = LinearOperator(
             (n_genes, n_genes), lambda x: centered.transposed_product(centered @ x) / n, dtype=np.float64
         )
         return _projection(mean, *leading_eigenvectors(by_vector, n_components))
-    products = np.zeros((side, side))
-    step = max(1, DENSE_ENTRIES // side)
+    # Of a large matrix, six digits are computed.
+    products, values = np.zeros((side, side)), centered.astype(np.float32) if iterated else centered
+    step = max(1, PRODUCT_ENTRIES // side)
     for start in range(0, other, step):
         part = slice(start, start + step)
-        block = centered.block(part).T if n_genes <= n else centered.block(columns=part)
+        block = values.block(part).T if n_genes <= n else values.block(columns=part)
         products += block @ block.T
     variances, vectors = leading_eigenvectors(products / n, n_components)
     if n_genes > n:

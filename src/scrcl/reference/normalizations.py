@@ -185,6 +185,10 @@ class Values:
         ones = sp.csr_array(np.ones((self.above.shape[0], 1)))
         return Values(self.above, sp.hstack([self.weights, ones], format="csr"), np.vstack([self.rows, -mean]))
 
+    def astype(self, dtype: type[np.floating]) -> "Values":
+        """The same in another precision."""
+        return Values(self.above.astype(dtype), self.weights.astype(dtype), self.rows.astype(dtype))
+
     def block(self, rows: slice = ALL, columns: slice = ALL) -> np.ndarray:
         """Dense values of some cells and genes."""
         return self.above[rows, columns].toarray() + self.weights[rows] @ self.rows[:, columns]
