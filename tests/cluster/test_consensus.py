@@ -1,5 +1,6 @@
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,6 +149,23 @@ def test_both_kinds_of_clusterings_count_half():
     assert weights[:32].sum() == pytest.approx(weights[32:].sum())
     expected = scipy.cluster.hierarchy.linkage(points - points.mean(0), "ward")
     assert adjusted_rand_score(scipy.cluster.hierarchy.cut_tree(expected, 4).ravel(), found[:, 32]) == 1
+
+
+def test_pooled_spaces_outvote_trees():
+    """Two spaces of three separate the halves; trees and the third space say otherwise, and have less weight."""
+    points = np.repeat([0.0, 10.0], 12)[:, None] + np.random.default_rng(0).normal(size=(24, 2))
+    other = np.tile([0.0, 10.0], 12)[:, None] + np.random.default_rng(1).normal(size=(24, 2))
+    pooled = Ensemble.build(points, np.arange(24), [other], [other], 0, 2, pooled=[points, points.copy(), other])
+    members, weights = pooled.members(2)
+    assert members.shape == (24, 2 + 3 * 4)  # trees; k-means, a mixture, and two linkages in each space
+    np.testing.assert_allclose(weights, [1 / 2] * 2 + [1 / 3] * 12)  # five kinds with the same weight
+    first = np.repeat([0, 1], 12)
+    assert adjusted_rand_score(first, pooled.cut(2)[0].labels) == 1
+    assert adjusted_rand_score(first, replace(pooled, pooled=False).cut(2)[0].labels) < 0.5
+    for ensemble in (pooled, pooled.subsampled(np.arange(0, 24, 2), [other], 0, True)):
+        leaves, linkage = ensemble.leaves(max_groups=4)
+        assert len(linkage) == leaves.n_clusters - 1
+    assert pooled.subsampled(np.arange(8), [other], 0, True).pooled
 
 
 def test_agreement_between_trees_by_hand():

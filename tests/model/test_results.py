@@ -9,9 +9,8 @@ from lightning.pytorch import Callback
 from scvi.train import SaveCheckpoint
 
 import scrcl
-from scrcl.graph.placement import Placement
+from scrcl.graph.placement import Placement, Query
 from scrcl.model import results
-from scrcl.model.results import Query
 from scrcl.nn.inference import View
 from scrcl.utils.errors import ScrclValueError
 
@@ -73,6 +72,23 @@ def test_in_space_the_refined_representation_is_left_out():
     latent, smoothed = results.spaces(("aligned", None), cells)
     np.testing.assert_array_equal(latent, results.latent(("aligned", None))[cells])
     np.testing.assert_array_equal(smoothed, results.reference.features[cells])
+
+
+def test_in_space_views_of_the_surroundings_are_pooled():
+    results = train(in_space(), {"spatial_key": "spatial", "sample_key": "slice"})._results
+    reference = results.reference
+    pooled = results._pooled(("aligned", None), 0)
+    assert len(pooled) == 1 + 2 * 4  # the latent space, and four views of logarithms and of standardised genes
+    (rna,) = reference.modalities.values()
+    parts = rna.counts.parts
+    spaces = reference.domain_spaces(None, np.arange(reference.n_cells))
+    np.testing.assert_array_equal(spaces[0], reference.spatial.features[:, parts["log"]])
+    np.testing.assert_array_equal(spaces[4], reference.spatial.features[:, parts["standardized_log"]])
+    full = np.zeros_like(reference.spatial.features)
+    full[:, reference.spatial.kept] = reference.features
+    np.testing.assert_array_equal(spaces[1], full[:, parts["log"]])
+    assert results._pooled(("aligned", None), 0) is pooled
+    np.testing.assert_array_equal(reference.domain_spaces(None, np.array([4, 9]))[2], spaces[2][[4, 9]])
 
 
 def query_of(known: list[int], n_new: int, rows: list[int] | None = None) -> Query:

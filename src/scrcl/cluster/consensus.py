@@ -8,7 +8,7 @@ these clusterings join are joined; both kinds have the same weight.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,8 @@ TREE_NUMBERS, MIN_CELLS_PER_CLUSTER = (6, 10, 15, 20, 30, 40), 8
 N_GROUPS, MIN_CELLS_PER_GROUP = 500, 4
 #: Starts of k-means and of the mixture.
 KMEANS_STARTS, MIXTURE_STARTS = 5, 2
+#: Starts of k-means in each of many spaces, for the tree.
+POOLED_STARTS = 2
 #: Linkages whose trees are cut.
 LINKAGES = ("ward", "average")
 #: Cells of the smallest cluster, if possible: a test of a cluster against the others needs two.
@@ -64,6 +66,8 @@ class Ensemble:
         ``(m, p)`` principal components of each space.
     seed
         Seed of k-means and of the mixtures.
+    pooled
+        Whether there are many spaces of different kinds, so that trees have no more weight than any other method.
     """
 
     points: np.ndarray
@@ -71,6 +75,7 @@ class Ensemble:
     trees: list[Tree]
     spaces: list[np.ndarray]
     seed: int
+    pooled: bool = False
 
     @classmethod
     def build(
@@ -83,6 +88,7 @@ class Ensemble:
         n_repeats: int = N_REPEATS,
         n_clusters: int = 0,
         euclidean: bool = False,
+        pooled: Sequence[np.ndarray] = (),
     ) -> "Ensemble":
         """Grow the trees, and reduce each space to its leading components.
 
@@ -100,14 +106,19 @@ class Ensemble:
             Seed of the clusterings.
         n_repeats, n_clusters, euclidean
             As in :func:`~scrcl.cluster.trees.grow`.
+        pooled
+            ``(m, p_i)`` spaces of different kinds, reduced already, in which cells are clustered instead; trees are not.
         """
         trees = grow(spaces, features, seed, n_repeats, n_clusters, euclidean)
-        return cls(points, cells, trees, [_reduce(space) for space in spaces], seed)
+        reduced = list(pooled) or [leading_components(space) for space in spaces]
+        return cls(points, cells, trees, reduced, seed, len(pooled) > 0)
 
     def subsampled(self, rows: np.ndarray, features: Sequence[np.ndarray], seed: int, euclidean: bool) -> "Ensemble":
         """The same of some of the clustered cells and their ``features``, with one division in each space."""
         spaces, features = ([array[rows] for array in arrays] for arrays in (self.spaces, features))
         points, cells = self.points[self.cells[rows]], np.arange(len(rows))
+        if self.pooled:
+            return replace(self, points=points, cells=cells, trees=[], spaces=spaces, seed=seed)
         return Ensemble.build(points, cells, spaces, features, seed, len(spaces), euclidean=euclidean)
 
     @cached_property
@@ -119,28 +130,36 @@ class Ensemble:
     def members(self, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
         """The clusterings of the consensus, ``(m, n_members)``, and their weights, ``(n_members,)``.
 
-        The clusterings of the trees have half of the weight; k-means, a mixture and the linkages in each space the other.
+        The clusterings of the trees have half of the weight; k-means, a mixture and the linkages in each space the other. If
+        spaces are pooled, trees, k-means, mixtures and each linkage have the same weight.
         """
-        from_trees = [tree.cut(n_clusters) for tree in self.trees]
-        others = [cut_tree(linkage, n_clusters) for linkage in self.linkages]
+        members = [tree.cut(n_clusters) for tree in self.trees]
+        kinds = ["trees"] * len(members)
+        for number, linkage in enumerate(self.linkages):
+            members.append(cut_tree(linkage, n_clusters))
+            kinds.append(LINKAGES[number % len(LINKAGES)])
         for space in self.spaces:
-            others += [
+            members += [
                 fit_kmeans(space, n_clusters, KMEANS_STARTS, self.seed)[0],
                 _mixture(space, n_clusters, self.seed),
             ]
-        return _weighted(from_trees, others)
+            kinds += ["k-means", "mixture"]
+        return _weighted(members, kinds if self.pooled else [kind == "trees" for kind in kinds])
 
     def leaves(self, n_starts: int = KMEANS_STARTS, max_groups: int = N_GROUPS) -> tuple[Clustering, np.ndarray]:
         """Leaves of the tree of clusters of all cells, and the linkage of the leaves, see :class:`~.tree.NestedClusters`.
 
         Clusterings of the trees, at all numbers of clusters, have half of the weight, those of k-means in each space, the best
-        of ``n_starts``, the other. The tree does not divide small clusters, at most ``max_groups``.
+        of ``n_starts``, the other, or all of it if spaces are pooled. The tree does not divide small clusters, at most
+        ``max_groups``.
         """
         n = len(self.cells)
         numbers = [number for number in TREE_NUMBERS if number <= n // MIN_CELLS_PER_CLUSTER] or [min(n, 2)]
-        from_trees = [tree.cut(number) for number in numbers for tree in self.trees]
+        trees = [] if self.pooled else self.trees
+        from_trees = [tree.cut(number) for number in numbers for tree in trees]
         others = [fit_kmeans(space, number, n_starts, self.seed)[0] for number in numbers for space in self.spaces]
-        members, weights = _weighted(from_trees, others)
+        kinds = [True] * len(from_trees) + [False] * len(others)
+        members, weights = _weighted(from_trees + others, kinds)
         n_groups = max(1, min(max_groups, n // MIN_CELLS_PER_GROUP))
         groups = fit_kmeans(np.concatenate(self.spaces, 1), n_groups, 1, self.seed)[0]
         labels, linkage = build_leaves(members, weights, np.unique(groups, return_inverse=True)[1])
@@ -291,10 +310,10 @@ def warn_if_undetermined(n_clusters: int, agreement: float, kind: str = "cluster
         )
 
 
-def _weighted(*kinds: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _weighted(members: list[np.ndarray], kinds: Sequence[str | bool]) -> tuple[np.ndarray, np.ndarray]:
     """Clusterings ``(m, n_members)`` of several kinds, and their weights, such that all kinds have the same."""
-    weights = [np.full(len(kind), 1 / max(len(kind), 1)) for kind in kinds]
-    return np.column_stack([member for kind in kinds for member in kind]), np.concatenate(weights)
+    _, kind, sizes = np.unique(kinds, return_inverse=True, return_counts=True)
+    return np.column_stack(members), 1 / sizes[kind]
 
 
 def _numbered_by_size(clustering: Clustering) -> Clustering:
@@ -305,8 +324,8 @@ def _numbered_by_size(clustering: Clustering) -> Clustering:
     return Clustering(clustering.points, labels, probabilities=probabilities)
 
 
-def _reduce(points: np.ndarray) -> np.ndarray:
-    """The leading principal components ``(m, p)``."""
+def leading_components(points: np.ndarray) -> np.ndarray:
+    """The leading principal components ``(m, p)`` of points ``(m, d)``, of mean squared length 1."""
     points = points.astype(np.float64)
     return Components.fit(points, SPACE_COMPONENTS)(points)
 

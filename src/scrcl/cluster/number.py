@@ -15,8 +15,8 @@ from .tree import MAX_CONNECTIVITY, NestedClusters
 
 #: Factor by which the connectivity that decides is moved to either side for the other numbers.
 MARGIN = 1.25
-#: Resolutions at which communities are counted in space.
-RESOLUTIONS = (0.05, 0.1, 0.2)
+#: Resolution at which communities are counted in space.
+RESOLUTION = 0.2
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,9 +26,8 @@ class NumberOfClusters(Displayed):
     Parameters
     ----------
     best
-        Number of clusters of the supported splits of :meth:`scrcl.SCRCL.get_cluster_tree`. In space, the largest number of
-        Leiden communities in the latent representation and in the smoothed features, at three low resolutions; 1 if at least
-        half of these six numbers are 1.
+        Number of clusters of the supported splits of :meth:`scrcl.SCRCL.get_cluster_tree`. In space, the median of the numbers of
+        Leiden communities in the latent representation and in the other views of a cell and its surroundings.
     runner_ups
         Other numbers, nearest first: if the line between supported and unsupported splits is moved by a quarter; in space,
         the other numbers of communities.
@@ -92,12 +91,12 @@ def estimate_number(
 
 
 def choose_number(votes: Sequence[int]) -> int:
-    """The largest of the votes, or 1 if at least half of them are 1."""
-    return max(votes) if np.median(votes) >= 2 else 1
+    """The median of the votes, of an even number of them the lower one."""
+    return int(np.median(votes))
 
 
 def count_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:
-    """Numbers of Leiden communities at low resolutions.
+    """The number of Leiden communities in each representation, at a low resolution.
 
     Parameters
     ----------
@@ -106,7 +105,7 @@ def count_votes(representations: Sequence[np.ndarray], seed: int) -> list[int]:
     seed
         Seed of Leiden.
     """
-    return [number for points in representations for number in count_communities(points, RESOLUTIONS, seed)]
+    return [count_communities(points, (RESOLUTION,), seed)[0] for points in representations]
 
 
 def _numbers(tree: NestedClusters) -> tuple[np.ndarray, np.ndarray]:

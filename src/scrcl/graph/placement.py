@@ -1,10 +1,13 @@
 """The placement of requested cells among the cells of a reference, from which the network encodes them."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
 
+from .adjacency import ALL, Rows
 from .neighbors import Neighbors
 
 
@@ -62,3 +65,36 @@ class Placement:
         """``(m,)`` number of each cell among the new cells, -1 for a cell of the reference."""
         new = self.reference_index < 0
         return np.where(new, np.cumsum(new) - 1, -1)
+
+
+@dataclass(frozen=True)
+class Query:
+    """Cells that are asked for.
+
+    Attributes
+    ----------
+    placement
+        Positions of these cells, or of these and others, among the cells of the reference.
+    rows
+        ``(m,)`` rows of the placement that are asked for; all by default.
+    """
+
+    placement: Placement
+    rows: Rows = field(default_factory=lambda: ALL)
+
+    @cached_property
+    def reference_index(self) -> np.ndarray:
+        """``(m,)`` row of each cell in the reference, -1 for a new one."""
+        return self.placement.reference_index[self.rows]
+
+    @cached_property
+    def new(self) -> np.ndarray:
+        """``(m',)`` number of each new cell that is asked for among the new ones of the placement."""
+        return self.placement.new[self.rows][self.reference_index < 0]
+
+    def combine(self, reference_values: np.ndarray, new_values: Callable[[], np.ndarray]) -> np.ndarray:
+        """Values of the cells, from those ``(n, ...)`` of the reference and, if any cell is new, ``(m', ...)`` of the new."""
+        values = reference_values[self.reference_index]
+        if len(self.new):
+            values[self.reference_index < 0] = new_values()
+        return values

@@ -21,7 +21,7 @@ from scrcl.data.sources import (
 )
 from scrcl.graph.adjacency import ALL, symmetric_adjacency
 from scrcl.graph.genes import directed_propagation
-from scrcl.graph.placement import Placement
+from scrcl.graph.placement import Placement, Query
 from scrcl.graph.slices import Slices
 from scrcl.labels.cell_labels import Labels
 from scrcl.nn.inference import REPRESENTATIONS, Representation, View
@@ -34,7 +34,7 @@ from scrcl.utils.files import State, from_state, to_state
 
 from .options import ClusterOptions, Method
 from .placements import Placements
-from .results import Query, Results
+from .results import Results
 
 Data: TypeAlias = AnnData | MuData
 Indices: TypeAlias = Sequence[int] | np.ndarray | None

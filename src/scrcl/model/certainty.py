@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from scrcl.graph.placement import Query
 from scrcl.nn.inference import Representation
 from scrcl.reference.modality import log_counts
 from scrcl.utils.checks import as_rows, check_option
@@ -12,7 +13,6 @@ from scrcl.utils.checks import as_rows, check_option
 from .base import Data, Indices, SCRCLBase, cell_names, named
 from .docstrings import documented
 from .options import ClusterOptions
-from .results import Query
 
 CertaintyMethod = Literal["consensus", "mixture"]
 METHODS = get_args(CertaintyMethod)

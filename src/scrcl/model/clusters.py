@@ -60,7 +60,7 @@ class ClustersMixin(SCRCLBase):
 
         Clusters are found among the cells that the model was built on. New cells join the nearest cluster. By default, they
         are the sides of the supported splits of :meth:`get_cluster_tree`; in space, the consensus with the number of clusters of
-        :meth:`estimate_n_clusters`.
+        :meth:`estimate_n_clusters`, over views of a cell and its surroundings.
 
         Parameters
         ----------
@@ -68,7 +68,8 @@ class ClustersMixin(SCRCLBase):
         %(n_clusters)s
         method
             ``"consensus"``: the tree of clusters or, for a given ``n_clusters``, a consensus of trees of small clusters, k-means, a Gaussian mixture, Ward's and average linkage
-            in the latent representation and in the smoothed features, by how often they put cells together.
+            in the latent representation and in the smoothed features, by how often they put cells together. In space, also in the
+            features, and in the mean and gradient of the surroundings.
             ``"kmeans"``: k-means, the best of 20 k-means++ starts.
             ``"leiden"``: Leiden communities of the nearest-neighbour graph of the latent space; a given ``n_clusters``
             is found by changing the resolution.
@@ -319,8 +320,7 @@ class ClustersMixin(SCRCLBase):
         """Return the number of clusters that is supported, and the evidence for other numbers.
 
         It is that of the supported splits of :meth:`get_cluster_tree`, which has the evidence for each split. In space, it is
-        the largest number of Leiden communities at three low resolutions, in the nearest-neighbour graphs of the latent
-        representation and of the smoothed features; 1 if at least half of the six numbers are 1.
+        the median number of Leiden communities over the views of a cell and its surroundings.
         :func:`scrcl.pl.n_clusters` draws it.
 
         Parameters

@@ -15,7 +15,16 @@ from sklearn.preprocessing import normalize
 
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.confidence import ClusterConfidence, JointComponents
-from scrcl.cluster.consensus import CLUSTERED_CELLS, Ensemble, check_leaves, clustered_cells, warn_if_undetermined
+from scrcl.cluster.consensus import (
+    CLUSTERED_CELLS,
+    KMEANS_STARTS,
+    POOLED_STARTS,
+    Ensemble,
+    check_leaves,
+    clustered_cells,
+    leading_components,
+    warn_if_undetermined,
+)
 from scrcl.cluster.kmeans import kmeans
 from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.cluster.number import NumberOfClusters, choose_number, count_votes, estimate_number
@@ -23,51 +32,16 @@ from scrcl.cluster.stability import SUBSAMPLE_GROUPS, split_stability
 from scrcl.cluster.tree import NestedClusters
 from scrcl.cluster.trees import N_REPEATS, N_TREE_REPEATS, enough_for
 from scrcl.genes.associations import GeneMap
-from scrcl.graph.adjacency import ALL, Rows
-from scrcl.graph.placement import Placement
+from scrcl.graph.placement import Placement, Query
 from scrcl.labels.annotation import Annotation, annotate
 from scrcl.nn.inference import Encoded, Encoder, View, hidden_units
 from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
 from scrcl.utils.progress import begin
-from scrcl.utils.sizes import SAMPLE_CELLS, draw
 from scrcl.utils.threads import threads
 
 from .options import ALIGNED, REFINED, AssociationMethod, ClusterOptions
-
-
-@dataclass(frozen=True)
-class Query:
-    """Cells that are asked for.
-
-    Attributes
-    ----------
-    placement
-        Positions of these cells, or of these and others, among the cells of the reference.
-    rows
-        ``(m,)`` rows of the placement that are asked for; all by default.
-    """
-
-    placement: Placement
-    rows: Rows = field(default_factory=lambda: ALL)
-
-    @cached_property
-    def reference_index(self) -> np.ndarray:
-        """``(m,)`` row of each cell in the reference, -1 for a new one."""
-        return self.placement.reference_index[self.rows]
-
-    @cached_property
-    def new(self) -> np.ndarray:
-        """``(m',)`` number of each new cell that is asked for among the new ones of the placement."""
-        return self.placement.new[self.rows][self.reference_index < 0]
-
-    def combine(self, reference_values: np.ndarray, new_values: Callable[[], np.ndarray]) -> np.ndarray:
-        """Values of the cells, from those ``(n, ...)`` of the reference and, if any cell is new, ``(m', ...)`` of the new."""
-        values = reference_values[self.reference_index]
-        if len(self.new):
-            values[self.reference_index < 0] = new_values()
-        return values
 
 
 class _ByPlacement(WeakKeyDictionary[Placement, Encoded]):
@@ -95,8 +69,8 @@ class _Cache:
         Clusterings of which the consensus is cut, by view, seed, number of divisions and number of clusters.
     trees, evidence
         Trees of clusters, and the evidence for their splits, by view and seed.
-    votes
-        Numbers of communities in space, by view and seed.
+    pooled
+        In space, principal components of the views of which domains are found, by view and seed.
     """
 
     encoded: Encoded = field(default_factory=Encoded)
@@ -106,7 +80,7 @@ class _Cache:
     ensembles: dict[tuple[View, int, int, int], Ensemble] = field(default_factory=dict)
     trees: dict[tuple[View, int], NestedClusters] = field(default_factory=dict)
     evidence: dict[tuple[View, int], pd.DataFrame] = field(default_factory=dict)
-    votes: dict[tuple[View, int], list[int]] = field(default_factory=dict)
+    pooled: dict[tuple[View, int], list[np.ndarray]] = field(default_factory=dict)
 
 
 class Results:
@@ -297,7 +271,7 @@ class Results:
                 return leiden(points, options.resolution, seed)
             return leiden_with(points, n_clusters, seed)
         if n_clusters is None and self.reference.spatial is not None:
-            n_clusters = choose_number(self._votes(view, seed))
+            n_clusters = choose_number(count_votes(self._pooled(view, seed), seed))
         elif n_clusters is None:
             tree = self.tree(view, seed)
             clusters = tree.cut(tree.made(tree.supported(options.min_cells)))
@@ -371,8 +345,11 @@ class Results:
         if (view, seed) not in trees:
             begin("clustering")
             with threads(self.latent(view).size):
-                leaves, reference = self._ensemble(view, seed).leaves(), self.reference
-                features = None if reference.spatial is not None else reference.known_neighbor_features(view[1])
+                reference = self.reference
+                in_space = reference.spatial is not None
+                features = None if in_space else reference.known_neighbor_features(view[1])
+                # In space there are many spaces, each of which needs fewer starts.
+                leaves = self._ensemble(view, seed).leaves(POOLED_STARTS if in_space else KMEANS_STARTS)
                 trees[view, seed] = NestedClusters.build(*leaves, reference.adjacency, features)
         return trees[view, seed]
 
@@ -402,18 +379,19 @@ class Results:
 
     def n_clusters(self, view: View, seed: int) -> NumberOfClusters:
         """The number of clusters that the tree supports, with its evidence."""
-        votes = None if self.reference.spatial is None else self._votes(view, seed)
+        votes = None if self.reference.spatial is None else count_votes(self._pooled(view, seed), seed)
         return estimate_number(self.tree(view, seed), lambda: self._ensemble(view, seed), votes)
 
-    def _votes(self, view: View, seed: int) -> list[int]:
-        """Numbers of communities, from which the number of domains in space follows."""
-        votes = self._cache.votes
-        if (view, seed) not in votes:
-            cells = draw(self.reference.n_cells, SAMPLE_CELLS, seed)
-            spaces = [self.latent(view)[cells], self.reference.smoothed(view[1], cells)]
-            with threads(self.latent(view).size):
-                votes[view, seed] = count_votes(spaces, seed)
-        return votes[view, seed]
+    def _pooled(self, view: View, seed: int) -> list[np.ndarray]:
+        """Principal components ``(m, p)`` of the views of the clustered cells of which domains are found; none without space."""
+        pooled = self._cache.pooled
+        if self.reference.spatial is None:
+            return []
+        if (view, seed) not in pooled:
+            cells = clustered_cells(self.reference.n_cells, seed)
+            spaces = [self.latent(view)[cells], *self.reference.domain_spaces(view[1], cells)]
+            pooled[view, seed] = [leading_components(space) for space in spaces]
+        return pooled[view, seed]
 
     def _ensemble(self, view: View, seed: int, n_clusters: int = 0) -> Ensemble:
         """Clusterings of which a consensus with a given number of clusters is cut, or else the tree is built."""
@@ -424,7 +402,13 @@ class Results:
             features = self.reference.linkage_features(view[1], cells)
             euclidean = self.reference.spatial is not None
             self._cache.ensembles[choice] = Ensemble.build(
-                self.latent(view), cells, self.spaces(view, cells), features, *choice[1:], euclidean
+                self.latent(view),
+                cells,
+                self.spaces(view, cells),
+                features,
+                *choice[1:],
+                euclidean,
+                self._pooled(view, seed),
             )
         return self._cache.ensembles[choice]
 

@@ -154,6 +154,10 @@ class Modality:
         """Arrays of features ``(n, d_i)`` for joining micro-clusters."""
         return [features]
 
+    def domain_features(self, features: np.ndarray) -> list[np.ndarray]:
+        """Arrays of features ``(n, d_i)`` in each of which domains in space are found; some of the columns, in their order."""
+        return [features]
+
     def structure_features(self, features: np.ndarray) -> list[np.ndarray]:
         """Arrays of features ``(n, d_i)`` for measuring structure; no array has two columns of the same values."""
         return [features]

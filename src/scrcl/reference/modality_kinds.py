@@ -22,8 +22,8 @@ from .features import PRIOR_CELLS, CountFeatures, Moments, principal_components,
 from .modality import Adaptation, Modality
 from .normalizations import LOG, NORMALIZATIONS, PEARSON, SIGNED_LOG, STANDARDIZED, Projection
 
-#: Normalisations for the neighbour search, and for joining micro-clusters.
-STABILIZED, LINKAGE = (STANDARDIZED, SIGNED_LOG), (LOG, PEARSON, STANDARDIZED)
+#: Normalisations for the neighbour search, for joining micro-clusters, and for domains in space.
+STABILIZED, LINKAGE, DOMAINS = (STANDARDIZED, SIGNED_LOG), (LOG, PEARSON, STANDARDIZED), (LOG, STANDARDIZED)
 #: Counts per cell to which the fractions of peaks are scaled before the logarithm.
 PEAK_SCALE = 1e4
 #: Maximum number of peaks for latent semantic indexing; those open in most cells are used.
@@ -95,6 +95,9 @@ class Rna(Modality):
 
     def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
         return [features[:, part] for name, part in self.counts.parts.items() if name in LINKAGE]
+
+    def domain_features(self, features: np.ndarray) -> list[np.ndarray]:
+        return [features[:, self.counts.parts[name]] for name in DOMAINS]
 
     def structure_features(self, features: np.ndarray) -> list[np.ndarray]:
         return [features[:, part] for part in self.counts.parts.values()]

@@ -228,6 +228,34 @@ class Reference:
             for i in range(n_arrays)
         ]
 
+    def domain_spaces(self, modality: int | None, cells: np.ndarray) -> list[np.ndarray]:
+        """In space, views ``(m, d_i)`` of cells, increasing, in each of which domains are found.
+
+        See :meth:`SpatialReference.domain_spaces`; of one modality by number, or of all, weighted.
+        """
+        spatial = self.spatial
+        assert spatial is not None  # callers have checked it
+        smoothed = np.zeros((len(cells), spatial.features.shape[1]), dtype=np.float32)
+        smoothed[:, spatial.kept] = self.features[cells]
+        own = self._domain_features(spatial.features, modality)
+        return spatial.domain_spaces(own, self._domain_features(smoothed, modality), cells)
+
+    def _domain_features(self, features: np.ndarray, modality: int | None) -> list[np.ndarray]:
+        """Arrays ``(n, d_i)`` of features ``(n, D)`` in space: of one modality, or of all side by side, weighted."""
+        parts = split_features(features, [fitted.n_features for fitted in self.modalities.values()])
+        by_modality = [
+            fitted.domain_features(part) for fitted, part in zip(self.modalities.values(), parts, strict=True)
+        ]
+        if modality is not None or len(by_modality) == 1:
+            return by_modality[modality or 0]
+        weights = np.sqrt(np.array(self.mean_weights, dtype=np.float32))
+        return [
+            np.concatenate(
+                [weight * arrays[i % len(arrays)] for weight, arrays in zip(weights, by_modality, strict=True)], 1
+            )
+            for i in range(max(map(len, by_modality)))
+        ]
+
     def join(self, encoded: Encoded, features: np.ndarray, weights: np.ndarray) -> dict[View, np.ndarray]:
         """Each representation ``(m, ·)`` of cells: the views of the network and the features side by side.
 

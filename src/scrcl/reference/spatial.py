@@ -1,15 +1,25 @@
 """Positions of the cells of a model in space."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
 
+from scrcl.graph.neighborhoods import (
+    azimuthal_gradient,
+    neighbor_weights,
+    neighborhood_mean,
+    with_surroundings,
+)
 from scrcl.graph.slices import Slices
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import SpatialOptions
 from scrcl.utils.files import State, from_state, to_state
+
+#: Nearest cells over which features are averaged, and over which their gradient is measured.
+NEAR_CELLS, FAR_CELLS = 15, 30
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,35 @@ class SpatialReference:
     def smooth(self, adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
         """Smooth features ``(m, D)`` of cells over their spatial graph ``(m, m)``, and select those that are read, ``(m, d)``."""
         return smooth(adjacency, features[:, self.kept], self.options.smoothing)
+
+    def domain_spaces(
+        self, features: Sequence[np.ndarray], smoothed: Sequence[np.ndarray], cells: np.ndarray
+    ) -> list[np.ndarray]:
+        """Views ``(m, d_i)`` of some cells, in each of which domains are found; without those that do not vary.
+
+        The features of a cell, the smoothed ones, the mean over the nearest cells, and all three of a cell, the mean of its
+        surroundings and their gradient.
+
+        Parameters
+        ----------
+        features
+            ``(n, d_i)`` features of all cells before smoothing, of several kinds.
+        smoothed
+            ``(m, d_i)`` features of the requested cells after smoothing, of the same kinds.
+        cells
+            ``(m,)`` requested cells.
+        """
+        near, far = (neighbor_weights(self.slices, number) for number in (NEAR_CELLS, FAR_CELLS))
+        spaces = []
+        for own, smooth_ in zip(features, smoothed, strict=True):
+            gradient = azimuthal_gradient(self.slices, far, own, cells)
+            spaces += [
+                own[cells],
+                smooth_,
+                neighborhood_mean(near, own, cells),
+                with_surroundings(own[cells], near[cells] @ own, gradient),
+            ]
+        return [space for space in spaces if np.ptp(space, axis=0).any()]
 
     def to_dict(self) -> State:
         """Plain numbers and arrays, the options beside the others."""
