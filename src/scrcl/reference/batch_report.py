@@ -50,6 +50,8 @@ class BatchReport(Displayed):
         corrected = (
             f"an effect is corrected in {', '.join(self.corrected)}" if self.corrected else "no effect is corrected"
         )
+        if self.conditions is not None:
+            corrected += f"; {len(self.conditions)} conditions kept"
         single = self.clusters["only_in"].dropna()
         only = "; ".join(f"cluster {name} is only in {batch}" for name, batch in single.items())
         return f"BatchReport: {len(self.batches)} batches; {corrected}{f'; {only}' if only else ''}", self.batches
