@@ -1,4 +1,4 @@
-"""The command line: ``scrcl run``, ``scrcl predict`` and ``scrcl demo``.
+"""The command line: ``scrcl run``, ``scrcl predict``, ``scrcl names`` and ``scrcl demo``.
 
 What takes seconds to import is imported when the arguments are known to be right.
 """
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from .config import PredictConfig, RunConfig
+from .config import NamesConfig, PredictConfig, RunConfig
 from .errors import as_message
 from .options import parse
 from .paths import check_paths
 from .progress import Phases
 
 if TYPE_CHECKING:
+    from .names import Named
     from .predict import Predicted
     from .summary import Summary
 
@@ -74,7 +75,11 @@ def _print_error(console: Console, message: str) -> None:
     console.print(message, soft_wrap=True)
 
 
-def _work(config: RunConfig | PredictConfig, phases: Phases) -> "Summary | Predicted":
+def _work(config: RunConfig | PredictConfig | NamesConfig, phases: Phases) -> "Summary | Predicted | Named":
+    if isinstance(config, NamesConfig):
+        from .names import name
+
+        return name(config, phases)
     if isinstance(config, PredictConfig):
         from .predict import predict
 

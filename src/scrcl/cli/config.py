@@ -31,7 +31,6 @@ class InputConfig:
 class Config(InputConfig):
     """Options of all commands, and the command as it was typed; ``replace_output`` overwrites the output alone."""
 
-    output: Path
     json: bool = False
     overwrite: bool = False
     replace_output: bool = False
@@ -42,6 +41,7 @@ class Config(InputConfig):
 class RunConfig(Config):
     """``scrcl run`` and ``scrcl demo``; ``None`` stands for a default of the model, or for nothing to write."""
 
+    output: Path
     n_clusters: int | None = None
     method: Literal["consensus", "kmeans", "leiden"] = "consensus"
     resolution: float | None = None
@@ -60,5 +60,19 @@ class RunConfig(Config):
 class PredictConfig(Config):
     """``scrcl predict``."""
 
+    output: Path
     model: Path
     alpha: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamesConfig(Config):
+    """``scrcl names``; ``markers`` is a file, or the name of a collection."""
+
+    markers: str
+    output: Path | None = None
+    table: Path | None = None
+    groupby: str = "scrcl"
+    gene_symbols: str | None = None
+    orthologs: Path | None = None
+    seed: int = 0

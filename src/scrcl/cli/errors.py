@@ -5,10 +5,14 @@ from pathlib import Path
 
 from scrcl.utils.errors import ScrclError, ScrclWarning
 
-from .config import PredictConfig, RunConfig
+from .config import NamesConfig, PredictConfig, RunConfig
 
 #: Option of each argument.
-OPTIONS = {field.name: f"--{field.name.replace('_', '-')}" for field in (*fields(RunConfig), *fields(PredictConfig))}
+OPTIONS = {
+    field.name: f"--{field.name.replace('_', '-')}"
+    for config in (RunConfig, PredictConfig, NamesConfig)
+    for field in fields(config)
+}
 OPTIONS |= {"max_epochs": "--epochs", "accelerator": "--device", "dir_path": "MODEL"}
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
-from .config import PredictConfig, RunConfig
+from .config import NamesConfig, PredictConfig, RunConfig
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -191,12 +191,36 @@ def predict(**options: Any) -> PredictConfig:
     return PredictConfig(**options)
 
 
-def _checked(config: RunConfig | PredictConfig) -> RunConfig | PredictConfig:
+@commands.command()
+@click.argument("input", type=PATH, help="File with counts and clusters, such as what scrcl run wrote.")
+@click.option(
+    "--markers",
+    required=True,
+    help="Marker genes: cellconsensus, or a .json file of a dictionary of lists, a .gmt file, or a .csv file with columns source "
+    "and target.",
+)
+@click.option("-o", "--output", type=PATH, help=".h5ad file to write, with the names of cells in obs.")
+@click.option("--table", type=PATH, help=".csv file for the names of clusters, with their evidence.")
+@click.option("--groupby", metavar="KEY", default="scrcl", show_default=True, help="obs column of the clusters.")
+@click.option("--layer", help=f"Layer that holds the counts, or raw ({RAW}), or X. Default: that of scrcl run, or X.")
+@click.option("--raw", is_flag=True, help="The same as --layer raw.")
+@click.option("--gene-symbols", metavar="KEY", help="var column of the symbols of genes.")
+@click.option(
+    "--orthologs", type=PATH, help=".csv file with the genes of two organisms, if the markers are of another."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@_shared_options
+def names(**options: Any) -> NamesConfig:
+    """Name the clusters of a file from marker genes."""
+    return NamesConfig(**options)
+
+
+def _checked(config: RunConfig | PredictConfig | NamesConfig) -> RunConfig | PredictConfig | NamesConfig:
     """Refuse options that do not go together, and resolve ``raw``."""
     if config.raw and config.layer not in (None, "raw"):
         raise click.UsageError(f"--raw is the same as --layer raw. Pass either --raw or --layer {config.layer}.")
     layer = "raw" if config.raw else config.layer
-    if isinstance(config, PredictConfig):
+    if isinstance(config, PredictConfig | NamesConfig):
         return replace(config, layer=layer)
     if config.sample_key is not None and config.spatial_key is None:
         raise click.UsageError("--sample-key requires coordinates. Pass --spatial-key spatial, too.")
@@ -209,11 +233,11 @@ def _checked(config: RunConfig | PredictConfig) -> RunConfig | PredictConfig:
     return replace(config, layer=None if layer == "X" else layer)
 
 
-def parse(argv: Sequence[str]) -> RunConfig | PredictConfig:
+def parse(argv: Sequence[str]) -> RunConfig | PredictConfig | NamesConfig:
     """Read the arguments; ends the process where they are wrong, or ask for help or the version."""
     try:
         config = commands.main(list(argv), prog_name="scrcl", standalone_mode=False)
-        if not isinstance(config, RunConfig | PredictConfig):
+        if not isinstance(config, RunConfig | PredictConfig | NamesConfig):
             sys.exit(0)
         return replace(_checked(config), command=shlex.join(["scrcl", *argv]))
     except click.ClickException as error:

@@ -6,12 +6,18 @@ import tempfile
 from itertools import combinations
 from pathlib import Path
 
-from .config import Config, RunConfig
+from .config import Config, NamesConfig, PredictConfig, RunConfig
 from .errors import UserError
 from .options import FORMATS
 
 #: Endings of the files that are written, by option.
-SUFFIXES = {"-o": (".h5ad", ".h5mu"), "--markers": (".csv",), "--tree": (".csv",), "--report": (".html", ".pdf")}
+SUFFIXES = {
+    "-o": (".h5ad", ".h5mu"),
+    "--markers": (".csv",),
+    "--tree": (".csv",),
+    "--table": (".csv",),
+    "--report": (".html", ".pdf"),
+}
 #: Name of the file in the folder of a saved model.
 MODEL = "model.pt"
 #: Names of the matrix in a folder of 10x.
@@ -54,8 +60,12 @@ def check_paths(config: Config) -> None:
 
 def _written(config: Config) -> tuple[dict[str, Path], dict[str, Path]]:
     """Files and folders that are written, by option."""
-    files: dict[str, Path | None] = {"-o": config.output}
+    files: dict[str, Path | None] = {}
     folders: dict[str, Path | None] = {}
+    if isinstance(config, RunConfig | PredictConfig | NamesConfig):
+        files["-o"] = config.output
+    if isinstance(config, NamesConfig):
+        files["--table"] = config.table
     if isinstance(config, RunConfig):
         files |= {"--markers": config.markers, "--tree": config.tree, "--report": config.report}
         folders = {"--plots": config.plots, "--save-model": config.save_model}

@@ -1,0 +1,161 @@
+"""Names of the clusters of a file, from marker genes. Wiring only."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+from mudata import MuData
+from rich.console import Console
+from rich.table import Table
+
+from scrcl.data.marker_resources import read_resource
+from scrcl.data.marker_sets import is_name, read_marker_sets
+from scrcl.data.sources import anndata_sources
+from scrcl.model.expression import read_groups
+from scrcl.model.marker_fit import Naming, logarithms_of
+from scrcl.utils import keys
+from scrcl.utils.checks import check_key
+from scrcl.utils.errors import ScrclKeyError
+from scrcl.utils.progress import begin, listening
+
+from .causes import explained
+from .config import NamesConfig
+from .errors import UserError
+from .inputs import read
+from .outputs import check_writable, finish, reserved, write
+from .paths import suffix
+from .progress import Phases
+from .run import quiet
+
+#: ``obs`` key of the names of cells.
+NAME_KEY = "scrcl_name"
+#: Columns of the table that is shown, and their titles.
+SHOWN = {"name": "name", "confidence": "confidence", "second": "runner-up", "genes": "genes", "reason": "reason"}
+#: Genes that are shown.
+N_SHOWN = 5
+
+
+@dataclass
+class Named:
+    """Names that are reported."""
+
+    command: str
+    input: str
+    markers: str
+    names: pd.DataFrame
+    outputs: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, object]:
+        """In plain containers; a missing number is None."""
+        rows = self.names.reset_index().astype(object)
+        return {**vars(self), "names": rows.where(rows.notna(), None).to_dict("records")}
+
+    def print(self, console: Console) -> None:
+        """As a table."""
+        table = Table("cluster", *SHOWN.values(), box=None, pad_edge=False)
+        for cluster, row in self.names.iterrows():
+            confidence = "" if pd.isna(row["confidence"]) else f"{row['confidence']:.2f}"
+            genes = ", ".join(str(row["genes"]).split(", ")[:N_SHOWN])
+            table.add_row(str(cluster), row["name"], confidence, row["second"], genes, row["reason"])
+        console.print(table)
+        for path in self.outputs.values():
+            console.print(f"Written to {path}", soft_wrap=True)
+
+
+def name(config: NamesConfig, phases: Phases) -> Named:
+    """Read, name, and write.
+
+    Parameters
+    ----------
+    config
+        The options.
+    phases
+        Where progress is shown.
+    """
+    with (
+        reserved(config.output) as unfinished,
+        reserved(config.table) as table,
+        quiet(config.input, phases),
+        listening(phases),
+        ExitStack() as files,
+    ):
+        begin("reading")
+        sets = read_resource(config.markers) if is_name(config.markers) else read_marker_sets(_table(config.markers))
+        found = files.enter_context(read(replace(config, layer=_layer(config))))
+        for note in found.notes:
+            phases.note(note)
+        data = found.data
+        if isinstance(data, MuData):
+            raise UserError(
+                f"{config.input} holds several modalities.",
+                "Write the one with RNA to a file of its own in Python: `mudata.read_h5mu(...)['rna'].write_h5ad('rna.h5ad')`.",
+            )
+        if config.output is not None:
+            check_writable(found, config.output)
+        layer = found.setup.get("layer")
+        _check_groups(config, data.obs)
+        rows, division, names = read_groups(data, np.arange(data.n_obs), config.groupby, min_groups=2)
+        begin("names")
+        sources = anndata_sources(data, layer, None)
+        logarithms = {name: logarithms_of(source) for name, source in sources.items()}
+        naming = Naming.of(
+            data,
+            sources,
+            logarithms,
+            sets,
+            seed=config.seed,
+            gene_symbols=config.gene_symbols,
+            orthologs=config.orthologs,
+        )
+        result = naming.of_groups(rows, division, names, NAME_KEY)
+        named = Named(config.command, str(config.input), sets.source or config.markers, result, notes=phases.notes)
+        begin("writing")
+        if unfinished is not None and config.output is not None:
+            write(found, unfinished, config.output)
+            finish(unfinished, config.output, phases)
+            named.outputs["output"] = str(config.output)
+        if table is not None and config.table is not None:
+            result.to_csv(table)
+            finish(table, config.table, phases)
+            named.outputs["table"] = str(config.table)
+    return named
+
+
+def _check_groups(config: NamesConfig, obs: pd.DataFrame) -> None:
+    """Refuse a file without the clusters."""
+    try:
+        check_key(config.groupby, obs, "--groupby", f"obs of {config.input}")
+    except ScrclKeyError as error:
+        remedy = (
+            "Find clusters first with `scrcl run` and name its output, or name a column of clusters: --groupby KEY."
+        )
+        raise UserError(error.what, f"{error.remedy} {remedy}") from error
+
+
+def _table(markers: str) -> pd.DataFrame | str:
+    """A table of markers that is a file, or the path of any other file."""
+    reader = {".csv": ",", ".tsv": "\t"}.get(suffix(Path(markers)))
+    if reader is None:
+        return markers
+    try:
+        return pd.read_csv(markers, sep=reader)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--markers {markers} cannot be read: {error}.", "Name a table with columns source and target."
+        ) from error
+
+
+def _layer(config: NamesConfig) -> str | None:
+    """The layer that is named or, if scrcl run wrote the file, that it read; ``None`` for X."""
+    if config.layer is not None or config.input is None or not h5py.is_hdf5(config.input):
+        return None if config.layer == "X" else config.layer
+    with explained(config.input, "an HDF5 file"), h5py.File(config.input, "r") as file:
+        place = f"uns/{keys.RUN_KEY}/parameters/layer"
+        layer = str(read_elem(file[place])) if place in file else "X"
+    return None if layer == "X" else layer
