@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.graph.adjacency import symmetric_adjacency
-from scrcl.graph.smoothing import _chance, autocorrelation, smooth, varying_in_space
+from scrcl.graph.smoothing import _chance, autocorrelation, smooth, steps_of_length, varying_in_space
 from scrcl.graph.spatial import spatial_graph
 
 from ..helpers import slices_of
@@ -58,3 +58,19 @@ def test_what_varies_in_space():
     assert varying_in_space(graph, np.column_stack([wave + 2 * rng.normal(size=wave.shape), features[:, 4:]]))[:2].all()
     with pytest.warns(UserWarning, match="does not vary in space"):
         assert varying_in_space(graph, features[:, 4:]).all()
+
+
+def test_steps_of_a_length_are_those_of_a_random_walk():
+    """Walks on a large square grid, simulated: they end at the distance that was asked for."""
+    side = 61
+    points = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1).reshape(-1, 2) * 5.0
+    apart = np.abs(points[:, None] - points).sum(2)
+    graph = sp.csr_array((apart == 5).astype(np.float32))
+    steps = steps_of_length(points, graph, 20.0)
+    assert steps == pytest.approx(16 / (4 / 5), rel=0.05)  # four of five steps move by one cell
+    rng = np.random.default_rng(0)
+    lengths = rng.geometric(1 / (1 + steps), size=20_000) - 1
+    moves = np.array([[0, 0], [5, 0], [-5, 0], [0, 5], [0, -5]])
+    ends = np.array([moves[rng.integers(5, size=number)].sum(0) if number else np.zeros(2) for number in lengths])
+    assert np.sqrt((ends**2).sum(1).mean()) == pytest.approx(20, rel=0.05)
+    assert steps_of_length(points, sp.csr_array((side**2, side**2), dtype=np.float32), 20.0) == 0

@@ -403,3 +403,36 @@ def test_map(model):
     with pytest.raises(KeyError, match="spatial_key='xy'"):
         scrcl.pl.spatial(adata, spatial_key="xy")
     plt.close("all")
+
+
+def test_smoothing_over_a_length():
+    tissue = layers()
+    options = {"spatial_smoothing": "2 units"}
+    model = build(tissue, epochs=2, setup={"spatial_key": "spatial"}, **options)
+    assert tissue.uns["scrcl"]["spatial_smoothing"] == "2 units"
+    # The same in micrometres, of an image with pixels of half a micrometre.
+    pixels = layers()
+    pixels.obsm["spatial"] = 2 * pixels.obsm["spatial"]
+    pixels.uns["spatial"] = {"slice": {"scalefactors": {"microns_per_pixel": 0.5}}}
+    other = build(pixels, epochs=2, setup={"spatial_key": "spatial"}, spatial_smoothing="2 µm")
+    np.testing.assert_allclose(other._reference.features, model._reference.features, atol=1e-5)
+    new = layers(200, seed=5)
+    assert len(model.get_clusters(new, n_clusters=3)) == 200
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "message"),
+    [("2 µm", "the scale of the coordinates is unknown"), ("2", "is not a length"), (-1.0, "spatial_smoothing=-1.0")],
+)
+def test_lengths_that_cannot_be_read(smoothing, message):
+    tissue = layers()
+    setup(tissue, spatial_key="spatial")
+    with pytest.raises(ValueError, match=message):
+        scrcl.SCRCL(tissue, spatial_smoothing=smoothing)
+
+
+def test_a_length_requires_coordinates():
+    tissue = layers()
+    setup(tissue)
+    with pytest.raises(ValueError, match="spatial_smoothing requires coordinates"):
+        scrcl.SCRCL(tissue, spatial_smoothing="2 µm")

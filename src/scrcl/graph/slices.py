@@ -126,11 +126,11 @@ def describe(name: str) -> str:
     return f"the slice {name!r}" if name != NO_SAMPLES else "the data"
 
 
-def nearest_in_space(points: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """The nearest neighbours ``(n, k)`` of points ``(n, 2)``, without the point itself even if points coincide."""
-    n = len(points)
-    neighbors = cKDTree(points).query(points, n_neighbors + 1)[1].reshape(n, -1)
-    return neighbors[without_itself(neighbors, np.arange(n))].reshape(n, n_neighbors)
+def nearest_in_space(points: np.ndarray, n_neighbors: int, rows: np.ndarray | None = None) -> np.ndarray:
+    """The nearest neighbours ``(m, k)`` of some of the points ``(n, 2)``, without the point itself even if points coincide."""
+    rows = np.arange(len(points)) if rows is None else rows
+    neighbors = cKDTree(points).query(points[rows], n_neighbors + 1)[1].reshape(len(rows), -1)
+    return neighbors[without_itself(neighbors, rows)].reshape(len(rows), n_neighbors)
 
 
 def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray:

@@ -49,6 +49,30 @@ def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np
     return total / root
 
 
+def steps_of_length(coordinates: np.ndarray, adjacency: sp.csr_array, length: float) -> float:
+    r"""Strength :math:`t` of :func:`smooth` with which a walk ends at a given root mean square distance from its start.
+
+    A walk of :math:`t` steps, each to the cell itself or a neighbour, moves by :math:`t\, s^2` in the mean square, where
+    :math:`s^2` is the mean square of a single step.
+
+    Parameters
+    ----------
+    coordinates
+        ``(n, 2)`` or ``(n, 3)`` positions.
+    adjacency
+        ``(n, n)`` binary, symmetric graph without self loops.
+    length
+        Distance, in the unit of the coordinates.
+    """
+    neighbors = np.diff(adjacency.indptr)
+    ends = np.repeat(np.arange(len(coordinates)), neighbors)
+    squares = ((coordinates[ends] - coordinates[adjacency.indices]) ** 2).sum(1)
+    step = (
+        (np.bincount(ends, squares, minlength=len(coordinates)) / (neighbors + 1)).mean() if len(coordinates) else 0.0
+    )
+    return float(length**2 / step) if step > 0 else 0.0
+
+
 def autocorrelation(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
     """Moran's I ``(d,)`` of features ``(n, d)`` over a graph, where each cell is compared with the mean of its neighbours.
 

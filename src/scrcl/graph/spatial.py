@@ -35,6 +35,8 @@ class SpatialOptions:
         Strength of smoothing, as in :func:`~scrcl.graph.smoothing.smooth`.
     joined
         Whether the spatial graph is joined to a graph of similar cells.
+    smoothing_length
+        Distance over which features are smoothed, in the unit of the coordinates, instead of the strength.
     """
 
     kind: SpatialGraph = "knn"
@@ -42,6 +44,7 @@ class SpatialOptions:
     radius: float | None = None
     smoothing: float = 10.0
     joined: bool = False
+    smoothing_length: float | None = None
 
     def graph(self, slices: Slices) -> sp.csr_array:
         """The spatial graph of these cells."""

@@ -3,10 +3,12 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import pandas as pd
 
+from scrcl.data.micrometers import micrometers_per_unit, parse_length
 from scrcl.data.sources import read_graph
 from scrcl.graph.spatial import SPATIAL_GRAPHS, SpatialGraph, SpatialOptions
 from scrcl.reference.prepare import Mode, Options, prepare
@@ -40,6 +42,7 @@ SPATIAL_ARGUMENTS = {
     "n_neighbors": "n_spatial_neighbors",
     "radius": "radius",
     "smoothing": "spatial_smoothing",
+    "smoothing_length": "spatial_smoothing",
     "joined": "spatial_mode",
 }
 
@@ -104,7 +107,8 @@ class SCRCL(
         Longest edge, in the unit of the coordinates.
     spatial_smoothing
         Mean number of steps in the spatial graph over which features are averaged. More steps give larger domains; 0 means
-        no smoothing.
+        no smoothing. Or a distance: ``"50 units"`` of the coordinates, or ``"50 µm"`` if the scale factors of 10x are in
+        ``uns["spatial"]``.
     spatial_mode
         ``"replace"``: the spatial graph replaces the graph of similar cells. ``"join"``: its edges are added to that graph.
 
@@ -151,7 +155,7 @@ class SCRCL(
         spatial_graph: SpatialGraph = "knn",
         n_spatial_neighbors: int = 6,
         radius: float | None = None,
-        spatial_smoothing: float = 10.0,
+        spatial_smoothing: float | str = 10.0,
         spatial_mode: Literal["join", "replace"] = "replace",
     ) -> None:
         check_at_least(n_top_genes, 2, "n_top_genes")
@@ -165,9 +169,13 @@ class SCRCL(
             raise ScrclValueError(f"dropout_rate={dropout_rate!r} is not below 1.", "Pass a smaller rate.")
         check_option(gene_network_mode, MODES, "gene_network_mode")
         check_option(spatial_mode, MODES, "spatial_mode")
-        spatial = SpatialOptions(
-            spatial_graph, n_spatial_neighbors, radius, float(spatial_smoothing), spatial_mode == "join"
-        )
+        spatial = SpatialOptions(spatial_graph, n_spatial_neighbors, radius, joined=spatial_mode == "join")
+        in_micrometers = False
+        if isinstance(spatial_smoothing, str):
+            length, in_micrometers = parse_length(spatial_smoothing, "spatial_smoothing")
+            spatial = replace(spatial, smoothing_length=length)
+        else:
+            spatial = replace(spatial, smoothing=float(spatial_smoothing))
         _check_spatial_options(spatial)
         super().__init__(adata, registry)
         self._module_kwargs = {
@@ -179,6 +187,9 @@ class SCRCL(
         self.refinement_trained_ = None
         self._reference_data, self._kept_results = None, None
         if adata is not None and registry is None:
+            if in_micrometers and self._setup("spatial_key") is not None:
+                scale = micrometers_per_unit(adata, "spatial_smoothing")
+                spatial = replace(spatial, smoothing_length=length / scale)
             self._prepare(
                 adata,
                 Options(n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode, spatial),

@@ -332,7 +332,10 @@ class Reference:
         begin("placing")
         around = np.flatnonzero(np.isin(slices.samples, slices.samples[new]))
         graph = spatial.options.graph(slices.select(around)) if cells.graph is None else cells.graph[around][:, around]
-        smoothed, positions = spatial.smooth(graph, features[around]), np.searchsorted(around, new)
+        smoothed, positions = (
+            spatial.smooth(slices.select(around), graph, features[around]),
+            np.searchsorted(around, new),
+        )
         weights, neighbors = np.ones((len(around), 1), dtype=np.float32), None
         if spatial.options.joined or self.agreement is not None:
             neighbors, weights = self.query_neighbors(smoothed)

@@ -14,12 +14,14 @@ from scrcl.graph.neighborhoods import (
     with_surroundings,
 )
 from scrcl.graph.slices import Slices
-from scrcl.graph.smoothing import smooth
-from scrcl.graph.spatial import SpatialOptions
+from scrcl.graph.smoothing import smooth, steps_of_length
+from scrcl.graph.spatial import SpatialOptions, spatial_graph
 from scrcl.utils.files import State, from_state, to_state
 
-#: Nearest cells over which features are averaged, and over which their gradient is measured.
-NEAR_CELLS, FAR_CELLS = 15, 30
+#: Nearest cells over which features are averaged, per step of smoothing, and bounds of their number: 15 by default.
+NEAR_CELLS, CELLS_RANGE = 1.5, (6, 150)
+#: Nearest cells over which the gradient of features is measured, per cell over which they are averaged.
+FAR = 2
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,26 @@ class SpatialReference:
     kept: np.ndarray
     options: SpatialOptions
 
-    def smooth(self, adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
+    def smooth(self, slices: Slices, adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
         """Smooth features ``(m, D)`` of cells over their spatial graph ``(m, m)``, and select those that are read, ``(m, d)``."""
-        return smooth(adjacency, features[:, self.kept], self.options.smoothing)
+        features = features[:, self.kept]
+        if self.options.smoothing_length is None:
+            return smooth(adjacency, features, self.options.smoothing)
+        smoothed = np.empty_like(features)
+        for _, rows in slices:
+            within = adjacency[rows][:, rows]
+            steps = steps_of_length(slices.coordinates[rows], within, self.options.smoothing_length)
+            smoothed[rows] = smooth(within, features[rows], steps)
+        return smoothed
+
+    @property
+    def strength(self) -> float:
+        """Mean number of steps of smoothing; of a length, over the nearest cells of all slices."""
+        options = self.options
+        if options.smoothing_length is None:
+            return options.smoothing
+        graph = spatial_graph(self.slices, "knn", SpatialOptions.n_neighbors)
+        return steps_of_length(self.slices.coordinates, graph, options.smoothing_length)
 
     def domain_spaces(
         self, features: Sequence[np.ndarray], smoothed: Sequence[np.ndarray], cells: np.ndarray
@@ -64,7 +83,8 @@ class SpatialReference:
         cells
             ``(m,)`` requested cells.
         """
-        near, far = (neighbor_weights(self.slices, number) for number in (NEAR_CELLS, FAR_CELLS))
+        near_cells = int(np.clip(np.round(NEAR_CELLS * self.strength), *CELLS_RANGE))
+        near, far = (neighbor_weights(self.slices, number, cells) for number in (near_cells, FAR * near_cells))
         spaces = []
         for own, smooth_ in zip(features, smoothed, strict=True):
             gradient = azimuthal_gradient(self.slices, far, own, cells)
@@ -72,7 +92,7 @@ class SpatialReference:
                 own[cells],
                 smooth_,
                 neighborhood_mean(near, own, cells),
-                with_surroundings(own[cells], near[cells] @ own, gradient),
+                with_surroundings(own[cells], near @ own, gradient),
             ]
         return [space for space in spaces if np.ptp(space, axis=0).any()]
 
@@ -84,5 +104,7 @@ class SpatialReference:
     @classmethod
     def from_dict(cls, state: State) -> Self:
         """The inverse of :meth:`to_dict`."""
-        options = SpatialOptions(**{field.name: state[field.name] for field in fields(SpatialOptions)})
+        options = SpatialOptions(
+            **{field.name: state[field.name] for field in fields(SpatialOptions) if field.name in state}
+        )
         return cls(from_state(Slices, state["slices"]), state["features"], state["kept"], options)

@@ -98,7 +98,9 @@ def _describe_space(options: SpatialOptions, setup: State) -> State:
         "spatial_key": setup["spatial_key"],
         "sample_key": setup.get("sample_key") or "",
         "spatial_graph": graph_key or options.kind,
-        "spatial_smoothing": options.smoothing,
+        "spatial_smoothing": (
+            options.smoothing if options.smoothing_length is None else f"{options.smoothing_length:g} units"
+        ),
         "spatial_mode": "join" if options.joined else "replace",
     }
     if graph_key is None and options.kind == "knn":
