@@ -338,6 +338,18 @@ class TestLabelsOnTheMap:
         assert anchors.tolist() == [[1, 1]]
         assert sides.tolist() == [[-1, -1]]
 
+    def test_many_mixed_clusters(self):
+        """No label is on another one, or hides a dot that stands for a cluster."""
+        rng = np.random.default_rng(0)
+        points, codes = 0.5 + 0.15 * rng.normal(size=(900, 2)), np.arange(900) % 25
+        sizes, gap = np.full((25, 2), 0.05), np.full(2, 0.02)
+        anchors, sides = place_labels(points, codes, sizes, gap)
+        middles = anchors + sides * (sizes / 2 + gap)
+        gaps = np.abs(middles[:, None] - middles[None]) + np.eye(25)[:, :, None]
+        assert (gaps >= 0.05 - 1e-9).any(2).all()
+        beside = np.flatnonzero(sides.any(1))
+        assert (np.abs(anchors[beside, None] - middles[None]) >= 0.025 - 1e-9).any(2).all()
+
     def test_a_cluster_without_dots_and_dots_without_a_cluster(self):
         points = np.array([[0.5, 0.5], [0.6, 0.5]])
         anchors, _ = place_labels(points, np.array([-1, 1]), np.full((2, 2), 0.01), np.full(2, 0.01))

@@ -25,6 +25,8 @@ MAX_MAPPED = 50_000
 MAP_SIZE, DPI = 4.4, 150
 #: Pixels of the smallest map on a page, and of the letters on it.
 SMALLEST_MAP, LETTERS = 290, 13
+#: Size of the smallest dot beside a name.
+MIN_ANCHOR = 20.0
 #: Slices that are drawn, at most, and size of the largest dots of cells there.
 MAX_SLICES, MAX_DOT = 12, 60.0
 #: Genes of each cluster that are drawn.
@@ -74,19 +76,22 @@ def draw_map(points: np.ndarray, names: pd.Series, colors: dict[str, str], tagge
     ax.scatter(points[:, 0], points[:, 1], s=size, c=values.map(colors).fillna(NO_VALUE), lw=0)
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.set_axis_off()
-    picture = save(ax, tight=False)
     tags = []
     if tagged:
         codes = pd.Index(list(colors)).get_indexer(pd.Index(values))
         sizes = label_sizes(list(colors), LETTERS) / SMALLEST_MAP
         anchors, sides = place_labels(points, codes, sizes, np.full(2, GAP / SMALLEST_MAP))
         present = set(codes.tolist())
+        # The dots beside names are on top of all others.
+        beside = [number for number in present if number >= 0 and sides[number].any()]
+        shown = [list(colors.values())[number] for number in beside]
+        ax.scatter(anchors[beside, 0], anchors[beside, 1], s=max(size, MIN_ANCHOR), c=shown, lw=0)
         tags = [
             Tag(name, _place(x, y, *side))
             for number, (name, (x, y), side) in enumerate(zip(colors, anchors, sides, strict=True))
             if number in present
         ]
-    return Map(picture, colors, tags)
+    return Map(save(ax, tight=False), colors, tags)
 
 
 def _place(x: float, y: float, right: float, up: float) -> str:

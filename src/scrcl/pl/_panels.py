@@ -24,6 +24,8 @@ LETTER_SIZE, GAP = (0.65, 1.2), 6.0
 SIDES = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), *((x, y) for y in (0.5, -0.5, 1, -1) for x in (1, -1))])
 #: Share of the dots of a cluster, nearest to its middle, beside which its label may be; and that a label may cover.
 CORE, COVERED = 0.8, 0.25
+#: Dots of its cluster that are around a label in the middle, at least.
+AROUND = 3
 #: How much worse than covering all dots of a cluster it is to cover a label, or to leave the map.
 COLLISION = 100.0
 
@@ -144,6 +146,7 @@ def place_labels(
     dots, codes = points[codes >= 0], codes[codes >= 0]
     numbers = np.bincount(codes, minlength=n_clusters)
     anchors, sides, boxes = np.zeros((n_clusters, 2)), np.zeros((n_clusters, 2)), np.zeros((0, 4))
+    placed: list[int] = []
     for cluster in np.argsort(numbers, kind="stable"):
         own = dots[codes == cluster]
         if not len(own):
@@ -154,14 +157,17 @@ def place_labels(
         for side, anchor in _candidates(core):
             low = anchor + side * (sizes[cluster] / 2 + gap) - sizes[cluster] / 2
             box = np.array([low, low + sizes[cluster]])
-            covered = ((dots > box[0]) & (dots < box[1])).all(1)
+            covered = _inside(dots, *box)
             shares = np.bincount(codes[covered], minlength=n_clusters) / np.maximum(numbers, 1)
-            cost = shares.sum() + COLLISION * _collides(box, boxes)
-            if not side.any() and shares[cluster] <= COVERED:
-                cost -= shares[cluster]  # the middle of a large cluster is the best place
+            hidden = _inside(anchors[placed], *box).sum() + _inside(anchor, boxes[:, :2], boxes[:, 2:]).sum()
+            cost = shares.sum() + COLLISION * (_collides(box, boxes) + hidden)
+            if not side.any():  # the middle of a large cluster is the best place, if there are dots around the label
+                around = _inside(own, box[0] - gap, box[1] + gap).sum() - covered[codes == cluster].sum()
+                cost += -shares[cluster] if shares[cluster] <= COVERED and around >= AROUND else 1.0
             if cost < best - 1e-9:
                 best, anchors[cluster], sides[cluster], chosen = cost, anchor, side, box
         boxes = np.vstack([boxes, chosen.reshape(1, 4)])
+        placed.append(cluster)
     return anchors, sides
 
 
@@ -174,6 +180,11 @@ def _candidates(core: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         along = np.argsort(core @ np.array([-side[1], side[0]]), kind="stable")
         for part in np.array_split(along, min(3, len(along))):
             yield side, core[part[(core[part] @ side).argmax()]]
+
+
+def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether points are in boxes."""
+    return ((points > low) & (points < high)).all(-1)
 
 
 def _collides(box: np.ndarray, others: np.ndarray) -> float:
