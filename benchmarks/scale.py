@@ -4,7 +4,8 @@
     python benchmarks/scale.py --folder /data/cells --sizes 1000 10000
     python benchmarks/scale.py --folder /data/cells --sizes 5000000 --methods SCRCL
     python benchmarks/scale.py --report                             only the table, from earlier runs
-    python benchmarks/scale.py --folder /data/cells --warm          500 to 12,000 cells, cold and warm, CPU seconds of one thread
+    python benchmarks/scale.py --folder /data/cells --warm          500 to 1M cells, cold and warm, CPU seconds of one thread
+    python benchmarks/scale.py --folder /data/cells --warm --sizes 500 2000 --methods SCRCL Scanpy
 
 The cells are simulated by `benchmarks/resample.py` from real labelled data sets. Each run is a process of its own, for its
 peak memory, with `--threads` threads. Labels are used for scores, and for nothing else. The time is that of the whole
@@ -42,8 +43,10 @@ SIZES = (1_000, 10_000, 20_000, 100_000, 1_000_000)
 METHODS = ("SCRCL", "Scanpy", "scVI")
 #: Variables of the environment that set the number of threads.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-#: Sizes that are run several times in one process, and the number of cells up to which Scanpy computes exact neighbours.
-WARM_SIZES, EXACT_CELLS = (500, 2_000, 4_000, 12_000), 8_192
+#: Sizes that are run twice in one process, and the number of cells up to which Scanpy computes exact neighbours.
+WARM_SIZES, EXACT_CELLS = (500, 2_000, 4_000, 12_000, 20_000, 100_000, 1_000_000), 8_192
+#: Largest size of scVI, and smallest size at which the counts of SCRCL stay in the file and all read them in the measured time.
+SCVI_CELLS, FILE_CELLS = 20_000, 100_000
 #: Cells on which the genes of scVI are chosen.
 CHOOSING = 100_000
 PACKAGES = ("scrcl", "scvi-tools", "torch", "scanpy", "scikit-learn", "pynndescent", "igraph", "anndata", "numpy")
@@ -146,18 +149,21 @@ def work(method: str, path: Path) -> None:
             "ARI of the first 20,000": float(adjusted_rand_score(truth[first], clusters[first])),
             "clusters": len(np.unique(clusters)),
         }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(json.dumps({"seconds": seconds, "peak": peak, **scores}))
+    print(json.dumps({"seconds": seconds, "peak": peak_memory(), **scores}))
 
 
-def run_warm(method: str, path: Path) -> dict[str, float]:
-    """CPU seconds of each phase of a method on cells in memory, from counts to clusters."""
+def run_warm(method: str, path: Path, size: int) -> dict[str, float]:
+    """CPU seconds of each phase of a method, from counts to clusters, or to the latent representation of scVI."""
     import scanpy as sc
+    import scvi
 
     import scrcl
 
-    adata = ad.read_h5ad(path)
     seconds: dict[str, float] = {}
+    with phase(seconds, "read", time.process_time):
+        adata = ad.read_h5ad(path, backed="r" if method == "SCRCL" and size >= FILE_CELLS else None)
+    if size < FILE_CELLS:
+        del seconds["read"]
     if method == "SCRCL":
         scrcl.SCRCL.setup_anndata(adata)
         with phase(seconds, "prepare", time.process_time):
@@ -167,47 +173,95 @@ def run_warm(method: str, path: Path) -> dict[str, float]:
         with phase(seconds, "clusters", time.process_time):
             model.get_clusters()
         return seconds
-    with phase(seconds, "all", time.process_time):
+    with phase(seconds, "prepare", time.process_time):
+        counts = adata.copy() if method == "scVI" else None
         sc.pp.normalize_total(adata)
         sc.pp.log1p(adata)
         sc.pp.highly_variable_genes(adata, n_top_genes=2_000)
-        adata = adata[:, adata.var["highly_variable"]].copy()
+        chosen = adata.var["highly_variable"]
+        adata = (adata if counts is None else counts)[:, chosen].copy()
+    if method == "scVI":
+        scvi.model.SCVI.setup_anndata(adata)
+        network = scvi.model.SCVI(adata)
+        with phase(seconds, "train", time.process_time):
+            network.train(1, accelerator="cpu", enable_progress_bar=False)
+        seconds["train"] *= min(round(20_000 / size * 400), 400)
+        return seconds
+    with phase(seconds, "graph", time.process_time):
         sc.pp.pca(adata)
-        sc.pp.neighbors(adata, transformer=None if adata.n_obs < EXACT_CELLS else descent(adata.n_obs))
+        sc.pp.neighbors(adata, transformer=None if size < EXACT_CELLS else descent(size))
+    with phase(seconds, "clusters", time.process_time):
         sc.tl.leiden(adata, flavor="igraph", n_iterations=2)
     return seconds
 
 
-def work_warm(path: Path) -> None:
-    """Run SCRCL and Scanpy in this process until they are warm; prints the figures of the first and the last run."""
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def work_warm(method: str, path: Path, size: int) -> None:
+    """Run a method twice in this process; prints the figures of both runs."""
     warnings.simplefilter("ignore")
-    runs = {method: [run_warm(method, path) for _ in range(3)] for method in METHODS[:2]}
-    print(json.dumps({method: {"cold": first, "warm": last} for method, (first, _, last) in runs.items()}))
+    cold, warm = (run_warm(method, path, size) for _ in range(2))
+    print(json.dumps({"cold": cold, "warm": warm, "peak": peak_memory()}))
 
 
-def report_warm(folder: Path) -> str:
-    """The table of cold and warm runs, one process for each size."""
+def measure_warm(method: str, size: int, folder: Path) -> None:
+    """Run a method on cells of a size in a process of its own, with one thread, and keep the figures."""
+    print(f"{method}, {size:,} cells …", file=sys.stderr, flush=True)
     environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
-    rows = []
-    for size in WARM_SIZES:
-        command = [sys.executable, __file__, "--work", "warm", "--folder", str(folder / f"cells{size}.h5ad")]
-        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-        runs = json.loads(done.stdout.splitlines()[-1])
-        ours, theirs = runs["SCRCL"], runs["Scanpy"]
-        phases = [ours["warm"][name] for name in ("prepare", "train", "clusters")]
-        warm, cold = ({name: sum(runs[name][which].values()) for name in runs} for which in ("warm", "cold"))
-        figures = [*phases, warm["SCRCL"], theirs["warm"]["all"], cold["SCRCL"], theirs["cold"]["all"]]
-        ratios = [f"{which['SCRCL'] / which['Scanpy']:.1f}" for which in (warm, cold)]
-        rows.append(f"| {size:,} | {ratios[0]} | {' | '.join(f'{value:.1f}' for value in figures)} | {ratios[1]} |")
-        print(rows[-1], file=sys.stderr, flush=True)
+    command = [sys.executable, __file__, "--warm", "--work", method, "--sizes", str(size), "--folder", str(folder)]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    result = RESULTS / "scale_warm" / f"{method}-{size}.json"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(done.stdout.splitlines()[-1] + "\n")
+
+
+def report_warm() -> str:
+    """The table of cold and warm runs, of all sizes that were run."""
+    runs: dict[str, dict[int, dict]] = {method: {} for method in METHODS}
+    for path in (RESULTS / "scale_warm").glob("*-*.json"):
+        method, size = path.stem.split("-")
+        runs[method][int(size)] = json.loads(path.read_text())
+    sizes = sorted(set(runs["SCRCL"]) & set(runs["Scanpy"]))
+
+    def total(method: str, size: int, which: str) -> float:
+        return sum(runs[method][size][which].values()) if size in runs[method] else float("nan")
+
+    columns: dict[str, list[float]] = {
+        "SCRCL : Scanpy, warm": [total("SCRCL", n, "warm") / total("Scanpy", n, "warm") for n in sizes],
+        "memory": [runs["SCRCL"][n]["peak"] / runs["Scanpy"][n]["peak"] for n in sizes],
+        **{name: [runs["SCRCL"][n]["warm"][name] for n in sizes] for name in ("prepare", "train", "clusters")},
+        **{f"{method}, warm": [total(method, n, "warm") for n in sizes] for method in METHODS},
+        **{f"{method}, cold": [total(method, n, "cold") for n in sizes] for method in METHODS[:2]},
+        "SCRCL : Scanpy, cold": [total("SCRCL", n, "cold") / total("Scanpy", n, "cold") for n in sizes],
+        **{f"{method}, GB": [runs[method][n]["peak"] for n in sizes] for method in METHODS[:2]},
+    }
+
+    def shown(values: list[float], digits: int) -> str:
+        return " | ".join("–" if np.isnan(value) else f"{value:.{digits}f}" for value in values)
+
+    def exponent(values: list[float]) -> float:
+        known = [n for n, value in enumerate(values) if value > 0]
+        return float(np.polyfit(np.log(np.take(sizes, known)), np.log(np.take(values, known)), 1)[0])
+
+    compiling = {
+        method: max(total(method, n, "cold") - total(method, n, "warm") for n in sizes) for method in METHODS[:2]
+    }
     lines = [
-        "CPU seconds of one thread, without import and reading. Warm is the third run in one process, and cold the first, in which",
-        "Scanpy compiles.",
+        "CPU seconds of one thread, without imports; reading is included from 100,000 cells on. Warm is the second run in one process, and "
+        "cold the first, in which libraries compile. Memory is the peak of the process.",
         "",
-        "| cells | SCRCL : Scanpy, warm | prepare | train | clusters | SCRCL, warm | Scanpy, warm | SCRCL, cold | Scanpy, cold "
-        "| SCRCL : Scanpy, cold |",
-        "|---" * 10 + "|",
-        *rows,
+        f"| | {' | '.join(f'{size:,}' for size in sizes)} | exponent |",
+        "|---" * (len(sizes) + 2) + "|",
+        *(
+            f"| {name} | {shown(values, 2 if ' : ' in name or name in ('memory',) or 'GB' in name else 1)} | {exponent(values):.2f} |"
+            for name, values in columns.items()
+            if not np.isnan(values).all() and len(sizes) > 1
+        ),
+        "",
+        f"Compiling costs at most {compiling['Scanpy']:.1f} s with Scanpy, in each process, and {max(compiling['SCRCL'], 0):.1f} s with SCRCL.",
         "",
         f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".",
     ]
@@ -298,37 +352,32 @@ def report(threads: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, default=Path("cells"), help="where the files of cells are, or are made")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--sizes", type=int, nargs="+", help="by default all that the benchmark has")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SCRCL_DATA", "../shared/data")))
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--warm", action="store_true")
-    parser.add_argument("--work", choices=(*METHODS, "warm"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=METHODS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.work == "warm":
-        work_warm(arguments.folder)
+    sizes = arguments.sizes or (WARM_SIZES if arguments.warm else SIZES)
+    if arguments.work and arguments.warm:
+        work_warm(arguments.work, arguments.folder / f"cells{sizes[0]}.h5ad", sizes[0])
         sys.exit()
     if arguments.work:
         work(arguments.work, arguments.folder)
         sys.exit()
-    if arguments.warm:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        for size in WARM_SIZES:
-            if not (file := arguments.folder / f"cells{size}.h5ad").exists():
-                write(file, arguments.data, size, 0)
-        text = report_warm(arguments.folder)
-        (RESULTS / "scale_warm.md").write_text(text)
-        print(text)
-        sys.exit()
     if not arguments.report:
         arguments.folder.mkdir(parents=True, exist_ok=True)
-        for size in arguments.sizes:
+        for size in sizes:
             if not (file := arguments.folder / f"cells{size}.h5ad").exists():
                 write(file, arguments.data, size, 0)
             for method in arguments.methods:
-                measure(method, size, arguments.folder, arguments.threads)
+                if not arguments.warm:
+                    measure(method, size, arguments.folder, arguments.threads)
+                elif method != "scVI" or size <= SCVI_CELLS:
+                    measure_warm(method, size, arguments.folder)
     RESULTS.mkdir(exist_ok=True)
-    text = report(arguments.threads)
-    (RESULTS / "scale.md").write_text(text)
+    text = report_warm() if arguments.warm else report(arguments.threads)
+    (RESULTS / ("scale_warm.md" if arguments.warm else "scale.md")).write_text(text)
     print(text)

@@ -1,6 +1,9 @@
+import logging
 import shutil
+import sys
 from itertools import combinations, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -192,6 +195,25 @@ def test_umap_follows_the_latent_representation(result):
     adata.obsm["X_scrcl"] = adata.obsm["X_scrcl"][::-1].copy()
     draw_umap(adata)
     assert not np.array_equal(adata.obsm["X_scrcl_umap"], before)
+
+
+def test_a_map_is_announced_before_it_is_computed(monkeypatch, caplog, coordinates):
+    """Also before UMAP is imported, which takes a part of the time."""
+
+    class Stand:
+        def __init__(self, **options: Any) -> None:
+            assert "UMAP of 30 cells" in caplog.text
+
+        def fit_transform(self, latent: np.ndarray) -> np.ndarray:
+            return latent[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Stand))
+    caplog.set_level(logging.INFO, logger="scvi")
+    logging.getLogger("scvi").addHandler(caplog.handler)
+    try:
+        assert coordinates(np.random.default_rng(0).normal(size=(30, 4))).shape == (30, 2)
+    finally:
+        logging.getLogger("scvi").removeHandler(caplog.handler)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Maps of cells: of the latent space, and of tissue."""
 
+import logging
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from scrcl.utils.names import as_groups
 
 from ._panels import N_COLUMNS, draw_cells, legend_width, make_panels
 
+logger = logging.getLogger("scvi.scrcl")
 #: Resolutions of the image of a slice, the preferred one first.
 RESOLUTIONS = ("hires", "lowres")
 #: Options of scanpy that say where the values of genes are.
@@ -310,7 +312,10 @@ def kept_umap(adata: AnnData | MuData, basis: str) -> np.ndarray:
 
 
 def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Two-dimensional UMAP coordinates ``(n, 2)`` of a latent representation ``(n, d)``, float32."""
+    """Two-dimensional UMAP coordinates ``(n, 2)`` of a latent representation ``(n, d)``, float32; announced in the log."""
+    logger.info(
+        f"UMAP of {len(latent):,} cells. The first one in a process takes about 15 seconds more, to compile it."
+    )
     from umap import UMAP
 
     n_neighbors = min(15, len(latent) - 1)

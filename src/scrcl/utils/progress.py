@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 T = TypeVar("T")
 
 #: Seconds after which a bar is shown.
-DELAY = 5.0
+DELAY = 2.0
 
 
 class Listener(Protocol):
