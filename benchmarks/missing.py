@@ -27,7 +27,7 @@ from runs import run_to_file
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 SETS = ["baron_human1", "zheng_pbmc500", "kang_ifnb", "baron_mouse", "cite_pbmc_inhouse", "pdac_a_scrna"]
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.45)
 FIGURES = ("cluster", "type", "accuracy", "latent")
 PACKAGES = ("scrcl", "scvi-tools", "torch", "anndata", "numpy")
 

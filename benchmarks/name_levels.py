@@ -73,7 +73,9 @@ class Groups:
         self.keys = names
         self.above = {key: path_of(key, parents) for key in names.values()}
         table = TYPES[TYPES["data_set"] == dataset]
-        self.right = {row.cell_type: row.groups.split(";") for row in table.itertuples()}
+        self.right = {
+            str(kind): str(keys).split(";") for kind, keys in zip(table["cell_type"], table["groups"], strict=True)
+        }
 
     def target(self, types: Counter[str]) -> str | None:
         """The deepest group that holds enough of the cells."""
@@ -224,7 +226,7 @@ def report(names: list[str], seeds: int) -> str:
                 f"{share['wrong']:.3f} | {share['unsure']:.3f} |"
             )
     counted = Counter(
-        f"{row.set}: {row.type}: {row.name_ or 'unsure'} ({row.verdict})"
+        f"{row.set}: {row.type}: {str(row.name_) if row.name_ else 'unsure'} ({row.verdict})"
         for row in rows[rows["way"] == "SCRCL"].rename(columns={"name": "name_"}).itertuples()
         if row.verdict != "right"
     )

@@ -87,7 +87,7 @@ class TestNames:
     def test_names_of_one_gene(self):
         naming = self.name([10], [0], [5], [100])
         genes = np.array([f"g{i}" for i in range(400)], dtype=object)
-        for group in np.flatnonzero(naming.choice > 0):
+        for group in np.flatnonzero(naming.choice > 0).tolist():
             assert "a single gene" in explain_level(naming, group, TREE, ["top", "left", "right", "other"], genes)
 
     def test_a_name_without_genes(self):

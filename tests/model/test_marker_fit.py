@@ -28,7 +28,7 @@ def test_names_without_a_model_are_those_of_a_model():
 def test_frequencies_and_missing_genes():
     sets = read_marker_sets({"a": {"x": 4.0, "y": 1.0, "gone": 2.0}, "b": {"y": 3.0}})
     placed = PlacedMarkers(sets, pd.Index(["y", "x"]), {"x": 1, "y": 0}, {})
-    np.testing.assert_allclose(placed.frequency.toarray(), [[0.25, 1], [1, 0]])
+    np.testing.assert_allclose(placed.frequency.toarray(), np.array([[0.25, 1], [1, 0]]))
     assert placed.missing == {"a": ["gone"], "b": []}
     assert placed.used == {"a": 2, "b": 1}
     assert placed.distinctive_missing == {"a": ["gone"], "b": []}

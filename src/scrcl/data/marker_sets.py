@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -164,7 +164,7 @@ def _weights(markers: Any) -> dict[tuple[str, str], float]:
     return dict(zip(keys, numbers.tolist(), strict=True)) if len(set(values)) > 1 else {}
 
 
-def is_name(markers: object) -> bool:
+def is_name(markers: object) -> TypeGuard[str]:
     """Whether this is the name of a collection of marker genes, and no file."""
     return (
         isinstance(markers, str)

@@ -5,6 +5,7 @@ from typing import Literal, overload
 import numpy as np
 import pandas as pd
 
+from scrcl.graph.placement import Query
 from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.labels.report import LabelReport, report_labels
 from scrcl.reference.mapping import check_level, warn_if_coarse
@@ -13,7 +14,6 @@ from scrcl.utils.errors import ScrclValueError
 
 from .base import Data, Indices, SCRCLBase, cell_names, named
 from .docstrings import documented
-from .results import Query
 
 #: Share of the level of sets that is that of the test whether a new cell fits anywhere.
 FIT_SHARE = 0.1
@@ -43,11 +43,24 @@ class LabelsMixin(SCRCLBase):
         self,
         adata: Data | None = ...,
         indices: Indices = ...,
-        soft: bool = ...,
+        *,
+        soft: Literal[True],
         alpha: float = ...,
         return_sets: bool = ...,
         keep_labels: bool = ...,
-    ) -> pd.Series | pd.DataFrame: ...
+    ) -> pd.DataFrame: ...
+
+    @overload
+    def predict(
+        self,
+        adata: Data | None = ...,
+        indices: Indices = ...,
+        soft: bool = ...,
+        alpha: float = ...,
+        *,
+        return_sets: Literal[True],
+        keep_labels: bool = ...,
+    ) -> pd.DataFrame: ...
 
     @documented
     def predict(

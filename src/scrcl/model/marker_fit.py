@@ -278,14 +278,14 @@ def _fit_lists(
             "name": names[naming.choice],
             "label": distinct(clusters, names[naming.choice].tolist()),
             "confidence": np.where(naming.choice < len(usable), naming.confidence, np.nan),
-            "reason": [explain_name(naming, n, usable, genes.to_numpy(object), missing) for n in numbers],
+            "reason": [explain_name(naming, n, usable, genes.to_numpy(object), missing) for n in range(len(clusters))],
             "best": names[best],
             "score": naming.score[numbers, best],
             "support": naming.support[numbers, best],
             "pvalue": naming.pvalue[numbers, best],
             "second": names[second] if several else "",
             "second_score": naming.score[numbers, second] if several else np.nan,
-            "genes": [_genes_up(naming, n, candidates[best[n]], genes) for n in numbers],
+            "genes": [_genes_up(naming, n, candidates[best[n]], genes) for n in range(len(clusters))],
             "missing": [", ".join(missing[usable[number]]) for number in best],
         },
         index=pd.Index(clusters, name="cluster"),
@@ -310,14 +310,14 @@ def _describe_levels(naming: LevelNaming, placed: PlacedMarkers, index: pd.Index
         "name": names[choice],
         "label": distinct(list(index), names[choice].tolist()),
         "confidence": np.where(choice >= 0, naming.passed[numbers, choice], np.nan),
-        "reason": [explain_level(naming, n, hierarchy, list(names), genes.to_numpy(object)) for n in numbers],
+        "reason": [explain_level(naming, n, hierarchy, list(names), genes.to_numpy(object)) for n in range(len(index))],
         "best": names[best],
         "score": naming.score[numbers, best],
         "support": naming.support[numbers, best],
         "pvalue": naming.pvalue[numbers, best],
         "second": np.where(several, names[second], ""),
         "second_score": np.where(several, naming.score[numbers, second], np.nan),
-        "genes": [_genes_up(naming, n, naming.genes_of(best[n]), genes) for n in numbers],
+        "genes": [_genes_up(naming, n, naming.genes_of(best[n]), genes) for n in range(len(index))],
         "missing": [", ".join(placed.distinctive_missing[name]) for name in names[best]],
         "path": [" > ".join(sets.path(name)) if name != UNSURE else "" for name in names[choice]],
     }
@@ -360,10 +360,8 @@ def _names_of_tree(
         table = _describe_levels(naming, placed, pd.Index(names[nodes], name="cluster"))
         if start is not None:
             inherited = (naming.choice == start) & (start >= 0)
-            table.loc[inherited, ["confidence", "reason"]] = [
-                np.nan,
-                "The name is that of the cluster that it is part of.",
-            ]
+            table.loc[inherited, "confidence"] = np.nan
+            table.loc[inherited, "reason"] = "The name is that of the cluster that it is part of."
         tables.append(table)
     result = pd.concat(tables)
     above, listed = np.flatnonzero(depth < 0), [*placed.sets.genes]
@@ -380,7 +378,8 @@ def _names_of_tree(
         )
         if placed.sets.terms:
             described[keys.TERMS_KEY] = placed.sets.terms.get(found, keys.UNKNOWN_TERM)
-        result.loc[names[node], list(described)] = list(described.values())
+        for column, value in described.items():
+            result.at[names[node], column] = value
     result["label"] = distinct(list(result.index), result["name"].tolist())
     return result
 

@@ -157,7 +157,7 @@ class MarkersMixin(SCRCLBase):
         result = pd.concat(list(tables.values()), ignore_index=True)
         result["group"] = pd.Categorical(result["group"], categories=names)
         if gene_symbols is not None:
-            result["gene"] = symbols[genes.get_indexer(result["gene"])]
+            result["gene"] = symbols[genes.get_indexer(pd.Index(result["gene"]))]
         return result
 
     def _layer(self, layer: str | None, modality: str | None) -> str | None:

@@ -82,7 +82,9 @@ def find_genes(
         found = unique.reindex(left[lacking]).fillna(-1).to_numpy(dtype=int)
         columns[lacking] = found
         named = {
-            str(wanted[row]): str(present[column]) for row, column in zip(lacking, found, strict=True) if column >= 0
+            str(wanted[row]): str(present[column])
+            for row, column in zip(lacking.tolist(), found.tolist(), strict=True)
+            if column >= 0
         }
         if named:
             rewritten[way] = rewritten.get(way, {}) | named
