@@ -65,13 +65,30 @@ def test_counts_of_the_run(path, capsys):
 
 def test_symbols_in_a_column(path, capsys):
     adata = ad.read_h5ad("in.h5ad")
-    adata.var["symbol"] = adata.var_names
+    adata.var["own"] = adata.var_names
     adata.var_names = [f"ENSG{number:011}" for number in range(adata.n_vars)]
     adata.write_h5ad("ids.h5ad")
     assert main(["names", "ids.h5ad", "--markers", "lists.json"]) == 1
     assert "--gene-symbols" in capsys.readouterr().err
-    assert main(["names", "ids.h5ad", "--markers", "lists.json", "--gene-symbols", "symbol", "--json"]) == 0
+    assert main(["names", "ids.h5ad", "--markers", "lists.json", "--gene-symbols", "own", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["names"][2]["name"] == "type 2"
+
+
+def test_names_of_a_run(path, capsys):
+    adata = ad.read_h5ad("in.h5ad")
+    adata.var["gene_name"] = adata.var_names
+    adata.var_names = [f"ENSG{number:011}" for number in range(adata.n_vars)]
+    adata.write_h5ad("ids.h5ad")
+    words = ["run", "ids.h5ad", "-o", "out.h5ad", "--epochs", "20", "--n-clusters", "3", "--json"]
+    assert main([*words, "--names", "lists.json", "--report", "report.html"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in found["names"]} == set(LISTS)
+    written = ad.read_h5ad("out.h5ad")
+    assert (written.obs["scrcl_name"].str.removeprefix("type ") == written.obs["cell_type"].astype(str)).mean() > 0.9
+    page = (path / "report.html").read_text()
+    assert all(f"<span>{name}</span>" in page for name in LISTS)
+    assert main([*words, "--overwrite", "--names", "cellconcensus"]) == 1
+    assert "Did you mean 'cellconsensus'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class RunConfig(Config):
     markers: Path | None = None
     tree: Path | None = None
     report: Path | None = None
+    names: str | None = None
     save_model: Path | None = None
 
 

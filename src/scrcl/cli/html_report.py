@@ -46,6 +46,8 @@ DOUBT, N_DOUBTFUL = 0.1, 10
 N_NEW_GENES = 5
 #: Parts of a cluster that are named, at least.
 MIN_PART = 0.05
+#: Genes that are shown of those by which a cluster is named.
+N_NAMED = 5
 #: Share of the cells of a cluster above which their type names it, and the name of other clusters.
 MAJORITY, MIXED = 0.5, "several types"
 
@@ -184,7 +186,16 @@ def _names(
 ) -> Iterator[dict[str, str]]:
     """A name for each cluster, and why."""
     clusters = data.obs[keys.CLUSTERS_KEY].astype(str)
-    if labels is not None:
+    if labels is None and summary.names:
+        for row in summary.names:
+            genes = ", ".join(str(row["genes"]).split(", ")[:N_NAMED])
+            why = f"{row['best']} by {genes}" if genes else ""
+            yield {
+                "cluster": str(row["cluster"]),
+                "name": str(row["name"]),
+                "why": f"{why}. {row['reason']}".strip(". "),
+            }
+    elif labels is not None:
         types = pd.crosstab(clusters, data.obs[keys.TYPES_KEY].astype(str), normalize="index")
         assert config.labels_key is not None  # there are labels
         given = pd.Series(read_labels(data, config.labels_key, config.unlabeled_category), clusters.index, object)

@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,8 +11,6 @@ from mudata import MuData
 from rich.console import Console
 from rich.table import Table
 
-from scrcl.data.marker_resources import read_resource
-from scrcl.data.marker_sets import is_name, read_marker_sets
 from scrcl.data.sources import anndata_sources
 from scrcl.model.expression import read_groups
 from scrcl.model.marker_fit import Naming, logarithms_of
@@ -26,13 +23,12 @@ from .causes import explained
 from .config import NamesConfig
 from .errors import UserError
 from .inputs import read
+from .marker_lists import read_sets, records
 from .outputs import check_writable, finish, reserved, write
-from .paths import suffix
 from .progress import Phases
 from .run import quiet
+from .symbols import symbols_column
 
-#: ``obs`` key of the names of cells.
-NAME_KEY = "scrcl_name"
 #: Columns of the table that is shown, and their titles.
 SHOWN = {"name": "name", "confidence": "confidence", "second": "runner-up", "genes": "genes", "reason": "reason"}
 #: Genes that are shown.
@@ -52,9 +48,8 @@ class Named:
     missing: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
-        """In plain containers; a missing number is None."""
-        rows = self.names.reset_index().astype(object)
-        return {**vars(self), "names": rows.where(rows.notna(), None).to_dict("records")}
+        """In plain containers."""
+        return {**vars(self), "names": records(self.names)}
 
     def print(self, console: Console) -> None:
         """As a table."""
@@ -86,7 +81,7 @@ def name(config: NamesConfig, phases: Phases) -> Named:
         ExitStack() as files,
     ):
         begin("reading")
-        sets = read_resource(config.markers) if is_name(config.markers) else read_marker_sets(_table(config.markers))
+        sets = read_sets(config.markers)
         found = files.enter_context(read(replace(config, layer=_layer(config))))
         for note in found.notes:
             phases.note(note)
@@ -110,10 +105,10 @@ def name(config: NamesConfig, phases: Phases) -> Named:
             logarithms,
             sets,
             seed=config.seed,
-            gene_symbols=config.gene_symbols,
+            gene_symbols=config.gene_symbols or symbols_column(data.var),
             orthologs=config.orthologs,
         )
-        result = naming.of_groups(rows, division, names, NAME_KEY)
+        result = naming.of_groups(rows, division, names, keys.CELL_NAMES_KEY)
         named = Named(config.command, str(config.input), sets.source or config.markers, result, notes=phases.notes)
         begin("writing")
         if unfinished is not None and config.output is not None:
@@ -136,19 +131,6 @@ def _check_groups(config: NamesConfig, obs: pd.DataFrame) -> None:
             "Find clusters first with `scrcl run` and name its output, or name a column of clusters: --groupby KEY."
         )
         raise UserError(error.what, f"{error.remedy} {remedy}") from error
-
-
-def _table(markers: str) -> pd.DataFrame | str:
-    """A table of markers that is a file, or the path of any other file."""
-    reader = {".csv": ",", ".tsv": "\t"}.get(suffix(Path(markers)))
-    if reader is None:
-        return markers
-    try:
-        return pd.read_csv(markers, sep=reader)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--markers {markers} cannot be read: {error}.", "Name a table with columns source and target."
-        ) from error
 
 
 def _layer(config: NamesConfig) -> str | None:

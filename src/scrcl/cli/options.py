@@ -119,6 +119,9 @@ _analysis_options = _options(
     click.option(
         "--tree", type=PATH, help=".csv file for the tree of clusters, with the evidence that each split is real."
     ),
+    click.option(
+        "--names", metavar="MARKERS", help="Name the clusters: cellconsensus, or a file of lists, as scrcl names has."
+    ),
     click.option("--report", type=PATH, help=".html or .pdf file for a report of the results."),
 )
 _shared_options = _options(

@@ -22,6 +22,7 @@ from mudata import MuData
 
 from scrcl import pl
 from scrcl.cluster.leiden import RESOLUTION
+from scrcl.data.marker_sets import MarkerSets
 from scrcl.model.options import Method
 from scrcl.model.scrcl import SCRCL, SPATIAL_ARGUMENTS
 from scrcl.reference.writing import share
@@ -35,10 +36,11 @@ from .config import RunConfig
 from .errors import UserError, as_message
 from .html_report import check_report, plain_text, write_report
 from .inputs import Input, read
+from .marker_lists import read_sets, records
 from .outputs import check_writable, finish, reserved, write, write_types
 from .progress import Phases
 from .summary import Record, Summary, compare, describe_clusters, find_caveats
-from .symbols import find_symbols
+from .symbols import find_symbols, symbols_column
 
 #: Levels of the loggers of the libraries while the command runs.
 LOG_LEVELS = {
@@ -101,6 +103,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
+        sets = None if config.names is None else read_sets(config.names)  # refused before any work
         found = files.enter_context(read(config))
         for note in found.notes:
             phases.note(note)
@@ -115,6 +118,11 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         data.obs[keys.CLUSTERS_KEY] = model.get_clusters(**clustering)
         model.run_ = {"layer": config.layer, "clustering": clustering}
         types = write_types(data, model.predict(), model.predict(soft=True)) if model.knows_labels else None
+        named: list[dict[str, object]] = []
+        if sets is not None:
+            begin("names")
+            with attempt("names"):
+                named = _names(model, data, sets, config.seed, phases)
         markers = estimate = probabilities = None
         if table is not None or page is not None:
             begin("marker genes")
@@ -138,7 +146,8 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         if config.plots is not None:
             begin("plots")
             types_key = keys.TYPES_KEY if types else None
-            colors = [DEMO_TYPES if is_demo else None, *config.batch_keys, config.condition_key, types_key]
+            names_key = keys.CELL_NAMES_KEY if named else None
+            colors = [DEMO_TYPES if is_demo else None, *config.batch_keys, config.condition_key, types_key, names_key]
             _plot(config, model, data, config.plots, [name for name in colors if name is not None], phases)
             phases.wrote(config.plots)
         begin("writing")
@@ -168,6 +177,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             missing=phases.missing,
             compositions=compose(data.obs[keys.CLUSTERS_KEY], data.obs, _samples(config)),
             quality=quality_of,
+            names=named,
             **record,
         )
         summary.caveats = find_caveats(summary, config.method) + caveats
@@ -257,6 +267,18 @@ def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) ->
         phases.note("There is only one cluster, so there are no marker genes.")
         return pd.DataFrame()
     return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
+
+
+def _names(
+    model: SCRCL, data: AnnData | MuData, sets: MarkerSets, seed: int, phases: Phases
+) -> list[dict[str, object]]:
+    """Names of the clusters from marker genes; none where there is only one cluster."""
+    if data.obs[keys.CLUSTERS_KEY].nunique() < 2:
+        phases.note("There is only one cluster, so it has no name: markers are compared between clusters.")
+        return []
+    symbols = None if isinstance(data, MuData) else symbols_column(data.var)
+    groupby, key = keys.CLUSTERS_KEY, keys.CELL_NAMES_KEY
+    return records(model.get_cluster_names(sets, data, groupby, seed=seed, key_added=key, gene_symbols=symbols))
 
 
 def _quality(model: SCRCL, data: AnnData | MuData) -> dict[str, dict[str, float]]:

@@ -88,6 +88,8 @@ class Summary:
     tree: ClusterTree | None = None
     compositions: list[Composition] = field(default_factory=list)
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
+    #: Name of each cluster from marker genes, and its evidence.
+    names: list[dict[str, object]] = field(default_factory=list)
 
     @property
     def kind(self) -> str:

@@ -24,16 +24,21 @@ COLUMNS = (
 ENSEMBL = re.compile(r"(ENS[A-Z]*G|FBgn|WBGene)\d{6,}(\.\d+)?", re.IGNORECASE)
 
 
+def symbols_column(var: pd.DataFrame) -> str | None:
+    """The column that has symbols, if most genes are named by identifiers."""
+    names = var.index.astype(str)
+    if not len(names) or sum(map(bool, map(ENSEMBL.fullmatch, names))) < len(names) / 2:
+        return None
+    folded = {str(column).casefold(): column for column in reversed(var.columns)}
+    return next((folded[name] for name in COLUMNS if name in folded), None)
+
+
 def find_symbols(var: pd.DataFrame) -> dict[str, str]:
     """Symbol of each gene, if most are named by identifiers and a column has symbols; else nothing.
 
     A symbol that several genes have is followed by the identifier.
     """
-    names = var.index.astype(str)
-    if not len(names) or sum(map(bool, map(ENSEMBL.fullmatch, names))) < len(names) / 2:
-        return {}
-    folded = {str(column).casefold(): column for column in reversed(var.columns)}
-    column = next((folded[name] for name in COLUMNS if name in folded), None)
+    names, column = var.index.astype(str), symbols_column(var)
     if column is None:
         return {}
     symbols = var[column].astype(object).where(var[column].notna(), "").astype(str).str.strip()

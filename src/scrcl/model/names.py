@@ -8,7 +8,7 @@ import pandas as pd
 
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.data.marker_resources import read_resource
-from scrcl.data.marker_sets import is_name, read_marker_sets
+from scrcl.data.marker_sets import MarkerSets, is_name, read_marker_sets
 from scrcl.data.orthologs import Orthologs
 from scrcl.utils.checks import check_at_least
 from scrcl.utils.errors import ScrclValueError
@@ -25,7 +25,7 @@ class NamesMixin(SCRCLBase):
     @documented
     def get_cluster_names(
         self,
-        markers: Mapping[str, Sequence[str]] | pd.DataFrame | str | os.PathLike[str],
+        markers: MarkerSets | Mapping[str, Sequence[str]] | pd.DataFrame | str | os.PathLike[str],
         adata: Data | None = None,
         groupby: str | None = None,
         min_support: float = 0.5,
@@ -134,7 +134,10 @@ class NamesMixin(SCRCLBase):
         if tree is not None and groupby is not None:
             raise ScrclValueError(f"groupby={groupby!r} is given beside tree.", "Leave out one or the other.")
         data = self._data(adata)
-        sets = read_resource(markers) if is_name(markers) else read_marker_sets(markers, hierarchy)
+        if isinstance(markers, MarkerSets):  # as the command line has read them
+            sets = markers
+        else:
+            sets = read_resource(markers) if is_name(markers) else read_marker_sets(markers, hierarchy)
         if hierarchy is not None and is_name(markers):
             raise ScrclValueError(f"hierarchy is given beside markers={markers!r}, which has one.", "Leave it out.")
         every_source = self._sources(data)

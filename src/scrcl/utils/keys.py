@@ -43,6 +43,8 @@ MARKERS_KEY: Final = "scrcl_markers"
 MARKER_GROUPS_KEY: Final = "scrcl_marker_groups"
 #: ``uns`` key of where the names of clusters come from.
 NAMES_KEY: Final = "scrcl_names"
+#: ``obs`` key of the names of cells from marker genes (command line).
+CELL_NAMES_KEY: Final = "scrcl_name"
 #: ``obs`` key of identifiers of the Cell Ontology, as the schema of CELLxGENE has it, and the value where none is known.
 TERMS_KEY: Final = "cell_type_ontology_term_id"
 UNKNOWN_TERM: Final = "unknown"
