@@ -17,6 +17,7 @@ import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -36,7 +37,7 @@ N_DRAWS, ALPHA = 10, 0.05
 EXPRESSED = 0.1
 #: Shares of stimulated cells of the simulated donors, the spread of their effect, and the least cells of a scored type.
 SHARES, EFFECT, SMALLEST = (0.2, 0.4, 0.6, 0.8), 1.0, 30
-SETUPS: dict[str, dict[str, object]] = {
+SETUPS: dict[str, dict[str, Any]] = {
     "no correction": {},
     "`batch_key='donor'`": {"batch_key": "donor"},
     "`batch_key='donor'`, `condition_key='stimulation'`": {"batch_key": "donor", "condition_key": "stimulation"},
@@ -121,7 +122,9 @@ def protect(path: Path, seeds: int) -> str:
     for seed in range(seeds):
         adata = with_donors(measured, seed)
         none = ad.AnnData(measured.X, obs=adata.obs.reindex(measured.obs_names), var=measured.var[[]])
-        runs = {"no effect of donors, no correction": (none[adata.obs_names].copy(), {})}
+        runs: dict[str, tuple[ad.AnnData, dict[str, Any]]] = {
+            "no effect of donors, no correction": (none[adata.obs_names].copy(), {})
+        }
         runs |= {name: (adata.copy(), setup) for name, setup in SETUPS.items()}
         types = adata.obs["cell_type"].value_counts()
         scored = adata.obs["cell_type"].isin(types.index[types >= SMALLEST]).to_numpy()
@@ -145,11 +148,11 @@ def protect(path: Path, seeds: int) -> str:
             figures.setdefault(name, []).append(row)
             print(name, row, flush=True)
     head = ["| setup | mixing of donors | mixing of conditions | ARI of types |", "| --- | --- | --- | --- |"]
-    rows = [
+    lines = [
         f"| {name} | " + " | ".join(f"{v:.2f}" for v in np.mean(all_, axis=0)) + " |" for name, all_ in figures.items()
     ]
     note = f"{measured.n_obs:,} cells, mean of {seeds} seeds; scrcl {version('scrcl')}."
-    return "\n".join([*head, *rows]) + f"\n\n{note}\n"
+    return "\n".join([*head, *lines]) + f"\n\n{note}\n"
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_workflows_may_do_no_more_than_they_need(path):
     assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", action) for action in used), used
     assert re.search(r"^permissions:( {}|\n  contents: read)$", text, re.MULTILINE)
     # Each action has one version everywhere.
-    everywhere = {name: set() for name in (action.split("@")[0] for action in used)}
+    everywhere: dict[str, set[str]] = {action.split("@")[0]: set() for action in used}
     for other in WORKFLOWS:
         for action in re.findall(r"uses: (.*)$", other.read_text(), re.MULTILINE):
             if action.split("@")[0] in everywhere:
@@ -115,9 +115,16 @@ def test_no_dependency_is_under_the_gpl():
         except metadata.PackageNotFoundError:
             licences[name] = ""
             continue
-        named = [package.metadata.get("License-Expression"), (package.metadata.get("License") or "")[:100]]
-        named += [line for line in package.metadata.get_all("Classifier") or [] if line.startswith("License")]
-        licences[name] = " ".join(filter(None, named))
+        fields = {
+            field: package.metadata.get_all(field) or [] for field in ("License-Expression", "License", "Classifier")
+        }
+        licences[name] = " ".join(
+            [
+                *fields["License-Expression"],
+                *(text[:100] for text in fields["License"]),
+                *(line for line in fields["Classifier"] if line.startswith("License")),
+            ]
+        )
         needed = map(Requirement, package.requires or [])
         todo += [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     assert {"numpy", "torch", "graspologic-native"} <= {name for name, licence in licences.items() if licence}

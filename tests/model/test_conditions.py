@@ -127,4 +127,6 @@ def test_conditions_of_several_modalities():
     model = scrcl.SCRCL(mdata, n_hidden=16, n_refined=8, n_components=10)
     model.train(30, accelerator="cpu", enable_progress_bar=False)
     assert mixing_within_types(data, model.get_latent_representation(), "state") < 0.5
-    assert list(model.get_batch_report(n_clusters=3).conditions.columns) == ["cells", "before", "after"]
+    conditions = model.get_batch_report(n_clusters=3).conditions
+    assert conditions is not None
+    assert list(conditions.columns) == ["cells", "before", "after"]
