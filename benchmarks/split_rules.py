@@ -8,14 +8,17 @@ Labels score the results. All rules of one data set and seed read the same train
 
 import argparse
 import json
+import os
+import platform
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from methods import trained
-from quality import RESULTS
+from quality import PACKAGES, RESULTS
 from report import HALF_OF, HALVES, row
 from runs import run_to_file
 from sklearn.metrics import adjusted_rand_score
