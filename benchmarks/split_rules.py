@@ -168,8 +168,10 @@ def main() -> None:
             ]
             lines.append(row([rule, *(f"{mean:.3f}" for mean in means)]))
         lines.append("")
+    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines.append(
-        f"ARI with the published types, mean of {len(arguments.sets)} data sets and {arguments.seeds} seed(s)."
+        f"ARI with the published types, the mean of {len(arguments.sets)} data sets. Seeds: {', '.join(map(str, range(arguments.seeds)))}. "
+        f"One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {packages}."
     )
     (RESULTS / "split_rules.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
