@@ -205,9 +205,9 @@ def test_float32_is_accurate():
     assert single == pytest.approx(exact, rel=1e-5)
     gradients = []
     for dtype in (torch.float64, torch.float32):
-        views = [e.to(dtype).requires_grad_() for e in (e1, e2)]
-        both = view_losses(*views, to_sparse(adjacency.to(dtype)), 1.0)
-        gradients.append(torch.autograd.grad(both[0] + 100 * both[1], views))
+        one, two = (e.to(dtype).requires_grad_() for e in (e1, e2))
+        both = view_losses(one, two, to_sparse(adjacency.to(dtype)), 1.0)
+        gradients.append(torch.autograd.grad(both[0] + 100 * both[1], (one, two)))
     for long, short in zip(*gradients, strict=True):
         assert (long - short).norm() < 1e-4 * long.norm()
 
@@ -233,11 +233,12 @@ def test_half_precision_is_only_that_of_the_views():
     """Under mixed precision the loss is computed in the precision of the graph, and its gradient in that of the views."""
     rng = np.random.default_rng(5)
     adjacency = to_sparse(random_graph(23, 0.2, rng).float())
-    views = [F.normalize(torch.from_numpy(rng.normal(size=(23, 5)))).bfloat16().requires_grad_() for _ in range(2)]
+    one, two = (F.normalize(torch.from_numpy(rng.normal(size=(23, 5)))).bfloat16().requires_grad_() for _ in range(2))
     with torch.autocast("cpu", torch.bfloat16):
-        half = view_losses(*views, adjacency, 1.0)
-    torch.testing.assert_close(half, view_losses(*(view.float() for view in views), adjacency, 1.0))
-    assert {gradient.dtype for gradient in torch.autograd.grad(sum(half), views)} == {torch.bfloat16}
+        alignment, neighborhood = view_losses(one, two, adjacency, 1.0)
+    torch.testing.assert_close((alignment, neighborhood), view_losses(one.float(), two.float(), adjacency, 1.0))
+    gradients = torch.autograd.grad(alignment + neighborhood, (one, two))
+    assert {gradient.dtype for gradient in gradients} == {torch.bfloat16}
 
 
 def dense_label(e1, e2, labels):

@@ -76,8 +76,8 @@ class TestWhatIsWatched:
 
 def test_the_optimiser_is_fused_on_the_cpu():
     module = SCRCLModule(np.ones((9, 4), np.float32), 3, 6, 4, temperature=1.0, dropout_rate=0.0)
-    for options in ({}, {"optimizer": "AdamW"}):
-        groups = SCRCLTrainingPlan(module, **options).configure_optimizers()["optimizer"].param_groups
+    for optimizer in ("Adam", "AdamW"):
+        groups = SCRCLTrainingPlan(module, optimizer=optimizer).configure_optimizers()["optimizer"].param_groups
         assert all(group["fused"] for group in groups)
     custom = SCRCLTrainingPlan(module, optimizer="Custom", optimizer_creator=lambda p: torch.optim.SGD(p, lr=0.1))
     assert not custom.configure_optimizers()["optimizer"].param_groups[0]["fused"]
