@@ -49,7 +49,7 @@ def view_losses(
 class _ViewLosses(torch.autograd.Function):
     """The losses of :func:`view_losses` and, in closed form, their gradients.
 
-    Automatic differentiation takes twice as long: both losses need the same softmax, and it keeps and passes many arrays.
+    Both losses need the same softmax, and automatic differentiation would keep and pass several times as many arrays.
     """
 
     @staticmethod
