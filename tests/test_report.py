@@ -319,3 +319,20 @@ class TestSymbols:
 
 def test_code_in_messages_is_marked_up():
     assert str(_code("Pass `<b>` & `--x`.")) == "Pass <code>&lt;b&gt;</code> &amp; <code>--x</code>."
+
+
+def test_names_from_lists(tmp_path, capsys):
+    """Names by symbols, where the data have identifiers; in obs, in the report and in the last line."""
+    adata = simulate()
+    adata.var["gene_symbols"] = adata.var_names
+    adata.var_names = [f"ENSG{number:011d}" for number in range(adata.n_vars)]
+    lists = {f"type {kind}": [f"gene{40 * kind + number}" for number in range(6)] for kind in range(3)}
+    (tmp_path / "lists.json").write_text(json.dumps(lists))
+    page = page_of(tmp_path, adata, "--names", str(tmp_path / "lists.json"), "--n-clusters", "3")
+    result = ad.read_h5ad(tmp_path / "out.h5ad")
+    assert (result.obs["scrcl_name"].astype(str) == "type " + result.obs["cell_type"].astype(str)).mean() > 0.95
+    assert "obs['scrcl_name']" in capsys.readouterr().out.splitlines()[-1]
+    names = re.search("Names cluster name why (.*?) Tree of clusters", text_of(page))
+    assert names is not None
+    for cluster, cells in result.obs.groupby("scrcl", observed=True):
+        assert f"{cluster} {cells['scrcl_name'].mode()[0]} " in names[1]

@@ -127,9 +127,10 @@ class Summary:
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in self.seconds.items())
         console.print(f"{total:.1f} s: {shares}", soft_wrap=True)
         typed = [] if self.types is None else [keys.TYPES_KEY, keys.TYPES_CONFIDENCE_KEY]
+        named = [keys.CELL_NAMES_KEY] if self.names else []
         written = [
             f"obsm['{keys.LATENT_KEY}']",
-            *(f"obs['{name}']" for name in (keys.CLUSTERS_KEY, *typed)),
+            *(f"obs['{name}']" for name in (keys.CLUSTERS_KEY, *named, *typed)),
             f"uns['{keys.RUN_KEY}']",
         ]
         console.print(f"Written to {self.outputs['output']}: {', '.join(written)}", soft_wrap=True)
