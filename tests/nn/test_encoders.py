@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from scrcl.graph.adjacency import normalized_adjacency, symmetric_adjacency
 from scrcl.graph.genes import directed_propagation, gene_graph
-from scrcl.nn.encoders import CellEncoder, Dropout, GeneEncoder, NeighborhoodEncoder, unit_length
+from scrcl.nn.encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder, unit_length
 
 
 def test_cell_encoder_is_one_linear_layer_with_relu():
@@ -33,31 +33,6 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(encoder.second(x), encoder.second(x))
     encoder.eval()
     assert torch.equal(encoder.second(x), encoder.second(x))
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.93])
-def test_dropout_keeps_the_mean_and_drops_independently(rate):
-    torch.manual_seed(0)
-    x = torch.ones(2_000, 127, dtype=torch.float64, requires_grad=True)  # not a multiple of 4 entries
-    dropped = Dropout(rate)(x)
-    kept = (dropped > 0).double()
-    size = x.numel() ** -0.5
-    assert kept.mean().item() == pytest.approx(1 - rate, abs=5 * size)
-    torch.testing.assert_close(
-        dropped[dropped > 0].unique(), torch.tensor([1 / (1 - rate)]).double(), rtol=2e-4, atol=0
-    )
-    flat = (kept - kept.mean()).flatten() / kept.std()
-    for lag in range(1, 9):  # entries that share a random number, and their neighbours
-        assert abs((flat[lag:] * flat[:-lag]).mean().item()) < 5 * size
-    dropped.sum().backward()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, dropped.detach())
-
-
-@pytest.mark.parametrize("rate", [0.0, 1e-6, 1.0])
-def test_dropout_of_nothing_and_of_all(rate):
-    x = torch.randn(5, 3)
-    torch.testing.assert_close(Dropout(rate)(x), x * (rate < 1))
 
 
 def test_unit_length_has_the_gradient_of_torch():

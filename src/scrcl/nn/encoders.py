@@ -7,25 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-#: Number of values of a random number of the dropout, to which its rate is rounded.
-DROPOUT_VALUES = 2**16
-
-
-class Dropout(nn.Dropout):
-    """Dropout at a rate that is a multiple of 1 / 65,536, four entries of which share a random number of 64 bits.
-
-    On the CPU, this takes half of the time of the dropout of torch, which draws a number for each entry.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Set random entries to 0 and scale the others, while training."""
-        n_dropped = round(self.p * DROPOUT_VALUES)
-        if not self.training or n_dropped in (0, DROPOUT_VALUES):
-            return super().forward(x)
-        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        kept = numbers.view(torch.int16)[: x.numel()].view(x.shape) >= n_dropped - DROPOUT_VALUES // 2
-        return x * kept.to(x.dtype).mul_(DROPOUT_VALUES / (DROPOUT_VALUES - n_dropped))
-
 
 class _UnitLength(torch.autograd.Function):
     @staticmethod
@@ -67,7 +48,7 @@ class NeighborhoodEncoder(nn.Module):
         super().__init__()
         self.convolution_1 = nn.Linear(n_input, n_hidden)
         self.convolution_2 = nn.Linear(n_hidden, n_hidden)
-        self.dropout = Dropout(dropout_rate)
+        self.dropout = nn.Dropout(dropout_rate)
         self.linear = nn.Linear(n_hidden, n_hidden)
 
     # Propagation before the weights gives the same convolution as after them, at no higher cost, as d <= h.

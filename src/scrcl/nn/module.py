@@ -9,7 +9,7 @@ import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
-from .encoders import CellEncoder, Dropout, GeneEncoder, NeighborhoodEncoder, unit_length
+from .encoders import CellEncoder, GeneEncoder, NeighborhoodEncoder, unit_length
 from .losses import cross_view_loss, label_loss, view_losses
 from .sparse import symmetric_product
 
@@ -60,7 +60,7 @@ class SCRCLModule(BaseModuleClass):
         self.neighborhood_encoder = NeighborhoodEncoder(first, n_hidden, dropout_rate)
         self.gene_encoder = GeneEncoder(n_gene_features, n_refined)
         self.to_genes = nn.Linear(n_hidden, n_genes)
-        self.dropout = Dropout(dropout_rate)
+        self.dropout = nn.Dropout(dropout_rate)
         self.other_cell_encoders = nn.ModuleList(CellEncoder(number, n_hidden) for number in others)
         self.other_neighborhood_encoders = nn.ModuleList(
             NeighborhoodEncoder(number, n_hidden, dropout_rate) for number in others
