@@ -4,6 +4,8 @@
     python benchmarks/spatial.py --ablations             variants of SCRCL, each with one part changed
     python benchmarks/spatial.py --report                only the tables, from earlier runs
 
+Banksy, NichePCA and CoSMIM have an environment of their own, see `spatial_external.py`: name its Python in `$SPATIAL_PYTHON`.
+
 A data set is an .h5ad file of counts with `obs["domain"]` and `obsm["spatial"]` in `--data`, by default `$SCRCL_DATA` or
 `../shared/data` beside the repository. Labels are used for scores and for the number of clusters, and for nothing else.
 Domains with fewer than 10 cells, and those named by `--not-scored`, are clustered but not scored. All methods on a data set
@@ -20,7 +22,9 @@ import itertools
 import json
 import os
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -65,6 +69,7 @@ def run_scrcl(
     find = partial(model.get_clusters, n_clusters=n_clusters, seed=seed)
     return {
         "": find().to_numpy(str),
+        "number found": model.get_clusters(seed=seed).to_numpy(str),
         "majority of 20": find(n_majority=20).to_numpy(str),
         "k-means": find(method="kmeans").to_numpy(str),
     }
@@ -72,17 +77,15 @@ def run_scrcl(
 
 def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
     """Other readouts of one trained model. Reads what is private to the model."""
-    from scrcl.cluster.consensus import Ensemble, clustered_cells
-
     model = trained(adata, seed, None, {"spatial_key": "spatial"})
-    results, view = model._results, ("aligned", None)
-    cells = clustered_cells(adata.n_obs, seed)
-    latent, spaces = results.latent(view), results.spaces(view, cells)
-    names = ("latent representation", "smoothed features")
-    ensemble = Ensemble.build(latent, cells, spaces, spaces[-1:], seed, euclidean=True)
-    kinds = {"trees": replace(ensemble, spaces=[]), "no trees": replace(ensemble, trees=[])} | {
-        f"{name} only": Ensemble.build(latent, cells, [space], spaces[-1:], seed, euclidean=True)
-        for name, space in zip(names, spaces, strict=True)
+    ensemble = model._results._ensemble(("aligned", None), seed, n_clusters)
+    latent, *views = ensemble.spaces  # four views of log counts, then of standardised genes
+    kinds = {
+        "no trees": replace(ensemble, trees=[]),
+        "views without the latent space and trees": replace(ensemble, trees=[], spaces=views),
+        "latent space only": replace(ensemble, trees=[], spaces=[latent]),
+        "views of log counts": replace(ensemble, trees=[], spaces=views[:4]),
+        "views of standardised genes": replace(ensemble, trees=[], spaces=views[4:]),
     }
     return {name: kind.cut(n_clusters)[0].labels.astype(str) for name, kind in kinds.items()} | {
         "smoothed features, k-means": kmeans(model._reference.smoothed(), n_clusters, seed)
@@ -121,12 +124,26 @@ def kmeans(space: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     return KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(space).astype(str)
 
 
-def run_pca(adata: ad.AnnData, n_clusters: int, seed: int, smooth: str) -> Labels:
+def run_external(adata: ad.AnnData, n_clusters: int, seed: int, method: str) -> Labels:
+    """A method in the environment of `$SPATIAL_PYTHON`, see `spatial_external.py`."""
+    script = Path(__file__).parent / "spatial_external.py"
+    with tempfile.TemporaryDirectory() as folder:
+        data, output = Path(folder) / "counts.h5ad", Path(folder) / "labels.csv"
+        adata.write_h5ad(data)
+        command = [os.environ["SPATIAL_PYTHON"], script, method, data, n_clusters, seed, output]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.run([str(part) for part in command], check=True, env=environment, stdout=subprocess.DEVNULL)
+        return {"": pd.read_csv(output, dtype=str)["domain"].fillna("").to_numpy(str)}
+
+
+def run_pca(adata: ad.AnnData, n_clusters: int, seed: int, smooth: str, standardized: bool = False) -> Labels:
     """Principal components smoothed over the graph of the 6 nearest cells, then k-means. Independent of SCRCL."""
     import scanpy as sc
 
     points = adata.obsm["spatial"]
     genes = standard_genes(adata)
+    if standardized:
+        sc.pp.scale(genes)
     sc.pp.pca(genes, n_comps=min(50, genes.n_obs - 1, genes.n_vars - 1), random_state=seed)
     graph = NearestNeighbors(n_neighbors=N_SPATIAL).fit(points).kneighbors_graph()
     graph = sp.csc_matrix(graph.maximum(graph.T))
@@ -145,7 +162,11 @@ def run_pca(adata: ad.AnnData, n_clusters: int, seed: int, smooth: str) -> Label
 METHODS: dict[str, Method] = {
     "SCRCL": run_scrcl,
     "diffused PCA": partial(run_pca, smooth="diffused"),
+    "diffused PCA, standardised": partial(run_pca, smooth="diffused", standardized=True),
     "neighbor-mean PCA": partial(run_pca, smooth="mean"),
+    "Banksy": partial(run_external, method="Banksy"),
+    "NichePCA": partial(run_external, method="NichePCA"),
+    "CoSMIM": partial(run_external, method="CoSMIM"),
     "SCRCL, not spatial": run_not_spatial,
 }
 SLICES, READOUT = "SCRCL, two slices", "SCRCL, readout"
@@ -161,7 +182,7 @@ ABLATIONS: dict[str, Method] = {
 }
 ALL = {**METHODS, SLICES: run_slices, **ABLATIONS}
 #: Methods whose results do not depend on the source of SCRCL.
-RIVALS = ("diffused PCA", "neighbor-mean PCA")
+RIVALS = ("diffused PCA", "diffused PCA, standardised", "neighbor-mean PCA", "Banksy", "NichePCA", "CoSMIM")
 
 
 def score(truth: np.ndarray, scored: np.ndarray, points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -292,7 +313,7 @@ def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path
         if not len(part):
             continue
         if title == "Parts":
-            part = part[(part["way"] == "") | (part["method"] == READOUT)]
+            part = part[part["way"].isin(["", "number found"]) | (part["method"] == READOUT)]
             part = pd.concat([runs[(runs["label"] == "SCRCL") & runs["seed"].isin(part["seed"])], part])
         lines += [f"### {title}", ""] if title else []
         means, sets = table(part)
