@@ -184,7 +184,7 @@ def _candidates(core: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Whether points are in boxes."""
-    return ((points > low) & (points < high)).all(-1)
+    return np.asarray(((points > low) & (points < high)).all(-1))
 
 
 def _collides(box: np.ndarray, others: np.ndarray) -> float:
