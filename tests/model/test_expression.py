@@ -1,3 +1,5 @@
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -73,4 +75,20 @@ class TestSymbols:
         markers = model.get_marker_genes(groupby="cell_type", n_permutations=0, gene_symbols="symbol")
         axes = scrcl.pl.associations_heatmap(model, markers, "cell_type", n_genes=2, gene_symbols="symbol")
         assert all(label.get_text().startswith(("S", "gene3")) for label in axes.get_xticklabels())
+        plt.close("all")
+
+    def test_map_of_genes(self, model):
+        """The same points as by the names of the model, also with the column of other data."""
+        plain: Any = scrcl.pl.gene_modules(model, genes=["gene5", "gene3"])
+        named: Any = scrcl.pl.gene_modules(model, genes=["S5", "gene3"], gene_symbols="symbol")
+        assert [text.get_text() for text in named.texts] == ["S5", "gene3"]
+        np.testing.assert_array_equal([text.xy for text in plain.texts], [text.xy for text in named.texts])
+        other = model.adata.copy()
+        other.var["other"] = [f"T{name[4:]}" for name in other.var_names]
+        axes: Any = scrcl.pl.gene_modules(model, genes=["T5"], gene_symbols="other", adata=other)
+        assert axes.texts[0].xy == plain.texts[0].xy
+        with pytest.raises(KeyError, match="gene_symbols='symbols' is not in adata.var"):
+            scrcl.pl.gene_modules(model, genes=["S5"], gene_symbols="symbols")
+        with pytest.raises(KeyError, match="'gene5' is not in the data"):
+            scrcl.pl.gene_modules(model, genes=["gene5"], gene_symbols="symbol")
         plt.close("all")

@@ -4,6 +4,7 @@ import json
 import re
 
 import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +90,67 @@ def test_names_of_a_run(path, capsys):
     assert all(f"<span>{name}</span>" in page for name in LISTS)
     assert main([*words, "--overwrite", "--names", "cellconcensus"]) == 1
     assert "Did you mean 'cellconsensus'" in capsys.readouterr().err
+
+
+def test_symbols_of_a_run(path, capsys):
+    """A column of any name, beside names of genes of any kind, in all that is written."""
+    adata = ad.read_h5ad("in.h5ad")
+    own = adata.var_names
+    adata.var["mine"] = own
+    adata.var_names = [f"probe{number}" for number in range(adata.n_vars)]
+    adata.write_h5ad("probes.h5ad")
+    words = ["run", "probes.h5ad", "-o", "out.h5ad", "--epochs", "20", "--n-clusters", "3", "--names", "lists.json"]
+    assert main([*words, "--gene-symbols", "mines"]) == 1
+    assert (
+        "--gene-symbols='mines' is not in var of probes.h5ad. Present: 'mine'. Did you mean 'mine'?"
+        in capsys.readouterr().err
+    )
+    files = ["--markers", "markers.csv", "--tree", "tree.csv", "--report", "report.html", "--json"]
+    assert main([*words, "--gene-symbols", "mine", *files]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in found["names"]} == set(LISTS)
+    assert found["parameters"]["gene_symbols"] == "mine"
+    assert set(pd.read_csv("markers.csv")["gene"]) <= set(own)
+    assert set(", ".join(pd.read_csv("tree.csv")["genes_left"].dropna()).split(", ")) <= set(own)
+    assert "probe1" not in (path / "report.html").read_text()
+
+
+def test_several_modalities(path, capsys):
+    """Clusters of all modalities are named by RNA, where scrcl run read it; other files say which modality that is."""
+    rna = ad.read_h5ad("in.h5ad")
+    rna.layers["counts"] = rna.X.copy()
+    rna.X = np.log1p(rna.X)
+    mdata = mudata.MuData({"gex": rna, "prot": simulate(n_genes=12, seed=0)})
+    mdata.obs["scrcl"] = rna.obs["scrcl"]
+    mdata.write_h5mu("plain.h5mu")
+    mdata.uns["scrcl_run"] = {
+        "parameters": {"layer": "gex=counts,prot=raw", "modalities": {"prot": "protein", "gex": "rna"}}
+    }
+    mdata.write_h5mu("run.h5mu")
+    words = ["--markers", "lists.json", "-o", "out.h5mu", "--json"]
+    assert main(["names", "run.h5mu", *words]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["names"]] == list(LISTS)
+    written = mudata.read_h5mu("out.h5mu")
+    assert written.obs["scrcl_name"].tolist() == [f"type {kind}" for kind in rna.obs["cell_type"]]
+    assert list(written.mod) == ["gex", "prot"]
+    assert main(["names", "run.h5mu", "--markers", "lists.json", "-o", "out.h5ad"]) == 1
+    assert "ends in .h5mu" in capsys.readouterr().err
+    assert main(["names", "plain.h5mu", *words, "--overwrite"]) == 1
+    assert "--modalities gex=rna,prot=protein" in capsys.readouterr().err
+    assert main(["names", "plain.h5mu", *words, "--overwrite", "--modalities", "prot=protein"]) == 1
+    assert "--modalities names no modality of RNA" in capsys.readouterr().err
+    more = ["--overwrite", "--modalities", "gex=rna", "--layer", "gex=counts"]
+    assert main(["names", "plain.h5mu", *words, *more]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["names"]] == list(LISTS)
+
+
+def test_counts_that_a_run_took_from_raw(path, capsys):
+    """They are X of what it wrote."""
+    adata = ad.read_h5ad("in.h5ad")
+    adata.uns["scrcl_run"] = {"parameters": {"layer": "raw"}}
+    adata.write_h5ad("run.h5ad")
+    assert main(["names", "run.h5ad", "--markers", "lists.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["names"][0]["name"] == "type 0"
 
 
 @pytest.mark.parametrize(

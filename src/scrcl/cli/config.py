@@ -20,6 +20,7 @@ class InputConfig:
     condition_key: str | None = None
     labels_key: str | None = None
     unlabeled_category: str | None = None
+    gene_symbols: str | None = None
 
     @property
     def batch_keys(self) -> list[str]:
@@ -74,6 +75,5 @@ class NamesConfig(Config):
     output: Path | None = None
     table: Path | None = None
     groupby: str = "scrcl"
-    gene_symbols: str | None = None
     orthologs: Path | None = None
     seed: int = 0

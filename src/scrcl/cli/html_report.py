@@ -36,7 +36,7 @@ from .report_figures import (
     map_points,
 )
 from .summary import N_MARKERS, Summary
-from .symbols import find_symbols, with_symbols
+from .symbols import symbols_of, with_symbols
 
 #: The context in which a dollar in the name of a type is no formula.
 plain_text = partial(mpl.rc_context, {"text.parse_math": False})
@@ -82,8 +82,7 @@ def write_report(
         The model, for the reports on labels and batches.
     """
     mpl.use("Agg")
-    var = next(iter(data.mod.values())).var if isinstance(data, MuData) else data.var
-    symbols = find_symbols(var)
+    symbols = symbols_of(data, config.gene_symbols)
     shown = summary.tree if summary.tree is None or not symbols else with_symbols(summary.tree, symbols)
     if markers is not None and len(markers):
         markers = markers.assign(gene=markers["gene"].map(lambda gene: symbols.get(gene, gene)))

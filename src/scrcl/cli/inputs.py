@@ -94,6 +94,10 @@ def read(config: InputConfig) -> Input:
                 check_key(key, data.obs, OPTIONS[name], f"obs of {path}")
             if given is not None:
                 found.setup[name] = given
+        if config.gene_symbols is not None:
+            parts = data.mod.values() if isinstance(data, mudata.MuData) else [data]
+            columns = list(dict.fromkeys(str(column) for part in parts for column in part.var.columns))
+            check_key(config.gene_symbols, columns, "--gene-symbols", f"var of {path}")
         if config.labels_key is not None:
             found.setup["unlabeled_category"] = config.unlabeled_category
         for name, modality in data.mod.items() if isinstance(data, mudata.MuData) else [("", data)]:

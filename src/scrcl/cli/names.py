@@ -11,7 +11,7 @@ from mudata import MuData
 from rich.console import Console
 from rich.table import Table
 
-from scrcl.data.sources import anndata_sources
+from scrcl.data.sources import RNA, Source, anndata_sources, mudata_sources
 from scrcl.model.expression import read_groups
 from scrcl.model.marker_fit import Naming, logarithms_of
 from scrcl.utils import keys
@@ -22,8 +22,9 @@ from scrcl.utils.progress import begin, listening
 from .causes import explained
 from .config import NamesConfig
 from .errors import UserError
-from .inputs import read
+from .inputs import Input, read
 from .marker_lists import read_sets, records
+from .options import pairs
 from .outputs import check_writable, finish, reserved, write
 from .progress import Phases
 from .run import quiet
@@ -82,22 +83,16 @@ def name(config: NamesConfig, phases: Phases) -> Named:
     ):
         begin("reading")
         sets = read_sets(config.markers)
-        found = files.enter_context(read(replace(config, layer=_layer(config))))
+        found = files.enter_context(read(_as_run(config)))
         for note in found.notes:
             phases.note(note)
         data = found.data
-        if isinstance(data, MuData):
-            raise UserError(
-                f"{config.input} holds several modalities.",
-                "Write the one with RNA to a file of its own in Python: `mudata.read_h5mu(...)['rna'].write_h5ad('rna.h5ad')`.",
-            )
         if config.output is not None:
             check_writable(found, config.output)
-        layer = found.setup.get("layer")
         _check_groups(config, data.obs)
         rows, division, names = read_groups(data, np.arange(data.n_obs), config.groupby, min_groups=2)
         begin("names")
-        sources = anndata_sources(data, layer, None)
+        sources, var = _sources(found)
         logarithms = {name: logarithms_of(source) for name, source in sources.items()}
         naming = Naming.of(
             data,
@@ -105,7 +100,7 @@ def name(config: NamesConfig, phases: Phases) -> Named:
             logarithms,
             sets,
             seed=config.seed,
-            gene_symbols=config.gene_symbols or symbols_column(data.var),
+            gene_symbols=symbols_column(var, config.gene_symbols),
             orthologs=config.orthologs,
         )
         result = naming.of_groups(rows, division, names, keys.CELL_NAMES_KEY)
@@ -133,11 +128,36 @@ def _check_groups(config: NamesConfig, obs: pd.DataFrame) -> None:
         raise UserError(error.what, f"{error.remedy} {remedy}") from error
 
 
-def _layer(config: NamesConfig) -> str | None:
-    """The layer that is named or, if scrcl run wrote the file, that it read; ``None`` for X."""
-    if config.layer is not None or config.input is None or not h5py.is_hdf5(config.input):
-        return None if config.layer == "X" else config.layer
-    with explained(config.input, "an HDF5 file"), h5py.File(config.input, "r") as file:
-        place = f"uns/{keys.RUN_KEY}/parameters/layer"
-        layer = str(read_elem(file[place])) if place in file else "X"
-    return None if layer == "X" else layer
+def _sources(found: Input) -> tuple[dict[str, Source], pd.DataFrame]:
+    """The counts of RNA, and the table of the genes."""
+    data = found.data
+    if not isinstance(data, MuData):
+        return anndata_sources(data, found.setup.get("layer"), None), data.var
+    name = next((name for name, kind in found.setup["modalities"].items() if kind == RNA), None)
+    if name is None:
+        raise UserError(
+            "--modalities names no modality of RNA, in which clusters are named.",
+            f"Name it, for example --modalities {next(iter(data.mod))}={RNA}.",
+        )
+    return mudata_sources(data, {name: RNA}, found.setup.get("layers"), None), data.mod[name].var
+
+
+def _as_run(config: NamesConfig) -> NamesConfig:
+    """The options with the modalities and the layers that scrcl run read, if it wrote the file and others are not named."""
+    layer, modalities = config.layer, config.modalities
+    if config.input is not None and h5py.is_hdf5(config.input):
+        with explained(config.input, "an HDF5 file"), h5py.File(config.input, "r") as file:
+            place = f"uns/{keys.RUN_KEY}/parameters"
+            record = read_elem(file[place]) if place in file else {}
+            modalities = modalities or record.get("modalities")
+            if layer is None:
+                layer = _written_layer(file, str(record.get("layer", "X")))
+    return replace(config, layer=None if layer == "X" else layer, modalities=modalities)
+
+
+def _written_layer(file: h5py.File, read: str) -> str | None:
+    """The layer that scrcl run read, if its output has it; counts of ``raw`` are X there."""
+    if "mod" in file:
+        layers = {name: layer for name, layer in (pairs(read) or {}).items() if f"mod/{name}/layers/{layer}" in file}
+        return ",".join(f"{name}={layer}" for name, layer in layers.items()) or None
+    return read if f"layers/{read}" in file else None

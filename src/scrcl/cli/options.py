@@ -93,6 +93,14 @@ PATH = UserPath()
 _output_option = click.option(
     "-o", "--output", type=PATH, required=True, help=".h5ad file to write; .h5mu for several modalities."
 )
+_symbols_option = click.option(
+    "--gene-symbols", metavar="KEY", help="var column of the symbols of genes, for markers, names and the report."
+)
+_modalities_option = click.option(
+    "--modalities",
+    type=Modalities(),
+    help=f"Modalities of an .h5mu file to use, and their kinds ({', '.join(KINDS)}), for example rna=rna,prot=protein.",
+)
 _input_options = _options(
     click.option(
         "--layer",
@@ -140,11 +148,7 @@ def commands() -> None:
 @click.argument("input", type=PATH, help=f"Raw counts of all genes: {FORMATS}.")
 @_output_option
 @_input_options
-@click.option(
-    "--modalities",
-    type=Modalities(),
-    help=f"Modalities of an .h5mu file to use, and their kinds ({', '.join(KINDS)}), for example rna=rna,prot=protein.",
-)
+@_modalities_option
 @click.option("--spatial-key", metavar="KEY", help="obsm key of coordinates, to find spatial domains.")
 @click.option("--sample-key", metavar="KEY", help="obs column of the slice of each cell. Default: one slice.")
 @click.option(
@@ -159,6 +163,7 @@ def commands() -> None:
     "--labels-key", metavar="KEY", help="obs column of types, known for some cells, to learn from and to predict."
 )
 @click.option("--unlabeled-category", metavar="NAME", help="Value of --labels-key for cells without a label.")
+@_symbols_option
 @click.option("--save-model", type=PATH, help="Folder for the trained model, for scrcl predict.")
 @_analysis_options
 @_shared_options
@@ -202,12 +207,18 @@ def predict(**options: Any) -> PredictConfig:
     help="Marker genes: cellconsensus, or a .json file of a dictionary of lists, a .gmt file, or a .csv file with columns source "
     "and target.",
 )
-@click.option("-o", "--output", type=PATH, help=".h5ad file to write, with the names of cells in obs.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help=".h5ad file to write, with the names of cells in obs; .h5mu for several modalities.",
+)
 @click.option("--table", type=PATH, help=".csv file for the names of clusters, with their evidence.")
 @click.option("--groupby", metavar="KEY", default="scrcl", show_default=True, help="obs column of the clusters.")
 @click.option("--layer", help=f"Layer that holds the counts, or raw ({RAW}), or X. Default: that of scrcl run, or X.")
 @click.option("--raw", is_flag=True, help="The same as --layer raw.")
-@click.option("--gene-symbols", metavar="KEY", help="var column of the symbols of genes.")
+@_modalities_option
+@_symbols_option
 @click.option(
     "--orthologs", type=PATH, help=".csv file with the genes of two organisms, if the markers are of another."
 )

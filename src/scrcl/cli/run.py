@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from mudata import MuData
 
 from scrcl import pl
+from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.leiden import RESOLUTION
 from scrcl.data.marker_sets import MarkerSets
 from scrcl.model.options import Method
@@ -40,7 +41,7 @@ from .marker_lists import read_sets, records
 from .outputs import check_writable, finish, reserved, write, write_types
 from .progress import Phases
 from .summary import Record, Summary, compare, describe_clusters, find_caveats
-from .symbols import find_symbols, symbols_column
+from .symbols import find_symbols, symbols_column, symbols_of, with_symbols
 
 #: Levels of the loggers of the libraries while the command runs.
 LOG_LEVELS = {
@@ -122,21 +123,21 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         if sets is not None:
             begin("names")
             with attempt("names"):
-                named = _names(model, data, sets, config.seed, phases)
+                named = _names(model, data, sets, config, phases)
         markers = estimate = probabilities = None
         if table is not None or page is not None:
             begin("marker genes")
             with attempt("marker genes"):
-                markers = _markers(model, data, config.seed, phases)
+                markers = _markers(model, data, config, phases)
         tree = None
         if splits is not None or page is not None:
             begin("evidence")
             with attempt("evidence"):
-                tree = model.get_cluster_tree(seed=config.seed)
+                tree = _tree(model, data, config)
         quality_of: dict[str, dict[str, float]] = {}
         if page is not None or config.json:
             with attempt("quality of cells"):
-                quality_of = _quality(model, data)
+                quality_of = _quality(model, data, config.gene_symbols)
             begin("certainty")
             with attempt("number of clusters"):
                 estimate = model.estimate_n_clusters(seed=config.seed)
@@ -261,32 +262,38 @@ class _OnBatch(Callback):
         self._phases.advance(trainer.global_step, n_batches)
 
 
-def _markers(model: SCRCL, data: AnnData | MuData, seed: int, phases: Phases) -> pd.DataFrame:
+def _markers(model: SCRCL, data: AnnData | MuData, config: RunConfig, phases: Phases) -> pd.DataFrame:
     """Marker genes of the clusters; none where there is only one cluster."""
     if data.obs[keys.CLUSTERS_KEY].nunique() < 2:
         phases.note("There is only one cluster, so there are no marker genes.")
         return pd.DataFrame()
-    return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=seed)
+    return model.get_marker_genes(data, keys.CLUSTERS_KEY, seed=config.seed, gene_symbols=config.gene_symbols)
+
+
+def _tree(model: SCRCL, data: AnnData | MuData, config: RunConfig) -> ClusterTree:
+    """The tree of clusters, with the names of genes that are asked for."""
+    tree = model.get_cluster_tree(seed=config.seed)
+    return tree if config.gene_symbols is None else with_symbols(tree, symbols_of(data, config.gene_symbols))
 
 
 def _names(
-    model: SCRCL, data: AnnData | MuData, sets: MarkerSets, seed: int, phases: Phases
+    model: SCRCL, data: AnnData | MuData, sets: MarkerSets, config: RunConfig, phases: Phases
 ) -> list[dict[str, object]]:
     """Names of the clusters from marker genes; none where there is only one cluster."""
     if data.obs[keys.CLUSTERS_KEY].nunique() < 2:
         phases.note("There is only one cluster, so it has no name: markers are compared between clusters.")
         return []
-    symbols = None if isinstance(data, MuData) else symbols_column(data.var)
+    symbols = config.gene_symbols if isinstance(data, MuData) else symbols_column(data.var, config.gene_symbols)
     groupby, key = keys.CLUSTERS_KEY, keys.CELL_NAMES_KEY
-    return records(model.get_cluster_names(sets, data, groupby, seed=seed, key_added=key, gene_symbols=symbols))
+    return records(model.get_cluster_names(sets, data, groupby, seed=config.seed, key_added=key, gene_symbols=symbols))
 
 
-def _quality(model: SCRCL, data: AnnData | MuData) -> dict[str, dict[str, float]]:
+def _quality(model: SCRCL, data: AnnData | MuData, gene_symbols: str | None) -> dict[str, dict[str, float]]:
     """Quality of the cells of each cluster, by the first modality with counts."""
     for name, source in model._sources(data).items():
         if source.counts is not None:
             var = data.mod[name].var if isinstance(data, MuData) else data.var
-            symbols = find_symbols(var)
+            symbols = find_symbols(var, gene_symbols)
             genes = pd.Index([symbols.get(gene, gene) for gene in var.index.astype(str)])
             return quality(measure(source.counts, genes, data.obs), data.obs[keys.CLUSTERS_KEY])
     return {}
@@ -378,7 +385,8 @@ def _record(config: RunConfig, model: SCRCL, data: AnnData | MuData, resolution:
         "device": config.device,
         "layer": config.layer or "X",
     }
-    for name in ("spatial_key", "sample_key", "batch_key", "condition_key", "labels_key", "unlabeled_category"):
+    columns = ("spatial_key", "sample_key", "batch_key", "condition_key", "labels_key", "unlabeled_category")
+    for name in (*columns, "gene_symbols"):
         value = getattr(config, name) or ""
         parameters[name] = value if isinstance(value, str) else ", ".join(value)
     sizes = {"cells": data.n_obs, "clusters": int(data.obs[keys.CLUSTERS_KEY].nunique())}

@@ -1,8 +1,10 @@
-"""Symbols of genes for the report, where the data name genes by identifiers of Ensembl."""
+"""Symbols of genes, from a column that is named or, where genes are named by identifiers of Ensembl, found."""
 
 import re
 
 import pandas as pd
+from anndata import AnnData
+from mudata import MuData
 
 from scrcl.cluster.cluster_tree import ClusterTree
 
@@ -24,8 +26,10 @@ COLUMNS = (
 ENSEMBL = re.compile(r"(ENS[A-Z]*G|FBgn|WBGene)\d{6,}(\.\d+)?", re.IGNORECASE)
 
 
-def symbols_column(var: pd.DataFrame) -> str | None:
-    """The column that has symbols, if most genes are named by identifiers."""
+def symbols_column(var: pd.DataFrame, chosen: str | None = None) -> str | None:
+    """The column that has symbols: the ``chosen`` one or, if most genes are named by identifiers, the first of ``COLUMNS``."""
+    if chosen is not None:
+        return chosen if chosen in var else None
     names = var.index.astype(str)
     if not len(names) or sum(map(bool, map(ENSEMBL.fullmatch, names))) < len(names) / 2:
         return None
@@ -33,12 +37,12 @@ def symbols_column(var: pd.DataFrame) -> str | None:
     return next((folded[name] for name in COLUMNS if name in folded), None)
 
 
-def find_symbols(var: pd.DataFrame) -> dict[str, str]:
-    """Symbol of each gene, if most are named by identifiers and a column has symbols; else nothing.
+def find_symbols(var: pd.DataFrame, chosen: str | None = None) -> dict[str, str]:
+    """Symbol of each gene by :func:`symbols_column`; nothing if there is no such column.
 
     A symbol that several genes have is followed by the identifier.
     """
-    names, column = var.index.astype(str), symbols_column(var)
+    names, column = var.index.astype(str), symbols_column(var, chosen)
     if column is None:
         return {}
     symbols = var[column].astype(object).where(var[column].notna(), "").astype(str).str.strip()
@@ -47,6 +51,12 @@ def find_symbols(var: pd.DataFrame) -> dict[str, str]:
     shared = known.duplicated(keep=False)
     shown = known.where(~shared, known + " (" + known.index + ")")
     return dict(zip(shown.index, shown, strict=True))
+
+
+def symbols_of(data: AnnData | MuData, chosen: str | None) -> dict[str, str]:
+    """Symbol of each gene of all modalities, as in :func:`find_symbols`."""
+    tables = [part.var for part in (data.mod.values() if isinstance(data, MuData) else [data])]
+    return {gene: symbol for table in reversed(tables) for gene, symbol in find_symbols(table, chosen).items()}
 
 
 def with_symbols(tree: ClusterTree, symbols: dict[str, str]) -> ClusterTree:

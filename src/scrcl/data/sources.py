@@ -31,6 +31,16 @@ from .columns import read_column
 from .counts import Counts
 from .remedies import find_counts, find_names
 
+#: What missing genes cost, as `benchmarks/missing.py` measures: by their share, how many cells keep their cluster, the mean over data
+#: sets and the lowest of a set, and how many keep their type.
+KEPT = {
+    0.05: ((0.996, 0.980), (0.986, 0.944)),
+    0.1: ((0.994, 0.978), (0.981, 0.940)),
+    0.2: ((0.976, 0.926), (0.951, 0.844)),
+    0.3: ((0.969, 0.893), (0.941, 0.792)),
+    0.4: ((0.972, 0.897), (0.928, 0.773)),
+    0.45: ((0.970, 0.899), (0.917, 0.759)),
+}
 #: Name of the modality of AnnData.
 RNA = "rna"
 #: Kind of a modality that is an embedding of the user.
@@ -204,10 +214,21 @@ class Source:
                 warnings.warn(
                     ScrclWarning(
                         f"{len(names)} of the {number:,} {use} are missing from the data and count as not expressed: "
-                        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}."
+                        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}.",
+                        _cost(len(missing) / n_needed) if names is missing and self.kind == RNA else "",
                     ),
                     stacklevel=settings.warnings_stacklevel,
                 )
+
+
+def _cost(share: float) -> str:
+    """What a share of missing genes costs, by the nearest share that was measured and is not lower."""
+    measured = next((measured for measured in KEPT if measured >= share), max(KEPT))
+    (clusters, lowest_clusters), (types, lowest_types) = KEPT[measured]
+    return (
+        f"These are {share:.1%}; on six data sets with {measured:.0%} missing, {clusters:.1%} of the cells kept their cluster and "
+        f"{types:.1%} their type in the mean, {lowest_clusters:.1%} and {lowest_types:.1%} in the worst."
+    )
 
 
 def anndata_sources(

@@ -7,9 +7,11 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 from sklearn.preprocessing import normalize
 
 from scrcl.data.columns import read_column
+from scrcl.model.expression import symbols_of
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils.checks import check_at_least, check_genes, check_groups
 from scrcl.utils.errors import ScrclValueError
@@ -170,7 +172,12 @@ def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes |
 
 
 def gene_modules(
-    model: SCRCL, modules: pd.Series | None = None, genes: Sequence[str] = (), ax: Axes | None = None
+    model: SCRCL,
+    modules: pd.Series | None = None,
+    genes: Sequence[str] = (),
+    ax: Axes | None = None,
+    gene_symbols: str | None = None,
+    adata: AnnData | MuData | None = None,
 ) -> Axes:
     """Plot a map of the gene embedding, coloured by module.
 
@@ -184,6 +191,11 @@ def gene_modules(
         Genes whose names are written on the map.
     ax
         Axes to draw on; new ones by default.
+    gene_symbols
+        Column of ``adata.var`` with the names in ``genes``, as in :meth:`scrcl.SCRCL.get_marker_genes`. ``modules`` has the
+        names of the model.
+    adata
+        Data with this column; by default, those of the model.
 
     Returns
     -------
@@ -192,7 +204,7 @@ def gene_modules(
     Raises
     ------
     KeyError
-        If a gene is not among the genes that the model keeps.
+        If a gene is not among the genes that the model keeps, or there is no column ``gene_symbols``.
 
     Examples
     --------
@@ -201,7 +213,11 @@ def gene_modules(
     embedding = model.get_gene_embedding()
     modules = model.get_gene_modules() if modules is None else modules
     reference = model._reference
-    named = check_genes(genes, reference.genes, reference.all_genes) if len(genes) else np.empty(0, dtype=int)
+    names, measured = reference.genes, reference.all_genes
+    if gene_symbols is not None:
+        data = model._data(adata)
+        names, measured = (symbols_of(model, data, index, gene_symbols) for index in (names, measured))
+    named = check_genes(genes, names, measured) if len(genes) else np.empty(0, dtype=int)
     embedded = np.flatnonzero(embedding.to_numpy().any(1))
     points = np.full((len(embedding), 2), np.nan)
     points[embedded] = umap_coordinates(normalize(embedding.to_numpy()[embedded]))
@@ -210,7 +226,7 @@ def gene_modules(
     ax = ax or new_axes()
     sc.pl.embedding(nodes, "genes", color="module", title="gene modules", frameon=False, show=False, ax=ax)
     for column in named:
-        ax.annotate(reference.genes[column], points[column], fontsize=8, xytext=(3, 3), textcoords="offset points")
+        ax.annotate(names[column], points[column], fontsize=8, xytext=(3, 3), textcoords="offset points")
         ax.plot(*points[column], "o", mfc="none", mec="black", ms=4)
     return ax
 
