@@ -57,7 +57,7 @@ def joined_by_edges(tree: NestedClusters, score: Score) -> NestedClusters:
     linkage = []
     for number in range(tree.n_leaves - 1):
         pairs = [(a, b) for i, a in enumerate(left) for b in left[i + 1 :]]
-        a, b = max(pairs, key=lambda pair: score(edges[pair], *degrees[list(pair)]))
+        a, b = max(pairs, key=lambda pair: score(float(edges[pair]), degrees[pair[0]], degrees[pair[1]]))
         linkage.append([*sorted((nodes[a], nodes[b])), float(number), sizes[a] + sizes[b]])
         edges[a] += edges[b]
         edges[:, a] += edges[:, b]

@@ -12,6 +12,7 @@ import scrcl
 from scrcl.graph.placement import Placement, Query
 from scrcl.model import results
 from scrcl.nn.inference import View
+from scrcl.reference.modality_kinds import Rna
 from scrcl.utils.errors import ScrclValueError
 
 from ..helpers import build, simulate
@@ -77,9 +78,11 @@ def test_in_space_the_refined_representation_is_left_out():
 def test_in_space_views_of_the_surroundings_are_pooled():
     results = train(in_space(), {"spatial_key": "spatial", "sample_key": "slice"})._results
     reference = results.reference
+    assert reference.spatial is not None
     pooled = results._pooled(("aligned", None), 0)
     assert len(pooled) == 1 + 2 * 4  # the latent space, and four views of logarithms and of standardised genes
     (rna,) = reference.modalities.values()
+    assert isinstance(rna, Rna)
     parts = rna.counts.parts
     spaces = reference.domain_spaces(None, np.arange(reference.n_cells))
     np.testing.assert_array_equal(spaces[0], reference.spatial.features[:, parts["log"]])

@@ -407,7 +407,7 @@ def test_map(model):
 
 def test_smoothing_over_a_length():
     tissue = layers()
-    options = {"spatial_smoothing": "2 units"}
+    options: Any = {"spatial_smoothing": "2 units"}
     model = build(tissue, epochs=2, setup={"spatial_key": "spatial"}, **options)
     assert tissue.uns["scrcl"]["spatial_smoothing"] == "2 units"
     # The same in micrometres, of an image with pixels of half a micrometre.
