@@ -36,7 +36,8 @@ class TestEmbedding:
         reference = model._reference
         with torch.inference_mode():
             propagation = to_torch(normalized_adjacency(reference.adjacency))
-            views = model.module.inference(torch.from_numpy(reference.features), propagation)
+            features = torch.from_numpy(reference.features)
+            views = model.module.inference(features, propagation @ features, propagation)
             cells = [model.module.to_genes(views[f"hidden_{v}"]).numpy() for v in (1, 2)]
         refined = [x @ model.get_gene_embedding().to_numpy() for x in cells]
         expected = np.hstack([z / np.linalg.norm(z, axis=1, keepdims=True) for z in refined])
@@ -97,7 +98,8 @@ class TestAssociations:
         reference = model._reference
         with torch.inference_mode():
             propagation = to_torch(normalized_adjacency(reference.adjacency))
-            views = model.module.inference(torch.from_numpy(reference.features), propagation)
+            features = torch.from_numpy(reference.features)
+            views = model.module.inference(features, propagation @ features, propagation)
         hidden = (views["hidden_1"] + views["hidden_2"]).numpy() / 2
         every = list(reference.genes)
         found = model.get_cell_gene_associations(genes=every, method="network")

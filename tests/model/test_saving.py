@@ -32,6 +32,8 @@ def test_saved_models_give_the_same_results_in_later_versions(kind):
     found = results(kind, model, data, new)
     assert set(found) == set(saved["results"])
     for name, expected in saved["results"].items():
+        if (kind, name) == ("space", "probabilities"):
+            continue  # domains are a consensus over other views than in 0.2
         if expected.dtype.kind == "U":
             np.testing.assert_array_equal(found[name].astype(str), expected, err_msg=name)
         else:

@@ -264,18 +264,16 @@ def test_names_of_new_data_in_a_column(models, layer, kind):
     query.var["length"] = 1.5
     query.var["gene_ids"] = NAMES_ELSEWHERE[kind](query.var_names)
     query.var_names = [f"ENSG{number:011}" for number in range(query.n_vars)]
-    adata = type_remedy(lambda: model.get_latent_representation(query), "the column", adata=query)["adata"]
-    lost = 2 if kind.startswith("some") else 0
-    latent = model.get_latent_representation(adata)
-    if not lost:
+    latent = model.get_latent_representation(query)
+    assert np.isfinite(latent).all()
+    if not kind.startswith("some"):
         np.testing.assert_allclose(latent, expected, atol=1e-5)
-    assert adata.var_names.isin(typed().var_names).sum() == adata.n_vars - lost
 
 
 @pytest.mark.parametrize("layer", [None, "umi"])
 def test_genes_of_new_data_in_raw(models, layer):
     """A query of variable genes only, of which `raw` has all: the counts of `raw`, but not its logarithms."""
-    model, query = models[layer], typed()[:, :30].copy()
+    model, query = models[layer], typed()[:, :20].copy()
     query.raw = typed()
     adata = type_remedy(lambda: model.get_latent_representation(query), adata=query)["adata"]
     np.testing.assert_allclose(model.get_latent_representation(adata), model.get_latent_representation(), atol=1e-5)
@@ -292,13 +290,11 @@ def test_names_of_a_modality_in_a_column(tmp_path):
     query = mdata.copy()
     query["rna"].var["symbol"] = query["rna"].var_names
     query["rna"].var_names = [f"x{number}" for number in range(query["rna"].n_vars)]
-    names = type_remedy(lambda: model.get_latent_representation(query), "the column", mdata=query)
     expected = model.get_latent_representation()
-    np.testing.assert_allclose(model.get_latent_representation(names["mdata"]), expected, atol=1e-5)
-    query["rna"].var_names = [f"x{number}" for number in range(query["rna"].n_vars)]
+    np.testing.assert_allclose(model.get_latent_representation(query), expected, atol=1e-5)
     model.save(tmp_path / "m")
-    with pytest.raises(ScrclError, match="'symbol'"):
-        scrcl.SCRCL.load(tmp_path / "m", query)
+    loaded = scrcl.SCRCL.load(tmp_path / "m", query)
+    np.testing.assert_allclose(loaded.get_latent_representation(), expected, atol=1e-5)
 
 
 def test_places_that_are_no_layer():
