@@ -143,6 +143,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"scrcl\.nn\.plan\..*"),
     (r"py:.*", r"scrcl\..*\._.*"),
     (r"py:.*", r"scrcl\.cluster\.tree\..*"),
+    (r"py:.*", r"scrcl\.data\.marker_sets\..*"),
 ]
 # sphinx_autodoc_typehints calls a method that Sphinx has deprecated.
 warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application.*")
