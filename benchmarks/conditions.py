@@ -1,4 +1,4 @@
-"""Conditions: tests with cells and with donors as replicates, and what is left of a condition where batches are corrected.
+"""Conditions: tests with cells and with donors as replicates, and what remains of a condition where batches are corrected.
 
     python benchmarks/conditions.py            needs pydeseq2
     python benchmarks/conditions.py --protect

@@ -13,11 +13,9 @@ Each run is a process of one thread, and its result a file in `benchmarks/result
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 import warnings
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ import numpy as np
 import pandas as pd
 from methods import trained
 from report import folded
-from runs import run_to_file
+from runs import machine, run_to_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -394,10 +392,9 @@ def report(names: list[str], seeds: int) -> str:
     lines = ["Mean over seeds (worst seed).", ""]
     for section in (known_in_top_ten, cell_by_cell, beside_wilcoxon, missed_types, stability):
         lines += section(runs)
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [
         "",
-        f"Seeds 0 to {seeds - 1}. One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {versions}.",
+        f"Seeds 0 to {seeds - 1}. {machine(PACKAGES)}.",
     ]
     return "\n".join(lines) + "\n"
 

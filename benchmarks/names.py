@@ -14,10 +14,8 @@ are expressed are named. Each run is a process of one thread, and its result a f
 import argparse
 import json
 import os
-import platform
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ import name_levels
 import numpy as np
 import pandas as pd
 from methods import trained
-from runs import run_to_file
+from runs import machine, run_to_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -298,11 +296,9 @@ def report(names: list[str], seeds: int) -> str:
         "",
         *(f"- {what} ({count}×)" for what, count in notes.items()),
     ]
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines += [
         "",
-        f"Seeds 0 to {max(len(results) for results in runs.values()) - 1}. One thread of {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}; {versions}.",
+        f"Seeds 0 to {max(len(results) for results in runs.values()) - 1}. {machine(PACKAGES)}.",
     ]
     return "\n".join(lines) + "\n"
 

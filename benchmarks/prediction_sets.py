@@ -17,10 +17,8 @@ its result a file in `benchmarks/results/prediction_sets`.
 import argparse
 import json
 import os
-import platform
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from batches import HALVES as BATCH_HALVES
 from labels import UNLABELED, draw
 from quality import RESULTS, ROOT, SMALLEST_CLASS, UNSCORED
 from report import HALVES
-from runs import run_to_file
+from runs import machine, run_to_file
 
 ALPHA, EACH = 0.1, 20
 SETS = {
@@ -102,10 +100,7 @@ def report(parts: list[str], names: list[str] | None, seeds: int) -> str:
         lines += [f"### {title}", "", f"| data set | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
         lines += [f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |" for name, values in rows.items()]
         lines.append("")
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    lines.append(
-        f"{n_runs} runs. One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {versions}."
-    )
+    lines.append(f"{n_runs} runs. {machine(PACKAGES)}.")
     return "\n".join(lines) + "\n"
 
 

@@ -2,8 +2,11 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
+from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +29,9 @@ def read_if_current(file: Path, inputs: dict[str, Any]) -> dict[str, Any] | None
     """The result that a file holds, if it is there and depends on these inputs."""
     result = json.loads(file.read_text()) if file.exists() else {}
     return result if inputs.items() <= result.items() else None
+
+
+def machine(packages: Iterable[str]) -> str:
+    """On what the figures of a report were measured: cores, Python, and the versions of packages."""
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    return f"One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {versions}"

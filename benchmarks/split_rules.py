@@ -8,11 +8,8 @@ Labels score the results. All rules of one data set and seed read the same train
 
 import argparse
 import json
-import os
-import platform
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,7 @@ import scipy.sparse as sp
 from methods import trained
 from quality import PACKAGES, RESULTS
 from report import HALF_OF, HALVES, row
-from runs import run_to_file
+from runs import machine, run_to_file
 from sklearn.metrics import adjusted_rand_score
 from splits import read
 
@@ -168,10 +165,9 @@ def main() -> None:
             ]
             lines.append(row([rule, *(f"{mean:.3f}" for mean in means)]))
         lines.append("")
-    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines.append(
         f"ARI with the published types, the mean of {len(arguments.sets)} data sets. Seeds: {', '.join(map(str, range(arguments.seeds)))}. "
-        f"One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {packages}."
+        f"{machine(PACKAGES)}."
     )
     (RESULTS / "split_rules.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -195,7 +195,7 @@ def logarithms_of(source: Source) -> Logarithms:
 
 
 def _place(sets: MarkerSets, genes: pd.Index, orthologs: Mapping[str, str], data: Data) -> PlacedMarkers:
-    """Find the marker genes in the data, refuse those of another kind, and warn of those that are written otherwise."""
+    """Find the marker genes in the data, refuse genes of another kind, and warn of names that are written otherwise."""
     wanted = pd.Index(dict.fromkeys(gene for listed in sets.genes.values() for gene in listed), dtype=object)
     found = find_genes(wanted, genes, sets.aliases, orthologs)
     n_found = int((found.columns >= 0).sum())
