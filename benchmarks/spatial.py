@@ -4,7 +4,7 @@
     python benchmarks/spatial.py --ablations             variants of SCRCL, each with one part changed
     python benchmarks/spatial.py --report                only the tables, from earlier runs
 
-Banksy, NichePCA and CoSMIM have an environment of their own, see `spatial_external.py`: name its Python in `$SPATIAL_PYTHON`.
+Banksy, NichePCA, CoSMIM and CellCharter have an environment of their own, see `spatial_external.py`: name its Python in `$SPATIAL_PYTHON`.
 
 A data set is an .h5ad file of counts with `obs["domain"]` and `obsm["spatial"]` in `--data`, by default `$SCRCL_DATA` or
 `../shared/data` beside the repository. Labels are used for scores and for the number of clusters, and for nothing else.
@@ -25,14 +25,13 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anndata as ad
 import numpy as np
@@ -40,7 +39,7 @@ import pandas as pd
 import scipy.sparse as sp
 from methods import standard_genes, trained
 from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
-from report import DETAILS, folded, row
+from report import DETAILS, folded, number, row
 from runs import read_if_current, run_to_file
 from scipy.sparse.linalg import splu
 from sklearn.cluster import KMeans
@@ -56,75 +55,58 @@ HALVES = {
 N_SPATIAL = 6
 STRENGTH = 10.0
 
-#: Labels by the way in which they were found.
-Labels = dict[str, np.ndarray]
-Method = Callable[[ad.AnnData, int, int], Labels]
+#: Labels beside the way in which they were found.
+Results = Iterator[tuple[str, np.ndarray]]
+Method = Callable[[ad.AnnData, int, int], Results]
 
 
 def run_scrcl(
-    adata: ad.AnnData, n_clusters: int, seed: int, train: dict[str, Any] | None = None, **options: Any
-) -> Labels:
-    """SCRCL with its spatial default, but for what is passed to the model and `train`."""
+    adata: ad.AnnData,
+    n_clusters: int,
+    seed: int,
+    train: dict[str, Any] | None = None,
+    parts: bool = False,
+    **options: Any,
+) -> Results:
+    """SCRCL with its spatial default, but for what is passed to the model and `train`; on demand what its parts give."""
     model = trained(adata, seed, train, {"spatial_key": "spatial"}, **options)
     find = partial(model.get_clusters, n_clusters=n_clusters, seed=seed)
-    return {
-        "": find().to_numpy(str),
-        "number found": model.get_clusters(seed=seed).to_numpy(str),
-        "majority of 20": find(n_majority=20).to_numpy(str),
-        "k-means": find(method="kmeans").to_numpy(str),
+    yield "", find().to_numpy(str)
+    yield "number found", model.get_clusters(seed=seed).to_numpy(str)
+    if parts:
+        yield "majority of 20", find(n_majority=20).to_numpy(str)
+        yield from consensus_of_parts(model._results._ensemble(("aligned", None), seed, n_clusters), n_clusters)
+
+
+def consensus_of_parts(ensemble: Any, n_clusters: int) -> Results:
+    """The consensus of some of its members. Reads what is private to the model."""
+    members, _ = ensemble.members(n_clusters)
+    n_trees, n_spaces = len(ensemble.trees), len(ensemble.spaces)
+    spaces = np.repeat(np.arange(n_spaces), 2)
+    # Trees, two linkages in each space, k-means and a mixture in each space; the first space is the latent space.
+    kinds = np.array(["trees"] * n_trees + ["ward", "average"] * n_spaces + ["k-means", "mixture"] * n_spaces)
+    of_space = np.concatenate([np.full(n_trees, -1), spaces, spaces])
+    n_views = (n_spaces - 1) // 2  # of log counts, then as many of standardised genes
+    parts = {
+        "nothing trained": of_space > 0,
+        "latent space and trees only": of_space <= 0,
+        "no trees": of_space >= 0,
+        "log counts only": (of_space > 0) & (of_space <= n_views),
+        "standardised genes only": of_space > n_views,
+        "linkages only": np.isin(kinds, ["ward", "average"]),
+        "k-means and mixtures only": np.isin(kinds, ["k-means", "mixture"]),
     }
+    for name, kept in parts.items():
+        _, kind, sizes = np.unique(kinds[kept], return_inverse=True, return_counts=True)
+        with patch.object(type(ensemble), "members", return_value=(members[:, kept], 1 / sizes[kind])):
+            yield name, ensemble.cut(n_clusters)[0].labels.astype(str)
 
 
-def run_parts(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
-    """Other readouts of one trained model. Reads what is private to the model."""
-    model = trained(adata, seed, None, {"spatial_key": "spatial"})
-    ensemble = model._results._ensemble(("aligned", None), seed, n_clusters)
-    latent, *views = ensemble.spaces  # four views of log counts, then of standardised genes
-    kinds = {
-        "no trees": replace(ensemble, trees=[]),
-        "views without the latent space and trees": replace(ensemble, trees=[], spaces=views),
-        "latent space only": replace(ensemble, trees=[], spaces=[latent]),
-        "views of log counts": replace(ensemble, trees=[], spaces=views[:4]),
-        "views of standardised genes": replace(ensemble, trees=[], spaces=views[4:]),
-    }
-    return {name: kind.cut(n_clusters)[0].labels.astype(str) for name, kind in kinds.items()} | {
-        "smoothed features, k-means": kmeans(model._reference.smoothed(), n_clusters, seed)
-    }
+def run_not_spatial(adata: ad.AnnData, n_clusters: int, seed: int) -> Results:
+    yield "", trained(adata, seed).get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str)
 
 
-def run_not_spatial(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
-    return {"": trained(adata, seed).get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str)}
-
-
-def run_slices(adata: ad.AnnData, n_clusters: int, seed: int) -> Labels:
-    """Each count dealt to one of two slices of the same positions: trained together, and each alone."""
-    counts = sp.csr_matrix(adata.X)
-    first = counts.copy()
-    first.data = np.random.default_rng(0).binomial(counts.data.astype(int), 0.5).astype(np.float32)
-    halves = [ad.AnnData(half, var=adata.var, obsm=dict(adata.obsm)) for half in (first, counts - first)]
-    there = [np.asarray(half.X.sum(1)).ravel() > 0 for half in halves]
-    slices = [half[some].copy() for half, some in zip(halves, there, strict=True)]
-    both = ad.concat(slices, label="slice", index_unique="-")
-    model = trained(both, seed, None, {"spatial_key": "spatial", "sample_key": "slice"})
-    together = model.get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str)
-    labels = {}
-    for number, (slice_, some) in enumerate(zip(slices, there, strict=True)):
-        model = trained(slice_, seed, None, {"spatial_key": "spatial"})
-        results = {
-            "trained alone": model.get_clusters(n_clusters=n_clusters, seed=seed).to_numpy(str),
-            "both trained together": together[(both.obs["slice"] == str(number)).to_numpy()],
-        }
-        for way, values in results.items():
-            labels[f"slice {number + 1}, {way}"] = np.full(adata.n_obs, "", dtype=object)
-            labels[f"slice {number + 1}, {way}"][some] = values
-    return {way: values.astype(str) for way, values in labels.items()}
-
-
-def kmeans(space: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    return KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(space).astype(str)
-
-
-def run_external(adata: ad.AnnData, n_clusters: int, seed: int, method: str) -> Labels:
+def run_external(adata: ad.AnnData, n_clusters: int, seed: int, method: str) -> Results:
     """A method in the environment of `$SPATIAL_PYTHON`, see `spatial_external.py`."""
     script = Path(__file__).parent / "spatial_external.py"
     with tempfile.TemporaryDirectory() as folder:
@@ -133,10 +115,10 @@ def run_external(adata: ad.AnnData, n_clusters: int, seed: int, method: str) -> 
         command = [os.environ["SPATIAL_PYTHON"], script, method, data, n_clusters, seed, output]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         subprocess.run([str(part) for part in command], check=True, env=environment, stdout=subprocess.DEVNULL)
-        return {"": pd.read_csv(output, dtype=str)["domain"].fillna("").to_numpy(str)}
+        yield "", pd.read_csv(output, dtype=str)["domain"].fillna("").to_numpy(str)
 
 
-def run_pca(adata: ad.AnnData, n_clusters: int, seed: int, smooth: str, standardized: bool = False) -> Labels:
+def run_pca(adata: ad.AnnData, n_clusters: int, seed: int, smooth: str, standardized: bool = False) -> Results:
     """Principal components smoothed over the graph of the 6 nearest cells, then k-means. Independent of SCRCL."""
     import scanpy as sc
 
@@ -156,22 +138,21 @@ def run_pca(adata: ad.AnnData, n_clusters: int, seed: int, smooth: str, standard
         )
     else:
         smoothed = mean @ genes.obsm["X_pca"]
-    return {"": kmeans(smoothed, n_clusters, seed)}
+    yield "", KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(smoothed).astype(str)
 
 
 METHODS: dict[str, Method] = {
-    "SCRCL": run_scrcl,
+    "SCRCL": partial(run_scrcl, parts=True),
     "diffused PCA": partial(run_pca, smooth="diffused"),
     "diffused PCA, standardised": partial(run_pca, smooth="diffused", standardized=True),
     "neighbor-mean PCA": partial(run_pca, smooth="mean"),
     "Banksy": partial(run_external, method="Banksy"),
     "NichePCA": partial(run_external, method="NichePCA"),
     "CoSMIM": partial(run_external, method="CoSMIM"),
+    "CellCharter": partial(run_external, method="CellCharter"),
     "SCRCL, not spatial": run_not_spatial,
 }
-SLICES, READOUT = "SCRCL, two slices", "SCRCL, readout"
 ABLATIONS: dict[str, Method] = {
-    READOUT: run_parts,
     "SCRCL, untrained": partial(run_scrcl, train={"max_epochs": 1, "plan_kwargs": {"lr": 0.0, "weight_decay": 0.0}}),
     "SCRCL, no smoothing": partial(run_scrcl, spatial_smoothing=0.0),
     "SCRCL, smoothing 5": partial(run_scrcl, spatial_smoothing=5.0),
@@ -180,9 +161,24 @@ ABLATIONS: dict[str, Method] = {
     "SCRCL, Delaunay": partial(run_scrcl, spatial_graph="delaunay"),
     "SCRCL, 12 neighbors in space": partial(run_scrcl, n_spatial_neighbors=12),
 }
-ALL = {**METHODS, SLICES: run_slices, **ABLATIONS}
+ALL = {**METHODS, **ABLATIONS}
+#: Ways of SCRCL that are results of its own; the others are those of its parts.
+WAYS = ("", "number found", "majority of 20")
 #: Methods whose results do not depend on the source of SCRCL.
-RIVALS = ("diffused PCA", "diffused PCA, standardised", "neighbor-mean PCA", "Banksy", "NichePCA", "CoSMIM")
+RIVALS = (
+    "diffused PCA",
+    "diffused PCA, standardised",
+    "neighbor-mean PCA",
+    "Banksy",
+    "NichePCA",
+    "CoSMIM",
+    "CellCharter",
+)
+
+
+def cpu_seconds() -> float:
+    """Seconds of the processor in this process and those that it has run, which other work on the machine does not change."""
+    return sum(os.times()[:4])
 
 
 def score(truth: np.ndarray, scored: np.ndarray, points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -234,15 +230,17 @@ def work(path: Path, method: str, seed: int, not_scored: list[str]) -> dict[str,
     names = names[(sizes >= SMALLEST_CLASS) & ~np.isin(names, [*not_scored, ""])]
     points = np.asarray(adata.obsm["spatial"], dtype=float)
     bare = ad.AnnData(adata.X, var=adata.var[[]], obsm={"spatial": points})  # no label goes any further
-    start = time.perf_counter()
-    labels = ALL[method](bare, len(names), seed)
+    start, seconds, scores = cpu_seconds(), 0.0, {}
+    for way, labels in ALL[method](bare, len(names), seed):
+        seconds = seconds or cpu_seconds() - start
+        scores[way] = score(truth, np.isin(truth, names), points, labels)
     return {
         **inputs(path, method, not_scored),
-        "seconds": time.perf_counter() - start,
+        "CPU seconds": seconds,
         "cells": adata.n_obs,
         "genes": adata.n_vars,
         "domains": len(names),
-        "scores": {way: score(truth, np.isin(truth, names), points, results) for way, results in labels.items()},
+        "scores": scores,
         "versions": {package: version(package) for package in PACKAGES},
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
     }
@@ -258,29 +256,28 @@ def read_result(path: Path, method: str, seed: int, not_scored: list[str]) -> di
 
 
 def table(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Means over the sets, and over those of each half, of each way; and the ARI by set, mean and worst seed."""
+    """Means over the sets, and over those of each half, of each way; and the ARI by set. With the worst seed, if there are several."""
     ways, names = list(dict.fromkeys(runs["label"])), sorted(runs["set"].unique())
-    halves = {title: [name for name in members if name in names] for title, members in HALVES.items()}
-    halves = {title: members for title, members in halves.items() if members}
-    columns = ["mean ARI", *(f"half {title}" for title in halves), "worst seeds", "CHAOS", "PAS", "seconds"]
+    parts = {"mean ARI": names} | {f"half {title}": [n for n in half if n in names] for title, half in HALVES.items()}
+    columns = [*parts, "CHAOS", "PAS", "CPU seconds"]
     lines = [row(["", *columns]), row(["---"] * (len(columns) + 1))]
-    by_set = runs.groupby(["label", "set"])[["ARI", "CHAOS", "PAS", "seconds"]].mean()
-    worst = runs.groupby(["label", "set"])["ARI"].min()
-    for way in ways:
-        way_scores = by_set.loc[way].reindex(names)
-        of_halves = [way_scores.loc[members, "ARI"].mean(skipna=False) for members in halves.values()]
-        ari = [way_scores["ARI"].mean(skipna=False), *of_halves, worst[way].reindex(names).mean(skipna=False)]
-        others = [way_scores[score].mean() for score in ("CHAOS", "PAS")]
-        values = ["–" if np.isnan(value) else f"{value:.3f}" for value in [*ari, *others]]
-        lines.append(row([way, *values, f"{way_scores['seconds'].mean():.1f}"]))
     sets = [row(["data set", *ways]), row(["---"] * (len(ways) + 1))]
+    by_seed = runs.pivot_table(index=["label", "seed"], columns="set", values="ARI")
+    others = runs.groupby("label")[["CHAOS", "PAS", "CPU seconds"]].mean()
+    for way in ways:
+        ari = by_seed.loc[way].reindex(columns=names)
+        of_parts = [mean_and_worst(ari[part].mean(axis=1, skipna=False)) for part in parts.values()]
+        rest = [number(others.loc[way, column], digits) for column, digits in zip(others, (3, 3, 0), strict=True)]
+        lines.append(row([way, *of_parts, *rest]))
     for name in names:
-        cells = [
-            f"{by_set.loc[(way, name), 'ARI']:.3f} ({worst[way, name]:.3f})" if (way, name) in by_set.index else "–"
-            for way in ways
-        ]
+        cells = [mean_and_worst(by_seed.loc[way].reindex(columns=names)[name]) for way in ways]
         sets.append(row([name, *cells]))
     return lines, sets
+
+
+def mean_and_worst(ari: pd.Series) -> str:
+    """Mean over seeds, and the lowest in brackets."""
+    return number(ari.mean(), 3) + (f" ({number(ari.min(), 3)})" if len(ari) > 1 else "")
 
 
 def seeds_of(runs: pd.DataFrame) -> list[str]:
@@ -301,20 +298,22 @@ def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path
             "method": method,
             "way": way,
             "label": f"{method}, {way}" if way else method,
-            "seconds": result["seconds"],
+            "CPU seconds": result["CPU seconds"] if way == "" else np.nan,
             **scores,
         }
         for (name, method, seed), result in results.items()
         for way, scores in result["scores"].items()
     )
-    lines = ["Mean ARI with the number of domains given.", ""]
-    for title, methods in [("", list(METHODS)), ("Two slices of one tissue", [SLICES]), ("Parts", list(ABLATIONS))]:
-        part = runs[runs["method"].isin(methods)]
-        if not len(part):
+    own, default = runs["way"].isin(WAYS), runs["label"] == "SCRCL"
+    tables = {
+        "": runs[runs["method"].isin(METHODS) & own],
+        "Parts of the consensus": runs[(runs["method"] == "SCRCL") & (~own | default)],
+        "Variants": runs[(runs["method"].isin(ABLATIONS) & own) | default],
+    }
+    lines = ["Mean ARI with the number of domains given; in brackets the worst of several seeds.", ""]
+    for title, part in tables.items():
+        if part["label"].nunique() < 2:
             continue
-        if title == "Parts":
-            part = part[part["way"].isin(["", "number found"]) | (part["method"] == READOUT)]
-            part = pd.concat([runs[(runs["label"] == "SCRCL") & runs["seed"].isin(part["seed"])], part])
         lines += [f"### {title}", ""] if title else []
         means, sets = table(part)
         lines += [*means, "", *seeds_of(part), "", *([] if title else [DETAILS, ""])]
@@ -336,7 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("SCRCL_DATA") or ROOT.parent / "shared" / "data")
     parser.add_argument("--sets", nargs="+", help="names of sets (default: all)")
-    parser.add_argument("--methods", nargs="+", choices=ALL, default=[*METHODS, SLICES])
+    parser.add_argument("--methods", nargs="+", choices=ALL, default=list(METHODS))
     parser.add_argument("--ablations", action="store_true", help="run the ablations in place of the methods")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--not-scored", nargs="*", default=["undetermined"], help="values of domain that are none")

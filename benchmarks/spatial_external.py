@@ -1,6 +1,6 @@
 """One run of a method for spatial domains that has an environment of its own; `spatial.py` calls it.
 
-    python -m venv other && other/bin/pip install "torch==2.13.0" pybanksy nichepca cosmim
+    python -m venv other && other/bin/pip install "torch==2.13.0" pybanksy nichepca cosmim "cellcharter[transcriptomics]"
     other/bin/python benchmarks/spatial_external.py Banksy counts.h5ad 7 0 labels.csv
 
 Each method runs with its defaults, except for the number of domains, which is given: the resolution of Leiden is searched for it.
@@ -35,6 +35,15 @@ def leiden_with(adata: ad.AnnData, n_clusters: int, seed: int) -> np.ndarray:
     return best
 
 
+def variable_genes(normalized: ad.AnnData) -> np.ndarray:
+    """Mask of the genes that vary most, of all if there are few."""
+    if normalized.n_vars <= N_GENES:
+        return np.ones(normalized.n_vars, dtype=bool)
+    logarithms = sc.pp.log1p(normalized, copy=True)
+    sc.pp.highly_variable_genes(logarithms, n_top_genes=N_GENES)
+    return logarithms.var["highly_variable"].to_numpy()
+
+
 def neighbors_of(adata: ad.AnnData, basis: str, number: int, seed: int) -> None:
     sc.pp.neighbors(adata, n_neighbors=min(number, adata.n_obs - 1), use_rep=basis, random_state=seed)
 
@@ -45,10 +54,7 @@ def run_banksy(adata: ad.AnnData, n_clusters: int, seed: int) -> np.ndarray:
     from banksy.initialize_banksy import initialize_banksy
 
     sc.pp.normalize_total(adata)
-    if adata.n_vars > N_GENES:
-        logarithms = sc.pp.log1p(adata, copy=True)
-        sc.pp.highly_variable_genes(logarithms, n_top_genes=N_GENES)
-        adata = adata[:, logarithms.var["highly_variable"]].copy()
+    adata = adata[:, variable_genes(adata)].copy()
     adata.X = adata.X.toarray()
     points = adata.obsm["spatial"]
     adata.obs["x"], adata.obs["y"] = points.T
@@ -81,7 +87,35 @@ def run_cosmim(adata: ad.AnnData, n_clusters: int, seed: int) -> np.ndarray:
     return labels.astype(str)
 
 
-METHODS = {"Banksy": run_banksy, "NichePCA": run_nichepca, "CoSMIM": run_cosmim}
+def run_cellcharter(adata: ad.AnnData, n_clusters: int, seed: int) -> np.ndarray:
+    """The latent space of scVI, aggregated over three layers of a Delaunay graph, as in its tutorial for transcriptomics.
+
+    Of many genes those that vary most, as in the tutorials of scVI.
+    """
+    import cellcharter
+    import scvi
+    import squidpy
+
+    scvi.settings.seed = seed
+    adata.obs["number"] = np.arange(adata.n_obs)
+    labels = np.full(adata.n_obs, "", dtype=object)
+    sc.pp.filter_genes(adata, min_counts=3)
+    sc.pp.filter_cells(adata, min_counts=3)
+    adata = adata[:, variable_genes(sc.pp.normalize_total(adata, copy=True))].copy()
+    scvi.model.SCVI.setup_anndata(adata)
+    model = scvi.model.SCVI(adata)
+    model.train(early_stopping=True, enable_progress_bar=False)
+    adata.obsm["X_scVI"] = model.get_latent_representation().astype(np.float32)
+    squidpy.gr.spatial_neighbors(adata, coord_type="generic", delaunay=True)
+    cellcharter.gr.remove_long_links(adata)
+    cellcharter.gr.aggregate_neighbors(adata, n_layers=3, use_rep="X_scVI")
+    mixture = cellcharter.tl.Cluster(n_clusters, random_state=seed)
+    mixture.fit(adata, use_rep="X_cellcharter")
+    labels[adata.obs["number"].to_numpy()] = np.asarray(mixture.predict(adata, use_rep="X_cellcharter")).astype(str)
+    return labels.astype(str)
+
+
+METHODS = {"Banksy": run_banksy, "NichePCA": run_nichepca, "CoSMIM": run_cosmim, "CellCharter": run_cellcharter}
 
 
 def main() -> None:
