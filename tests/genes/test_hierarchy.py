@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from scrcl.genes.hierarchy import N_SCORED, Hierarchy, distinctive_genes, explain_level, name_by_level
+from scrcl.genes.hierarchy import (
+    MIN_CELL_SHARE,
+    N_SCORED,
+    Hierarchy,
+    SampledCells,
+    distinctive_genes,
+    explain_level,
+    name_by_level,
+)
 
 from .test_naming import expression, levels_of
 
@@ -92,3 +100,61 @@ class TestNames:
 
     def test_a_name_without_genes(self):
         assert self.name([], *self.LISTS[1:]).choice.tolist() == [1, 2, -1, -1]
+
+
+class TestMixtures:
+    """The first group has a share of cells of the first type; the others are of the second type, with lower levels."""
+
+    LISTS = ([], *TestNames.LISTS[1:])
+
+    def mixed(self, share: float):
+        values, groups = expression()
+        rng = np.random.default_rng(1)
+        first = np.arange(40) < round(share * 40)
+        values[:40, :10] = np.log1p(rng.poisson(np.where(first[:, None], [3] * 5 + [0.05] * 5, [0.05] * 5 + [1] * 5)))
+        return values, groups
+
+    def name(self, values, groups, **kwargs):
+        cells = SampledCells(sp.csr_array(values[:, :15]), np.arange(15), groups.codes, np.ones(len(values)))
+        levels = levels_of(values, groups)
+        return name_by_level(levels, frequency(*self.LISTS), TREE, 0, cells=cells, **kwargs)
+
+    def test_a_mixture_has_the_name_of_the_parent(self):
+        values, groups = self.mixed(0.6)
+        by_means = name_by_level(levels_of(values, groups), frequency(*self.LISTS), TREE, 0)
+        assert by_means.choice[0] == 1
+        naming = self.name(values, groups)
+        assert naming.choice.tolist() == [0, 2, -1, -1]
+        # The cells of the first type, as they were drawn.
+        assert naming.cell_share[0, 1] == pytest.approx(0.6, abs=0.03)
+        assert naming.rival[0, 1] == 2
+        reason = explain_level(naming, 0, TREE, ["top", "left", "right", "other"], np.arange(400).astype(object))
+        assert reason.endswith("of the cells fit left better than right.")
+
+    def test_most_of_the_cells_are_enough(self):
+        values, groups = self.mixed(0.9)
+        naming = self.name(values, groups)
+        assert naming.choice[0] == 1
+        assert naming.cell_share[0, 1] > MIN_CELL_SHARE
+
+    def test_names_at_the_top_have_no_parent_to_stay_at(self):
+        naming = self.name(*self.mixed(0.6))
+        assert (naming.cell_share[:, [0, 3]] == 1).all()
+
+    def test_cells_stand_for_others(self):
+        values, groups = self.mixed(0.6)
+        every = SampledCells(sp.csr_array(values[:, :15]), np.arange(15), groups.codes, np.ones(len(values)))
+        drawn = np.flatnonzero((np.arange(160) >= 40) | (np.arange(160) % 2 == 0))
+        some = SampledCells(
+            every.values[drawn], every.columns, every.groups[drawn], np.where(groups.codes[drawn] == 0, 2.0, 1.0)
+        )
+        levels = levels_of(values, groups)
+        union = np.array([[True, True, False, False], [False, False, True, True]])
+        shares = [
+            name_by_level(
+                levels.merged(union), frequency(*self.LISTS), TREE, 0, reference=levels, cells=cells.merged(union)
+            ).cell_share[0, 2]
+            for cells in (every, some)
+        ]
+        # 16 of the first 40 cells, and all of the second 40.
+        np.testing.assert_allclose(shares, 56 / 80, atol=0.02)

@@ -5,6 +5,7 @@ Notation: ``n`` cells, ``G`` genes, ``K`` groups of cells, ``L`` names, of which
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +18,10 @@ N_SCORED = 40
 MIN_CHILD_SCORE = 0.8
 #: Weighted share of the scored genes that must be up, and their least number.
 MIN_SUPPORT, MIN_UP = 0.2, 3
+#: Share of the cells of a group that must score higher for a name than for each other one with the same parent, if it has a parent.
+MIN_CELL_SHARE = 0.65
+#: Cells that are scored at once.
+CELLS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,34 @@ def distinctive_genes(frequency: sp.csr_array, hierarchy: Hierarchy) -> sp.csr_a
 
 
 @dataclass(frozen=True)
+class SampledCells:
+    """Single cells of groups.
+
+    Attributes
+    ----------
+    values
+        ``(n, M)`` log-normalised expression of some genes.
+    columns
+        ``(M,)`` numbers of these genes.
+    groups
+        ``(n,)`` number of the group of each cell.
+    n_cells
+        ``(n,)`` number of cells of the group for which each stands.
+    """
+
+    values: sp.csr_array
+    columns: np.ndarray
+    groups: np.ndarray
+    n_cells: np.ndarray
+
+    def merged(self, members: np.ndarray) -> "SampledCells":
+        """The cells of disjoint unions of groups, ``members`` ``(U, K)`` of which are true."""
+        groups = np.where(members.any(0), members.argmax(0), -1)[self.groups]
+        rows = np.flatnonzero(groups >= 0)
+        return SampledCells(self.values[rows], self.columns, groups[rows], self.n_cells[rows])
+
+
+@dataclass(frozen=True)
 class LevelNaming:
     """Fit of the names of a hierarchy to groups of cells.
 
@@ -102,6 +135,11 @@ class LevelNaming:
         ``(K, L)`` share of the resamples that lead to each name or to one below it.
     fits
         ``(K, L)`` whether the name fits.
+    cell_share
+        ``(K, L)`` share of the cells that score higher for the name, or one below it, than for another name with the same
+        parent, where this is least; 1 for names without a parent.
+    rival
+        ``(K, L)`` number of that other name; the name itself if there is none.
     choice
         ``(K,)`` number of the name, -1 for none.
     best
@@ -116,6 +154,8 @@ class LevelNaming:
     pvalue: np.ndarray
     passed: np.ndarray
     fits: np.ndarray
+    cell_share: np.ndarray
+    rival: np.ndarray
     choice: np.ndarray
     best: np.ndarray
 
@@ -132,6 +172,7 @@ def name_by_level(
     seed: int,
     start: np.ndarray | None = None,
     reference: GroupLevels | None = None,
+    cells: SampledCells | None = None,
     n_random: int = 1000,
     n_samples: int = 200,
 ) -> LevelNaming:
@@ -144,6 +185,9 @@ def name_by_level(
     :data:`MIN_CHILD_SCORE` of the score of the name itself. A group has the finest name to which at least :data:`~.naming.MIN_CONFIDENCE` of the resamples lead, and
     that fits itself, or a name below it: a name fits if its score is at least :data:`~.naming.MIN_SCORE` and above that of nearly all
     random gene sets of similar mean expression, and enough of its genes are up.
+
+    The mean of a group does not show whether it is a mixture. So single cells are scored as well, in the same way, and the name
+    stays at the parent if less than :data:`MIN_CELL_SHARE` of them score higher for the child than for another child.
 
     Parameters
     ----------
@@ -159,6 +203,8 @@ def name_by_level(
         ``(K,)`` number of a name at or below which the choice is; by default all names are possible.
     reference
         Groups relative to which genes are scored; by default the groups themselves.
+    cells
+        Single cells of the groups; by default only the groups are scored.
     n_random, n_samples
         Number of random gene sets, and of resamples.
     """
@@ -193,13 +239,42 @@ def name_by_level(
     fits = (score >= MIN_SCORE) & (pvalue <= SIGNIFICANCE) & (support >= MIN_SUPPORT) & enough
     supported = (fits.astype(int) @ hierarchy.below.T.astype(int)) > 0
     passed = _passed(resampled, hierarchy, start)
+    cell_share, rival = _cell_shares(cells, weights, scores, hierarchy, len(mean))
+    sure = np.where(cell_share >= MIN_CELL_SHARE, passed * supported, 0)
     choice = np.full(len(mean), -1) if start is None else start.copy()
     best = np.empty(len(mean), dtype=int)
     for group in range(len(mean)):
-        choice[group] = _deepest(passed[group] * supported[group], hierarchy, int(choice[group]))
+        choice[group] = _deepest(sure[group], hierarchy, int(choice[group]))
         inside = np.ones(len(total), dtype=bool) if choice[group] < 0 else hierarchy.below[choice[group]]
         best[group] = np.where(inside, score[group] + fits[group], -1).argmax()
-    return LevelNaming(weights, gene_score, up, score, support, pvalue, passed, fits, choice, best)
+    return LevelNaming(weights, gene_score, up, score, support, pvalue, passed, fits, cell_share, rival, choice, best)
+
+
+def _cell_shares(
+    cells: SampledCells | None, weights: sp.csr_array, scores: GeneScores, hierarchy: Hierarchy, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shares ``(K, L)`` of the cells that prefer a name to its closest rival, and the rival. Cells with equal scores do not count."""
+    n_names = len(hierarchy.parents)
+    share, rival = np.ones((n_groups, n_names)), np.tile(np.arange(n_names), (n_groups, 1))
+    if cells is None:
+        return share, rival
+    of_genes, listed = scores.select(cells.columns), sp.csr_array(weights[:, cells.columns]).toarray()
+    listed /= np.maximum(listed.sum(1, keepdims=True), 1e-12)
+    highest = np.empty((len(cells.groups), n_names))
+    for first in range(0, len(highest), CELLS_AT_ONCE):
+        values = cells.values[first : first + CELLS_AT_ONCE].toarray()
+        score = (of_genes(values) + (values > 0)) / 2 @ listed.T
+        highest[first : first + CELLS_AT_ONCE] = np.stack([score[:, below].max(1) for below in hierarchy.below], 1)
+    for parent in range(n_names):
+        for name, other in permutations(hierarchy.children(parent), 2):
+            wins, losses = (
+                np.bincount(cells.groups, cells.n_cells * prefers, minlength=n_groups)
+                for prefers in (highest[:, name] > highest[:, other], highest[:, name] < highest[:, other])
+            )
+            against = np.where(wins + losses > 0, wins / np.maximum(wins + losses, 1e-12), 1)
+            closer = against < share[:, name]
+            share[closer, name], rival[closer, name] = against[closer], other
+    return share, rival
 
 
 def _deepest(sure: np.ndarray, hierarchy: Hierarchy, start: int) -> int:
@@ -269,6 +344,9 @@ def explain_level(naming: LevelNaming, group: int, hierarchy: Hierarchy, names: 
         return _explain_misfit(naming, group, best, names, genes)
     if choice >= 0 and shares.sum() < 0.5:
         return f"No name below {names[choice]} fits better than {names[choice]} itself."
+    share, rival = naming.cell_share[group, passed[0]], naming.rival[group, passed[0]]
+    if shares[0] >= MIN_CONFIDENCE and share < MIN_CELL_SHARE:
+        return f"Only {share:.0%} of the cells fit {names[passed[0]]} better than {names[rival]}."
     if shares[0] >= MIN_CONFIDENCE:
         return f"{names[passed[0]]} is likely, but too few of its genes are up."
     if len(passed) > 1 and shares[1] > 0:

@@ -20,7 +20,14 @@ from scrcl.data.marker_sets import MarkerSets
 from scrcl.data.orthologs import read_orthologs
 from scrcl.data.sources import Source
 from scrcl.genes.associations import Groups, log_expression
-from scrcl.genes.hierarchy import Hierarchy, LevelNaming, distinctive_genes, explain_level, name_by_level
+from scrcl.genes.hierarchy import (
+    Hierarchy,
+    LevelNaming,
+    SampledCells,
+    distinctive_genes,
+    explain_level,
+    name_by_level,
+)
 from scrcl.genes.naming import NO_NAME, GroupLevels, explain_name, name_groups
 from scrcl.reference.modality import joint_names
 from scrcl.utils import keys
@@ -39,6 +46,8 @@ UNSURE = "unsure"
 MIN_FOUND, MIN_KNOWN = 0.1, 0.25
 #: Share of the genes that a column of `var` must have to be suggested.
 MIN_COLUMN = 0.5
+#: Cells of each group that are scored by themselves, drawn at random.
+MAX_SAMPLED_CELLS = 500
 
 
 @dataclass(frozen=True)
@@ -152,11 +161,31 @@ class Naming:
         """Expression in groups of the cells in some rows."""
         return GroupLevels.concatenate([GroupLevels.from_blocks(blocks(rows), division) for blocks in self.logarithms])
 
+    def sample(self, rows: np.ndarray, division: Groups) -> SampledCells | None:
+        """Single cells of groups of the cells in some rows, with the genes by which names are scored; none if no name has a parent."""
+        if not self.placed.sets.parents:
+            return None
+        rng = np.random.default_rng(self.seed)
+        codes, sizes = division.codes, division.sizes
+        order = np.lexsort((rng.random(len(codes)), codes))
+        rank = np.arange(len(codes)) - (np.cumsum(sizes) - sizes)[codes[order]]
+        drawn = np.sort(order[rank < MAX_SAMPLED_CELLS])
+        columns = np.unique(distinctive_genes(self.placed.frequency, self.placed.hierarchy).indices)
+        values, first = [], 0
+        for blocks in self.logarithms:
+            read = [block for _, block in blocks(rows[drawn])]
+            part = columns[(columns >= first) & (columns < first + read[0].shape[1])] - first
+            values.append(sp.vstack([block[:, part] for block in read]))
+            first += read[0].shape[1]
+        n_cells = sizes / np.minimum(sizes, MAX_SAMPLED_CELLS)
+        return SampledCells(sp.csr_array(sp.hstack(values)), columns, codes[drawn], n_cells[codes[drawn]])
+
     def of_groups(self, rows: np.ndarray, division: Groups, names: list[str], key_added: str | None) -> pd.DataFrame:
         """Names of groups of the cells in some rows."""
         levels, placed = self.levels(rows, division), self.placed
         if placed.sets.by_level:
-            naming = name_by_level(levels, placed.frequency, placed.hierarchy, self.seed)
+            cells = self.sample(rows, division)
+            naming = name_by_level(levels, placed.frequency, placed.hierarchy, self.seed, cells=cells)
             result = _describe_levels(naming, placed, pd.Index(names, name="cluster"))
         else:
             result = _fit_lists(levels, placed, names, self.min_support, self.seed)
@@ -166,7 +195,7 @@ class Naming:
 
     def of_tree(self, tree: ClusterTree, key_added: str | None) -> pd.DataFrame:
         """Names of all nested clusters of a tree."""
-        result = _names_of_tree(tree, self.data, self.placed, self.levels, self.seed)
+        result = _names_of_tree(tree, self)
         return self._finish(result, tree.cut().reindex(self.data.obs_names), key_added)
 
     def _finish(self, result: pd.DataFrame, groups: pd.Series, key_added: str | None) -> pd.DataFrame:
@@ -326,24 +355,20 @@ def _describe_levels(naming: LevelNaming, placed: PlacedMarkers, index: pd.Index
     return pd.DataFrame(table, index=index)
 
 
-def _names_of_tree(
-    tree: ClusterTree,
-    data: Data,
-    placed: PlacedMarkers,
-    levels_of: Callable[[np.ndarray, Groups], GroupLevels],
-    seed: int,
-) -> pd.DataFrame:
+def _names_of_tree(tree: ClusterTree, fit: Naming) -> pd.DataFrame:
     """Names of all nested clusters, each at or below that of the cluster that it is part of."""
+    placed, seed = fit.placed, fit.seed
     nested, hierarchy, names = tree.nested, placed.hierarchy, tree.names
-    cells = tree.cell_names.get_indexer(data.obs_names)
-    rows = np.flatnonzero(cells >= 0)
-    leaves = nested.leaves.labels[cells[rows]].astype(np.int64)
+    positions = tree.cell_names.get_indexer(fit.data.obs_names)
+    rows = np.flatnonzero(positions >= 0)
+    leaves = nested.leaves.labels[positions[rows]].astype(np.int64)
     if len(np.unique(leaves)) < max(nested.n_leaves, 2):
         raise ScrclValueError(
             "tree has one cluster only, or clusters without a cell in the data.",
             "Pass the tree of the same cells: `tree=model.get_cluster_tree()`.",
         )
-    of_leaves = levels_of(rows, Groups(leaves, nested.n_leaves))
+    division = Groups(leaves, nested.n_leaves)
+    of_leaves, cells = fit.levels(rows, division), fit.sample(rows, division)
     parents = np.full(len(names), -1)
     for split, sides in enumerate(nested.sides):
         parents[sides] = nested.n_leaves + split
@@ -352,10 +377,11 @@ def _names_of_tree(
     choice, tables = np.full(len(names), -1), []
     for level in range(depth.max() + 1):
         nodes = np.flatnonzero(depth == level)
-        levels = of_leaves.merged(nested.below[nodes])
+        members = nested.below[nodes]
+        levels, of_nodes = of_leaves.merged(members), None if cells is None else cells.merged(members)
         start = choice[parents[nodes]] if level else None
         reference = levels if level == 0 and len(nodes) > 1 else of_leaves
-        naming = name_by_level(levels, placed.frequency, hierarchy, seed, start, reference)
+        naming = name_by_level(levels, placed.frequency, hierarchy, seed, start, reference, of_nodes)
         choice[nodes] = naming.choice
         table = _describe_levels(naming, placed, pd.Index(names[nodes], name="cluster"))
         if start is not None:
