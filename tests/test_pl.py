@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Annotation
 from scipy.cluster.hierarchy import linkage
+from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -27,6 +28,7 @@ import scrcl
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.tree import NestedClusters
+from scrcl.pl._domain_scales import match_colors
 from scrcl.pl._panels import place_labels
 
 from .helpers import build, simulate
@@ -450,6 +452,81 @@ class TestSpatial:
     def test_a_misspelt_color(self):
         with pytest.raises(KeyError, match=r"color='knd' is not in adata.obs.*Did you mean 'kind'\?"):
             draw_spatial(tissue(), color="knd")
+
+
+class TestDomainScales:
+    """Domains at several scales in matching colours."""
+
+    @pytest.fixture(autouse=True)
+    def close(self):
+        yield
+        plt.close("all")
+
+    def test_domains_that_share_cells_have_the_same_color(self):
+        small = np.repeat([0, 1, 2, 3], 10)
+        # The first two are joined, and named 1; the others change their names.
+        large = np.repeat([1, 1, 2, 0], 10)
+        assert match_colors([small, large]) == [[0, 1, 2, 3], [3, 0, 2]]
+
+    def test_pairs_share_as_many_cells_as_possible(self):
+        """The largest overlap of one domain alone is not taken: all pairs together are."""
+        before, after = np.repeat([0, 0, 1], [5, 4, 6]), np.repeat([0, 1, 0], [5, 4, 6])
+        assert match_colors([before, after]) == [[0, 1], [1, 0]]
+
+    def test_domains_without_a_partner_have_colors_of_their_own(self):
+        one, three = np.zeros(30, dtype=int), np.repeat([2, 0, 1], 10)
+        first, second, third = match_colors([one, three, np.full(30, -1)])
+        assert first == [0]
+        assert sorted(second) == [0, 1, 2]
+        assert third == []
+
+    def test_a_map_for_each_scale(self):
+        adata = tissue()
+        codes = adata.obs["kind"].cat.codes.to_numpy()
+        adata.obs["fine"] = pd.Categorical(codes.astype(str))
+        adata.obs["coarse"] = pd.Categorical(np.where(codes == 2, "0", "1"))
+        axes = scrcl.pl.domain_scales(adata, {"10 µm": "fine", "20 µm": "coarse"}, sample_key="slice")
+        score = adjusted_rand_score(adata.obs["fine"], adata.obs["coarse"])
+        assert [ax.get_title() for ax in axes] == [
+            "10 µm: 3 domains, a",
+            "10 µm: 3 domains, b",
+            f"20 µm: 2 domains (ARI {score:.2f}), a",
+            f"20 µm: 2 domains (ARI {score:.2f}), b",
+        ]
+
+        def colors(ax: Any) -> dict[tuple[float, float], str]:
+            cells = ax.collections[0]
+            return {tuple(p): to_hex(c) for p, c in zip(cells.get_offsets(), cells.get_facecolors(), strict=True)}
+
+        # "z" is "2" and "0", in the same colour; "x" and "y" are joined.
+        fine, coarse = colors(axes[1]), colors(axes[3])
+        of_slice = adata[adata.obs["slice"] == "b"]
+        same = [fine[tuple(point)] == coarse[tuple(point)] for point in of_slice.obsm["spatial"]]
+        of_kind = pd.Series(same).groupby(of_slice.obs["kind"].to_numpy().astype(str)).mean()
+        assert of_kind["z"] == 1
+        assert set(of_kind) <= {0, 1}
+        assert len({*colors(axes[0]).values(), *fine.values()}) == 3
+        assert not {"10 µm: 3 domains_colors", "fine_colors"} & set(adata.uns)
+
+    def test_missing_domains_and_a_single_slice(self):
+        adata = tissue()
+        adata = adata[adata.obs["slice"] == "a"].copy()
+        adata.obs["some"] = adata.obs["kind"].where(np.arange(adata.n_obs) > 3)
+        axes = scrcl.pl.domain_scales(adata, ["kind", "some"])
+        assert [ax.get_title() for ax in axes] == ["kind: 2 domains", "some: 2 domains (ARI 1.00)"]
+
+    @pytest.mark.parametrize(
+        ("scales", "error", "message"),
+        [
+            (["kind"], ValueError, "has 1 different scale. Pass the keys"),
+            (["kind", "kind"], ValueError, "has 1 different scale"),
+            ("kind", TypeError, "is neither a list nor a dictionary"),
+            (["kind", "knd"], KeyError, "Did you mean 'kind'"),
+        ],
+    )
+    def test_scales_that_are_none(self, scales, error, message):
+        with pytest.raises(error, match=message):
+            scrcl.pl.domain_scales(tissue(), scales, sample_key="slice")
 
 
 def tissue():

@@ -11,6 +11,7 @@ from scrcl.utils.checks import check_at_least
 from scrcl.utils.display import Displayed
 from scrcl.utils.errors import ScrclValueError
 
+from .borders import NestedDomains
 from .split_evidence import verdict
 from .tree import NestedClusters
 
@@ -72,6 +73,10 @@ class ClusterTree(Displayed):
         - ``supported``: whether the connectivity is below 0.343, which the default cut requires
         - ``verdict``: ``"type"`` for a low connectivity and genes, ``"suspicious"`` for a low connectivity without genes (a
           batch, doublets), ``"continuum"`` for genes without a low connectivity, or ``"none"``
+
+        In space, ``connectivity`` is 0.686 times the share of the difference between the sides that is not at their border: 0 for
+        regions that differ, and below 0.343 if more than half is at the border. Sides without a common border are compared by the edges of the spatial
+        graph. The ``verdict`` is that of :meth:`scrcl.SCRCL.get_domain_borders`.
         """
         names, sides = self.names, self.nested.sides
         table = pd.DataFrame(
@@ -87,8 +92,11 @@ class ClusterTree(Displayed):
         )
         table = table.join(self.evidence.set_axis(table.index))
         table["supported"] = self.nested.supported()
-        judged = zip(table["supported"], table["n_genes_left"], table["n_genes_right"], strict=True)
-        table["verdict"] = [verdict(bool(narrow), (left, right)) for narrow, left, right in judged]
+        if isinstance(self.nested, NestedDomains):
+            table["verdict"] = [border.verdict for border in self.nested.borders]
+        else:
+            judged = zip(table["supported"], table["n_genes_left"], table["n_genes_right"], strict=True)
+            table["verdict"] = [verdict(bool(narrow), (left, right)) for narrow, left, right in judged]
         return table.iloc[::-1]
 
     @property

@@ -176,7 +176,8 @@ class ClustersMixin(SCRCLBase):
 
         Notes
         -----
-        With batches, genes, distances and p-values compare cells of the same batch, so that a batch is no type.
+        With batches, genes, distances and p-values compare cells of the same batch, so that a batch is no type. In space, a
+        split is supported if there is a border in the tissue, see :meth:`get_domain_borders`.
 
         Examples
         --------

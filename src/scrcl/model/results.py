@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.preprocessing import normalize
 
+from scrcl.cluster.borders import NestedDomains
 from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.confidence import ClusterConfidence, JointComponents
 from scrcl.cluster.consensus import (
@@ -345,12 +346,16 @@ class Results:
         if (view, seed) not in trees:
             begin("clustering")
             with threads(self.latent(view).size):
-                reference = self.reference
-                in_space = reference.spatial is not None
-                features = None if in_space else reference.known_neighbor_features(view[1])
-                # In space there are many spaces, each of which needs fewer starts.
-                leaves = self._ensemble(view, seed).leaves(POOLED_STARTS if in_space else KMEANS_STARTS)
-                trees[view, seed] = NestedClusters.build(*leaves, reference.adjacency, features)
+                reference, ensemble = self.reference, self._ensemble(view, seed)
+                if reference.spatial is None:
+                    features = reference.known_neighbor_features(view[1])
+                    found = NestedClusters.build(*ensemble.leaves(KMEANS_STARTS), reference.adjacency, features)
+                else:  # there are many spaces, each of which needs fewer starts
+                    slices, features = reference.spatial.slices, reference.unsmoothed(view[1])
+                    found = NestedDomains.in_space(
+                        *ensemble.leaves(POOLED_STARTS), reference.adjacency, slices, features
+                    )
+                trees[view, seed] = found
         return trees[view, seed]
 
     def evidence(self, view: View, seed: int, compare: Callable[[], pd.DataFrame]) -> pd.DataFrame:

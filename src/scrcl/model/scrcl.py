@@ -23,6 +23,7 @@ from .batches import BatchesMixin
 from .cells import CellsMixin
 from .certainty import CertaintyMixin
 from .clusters import ClustersMixin
+from .domains import DomainsMixin
 from .genes import GenesMixin
 from .labels import LabelsMixin
 from .markers import MarkersMixin
@@ -54,6 +55,7 @@ class SCRCL(
     SavingMixin,
     CellsMixin,
     ClustersMixin,
+    DomainsMixin,
     CertaintyMixin,
     GenesMixin,
     MarkersMixin,

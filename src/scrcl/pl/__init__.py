@@ -5,6 +5,7 @@ from scrcl.utils.public import public as _public
 from ._batches import batches
 from ._certainty import certainty
 from ._cluster_tree import cluster_tree
+from ._domain_scales import domain_scales
 from ._genes import associations_heatmap, gene_modules, marker_bars, markers_dotplot
 from ._labels import confidence, confusion
 from ._maps import spatial, umap
@@ -18,6 +19,7 @@ __all__ = [
     "cluster_tree",
     "confidence",
     "confusion",
+    "domain_scales",
     "gene_modules",
     "history",
     "marker_bars",

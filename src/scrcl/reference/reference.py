@@ -240,6 +240,11 @@ class Reference:
         own = self._domain_features(spatial.features, modality)
         return spatial.domain_spaces(own, self._domain_features(smoothed, modality), cells)
 
+    def unsmoothed(self, modality: int | None) -> np.ndarray:
+        """In space, features ``(n, d)`` of the cells alone, of one modality by number, or of all, weighted."""
+        assert self.spatial is not None  # callers have checked it
+        return self._domain_features(self.spatial.features, modality)[0]
+
     def _domain_features(self, features: np.ndarray, modality: int | None) -> list[np.ndarray]:
         """Arrays ``(n, d_i)`` of features ``(n, D)`` in space: of one modality, or of all side by side, weighted."""
         parts = split_features(features, [fitted.n_features for fitted in self.modalities.values()])
