@@ -420,6 +420,29 @@ def test_smoothing_over_a_length():
     assert len(model.get_clusters(new, n_clusters=3)) == 200
 
 
+def in_pixels(tissue: ad.AnnData, micrometers_per_pixel: float) -> ad.AnnData:
+    """The same tissue in an image with pixels of another size."""
+    tissue.obsm["spatial"] = tissue.obsm["spatial"] / micrometers_per_pixel
+    tissue.uns["spatial"] = {"slice": {"scalefactors": {"microns_per_pixel": micrometers_per_pixel}}}
+    return tissue
+
+
+def test_new_slices_in_other_pixels(tmp_path):
+    """With a distance in micrometres, it does not matter how large the pixels of a new slice are, also after loading."""
+    built: Any = build(in_pixels(layers(), 0.5), 2, setup={"spatial_key": "spatial"}, spatial_smoothing="2 µm")
+    built.save(tmp_path / "model")
+    for model in (built, scrcl.SCRCL.load(tmp_path / "model", adata=in_pixels(layers(), 0.5), accelerator="cpu")):
+        same = model.get_latent_representation(in_pixels(layers(200, seed=5), 0.5))
+        other = model.get_latent_representation(in_pixels(layers(200, seed=5), 0.25))
+        np.testing.assert_allclose(other, same, atol=1e-5)
+        unknown = layers(200, seed=5)
+        with pytest.raises(ValueError, match="the scale of the coordinates is unknown"):
+            model.get_latent_representation(unknown)
+    # Training cells in other pixels are recognised.
+    latent = built.get_latent_representation()
+    np.testing.assert_array_equal(built.get_latent_representation(in_pixels(layers(), 0.25)), latent)
+
+
 @pytest.mark.parametrize(
     ("smoothing", "message"),
     [("2 µm", "the scale of the coordinates is unknown"), ("2", "is not a length"), (-1.0, "spatial_smoothing=-1.0")],

@@ -37,6 +37,8 @@ class SpatialOptions:
         Whether the spatial graph is joined to a graph of similar cells.
     smoothing_length
         Distance over which features are smoothed, in the unit of the coordinates, instead of the strength.
+    micrometers_per_unit
+        Scale of the coordinates, if the distance was given in micrometres.
     """
 
     kind: SpatialGraph = "knn"
@@ -45,6 +47,7 @@ class SpatialOptions:
     smoothing: float = 10.0
     joined: bool = False
     smoothing_length: float | None = None
+    micrometers_per_unit: float | None = None
 
     def graph(self, slices: Slices) -> sp.csr_array:
         """The spatial graph of these cells."""

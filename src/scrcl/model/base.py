@@ -1,6 +1,7 @@
 """What all parts of the model share: its data, its reference, its network and the results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from scvi.model.base import BaseModelClass
 
 from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
 from scrcl.data.columns import read_batches, read_labels
+from scrcl.data.micrometers import SCALE_TOLERANCE, micrometers_per_unit
 from scrcl.data.sources import (
     Source,
     anndata_sources,
@@ -145,6 +147,16 @@ class SCRCLBase(BaseModelClass):
             graph = None if key is None else symmetric_adjacency(read_spatial_graph(data, key, slices))
         return Cells(names, sources, batches, slices, graph, conditions)
 
+    def _in_known_units(self, data: Data, cells: Cells) -> Cells:
+        """The same cells, with coordinates in the unit of the reference if the model knows it in micrometres."""
+        spatial = self._reference.spatial
+        if spatial is None or cells.slices is None or (known := spatial.options.micrometers_per_unit) is None:
+            return cells
+        scale = micrometers_per_unit(data, cells.slices, "spatial_smoothing") / known
+        if abs(scale - 1) < SCALE_TOLERANCE:  # the positions of known cells are recognised
+            return cells
+        return replace(cells, slices=replace(cells.slices, coordinates=cells.slices.coordinates * scale))
+
     def _query(self, data: Data, indices: Indices) -> Query:
         """Find cells of the model, and place new cells.
 
@@ -156,7 +168,7 @@ class SCRCLBase(BaseModelClass):
         if self._is_reference(data):
             index = np.arange(data.n_obs) if rows is None else rows
             return Query(Placement(index, reference.features[:0], None, reference.weights[:0]))
-        cells = self._cells(data)
+        cells = self._in_known_units(data, self._cells(data))
         fingerprint = cells.fingerprint
         placement = None if fingerprint is None else self._placements.get(data, fingerprint)
         if placement is None:

@@ -109,8 +109,8 @@ class SCRCL(
         Longest edge, in the unit of the coordinates.
     spatial_smoothing
         Mean number of steps in the spatial graph over which features are averaged. More steps give larger domains; 0 means
-        no smoothing. Or a distance: ``"50 units"`` of the coordinates, or ``"50 µm"`` if the scale factors of 10x are in
-        ``uns["spatial"]``.
+        no smoothing. Or a distance: ``"50 units"`` of the coordinates, or ``"50 µm"`` if their scale is known: by scale
+        factors in ``uns["spatial"]``, ``array_row`` and ``array_col`` of Visium, or centroids of Xenium or MERSCOPE in ``obs``.
     spatial_mode
         ``"replace"``: the spatial graph replaces the graph of similar cells. ``"join"``: its edges are added to that graph.
 
@@ -190,8 +190,8 @@ class SCRCL(
         self._reference_data, self._kept_results = None, None
         if adata is not None and registry is None:
             if in_micrometers and self._setup("spatial_key") is not None:
-                scale = micrometers_per_unit(adata, "spatial_smoothing")
-                spatial = replace(spatial, smoothing_length=length / scale)
+                scale = micrometers_per_unit(adata, self._slices(adata), "spatial_smoothing")
+                spatial = replace(spatial, smoothing_length=length / scale, micrometers_per_unit=scale)
             self._prepare(
                 adata,
                 Options(n_top_genes, n_components, n_neighbors, gene_network, gene_network_mode, spatial),
