@@ -420,6 +420,59 @@ def test_smoothing_over_a_length():
     assert len(model.get_clusters(new, n_clusters=3)) == 200
 
 
+@pytest.mark.parametrize("scale", [0.001, 1000.0])
+@pytest.mark.parametrize(
+    "options", [{}, {"spatial_smoothing": 2.0}, {"spatial_graph": "radius", "radius": 1.2}], ids=str
+)
+def test_the_unit_of_the_coordinates_does_not_matter(options, scale):
+    """Cells 5 µm apart and spots 100 µm apart are treated alike, if distances are in the same unit."""
+    one, other = dict(options), dict(options)
+    if "spatial_smoothing" in options:
+        one, other = {"spatial_smoothing": "2 units"}, {"spatial_smoothing": f"{2 * scale} units"}
+    if "radius" in options:
+        other["radius"] *= scale
+    scaled = layers()
+    scaled.obsm["spatial"] = scale * scaled.obsm["spatial"]
+    first = build(layers(), 2, setup={"spatial_key": "spatial"}, **one)
+    second = build(scaled, 2, setup={"spatial_key": "spatial"}, **other)
+    assert (first._reference.adjacency != second._reference.adjacency).nnz == 0
+    np.testing.assert_allclose(second._reference.features, first._reference.features, atol=1e-4)
+    cells = np.arange(240)
+    views = (model._reference.domain_spaces(None, cells) for model in (first, second))
+    for expected, found in zip(*views, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    clusters = [model.get_clusters(n_clusters=3) for model in (first, second)]
+    assert adjusted_rand_score(*clusters) > 0.95
+
+
+def test_dense_and_sparse_slices_have_the_same_domains():
+    """The same layers, in a slice with 1,200 cells and in one with 150 farther apart, over the same distance."""
+    parts = {"dense": layers(1200, seed=3), "sparse": layers(150, seed=4)}
+    both = ad.concat(parts, label="slice", index_unique="-")
+    model = build(both, 5, setup={"spatial_key": "spatial", "sample_key": "slice"}, spatial_smoothing="1 units")
+    clusters = model.get_clusters(n_clusters=3)
+    for name in parts:
+        rows = (both.obs["slice"] == name).to_numpy()
+        assert adjusted_rand_score(both.obs["layer"][rows], clusters[rows]) > 0.6
+    names = pd.crosstab(both.obs["layer"], [both.obs["slice"], clusters])
+    # The most frequent domain of a layer has the same name in both.
+    assert (names["dense"].idxmax(axis=1) == names["sparse"].idxmax(axis=1)).all()
+
+
+def test_dense_and_sparse_parts_of_a_slice_have_the_same_domains():
+    """Layers that continue from a part with cells 0.2 apart to one with cells 0.8 apart."""
+    dense, sparse = layers(900, seed=3), layers(400, seed=4)
+    dense.obsm["spatial"][:, 0] *= 0.6
+    sparse.obsm["spatial"][:, 0] = 6 + 3 * sparse.obsm["spatial"][:, 0]
+    tissue = ad.concat({"dense": dense, "sparse": sparse}, label="part", index_unique="-")
+    clusters = build(tissue, 5, setup={"spatial_key": "spatial"}, spatial_smoothing="1.5 units").get_clusters(
+        n_clusters=3
+    )
+    for part in ("dense", "sparse"):
+        rows = (tissue.obs["part"] == part).to_numpy()
+        assert adjusted_rand_score(tissue.obs["layer"][rows], clusters[rows]) > 0.6
+
+
 def in_pixels(tissue: ad.AnnData, micrometers_per_pixel: float) -> ad.AnnData:
     """The same tissue in an image with pixels of another size."""
     tissue.obsm["spatial"] = tissue.obsm["spatial"] / micrometers_per_pixel
@@ -445,13 +498,25 @@ def test_new_slices_in_other_pixels(tmp_path):
 
 @pytest.mark.parametrize(
     ("smoothing", "message"),
-    [("2 µm", "the scale of the coordinates is unknown"), ("2", "is not a length"), (-1.0, "spatial_smoothing=-1.0")],
+    [
+        ("2 µm", "the scale of the coordinates is unknown"),
+        ("2", "is not a length"),
+        (-1.0, "spatial_smoothing=-1.0"),
+        ("50 units", r"'50 units' is longer than the slice, of 14 units.*the nearest cell is typically at 0.29 units"),
+    ],
 )
 def test_lengths_that_cannot_be_read(smoothing, message):
     tissue = layers()
     setup(tissue, spatial_key="spatial")
     with pytest.raises(ValueError, match=message):
         scrcl.SCRCL(tissue, spatial_smoothing=smoothing)
+
+
+def test_a_length_that_is_too_long_is_in_the_unit_of_the_user():
+    tissue = in_pixels(layers(), 0.5)
+    setup(tissue, spatial_key="spatial")
+    with pytest.raises(ValueError, match=r"'50 µm' is longer than the slice, of 14 µm"):
+        scrcl.SCRCL(tissue, spatial_smoothing="50 µm")
 
 
 def test_a_length_requires_coordinates():

@@ -10,13 +10,15 @@ from scrcl.utils.errors import PoorSupportWarning
 
 #: Relative truncation error of the smoothing kernel.
 KERNEL_TOLERANCE = 1e-6
+#: Largest strength of smoothing over a distance; and steps to neighbours over which the squared length of a step is averaged.
+MAX_STEPS, N_AVERAGED = 10_000.0, 3
 #: Moran's I below which a feature is noise in space, absolute and relative to the most autocorrelated feature.
 MIN_AUTOCORRELATION, MIN_OF_LARGEST = 0.1, 0.15
 #: Standard deviations above chance at which a feature is certain to vary in space.
 MIN_DEVIATIONS = 4
 
 
-def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np.ndarray:
+def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float | np.ndarray) -> np.ndarray:
     r"""Average features over the walks in a graph, :math:`(I + t\,(I - W))^{-1} x` with :math:`W = D^{-1}(A + I)`.
 
     This is the mean of :math:`x` at the end of a random walk that continues at each step with probability :math:`t / (1 + t)`:
@@ -28,16 +30,19 @@ def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np
     products suffice for a graph of any size.
 
     The graph ``(n, n)`` is binary and symmetric, without self loops; :math:`t` is the ``strength``, with 0 of which the
-    features ``(n, d)`` do not change. Returns ``(n, d)``, float32.
+    features ``(n, d)`` do not change. It may differ between nodes, ``(n,)``: a walk continues from node :math:`i` with probability
+    :math:`t_i / (1 + t_i)`. This is the same as a walk that stays at :math:`i` more often, of the largest strength. Returns
+    ``(n, d)``, float32.
     """
     features = np.asarray(features, dtype=np.float32)
-    if strength == 0 or len(features) == 0:
+    strengths = np.asarray(strength, dtype=np.float64)
+    if len(features) == 0 or not strengths.any():
         return features
-    n = adjacency.shape[0]
-    walk = sp.diags_array(1 / (adjacency.sum(axis=1) + 1), dtype=np.float32) @ (
-        adjacency + sp.eye_array(n, dtype=np.float32)
-    )
-    walk = sp.csr_array(walk, dtype=np.float32)
+    strength = float(strengths.max())
+    walk = _walk(adjacency)
+    if strengths.ndim:
+        moves = strengths / strength
+        walk = sp.csr_array(sp.diags_array(1 - moves) + sp.diags_array(moves) @ walk, dtype=np.float32)
     root = float(np.sqrt(1 + 2 * strength))
     ratio = (1 + strength - root) / strength
     n_terms = int(np.ceil(np.log(KERNEL_TOLERANCE) / np.log(ratio)))
@@ -49,11 +54,20 @@ def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float) -> np
     return total / root
 
 
-def steps_of_length(coordinates: np.ndarray, adjacency: sp.csr_array, length: float) -> float:
-    r"""Strength :math:`t` of :func:`smooth` with which a walk ends at a given root mean square distance from its start.
+def _walk(adjacency: sp.csr_array) -> sp.csr_array:
+    """Probabilities ``(n, n)``, float32, of steps to a node itself or one of its neighbours."""
+    with_itself = adjacency + sp.eye_array(adjacency.shape[0], dtype=np.float32)
+    return sp.csr_array(
+        sp.diags_array(1 / (adjacency.sum(axis=1) + 1), dtype=np.float32) @ with_itself, dtype=np.float32
+    )
+
+
+def steps_of_length(coordinates: np.ndarray, adjacency: sp.csr_array, length: float) -> np.ndarray:
+    r"""Strengths :math:`t_i` of :func:`smooth` with which a walk ends at a given root mean square distance from its start.
 
     A walk of :math:`t` steps, each to the cell itself or a neighbour, moves by :math:`t\, s^2` in the mean square, where
-    :math:`s^2` is the mean square of a single step.
+    :math:`s^2` is the mean square of a single step. Where cells are dense, it takes more steps, at most :data:`MAX_STEPS`;
+    :math:`s_i^2` is averaged over the cells around, as the positions of single cells vary.
 
     Parameters
     ----------
@@ -63,14 +77,19 @@ def steps_of_length(coordinates: np.ndarray, adjacency: sp.csr_array, length: fl
         ``(n, n)`` binary, symmetric graph without self loops.
     length
         Distance, in the unit of the coordinates.
+
+    Returns
+    -------
+    ``(n,)`` strengths; 0 for cells that have no neighbours, or only such at their position.
     """
     neighbors = np.diff(adjacency.indptr)
     ends = np.repeat(np.arange(len(coordinates)), neighbors)
     squares = ((coordinates[ends] - coordinates[adjacency.indices]) ** 2).sum(1)
-    step = (
-        (np.bincount(ends, squares, minlength=len(coordinates)) / (neighbors + 1)).mean() if len(coordinates) else 0.0
-    )
-    return float(length**2 / step) if step > 0 else 0.0
+    steps = np.bincount(ends, squares, minlength=len(coordinates)) / (neighbors + 1)
+    walk = _walk(adjacency).astype(np.float64)
+    for _ in range(N_AVERAGED):
+        steps = walk @ steps
+    return np.minimum(np.divide(length**2, steps, out=np.zeros(len(steps)), where=steps > 0), MAX_STEPS)
 
 
 def autocorrelation(adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:

@@ -53,6 +53,18 @@ class SpatialOptions:
         """The spatial graph of these cells."""
         return spatial_graph(slices, self.kind, self.n_neighbors, self.radius)
 
+    def check_length(self, slices: Slices) -> None:
+        """Raise ScrclValueError for a distance that is longer than any of these slices."""
+        length = self.smoothing_length
+        extent = max((np.linalg.norm(np.ptp(slices.coordinates[rows], axis=0)) for _, rows in slices), default=0.0)
+        if length is not None and length > extent > 0:
+            scale, unit = (1.0, "units") if self.micrometers_per_unit is None else (self.micrometers_per_unit, "µm")
+            spacing = scale * float(np.median([_spacing(slices.coordinates[rows]) for _, rows in slices]))
+            raise ScrclValueError(
+                f"spatial_smoothing='{scale * length:g} {unit}' is longer than the slice, of {scale * extent:.3g} {unit}.",
+                f"Pass a shorter distance; the nearest cell is typically at {spacing:.3g} {unit}.",
+            )
+
     def changed(self) -> list[str]:
         """Names of the options that differ from their defaults."""
         return [name for name, value in asdict(self).items() if value != getattr(SpatialOptions, name)]

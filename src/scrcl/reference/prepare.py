@@ -76,6 +76,7 @@ def prepare(
     # The spatial graph comes first, as it is quick and may be refused.
     spatial = None
     if slices is not None:
+        options.spatial.check_length(slices)
         spatial = options.spatial.graph(slices) if cells.graph is None else cells.graph
     if spatial is None or options.spatial.joined:
         _check_enough_cells(n_cells, options.n_neighbors, where)

@@ -59,12 +59,12 @@ class SpatialReference:
 
     @property
     def strength(self) -> float:
-        """Mean number of steps of smoothing; of a length, over the nearest cells of all slices."""
+        """Mean number of steps of smoothing; of a length, the median of those over the nearest cells."""
         options = self.options
         if options.smoothing_length is None:
             return options.smoothing
         graph = spatial_graph(self.slices, "knn", SpatialOptions.n_neighbors)
-        return steps_of_length(self.slices.coordinates, graph, options.smoothing_length)
+        return float(np.median(steps_of_length(self.slices.coordinates, graph, options.smoothing_length)))
 
     def domain_spaces(
         self, features: Sequence[np.ndarray], smoothed: Sequence[np.ndarray], cells: np.ndarray
