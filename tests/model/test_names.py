@@ -233,6 +233,35 @@ class TestGenes:
         assert found["name"].tolist() == ["first", "second", "none of these"]
 
 
+class TestForms:
+    """Lists as they are in files of others."""
+
+    LISTS = TestNames.LISTS
+
+    def test_missing_values_and_space_around_names(self, model):
+        untidy = {name: [f" {gene}" for gene in genes] + [None, np.nan, ""] for name, genes in self.LISTS.items()}
+        tidy = model.get_cluster_names(self.LISTS, groupby="cell_type")
+        pd.testing.assert_frame_equal(model.get_cluster_names(untidy, groupby="cell_type"), tidy)
+
+    def test_weights_of_names_with_space_around_them(self, model):
+        untidy = {name: {f" {gene} ": weight for gene, weight in genes.items()} for name, genes in WEIGHTED.items()}
+        tidy = model.get_cluster_names(WEIGHTED, groupby="cell_type", hierarchy=HIERARCHY)
+        found = model.get_cluster_names(untidy, groupby="cell_type", hierarchy=HIERARCHY)
+        pd.testing.assert_frame_equal(found, tidy)
+
+    @pytest.mark.parametrize("columns", [("cell type", "official gene symbol"), ("cell_name", "Symbol")])
+    def test_tables_of_panglaodb_and_cellmarker(self, model, columns):
+        rows = [(name, gene, "Hs") for name, genes in self.LISTS.items() for gene in genes]
+        table = pd.DataFrame(rows, columns=[*columns, "species"])
+        found = model.get_cluster_names(table, groupby="cell_type")
+        assert found["name"].tolist() == ["first", "second", "none of these"]
+
+    def test_no_parent_in_a_hierarchy(self, model):
+        found = model.get_cluster_names(WEIGHTED, groupby="cell_type", hierarchy={**HIERARCHY, "a": None, "b": None})
+        expected = model.get_cluster_names(WEIGHTED, groupby="cell_type", hierarchy=HIERARCHY)
+        pd.testing.assert_frame_equal(found, expected)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("markers", "arguments", "error", "message"),
@@ -249,12 +278,19 @@ class TestBadInput:
             ({"a": ["gene1"]}, {"orthologs": 3}, TypeError, "orthologs is of type int"),
             ({"a": ["gene1"]}, {"orthologs": "no.csv"}, ValueError, "orthologs='no.csv' cannot be read"),
             ("no.json", {}, ValueError, "markers='no.json' is not a file"),
+            ({"a": None}, {}, ValueError, "markers has None for 'a', not a list of genes"),
+            ({"a": [None, " "]}, {}, ValueError, "1 lists without a gene: 'a'"),
+            ({"all": {"a": ["gene1"]}}, {}, ValueError, "markers has lists within 'all'.*as `hierarchy`"),
+            ({"a": ["gene1"]}, {"hierarchy": {"all": ["a"]}}, TypeError, "hierarchy has several names for one"),
+            ({"a": ["gene1"]}, {"tree": 3, "groupby": None}, TypeError, "tree is of type int.*get_cluster_tree"),
+            ({"a": ["gene1"]}, {"key_added": 3}, TypeError, "key_added=3 is not text"),
+            ({"a": ["gene1"]}, {"key_added": "cell_type"}, ValueError, "'cell_type' is the column of the clusters"),
         ],
-        ids=range(12),
+        ids=range(19),
     )  # fmt: skip
     def test_message(self, model, markers, arguments, error, message):
         with pytest.raises(error, match=message):
-            model.get_cluster_names(markers, groupby="cell_type", **arguments)
+            model.get_cluster_names(markers, **{"groupby": "cell_type", **arguments})
 
     def test_hardly_any_gene_of_long_lists(self, model):
         """Markers of another organism, of which a few names are the same by chance."""
@@ -289,6 +325,21 @@ class TestCellconsensus:
         assert adata.uns["scrcl_names"]["markers"].startswith("cellconsensus 1.")
         expected = found["cell_type_ontology_term_id"].reindex(adata.obs["bulk_labels"]).tolist()
         assert adata.obs["cell_type_ontology_term_id"].tolist() == expected
+
+        # Identifiers of others are replaced with a warning, our own without one.
+        model.get_cluster_names("cellconsensus", groupby="bulk_labels", key_added="name")
+        del adata.uns["scrcl_names"]
+        with pytest.warns(ScrclWarning, match="held identifiers already"):
+            model.get_cluster_names("cellconsensus", groupby="bulk_labels", key_added="name")
+
+    def test_a_column_of_few_of_its_genes(self):
+        pytest.importorskip("cellconsensus")
+        adata = scrcl.datasets.pbmc700()
+        adata.var["symbol"] = adata.var_names
+        adata.var_names = [f"ENSG{number:011d}" for number in range(adata.n_vars)]
+        model = build(adata, epochs=1)
+        with pytest.raises(ValueError, match="pass `gene_symbols='symbol'`"):
+            model.get_cluster_names("cellconsensus", groupby="bulk_labels")
 
     def test_without_the_extra(self, model, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -123,6 +123,9 @@ def test_genes_by_name():
     kept, every = pd.Index(["CD4", "LYZ"]), pd.Index(["CD4", "LYZ", "NKG7"])
     np.testing.assert_array_equal(check_genes(["LYZ", "CD4"], kept, every), [1, 0])
     np.testing.assert_array_equal(check_genes("LYZ", kept, every), [1])
+    identifiers = pd.Index([f"ENSG{number}" for number in range(len(every))])
+    both = ["CD4", str(identifiers[every.get_loc("LYZ")])]
+    np.testing.assert_array_equal(check_genes(both, kept, every, identifiers), [0, 1])
     for wrong, message in (("NKG7", "not among the 2"), ("lyz", "Did you mean 'LYZ'"), ("foo", "names like 'CD4'")):
         with pytest.raises(KeyError, match=message):
             check_genes(wrong, kept, every)

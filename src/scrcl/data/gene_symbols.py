@@ -7,7 +7,11 @@ from anndata import AnnData
 from mudata import MuData
 
 from scrcl.utils.checks import check_key
+from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_names
+
+#: Least share of the genes with a name of their own, in a column of names.
+MIN_NAMES = 0.1
 
 
 def gene_labels(data: AnnData | MuData, names: Mapping[str, pd.Index], key: str | None) -> dict[str, pd.Index]:
@@ -27,6 +31,8 @@ def gene_labels(data: AnnData | MuData, names: Mapping[str, pd.Index], key: str 
     ------
     KeyError
         If no modality has the column.
+    ValueError
+        If it holds no names.
     """
     if key is None:
         return dict(names)
@@ -39,6 +45,13 @@ def gene_labels(data: AnnData | MuData, names: Mapping[str, pd.Index], key: str 
         where = "adata.var" if isinstance(data, AnnData) else "mdata.var"
         check_key(
             key, list(dict.fromkeys(column for table in tables.values() for column in table)), "gene_symbols", where
+        )
+    columns = [table[key] for table in tables.values() if key in table]
+    n_genes, n_names = sum(map(len, columns)), sum(column.nunique() for column in columns)
+    if any(column.dtype.kind in "fb" for column in columns) or n_names < MIN_NAMES * n_genes:
+        raise ScrclValueError(
+            f"gene_symbols={key!r} holds no names of genes ({n_names:,} different values for {n_genes:,} genes).",
+            "Name a column of var with the symbols or the identifiers of the genes.",
         )
     return {name: _labels(tables[name], names[name], key) for name in names}
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from scrcl.utils.checks import did_you_mean
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
+from scrcl.utils.names import as_name
 
 from .networks import SET_COLUMNS, read_gene_sets
 
@@ -127,7 +128,13 @@ def read_marker_sets(markers: Any, hierarchy: Mapping[str, str] | None = None) -
             f"hierarchy is of type {type(hierarchy).__name__}, not a dictionary.",
             "Pass the parent of each name that has one: `hierarchy={'CD4 T cell': 'T cell'}`.",
         )
-    parents = {str(child): str(parent) for child, parent in hierarchy.items()}
+    parents = {str(child): str(parent) for child, parent in hierarchy.items() if parent is not None}
+    listed = next((parent for parent in hierarchy.values() if isinstance(parent, list | tuple | set)), None)
+    if listed is not None:
+        raise ScrclTypeError(
+            f"hierarchy has several names for one: {listed!r}.",
+            "Pass the parent of each name: `hierarchy={'CD4 T cell': 'T cell', 'CD8 T cell': 'T cell'}`.",
+        )
     unknown = [child for child in parents if child not in genes and child not in parents.values()]
     if unknown:
         raise ScrclValueError(
@@ -142,11 +149,23 @@ def _weights(markers: Any) -> dict[tuple[str, str], float]:
     if isinstance(markers, pd.DataFrame) and "weight" in markers:
         columns = next((list(pair) for pair in SET_COLUMNS if set(pair) <= set(markers.columns)), [])
         table = markers[[*columns, "weight"]].dropna() if columns else markers.iloc[:0]
-        keys = [(str(name), str(gene)) for name, gene in table[columns].itertuples(index=False)] if columns else []
+        keys = (
+            [(str(name), as_name(gene).strip()) for name, gene in table[columns].itertuples(index=False)]
+            if columns
+            else []
+        )
         values = table["weight"].tolist()
     elif isinstance(markers, Mapping) and any(isinstance(listed, Mapping) for listed in markers.values()):
         pairs = [(name, listed) for name, listed in markers.items() if isinstance(listed, Mapping)]
-        keys = [(str(name), str(gene)) for name, listed in pairs for gene in listed]
+        nested = next(
+            (name for name, listed in pairs if any(isinstance(genes, list) for genes in listed.values())), None
+        )
+        if nested is not None:
+            raise ScrclValueError(
+                f"markers has lists within {nested!r}.",
+                "Pass all lists in one dictionary, and the parent of each name as `hierarchy`.",
+            )
+        keys = [(str(name), as_name(gene).strip()) for name, listed in pairs for gene in listed]
         values = [weight for _, listed in pairs for weight in listed.values()]
     else:
         return {}

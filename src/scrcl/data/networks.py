@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from scrcl.utils.checks import VERSION
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State, as_path
-from scrcl.utils.names import as_names
+from scrcl.utils.names import as_name, as_names
 
 #: Names of the two columns of an edge: OmniPath by symbol, then decoupler and OmniPath by other identifiers.
 EDGE_COLUMNS = (
@@ -25,7 +25,14 @@ EDGE_COLUMNS = (
     ("geneset", "genesymbol"),
 )
 #: Names of the columns of a gene set and of one of its genes.
-SET_COLUMNS = (("source", "target"), ("cell_type", "gene"), ("cell_type", "genesymbol"), ("group", "gene"))
+SET_COLUMNS = (
+    ("source", "target"),
+    ("cell_type", "gene"),
+    ("cell_type", "genesymbol"),
+    ("group", "gene"),
+    ("cell type", "official gene symbol"),  # PanglaoDB
+    ("cell_name", "Symbol"),  # CellMarker
+)
 #: Encoding of files, with or without a byte order mark.
 ENCODING = "utf-8-sig"
 #: Share of the sources that must be genes, relative to the targets, for a table to be a network and not gene sets.
@@ -146,7 +153,18 @@ def read_gene_sets(sets: object, argument: str) -> dict[str, list[str]]:
         )
     if not sets:
         raise ScrclValueError(f"{argument} holds no set of genes.", "Pass at least one.")
-    return {str(name): list(dict.fromkeys(map(str, genes))) for name, genes in sets.items()}
+    return {str(name): _members(name, genes, argument) for name, genes in sets.items()}
+
+
+def _members(name: object, genes: object, argument: str) -> list[str]:
+    """The genes of a set, each once, without missing values and the space around names."""
+    if not isinstance(genes, Iterable):
+        raise ScrclValueError(
+            f"{argument} has {genes!r} for {name!r}, not a list of genes.",
+            "Pass a list of genes, or leave the name out.",
+        )
+    members = (as_name(gene) for gene in genes if not pd.api.types.is_scalar(gene) or not pd.isna(gene))
+    return list(dict.fromkeys(stripped for gene in members if (stripped := gene.strip())))
 
 
 def read_network(source: GeneSets, genes: pd.Index, all_genes: pd.Index, argument: str = "gene_network") -> Network:

@@ -184,8 +184,9 @@ class GenesMixin(SCRCLBase):
         data = self._data(adata)
         rows = np.arange(data.n_obs) if indices is None else as_rows(indices, data.n_obs)
         names, measured, numbers = variables(self, modality)
+        own = measured
         names, measured = (symbols_of(self, data, index, gene_symbols) for index in (names, measured))
-        columns = None if genes is None else check_genes(genes, names, measured)
+        columns = None if genes is None else check_genes(genes, names, measured, own)
         if groupby is None and columns is None and not sparse:
             warn_if_short(
                 4 * len(rows) * len(names),

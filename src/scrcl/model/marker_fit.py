@@ -44,7 +44,7 @@ Logarithms: TypeAlias = Callable[[np.ndarray], Iterator[tuple[slice, sp.csr_arra
 UNSURE = "unsure"
 #: Shares of the genes of markers, and of the data, of which the others know fewer if they are of different organisms or identifiers.
 MIN_FOUND, MIN_KNOWN = 0.1, 0.25
-#: Share of the genes that a column of `var` must have to be suggested.
+#: Share of the genes, of markers or of the data, that are in a column of `var` that is suggested.
 MIN_COLUMN = 0.5
 #: Cells of each group that are scored by themselves, drawn at random.
 MAX_SAMPLED_CELLS = 500
@@ -202,9 +202,13 @@ class Naming:
         """Record where the names come from, and write those of the cells if a key is given."""
         sets = self.placed.sets
         result.attrs = {"used": self.placed.used, "missing": self.placed.missing}
-        self.data.uns[keys.NAMES_KEY] = {"markers": sets.source or "passed by the user", "n_names": len(sets.genes)}
+        written = (
+            {"key_added": key} if (key := key_added or self.data.uns.get(keys.NAMES_KEY, {}).get("key_added")) else {}
+        )
         if key_added is not None:
             _write_names(self.data, groups, result, key_added)
+        source = sets.source or "passed by the user"
+        self.data.uns[keys.NAMES_KEY] = {"markers": source, "n_names": len(sets.genes), **written}
         return result
 
 
@@ -282,7 +286,8 @@ def _column_of(sets: MarkerSets, wanted: pd.Index, data: Data) -> str | None:
         return None
     for key in data.var.columns[[kind.kind not in "fb" for kind in data.var.dtypes]]:
         names = pd.Index(data.var[key].astype(str)).drop_duplicates()
-        if (find_genes(wanted, names, sets.aliases).columns >= 0).mean() > MIN_COLUMN:
+        n_found = (find_genes(wanted, names, sets.aliases).columns >= 0).sum()
+        if n_found > MIN_COLUMN * min(len(wanted), len(data.var)):
             return str(key)
     return None
 
@@ -414,5 +419,13 @@ def _write_names(data: Data, groups: pd.Series, result: pd.DataFrame, key: str) 
     """Write the name of each cell to the data, and its identifier if there is one."""
     data.obs[key] = groups.map(result["name"]).astype("category")
     if keys.TERMS_KEY in result:
+        if keys.TERMS_KEY in data.obs and "key_added" not in data.uns.get(keys.NAMES_KEY, {}):
+            warnings.warn(
+                ScrclWarning(
+                    f"obs[{keys.TERMS_KEY!r}] held identifiers already, which are replaced.",
+                    "Copy that column under another name before, to keep them.",
+                ),
+                stacklevel=settings.warnings_stacklevel,
+            )
         terms = groups.map(result[keys.TERMS_KEY]).fillna(keys.UNKNOWN_TERM)
         data.obs[keys.TERMS_KEY] = terms.astype("category")

@@ -10,8 +10,9 @@ from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.data.marker_resources import read_resource
 from scrcl.data.marker_sets import MarkerSets, is_name, read_marker_sets
 from scrcl.data.orthologs import Orthologs
+from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 
 from .base import Data, SCRCLBase
 from .docstrings import documented
@@ -78,7 +79,7 @@ class NamesMixin(SCRCLBase):
             regardless of case.
         key_added
             Key of ``adata.obs`` under which the name of each cell is written; the identifiers of the Cell Ontology, if the
-            markers have any, are written to ``obs["cell_type_ontology_term_id"]``.
+            markers have any, are written to ``obs["cell_type_ontology_term_id"]``, with a warning if it is there already.
 
         Returns
         -------
@@ -133,6 +134,16 @@ class NamesMixin(SCRCLBase):
             raise ScrclValueError(f"min_support={min_support!r} is above 1.", "Pass a fraction from 0 to 1.")
         if tree is not None and groupby is not None:
             raise ScrclValueError(f"groupby={groupby!r} is given beside tree.", "Leave out one or the other.")
+        if tree is not None and not isinstance(tree, ClusterTree):
+            raise ScrclTypeError(
+                f"tree is of type {type(tree).__name__}, not a tree of clusters.",
+                "Pass `tree=model.get_cluster_tree()`.",
+            )
+        if key_added is not None and not isinstance(key_added, str):
+            raise ScrclTypeError(f"key_added={key_added!r} is not text.", "Pass the name of a column of obs.")
+        if key_added is not None and key_added in (groupby, keys.TERMS_KEY):
+            what = "the column of the clusters" if key_added == groupby else "the column of the identifiers"
+            raise ScrclValueError(f"key_added={key_added!r} is {what}.", "Pass another name for the column of names.")
         data = self._data(adata)
         if isinstance(markers, MarkerSets):  # as the command line has read them
             sets = markers

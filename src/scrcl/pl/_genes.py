@@ -192,8 +192,8 @@ def gene_modules(
     ax
         Axes to draw on; new ones by default.
     gene_symbols
-        Column of ``adata.var`` with the names in ``genes``, as in :meth:`scrcl.SCRCL.get_marker_genes`. ``modules`` has the
-        names of the model.
+        Column of ``adata.var`` with the names in ``genes``, which may also be those in ``var_names``, as in
+        :meth:`scrcl.SCRCL.get_cell_gene_associations`. ``modules`` has the names of the model.
     adata
         Data with this column; by default, those of the model.
 
@@ -214,10 +214,11 @@ def gene_modules(
     modules = model.get_gene_modules() if modules is None else modules
     reference = model._reference
     names, measured = reference.genes, reference.all_genes
+    own = measured
     if gene_symbols is not None:
         data = model._data(adata)
         names, measured = (symbols_of(model, data, index, gene_symbols) for index in (names, measured))
-    named = check_genes(genes, names, measured) if len(genes) else np.empty(0, dtype=int)
+    named = check_genes(genes, names, measured, own) if len(genes) else np.empty(0, dtype=int)
     embedded = np.flatnonzero(embedding.to_numpy().any(1))
     points = np.full((len(embedding), 2), np.nan)
     points[embedded] = umap_coordinates(normalize(embedding.to_numpy()[embedded]))

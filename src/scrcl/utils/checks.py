@@ -385,8 +385,21 @@ def _names(values: object) -> list[str]:
     return [as_name(value) for value in (values if several else [values])]  # type: ignore[attr-defined]
 
 
-def check_genes(genes: str | Iterable[object], selected: pd.Index, all_genes: pd.Index) -> np.ndarray:
+def check_genes(
+    genes: str | Iterable[object], selected: pd.Index, all_genes: pd.Index, other_names: pd.Index | None = None
+) -> np.ndarray:
     """Return the numbers of genes among those selected by the model.
+
+    Parameters
+    ----------
+    genes
+        Names of genes.
+    selected
+        Names of the genes that the model keeps.
+    all_genes
+        Names of all genes of the data.
+    other_names
+        Other names of all genes, in the same order, by which they may be asked for as well.
 
     Raises
     ------
@@ -396,6 +409,9 @@ def check_genes(genes: str | Iterable[object], selected: pd.Index, all_genes: pd
     names = _names(genes)
     if not names:
         raise ScrclValueError("genes is empty.", "Name at least one gene, or pass None for all.")
+    if other_names is not None:
+        by_other_name = dict(zip(other_names, all_genes, strict=True))
+        names = [name if name in all_genes else by_other_name.get(name, name) for name in names]
     columns = selected.get_indexer(pd.Index(names))
     for name in (name for name, column in zip(names, columns, strict=True) if column < 0):
         if name in all_genes:
