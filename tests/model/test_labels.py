@@ -183,6 +183,12 @@ class TestSets:
         with pytest.raises(ValueError, match="soft=True is passed beside return_sets=True"):
             sets.predict(soft=True, return_sets=True)
 
+    def test_one_label_of_each_type(self, pool):
+        model = build(label(pool[:300].copy(), 1), epochs=1, setup=SETUP)
+        assert model.predict().notna().all()
+        with pytest.raises(ValueError, match="return_sets=True requires two labels of a type at least"):
+            model.predict(return_sets=True)
+
 
 class TestNew:
     @pytest.mark.parametrize("held", ["0", "3"])

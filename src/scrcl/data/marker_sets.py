@@ -95,7 +95,7 @@ def arrange(
     return ordered, {name: parents[name] for name in ordered if name in parents}
 
 
-def read_marker_sets(markers: Any, hierarchy: Mapping[str, str] | None = None) -> MarkerSets:
+def read_marker_sets(markers: Any, hierarchy: Mapping[str, Any] | None = None) -> MarkerSets:
     """Read the marker genes of the user.
 
     Parameters
@@ -104,7 +104,7 @@ def read_marker_sets(markers: Any, hierarchy: Mapping[str, str] | None = None) -
         As in :func:`~scrcl.data.networks.read_gene_sets`; a table may have a column ``weight``, and a dictionary may hold
         dictionaries of weights.
     hierarchy
-        Parent of each name that has one.
+        Parent of each name that has one; ``None`` where there is none.
 
     Raises
     ------

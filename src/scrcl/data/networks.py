@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from scrcl.utils.checks import VERSION
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State, as_path
-from scrcl.utils.names import as_name, as_names
+from scrcl.utils.names import as_names
 
 #: Names of the two columns of an edge: OmniPath by symbol, then decoupler and OmniPath by other identifiers.
 EDGE_COLUMNS = (
@@ -156,15 +156,15 @@ def read_gene_sets(sets: object, argument: str) -> dict[str, list[str]]:
     return {str(name): _members(name, genes, argument) for name, genes in sets.items()}
 
 
-def _members(name: object, genes: object, argument: str) -> list[str]:
+def _members(name: object, genes: Any, argument: str) -> list[str]:
     """The genes of a set, each once, without missing values and the space around names."""
     if not isinstance(genes, Iterable):
         raise ScrclValueError(
             f"{argument} has {genes!r} for {name!r}, not a list of genes.",
             "Pass a list of genes, or leave the name out.",
         )
-    members = (as_name(gene) for gene in genes if not pd.api.types.is_scalar(gene) or not pd.isna(gene))
-    return list(dict.fromkeys(stripped for gene in members if (stripped := gene.strip())))
+    members = (gene.strip() for gene in as_names(list(genes)) if gene is not None)
+    return list(dict.fromkeys(filter(None, members)))
 
 
 def read_network(source: GeneSets, genes: pd.Index, all_genes: pd.Index, argument: str = "gene_network") -> Network:

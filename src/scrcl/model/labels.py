@@ -144,6 +144,11 @@ class LabelsMixin(SCRCLBase):
         index, results = cell_names(data, indices), self._results
         names, codes = list(results.annotation.names), results.annotation.labels.codes
         kept = np.where(query.reference_index >= 0, codes[query.reference_index], -1) if keep_labels else None
+        if return_sets and not results.annotation.sets.classifiers:
+            raise ScrclValueError(
+                "return_sets=True requires two labels of a type at least, of which one is held out.",
+                "Label more cells: about 20 of each type give small sets.",
+            )
         if return_sets:
             features = query.combine(results.type_features, lambda: results.type_features_of_new(query))
             values = results.annotation.sets(features, alpha)

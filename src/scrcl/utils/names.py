@@ -34,7 +34,7 @@ def as_names(values: object) -> np.ndarray:
         codes, distinct = pd.factorize(_series(values))
     except TypeError as error:
         raise ScrclTypeError(
-            f"Names of batches, labels or slices are in containers ({error}).", "Name a column of text or numbers."
+            f"Names of batches, labels, slices or genes are in containers ({error}).", "Pass text or numbers."
         ) from error
     return np.array([*map(as_name, distinct), None], dtype=object)[codes]
 
