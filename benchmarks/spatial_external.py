@@ -20,7 +20,10 @@ N_STEPS = 25
 
 
 def leiden_with(adata: ad.AnnData, n_clusters: int, seed: int) -> np.ndarray:
-    """Leiden communities at the resolution that gives the number of clusters, or the nearest one."""
+    """Leiden communities at the resolution that gives the number of clusters, or the nearest one; for 0 the default resolution."""
+    if n_clusters == 0:
+        sc.tl.leiden(adata, random_state=seed, flavor="igraph", n_iterations=2)
+        return adata.obs["leiden"].to_numpy(str)
     low, high, best = 0.0, 4.0, np.zeros(adata.n_obs, dtype=int).astype(str)
     for _ in range(N_STEPS):
         middle = (low + high) / 2
