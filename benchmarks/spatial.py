@@ -27,6 +27,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,7 @@ from report import DETAILS, folded, number, row
 from runs import read_if_current, run_to_file
 from scipy.sparse.linalg import splu
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -75,31 +77,57 @@ def run_scrcl(
     yield "number found", model.get_clusters(seed=seed).to_numpy(str)
     if parts:
         yield "majority of 20", find(n_majority=20).to_numpy(str)
-        yield from consensus_of_parts(model._results._ensemble(("aligned", None), seed, n_clusters), n_clusters)
+        ensemble = model._results._ensemble(("aligned", None), seed, n_clusters)
+        yield from consensus_of_parts(ensemble, adata.obsm["spatial"][ensemble.cells], n_clusters)
 
 
-def consensus_of_parts(ensemble: Any, n_clusters: int) -> Results:
-    """The consensus of some of its members. Reads what is private to the model."""
-    members, _ = ensemble.members(n_clusters)
+def consensus_of_parts(ensemble: Any, points: np.ndarray, n_clusters: int) -> Results:
+    """The consensus of some of its members, with other weights, or with more of them. Reads what is private to the model."""
     n_trees, n_spaces = len(ensemble.trees), len(ensemble.spaces)
-    spaces = np.repeat(np.arange(n_spaces), 2)
-    # Trees, two linkages in each space, k-means and a mixture in each space; the first space is the latent space.
-    kinds = np.array(["trees"] * n_trees + ["ward", "average"] * n_spaces + ["k-means", "mixture"] * n_spaces)
-    of_space = np.concatenate([np.full(n_trees, -1), spaces, spaces])
-    n_views = (n_spaces - 1) // 2  # of log counts, then as many of standardised genes
+    n_views = (
+        n_spaces - 1
+    ) // 2  # of log counts, then as many of standardised genes; the first space is the latent space
+    covariances = [covariance_view(ensemble.spaces[own], points) for own in (1, 1 + n_views)]
+    more = replace(ensemble, trees=[], spaces=covariances)
+    members = np.column_stack([found.members(n_clusters)[0] for found in (ensemble, more)])
+    # After the trees two linkages in each space, then k-means and a mixture in each.
+    kinds, space = ["trees"] * n_trees, [-1] * n_trees
+    for spaces in (range(n_spaces), range(n_spaces, n_spaces + 2)):
+        kinds += ["ward", "average"] * len(spaces) + ["k-means", "mixture"] * len(spaces)
+        space += [*np.repeat(spaces, 2)] * 2
+    kind, of = np.array(kinds), np.array(space)
+    default = of < n_spaces
     parts = {
-        "nothing trained": of_space > 0,
-        "latent space and trees only": of_space <= 0,
-        "no trees": of_space >= 0,
-        "log counts only": (of_space > 0) & (of_space <= n_views),
-        "standardised genes only": of_space > n_views,
-        "linkages only": np.isin(kinds, ["ward", "average"]),
-        "k-means and mixtures only": np.isin(kinds, ["k-means", "mixture"]),
+        "nothing trained": default & (of > 0),
+        "latent space and trees only": of <= 0,
+        "no trees": default & (of >= 0),
+        "log counts only": (of > 0) & (of <= n_views),
+        "standardised genes only": default & (of > n_views),
+        "linkages only": default & np.isin(kind, ["ward", "average"]),
+        "k-means and mixtures only": default & np.isin(kind, ["k-means", "mixture"]),
+        "latent space × 3": default * np.where(of == 0, 3, 1),
+        "trees × 2": default * np.where(kind == "trees", 2, 1),
+        "average linkage × 0.5": default * np.where(kind == "average", 0.5, 1),
+        "with covariances": np.ones(len(of)),
     }
-    for name, kept in parts.items():
-        _, kind, sizes = np.unique(kinds[kept], return_inverse=True, return_counts=True)
-        with patch.object(type(ensemble), "members", return_value=(members[:, kept], 1 / sizes[kind])):
+    for name, factor in parts.items():
+        kept = factor > 0
+        _, number, sizes = np.unique(kind[kept], return_inverse=True, return_counts=True)
+        some = (members[:, kept], factor[kept] / sizes[number])
+        with patch.object(type(ensemble), "members", return_value=some):
             yield name, ensemble.cut(n_clusters)[0].labels.astype(str)
+
+
+def covariance_view(space: np.ndarray, points: np.ndarray, n_components: int = 10, n_neighbors: int = 15) -> np.ndarray:
+    """Means and covariances of leading components around each cell, as CoSMIM of genes; both have the same weight."""
+    neighbors = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(points, return_distance=False)
+    around = space[neighbors][:, :, :n_components]
+    mean = around.mean(1)
+    upper = np.triu_indices(mean.shape[1])
+    covariance = (np.einsum("mkd,mke->mde", around, around) / n_neighbors - mean[:, :, None] * mean[:, None])[:, *upper]
+    view = np.concatenate([part / part.std(0) / np.sqrt(part.shape[1]) for part in (mean, covariance)], 1)
+    components = PCA(min(20, *view.shape), random_state=0).fit_transform(view)
+    return components / np.sqrt((components**2).sum(1).mean())
 
 
 def run_not_spatial(adata: ad.AnnData, n_clusters: int, seed: int) -> Results:
