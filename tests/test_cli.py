@@ -76,14 +76,16 @@ def test_run(counts, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_run_in_space(tmp_path):
+def test_run_in_space(tmp_path, capsys):
     """Domains of two slices, as from Python with the same seed, and a map of each."""
     adata = scrcl.datasets.layered_tissue(120)
     adata.write_h5ad(tmp_path / "tissue.h5ad")
     output, plots = tmp_path / "out.h5ad", tmp_path / "plots"
     options = ["--spatial-key", "spatial", "--sample-key", "slice", "--n-clusters", "3", "--epochs", "2"]
     options += ["--seed", "3"]
-    assert main(["run", str(tmp_path / "tissue.h5ad"), "-o", str(output), *options, "--plots", str(plots)]) == 0
+    options += ["--plots", str(plots), "--json"]
+    assert main(["run", str(tmp_path / "tissue.h5ad"), "-o", str(output), *options]) == 0
+    borders = pd.DataFrame(json.loads(capsys.readouterr().out)["borders"])
     result = ad.read_h5ad(output)
     scvi.settings.seed = 3
     scrcl.SCRCL.setup_anndata(adata, spatial_key="spatial", sample_key="slice")
@@ -94,6 +96,8 @@ def test_run_in_space(tmp_path):
     np.testing.assert_array_equal(result.obsm["spatial"], adata.obsm["spatial"])
     assert result.uns["scrcl_run"]["parameters"]["spatial_key"] == "spatial"
     assert {"spatial_slice1.png", "spatial_slice2.png"} < set(listing(plots))
+    expected = model.get_domain_borders(n_clusters=3, seed=3)
+    assert borders[["domain", "neighbor", "verdict"]].equals(expected[["domain", "neighbor", "verdict"]])
 
 
 @pytest.mark.slow
@@ -799,6 +803,28 @@ class TestCaveats:
         (caveat,) = find_caveats(summary, "consensus")
         assert caveat.startswith("The split of 0 from 2 ")
         assert "doublets" in caveat
+
+    def test_domains_along_a_gradient(self):
+        from scrcl.cli.summary import Cluster, find_caveats
+
+        summary = self.summary([Cluster("0", 100, 0.5, 0.9, 0.0, "1", 0.1, ["a"], 1)] * 3)
+        summary.parameters = {"spatial_key": "spatial"}
+        summary.borders = pd.DataFrame(
+            {
+                "domain": ["0", "0", "1"],
+                "neighbor": ["1", "2", "2"],
+                "sharpness": [0.1, 0.9, np.nan],
+                "verdict": ["continuum", "border", "unclear"],
+            }
+        )
+        (caveat,) = find_caveats(summary, "consensus")
+        assert caveat.startswith("The tissue changes gradually between domains 0 and 1:")
+        assert summary.as_json()["borders"][2] == {
+            "domain": "1",
+            "neighbor": "2",
+            "sharpness": None,
+            "verdict": "unclear",
+        }
 
     def summary(self, clusters, given=False, best=3, runner_ups=()):
         from scrcl.cli.summary import Summary

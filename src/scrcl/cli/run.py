@@ -124,7 +124,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             begin("names")
             with attempt("names"):
                 named = _names(model, data, sets, config, phases)
-        markers = estimate = probabilities = None
+        markers = estimate = probabilities = borders = None
         if table is not None or page is not None:
             begin("marker genes")
             with attempt("marker genes"):
@@ -144,6 +144,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             if config.method == "consensus":
                 with attempt("certainty"):
                     probabilities = model.get_cluster_probabilities(n_clusters=config.n_clusters, seed=config.seed)
+                    borders = _borders(model, config)
         if config.plots is not None:
             begin("plots")
             types_key = keys.TYPES_KEY if types else None
@@ -179,6 +180,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             compositions=compose(data.obs[keys.CLUSTERS_KEY], data.obs, _samples(config)),
             quality=quality_of,
             names=named,
+            borders=borders,
             **record,
         )
         summary.caveats = find_caveats(summary, config.method) + caveats
@@ -274,6 +276,13 @@ def _tree(model: SCRCL, data: AnnData | MuData, config: RunConfig) -> ClusterTre
     """The tree of clusters, with the names of genes that are asked for."""
     tree = model.get_cluster_tree(seed=config.seed)
     return tree if config.gene_symbols is None else with_symbols(tree, symbols_of(data, config.gene_symbols))
+
+
+def _borders(model: SCRCL, config: RunConfig) -> pd.DataFrame | None:
+    """How adjacent domains are separated, in space."""
+    if config.spatial_key is None:
+        return None
+    return model.get_domain_borders(n_clusters=config.n_clusters, seed=config.seed)
 
 
 def _names(

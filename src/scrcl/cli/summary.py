@@ -90,6 +90,8 @@ class Summary:
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
     #: Name of each cluster from marker genes, and its evidence.
     names: list[dict[str, object]] = field(default_factory=list)
+    #: How adjacent domains in space are separated.
+    borders: pd.DataFrame | None = None
 
     @property
     def kind(self) -> str:
@@ -98,11 +100,10 @@ class Summary:
 
     def as_json(self) -> dict[str, object]:
         """In plain containers."""
-        found = asdict(replace(self, estimate=None, tree=None))
+        found = asdict(replace(self, estimate=None, tree=None, borders=None))
         del found["estimate"], found["tree"]
-        found["splits"] = (
-            None if self.tree is None else json.loads(self.tree.splits.reset_index().to_json(orient="records"))
-        )
+        found["splits"] = None if self.tree is None else _records(self.tree.splits.reset_index())
+        found["borders"] = None if self.borders is None else _records(self.borders)
         if self.estimate is not None:
             curve = self.estimate.curve.astype(object).where(self.estimate.curve.notna(), None)
             found["n_clusters_estimate"] = {
@@ -145,6 +146,11 @@ class Summary:
                 f"Agreement: adjusted Rand index {self.agreement.adjusted_rand_index:.2f}, "
                 f"normalised mutual information {self.agreement.normalized_mutual_information:.2f}"
             )
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows of a table in plain containers, missing values as None."""
+    return json.loads(table.to_json(orient="records"))
 
 
 def sizes_table(sizes: dict[str, int], kind: str) -> Table:
@@ -203,6 +209,13 @@ def find_caveats(summary: Summary, method: str) -> list[str]:
             caveats.append(
                 f"The split of {split['left']} from {split['right']} in the tree of clusters is supported by the cell graph, but no gene is clearly up on either "
                 "side: it may divide batches, doublets or damaged cells."
+            )
+    if summary.borders is not None:
+        gradual = summary.borders[summary.borders["verdict"] == "continuum"]
+        pairs = [f"{a} and {b}" for a, b in zip(gradual["domain"], gradual["neighbor"], strict=True)]
+        if pairs:
+            caveats.append(
+                f"The tissue changes gradually between domains {', '.join(pairs)}: where one ends is arbitrary, as in a gradient."
             )
     for cluster in summary.clusters:
         if cluster.cells < FEW_CELLS:
