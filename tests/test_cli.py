@@ -30,7 +30,7 @@ import scrcl.cli.outputs
 from scrcl.cli import main
 from scrcl.cli.options import KINDS, METHODS, parse
 from scrcl.cli.paths import check_paths
-from scrcl.cli.run import LOG_LEVELS
+from scrcl.cli.progress import LOG_LEVELS
 
 from .helpers import simulate
 from .real_inputs.builders import read

@@ -17,7 +17,7 @@ from scrcl.model.marker_fit import Naming, logarithms_of
 from scrcl.utils import keys
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclKeyError
-from scrcl.utils.progress import begin, listening
+from scrcl.utils.progress import begin
 
 from .causes import explained
 from .config import NamesConfig
@@ -26,8 +26,7 @@ from .inputs import Input, read
 from .marker_lists import read_sets, records
 from .options import pairs
 from .outputs import check_writable, finish, reserved, write
-from .progress import Phases
-from .run import quiet
+from .progress import Phases, quiet
 from .symbols import symbols_column
 
 #: Columns of the table that is shown, and their titles.
@@ -77,15 +76,13 @@ def name(config: NamesConfig, phases: Phases) -> Named:
     with (
         reserved(config.output) as unfinished,
         reserved(config.table) as table,
-        quiet(config.input, phases),
-        listening(phases),
+        quiet(phases),
         ExitStack() as files,
     ):
         begin("reading")
         sets = read_sets(config.markers)
         found = files.enter_context(read(_as_run(config)))
-        for note in found.notes:
-            phases.note(note)
+        phases.note(*found.notes)
         data = found.data
         if config.output is not None:
             check_writable(found, config.output)

@@ -17,7 +17,7 @@ from scrcl.model.scrcl import SCRCL
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclError
 from scrcl.utils.files import State
-from scrcl.utils.progress import begin, listening
+from scrcl.utils.progress import begin
 
 from .causes import explained
 from .config import PredictConfig
@@ -26,8 +26,7 @@ from .inputs import Input, read
 from .options import pairs
 from .outputs import check_writable, count, finish, reserved, write, write_types
 from .paths import TABLES, suffix
-from .progress import Phases
-from .run import quiet
+from .progress import Phases, quiet
 from .summary import sizes_table
 
 #: Name of the matrix that is not a layer, for `--layer`.
@@ -84,8 +83,7 @@ def predict(config: PredictConfig, phases: Phases) -> Predicted:
     """
     with (
         reserved(config.output) as unfinished,
-        quiet(config.input, phases),
-        listening(phases),
+        quiet(phases),
         ExitStack() as files,
     ):
         assert unfinished is not None  # there is always an output
@@ -95,8 +93,7 @@ def predict(config: PredictConfig, phases: Phases) -> Predicted:
             raise UserError(f"The model in {config.model} is not trained.", "Train it before it is saved.")
         found, query = _read(config, model)
         files.enter_context(found)
-        for note in found.notes:
-            phases.note(note)
+        phases.note(*found.notes)
         data = found.data
         check_writable(found, config.output)
         columns = _columns(model, query, config.alpha)

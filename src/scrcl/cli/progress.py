@@ -1,6 +1,8 @@
 """The phases of a run: a bar for each on a terminal, a line for each in a log; and notes between them."""
 
+import logging
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,18 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from scrcl.utils.errors import PoorSupportWarning, ScrclWarning
+from scrcl.utils.progress import listening
+
 from .errors import as_message
+
+#: Levels of the loggers of the libraries while the command runs.
+LOG_LEVELS = {
+    "lightning.pytorch": logging.ERROR,
+    "lightning.pytorch.utilities.rank_zero": logging.ERROR,
+    "lightning.fabric.utilities.seed": logging.ERROR,
+    "scvi": logging.WARNING,
+}
 
 
 class Phases:
@@ -36,7 +49,7 @@ class Phases:
 
     def __init__(self, console: Console, source: Path | None) -> None:
         self.missing: dict[str, str] = {}
-        self._source = source
+        self.source = source
         self.seconds: dict[str, float] = {}
         self.written: list[str] = []
         self.notes: list[str] = []
@@ -78,11 +91,12 @@ class Phases:
         """Show a line."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def note(self, text: str) -> None:
-        """Keep a note, and show it the first time."""
-        if text not in self.notes:
-            self.notes.append(text)
-            self.show(f"note: {text}")
+    def note(self, *texts: str) -> None:
+        """Keep notes, and show each the first time."""
+        for text in dict.fromkeys(texts):
+            if text not in self.notes:
+                self.notes.append(text)
+                self.show(f"note: {text}")
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -90,7 +104,7 @@ class Phases:
         try:
             yield
         except Exception as error:  # noqa: BLE001 (the output must not be lost)
-            self.missing[what] = as_message(error, self._source)
+            self.missing[what] = as_message(error, self.source)
             self.show(f"error: {what}: {self.missing[what]}")
 
     def wrote(self, path: Path) -> None:
@@ -105,3 +119,30 @@ class Phases:
         total = self._progress.tasks[task].total or 1
         self._progress.update(task, total=total, completed=total)
         self._present = None
+
+
+@contextmanager
+def quiet(phases: Phases, caveats: list[str] | None = None, reported: bool = False) -> Iterator[None]:
+    """Show progress instead of what the libraries write; our own warnings become notes, and maybe caveats."""
+    before = {name: logging.getLogger(name).level for name in LOG_LEVELS}
+    for name, level in LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+
+    def note(warning: Warning | str, *_: object) -> None:
+        if isinstance(warning, ScrclWarning):
+            message = as_message(warning, phases.source)
+            if reported and "--report" in warning.command:  # there is one
+                message = message.removesuffix(warning.command).strip()
+            phases.note(message)
+            if caveats is not None and isinstance(warning, PoorSupportWarning) and message not in caveats:
+                caveats.append(message)
+
+    with warnings.catch_warnings(), listening(phases):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", category=ScrclWarning)
+        warnings.showwarning = note  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,10 +1,8 @@
 """A run, from the file of counts to all that is written. Wiring only."""
 
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,27 +27,19 @@ from scrcl.model.scrcl import SCRCL, SPATIAL_ARGUMENTS
 from scrcl.reference.writing import share
 from scrcl.utils import keys
 from scrcl.utils.checks import check_n_clusters
-from scrcl.utils.errors import PoorSupportWarning, ScrclWarning
-from scrcl.utils.progress import begin, listening
+from scrcl.utils.progress import begin
 
 from .composition import compose, measure, quality
 from .config import RunConfig
-from .errors import UserError, as_message
+from .errors import UserError
 from .html_report import check_report, plain_text, write_report
 from .inputs import Input, read
 from .marker_lists import read_sets, records
 from .outputs import check_writable, finish, reserved, write, write_types
-from .progress import Phases
+from .progress import Phases, quiet
 from .summary import Record, Summary, compare, describe_clusters, find_caveats
 from .symbols import find_symbols, symbols_column, symbols_of, with_symbols
 
-#: Levels of the loggers of the libraries while the command runs.
-LOG_LEVELS = {
-    "lightning.pytorch": logging.ERROR,
-    "lightning.pytorch.utilities.rank_zero": logging.ERROR,
-    "lightning.fabric.utilities.seed": logging.ERROR,
-    "scvi": logging.WARNING,
-}
 #: Letters of the name of a picture, at most: in bytes, what file systems allow is several times as long.
 MAX_NAME = 50
 #: Packages whose versions decide the result.
@@ -98,16 +88,14 @@ def run(config: RunConfig, phases: Phases) -> Summary:
         reserved(config.markers) as table,
         reserved(config.tree) as splits,
         reserved(config.report) as page,
-        quiet(config.input, phases, caveats, reported=config.report is not None),
-        listening(phases),
+        quiet(phases, caveats, reported=config.report is not None),
         ExitStack() as files,
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
         sets = None if config.names is None else read_sets(config.names)  # refused before any work
         found = files.enter_context(read(config))
-        for note in found.notes:
-            phases.note(note)
+        phases.note(*found.notes)
         data = found.data
         check_n_clusters(config.n_clusters, data.n_obs)
         check_writable(found, config.output)
@@ -222,35 +210,6 @@ def _train(config: RunConfig, found: Input, device: tuple[str, list[int] | Liter
     if model.trainer.interrupted:
         raise KeyboardInterrupt
     return model
-
-
-@contextmanager
-def quiet(
-    source: Path | None, phases: Phases, caveats: list[str] | None = None, reported: bool = False
-) -> Iterator[None]:
-    """Keep the chatter of the libraries out of the progress display; our own warnings become notes, and maybe caveats."""
-    before = {name: logging.getLogger(name).level for name in LOG_LEVELS}
-    for name, level in LOG_LEVELS.items():
-        logging.getLogger(name).setLevel(level)
-
-    def note(warning: Warning | str, *_: object) -> None:
-        if isinstance(warning, ScrclWarning):
-            message = as_message(warning, source)
-            if reported and "--report" in warning.command:  # there is one
-                message = message.removesuffix(warning.command).strip()
-            phases.note(message)
-            if caveats is not None and isinstance(warning, PoorSupportWarning) and message not in caveats:
-                caveats.append(message)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", category=ScrclWarning)
-        warnings.showwarning = note  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            for name, level in before.items():
-                logging.getLogger(name).setLevel(level)
 
 
 class _OnBatch(Callback):
