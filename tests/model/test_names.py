@@ -180,6 +180,18 @@ class TestLevels:
         clusters = model.get_cluster_names(WEIGHTED, hierarchy=HIERARCHY)
         assert found.loc[clusters.index, "name"].tolist() == clusters["name"].tolist()
 
+    def test_clusters_above_have_a_name_only_if_all_that_are_named_below_share_it(self, model):
+        """Two of three names have nothing in common, so their union has no name, and neither has the whole, whatever the third is."""
+        lists = {name: WEIGHTED[name] for name in ("a0", "a1", "b")}
+        found = model.get_cluster_names(lists, tree=model.get_cluster_tree(evidence=False))
+        above = found.index[found.index.str.contains("+", regex=False) | (found.index == "all")]
+        below = {name: found.loc[found.index.str.fullmatch(r"\d+"), "name"] for name in above}
+        assert len(set(below["all"]) - {"unsure"}) > 1
+        for name in above:
+            parts = below["all"] if name == "all" else below["all"][name.split("+")]
+            named = set(parts) - {"unsure"}
+            assert found.loc[name, "name"] == (named.pop() if len(named) == 1 else "unsure")
+
     def test_names_of_cells_are_written_on_request(self, model):
         adata = simulate()
         found = model.get_cluster_names(WEIGHTED, adata, "cell_type", hierarchy=HIERARCHY, key_added="name")

@@ -395,9 +395,10 @@ def _names_of_tree(tree: ClusterTree, fit: Naming) -> pd.DataFrame:
             table.loc[inherited, "reason"] = "The name is that of the cluster that it is part of."
         tables.append(table)
     result = pd.concat(tables)
-    above, listed = np.flatnonzero(depth < 0), [*placed.sets.genes]
+    above, clusters, listed = np.flatnonzero(depth < 0), np.flatnonzero(depth == 0), [*placed.sets.genes]
     for node in above:
-        choice[node] = hierarchy.common(choice[nested.sides[node - nested.n_leaves]])
+        inside = ~(nested.below[clusters] & ~nested.below[node]).any(1)
+        choice[node] = hierarchy.common(choice[clusters[inside]])
     result = result.reindex(pd.Index(tree.sizes.index, name="cluster"))
     for node in above:
         found = listed[choice[node]] if choice[node] >= 0 else UNSURE

@@ -47,8 +47,9 @@ class NamesMixin(SCRCLBase):
 
         Of plain lists, the one with the highest score among those that fit is proposed; a list of which the data lack more than
         half has less weight. With a hierarchy or weights, as in ``"cellconsensus"``, the most distinctive genes of each name are
-        scored, also by the fraction of cells that express them, and the name is the finest one that the evidence supports:
-        ``"T cell"`` rather than a ``"memory CD4+ T cell"`` that may be wrong.
+        scored, also by the fraction of cells that express them, and the name is the finest one that the evidence supports, and that
+        most single cells fit better than other names with the same parent: ``"T cell"`` rather than a ``"memory CD4+ T cell"`` that may be
+        wrong.
 
         Parameters
         ----------
