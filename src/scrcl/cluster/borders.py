@@ -125,8 +125,9 @@ class Surroundings:
 
         The features of cells within :data:`REACH` of the other side are projected onto the difference of the means of the
         sides. The projection is regressed on the side, and on the distance from the other side within each of the two:
-        :math:`y = \beta z + \gamma_1 z_1 d + \gamma_2 z_2 d + c_s` with the slice :math:`s`. The sharpness is :math:`\beta`
-        relative to its value without the distances. The axis is found in every other cell, and the regression fitted to the
+        :math:`y = \beta z + \gamma_1 z_1 d + \gamma_2 z_2 d + c_s` with the slice :math:`s`, weighted by one minus the distance
+        relative to the reach, as in a regression discontinuity design. The sharpness is :math:`\beta` relative to the difference
+        of the means. The axis is found in every other cell, and the regression fitted to the
         rest, and the other way round: otherwise noise would be a difference, too.
         """
         votes = np.column_stack([self.votes[:, first].sum(1), self.votes[:, second].sum(1)])
@@ -143,6 +144,7 @@ class Surroundings:
         _, sample = np.unique(self.slices.samples[cells], return_inverse=True)
         plain = np.column_stack([z, indicator(sample).toarray()])
         sloped = np.column_stack([plain, side * distance, ~side * distance])
+        weight = np.sqrt(1 - distance / REACH)[:, None]
         # Every other cell by distance, so that both halves are alike and do not depend on the order of cells.
         half = np.argsort(np.lexsort((distance, side))) % 2
         jump = difference = variance = 0.0
@@ -152,7 +154,7 @@ class Surroundings:
             projection = self.features[cells[rows]] @ axis
             coefficients = _fit(plain[rows], projection)
             residual = projection - plain[rows] @ coefficients
-            jump += _fit(sloped[rows], projection)[0]
+            jump += _fit(weight[rows] * sloped[rows], weight[rows, 0] * projection)[0]
             difference += coefficients[0]
             variance += residual.var() * np.linalg.pinv(plain[rows].T @ plain[rows])[0, 0]
         score = difference / np.sqrt(variance) if variance > 0 else 0.0
