@@ -24,6 +24,7 @@ def path(tmp_path, monkeypatch):
     adata.write_h5ad("in.h5ad")
     (tmp_path / "lists.json").write_text(json.dumps(LISTS))
     (tmp_path / "lists.gmt").write_text("".join(f"{name}\t.\t{chr(9).join(genes)}\n" for name, genes in LISTS.items()))
+    (tmp_path / "empty.json").write_text('{"a": [], "b": ["gene1"]}')
     rows = [(name, gene) for name, genes in LISTS.items() for gene in genes]
     pd.DataFrame(rows, columns=["source", "target"]).to_csv("lists.csv", index=False)
     pd.DataFrame(rows, columns=["source", "target"]).to_csv("lists.tsv", index=False, sep="\t")
@@ -89,7 +90,9 @@ def test_names_of_a_run(path, capsys):
     page = (path / "report.html").read_text()
     assert all(f"<span>{name}</span>" in page for name in LISTS)
     assert main([*words, "--overwrite", "--names", "cellconcensus"]) == 1
-    assert "Did you mean 'cellconsensus'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--names='cellconcensus' is neither" in error
+    assert "Did you mean 'cellconsensus'" in error
 
 
 def test_symbols_of_a_run(path, capsys):
@@ -161,7 +164,8 @@ def test_counts_that_a_run_took_from_raw(path, capsys):
             "--markers='cellconcensus' is neither a file nor .* Did you mean 'cellconsensus'",
         ),
         (["--markers", "no.json"], "--markers='no.json' is not a file"),
-        (["--markers", "no.csv"], "--markers no.csv cannot be read"),
+        (["--markers", "no.csv"], "--markers='no.csv' cannot be read"),
+        (["--markers", "empty.json"], "--markers has 1 lists without a gene: 'a'"),
         (["--markers", "lists.json", "--groupby", "foo"], "--groupby='foo' is not in obs of in.h5ad.*scrcl run"),
         (["--markers", "lists.json", "--table", "names.txt"], "wrong suffix"),
         (["--markers", "lists.json", "--orthologs", "no.csv"], "--orthologs='no.csv' cannot be read"),

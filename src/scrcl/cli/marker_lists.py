@@ -6,14 +6,20 @@ import pandas as pd
 
 from scrcl.data.marker_resources import read_resource
 from scrcl.data.marker_sets import MarkerSets, is_name, read_marker_sets
+from scrcl.utils.errors import ScrclError
 
 from .errors import UserError
 from .paths import suffix
 
 
-def read_sets(markers: str) -> MarkerSets:
+def read_sets(markers: str, option: str) -> MarkerSets:
     """Read marker genes that an option names."""
-    return read_resource(markers) if is_name(markers) else read_marker_sets(_table(markers))
+    try:
+        return read_resource(markers) if is_name(markers) else read_marker_sets(_table(markers, option))
+    except UserError:
+        raise
+    except ScrclError as error:
+        raise UserError(error.what.replace("markers", option, 1), error.command) from error
 
 
 def records(names: pd.DataFrame) -> list[dict[str, object]]:
@@ -24,7 +30,7 @@ def records(names: pd.DataFrame) -> list[dict[str, object]]:
     ]
 
 
-def _table(markers: str) -> pd.DataFrame | str:
+def _table(markers: str, option: str) -> pd.DataFrame | str:
     """A table of markers that is a file, or the path of any other file."""
     reader = {".csv": ",", ".tsv": "\t"}.get(suffix(Path(markers)))
     if reader is None:
@@ -33,5 +39,5 @@ def _table(markers: str) -> pd.DataFrame | str:
         return pd.read_csv(markers, sep=reader)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--markers {markers} cannot be read: {error}.", "Name a table with columns source and target."
+            f"{option}={markers!r} cannot be read: {error}.", "Name a table with columns source and target."
         ) from error

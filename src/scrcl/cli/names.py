@@ -80,7 +80,7 @@ def name(config: NamesConfig, phases: Phases) -> Named:
         ExitStack() as files,
     ):
         begin("reading")
-        sets = read_sets(config.markers)
+        sets = read_sets(config.markers, "--markers")
         found = files.enter_context(read(_as_run(config)))
         phases.note(*found.notes)
         data = found.data

@@ -93,7 +93,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
-        sets = None if config.names is None else read_sets(config.names)  # refused before any work
+        sets = None if config.names is None else read_sets(config.names, "--names")  # refused before any work
         found = files.enter_context(read(config))
         phases.note(*found.notes)
         data = found.data

@@ -60,6 +60,7 @@ def read_resource(name: str) -> MarkerSets:
         raise ScrclValueError(
             f"markers={name!r} is neither a file nor a collection of marker genes.",
             f"Pass {' or '.join(map(repr, RESOURCES))}, lists, a table or the path of a file.{did_you_mean(name, RESOURCES)}",
+            command=f"Name {' or '.join(map(repr, RESOURCES))}, or a file that is there.{did_you_mean(name, RESOURCES)}",
         )
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
