@@ -344,7 +344,7 @@ def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path
             continue
         lines += [f"### {title}", ""] if title else []
         means, sets = table(part)
-        lines += [*means, "", *seeds_of(part), "", *([] if title else [DETAILS, ""])]
+        lines += [*means, "", *seeds_of(part), "", DETAILS, ""]
         lines += folded("ARI by data set, mean (worst seed)", sets)
     some = next(iter(results.values()))
     versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
