@@ -18,12 +18,17 @@ from scrcl.utils.errors import ScrclValueError
 
 
 def build(
-    points: np.ndarray, spaces: Sequence[np.ndarray], features: Sequence[np.ndarray], seed: int, n_clusters: int = 0
+    points: np.ndarray,
+    spaces: Sequence[np.ndarray],
+    features: Sequence[np.ndarray],
+    seed: int,
+    n_clusters: int = 0,
+    max_groups: int = 0,
 ) -> Ensemble:
     """An ensemble of those cells that are drawn."""
     cells = clustered_cells(len(points), seed)
     drawn, own = ([array[cells] for array in arrays] for arrays in (spaces, features))
-    return Ensemble.build(points, cells, drawn, own, seed, N_REPEATS, n_clusters)
+    return Ensemble.build(points, cells, drawn, own, seed, N_REPEATS, n_clusters, max_groups=max_groups)
 
 
 def consensus(points: np.ndarray, n_clusters: int, seed: int = 0) -> Clustering:
@@ -155,17 +160,18 @@ def test_pooled_spaces_outvote_trees():
     """Two spaces of three separate the halves; trees and the third space say otherwise, and have less weight."""
     points = np.repeat([0.0, 10.0], 12)[:, None] + np.random.default_rng(0).normal(size=(24, 2))
     other = np.tile([0.0, 10.0], 12)[:, None] + np.random.default_rng(1).normal(size=(24, 2))
-    pooled = Ensemble.build(points, np.arange(24), [other], [other], 0, 2, pooled=[points, points.copy(), other])
+    spaces = [points, points.copy(), other]
+    pooled = Ensemble.build(points, np.arange(24), [other], [other], 0, 2, pooled=spaces, max_groups=4)
     members, weights = pooled.members(2)
     assert members.shape == (24, 2 + 3 * 4)  # trees; k-means, a mixture, and two linkages in each space
     np.testing.assert_allclose(weights, [1 / 2] * 2 + [1 / 3] * 12)  # five kinds with the same weight
     first = np.repeat([0, 1], 12)
     assert adjusted_rand_score(first, pooled.cut(2)[0].labels) == 1
     assert adjusted_rand_score(first, replace(pooled, pooled=False).cut(2)[0].labels) < 0.5
-    for ensemble in (pooled, pooled.subsampled(np.arange(0, 24, 2), [other], 0, True)):
-        leaves, linkage = ensemble.leaves(max_groups=4)
+    for ensemble in (pooled, pooled.subsampled(np.arange(0, 24, 2), [other], 0, True, 4)):
+        leaves, linkage = ensemble.leaves()
         assert len(linkage) == leaves.n_clusters - 1
-    assert pooled.subsampled(np.arange(8), [other], 0, True).pooled
+    assert pooled.subsampled(np.arange(8), [other], 0, True, 4).pooled
 
 
 def test_agreement_between_trees_by_hand():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from scrcl.cluster.kmeans import fit_kmeans, kmeans, repeat_kmeans
+from scrcl.cluster.kmeans import best_kmeans, fit_kmeans, kmeans, repeat_kmeans
 
 
 def test_kmeans_reaches_the_inertia_of_scikit_learn():
@@ -40,5 +40,24 @@ def test_starts_from_shared_distances_are_as_good_as_those_of_scikit_learn():
 
 def test_starts_where_points_are_the_same(recwarn):
     points = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
-    for labels in repeat_kmeans(points, 5, range(3)):
+    for labels in [*repeat_kmeans(points, 5, range(3)), *best_kmeans(points, [3, 5], [0])]:
         assert len(np.unique(labels[::10])) == 3
+    assert not recwarn
+
+
+def test_weighted_points_are_repeated_points():
+    """The best of some starts is as good as that of scikit-learn, for each number of clusters."""
+    rng = np.random.default_rng(0)
+    points, weights = rng.normal(size=(80, 3)).astype(np.float32), rng.integers(1, 6, size=80)
+    repeated = np.repeat(points, weights, axis=0)
+
+    def inertia(labels: np.ndarray) -> float:
+        return sum(
+            ((repeated[labels == own] - repeated[labels == own].mean(0)) ** 2).sum() for own in np.unique(labels)
+        )
+
+    numbers = [3, 6, 12]
+    for number, labels in zip(numbers, best_kmeans(points, numbers, range(20), weights), strict=True):
+        assert labels.max() == number - 1
+        expected = KMeans(number, n_init=20, random_state=0).fit(repeated).inertia_
+        assert inertia(np.repeat(labels, weights)) < 1.02 * expected

@@ -20,7 +20,7 @@ def blobs(n_types: int, seed: int = 0) -> np.ndarray:
 
 
 def trees(points: np.ndarray) -> tuple[NestedClusters, Ensemble]:
-    ensemble = build(points, [points], [points], 0)
+    ensemble = build(points, [points], [points], 0, max_groups=500)
     graph = symmetric_adjacency(nearest_neighbors(points, 15).to_sparse())
     return NestedClusters.build(*ensemble.leaves(), graph), ensemble
 

@@ -26,9 +26,9 @@ from scrcl.utils.sizes import draw
 
 from .clustering import Clustering, number_by_size
 from .components import Components
-from .kmeans import fit_kmeans
+from .kmeans import best_kmeans, fit_kmeans, repeat_kmeans
 from .tree import average_linkage, build_leaves
-from .trees import N_REPEATS, Tree, adjusted_rand, grow, indicator, memberships
+from .trees import N_REPEATS, Tree, adjusted_rand, grow, indicator, means, memberships
 
 #: Principal components of each space.
 SPACE_COMPONENTS = 20
@@ -36,8 +36,8 @@ SPACE_COMPONENTS = 20
 CLUSTERED_CELLS = 5_000
 #: Numbers of clusters of the clusterings whose co-association is the tree of clusters, with enough cells in each.
 TREE_NUMBERS, MIN_CELLS_PER_CLUSTER = (6, 10, 15, 20, 30, 40), 8
-#: Small clusters of which the tree is built, and least mean number of cells of each.
-N_GROUPS, MIN_CELLS_PER_GROUP = 500, 4
+#: Small clusters of which the tree is built, least mean number of cells of each, and steps of k-means for them.
+N_GROUPS, MIN_CELLS_PER_GROUP, GROUP_STEPS = 500, 4, 10
 #: Starts of k-means and of the mixture.
 KMEANS_STARTS, MIXTURE_STARTS = 5, 2
 #: Starts of k-means in each of many spaces, for the tree.
@@ -68,6 +68,8 @@ class Ensemble:
         Seed of k-means and of the mixtures.
     pooled
         Whether there are many spaces of different kinds, so that trees have no more weight than any other method.
+    groups
+        ``(m,)`` small clusters, numbered from 0, of which the tree of clusters is built, if it is.
     """
 
     points: np.ndarray
@@ -76,6 +78,7 @@ class Ensemble:
     spaces: list[np.ndarray]
     seed: int
     pooled: bool = False
+    groups: np.ndarray | None = None
 
     @classmethod
     def build(
@@ -89,6 +92,7 @@ class Ensemble:
         n_clusters: int = 0,
         euclidean: bool = False,
         pooled: Sequence[np.ndarray] = (),
+        max_groups: int = 0,
     ) -> "Ensemble":
         """Grow the trees, and reduce each space to its leading components.
 
@@ -108,18 +112,27 @@ class Ensemble:
             As in :func:`~scrcl.cluster.trees.grow`.
         pooled
             ``(m, p_i)`` spaces of different kinds, reduced already, in which cells are clustered instead; trees are not.
+        max_groups
+            For the tree of clusters: most small clusters, which are divided in place of single cells. 0 for a consensus
+            with a given number of clusters.
         """
-        trees = grow(spaces, features, seed, n_repeats, n_clusters, euclidean)
         reduced = list(pooled) or [leading_components(space) for space in spaces]
-        return cls(points, cells, trees, reduced, seed, len(pooled) > 0)
+        groups = _groups(reduced, max_groups, seed) if max_groups else None
+        trees = grow(spaces, features, seed, n_repeats, n_clusters, euclidean, groups)
+        return cls(points, cells, trees, reduced, seed, len(pooled) > 0, groups)
 
-    def subsampled(self, rows: np.ndarray, features: Sequence[np.ndarray], seed: int, euclidean: bool) -> "Ensemble":
+    def subsampled(
+        self, rows: np.ndarray, features: Sequence[np.ndarray], seed: int, euclidean: bool, max_groups: int
+    ) -> "Ensemble":
         """The same of some of the clustered cells and their ``features``, with one division in each space."""
         spaces, features = ([array[rows] for array in arrays] for arrays in (self.spaces, features))
         points, cells = self.points[self.cells[rows]], np.arange(len(rows))
         if self.pooled:
-            return replace(self, points=points, cells=cells, trees=[], spaces=spaces, seed=seed)
-        return Ensemble.build(points, cells, spaces, features, seed, len(spaces), euclidean=euclidean)
+            groups = _groups(spaces, max_groups, seed)
+            return replace(self, points=points, cells=cells, trees=[], spaces=spaces, seed=seed, groups=groups)
+        return Ensemble.build(
+            points, cells, spaces, features, seed, len(spaces), euclidean=euclidean, max_groups=max_groups
+        )
 
     @cached_property
     def linkages(self) -> list[np.ndarray]:
@@ -146,23 +159,27 @@ class Ensemble:
             kinds += ["k-means", "mixture"]
         return _weighted(members, kinds if self.pooled else [kind == "trees" for kind in kinds])
 
-    def leaves(self, n_starts: int = KMEANS_STARTS, max_groups: int = N_GROUPS) -> tuple[Clustering, np.ndarray]:
+    def leaves(self, n_starts: int = KMEANS_STARTS) -> tuple[Clustering, np.ndarray]:
         """Leaves of the tree of clusters of all cells, and the linkage of the leaves, see :class:`~.tree.NestedClusters`.
 
         Clusterings of the trees, at all numbers of clusters, have half of the weight, those of k-means in each space, the best
-        of ``n_starts``, the other, or all of it if spaces are pooled. The tree does not divide small clusters, at most
-        ``max_groups``.
+        of ``n_starts``, the other, or all of it if spaces are pooled. None of them divides the small clusters ``groups``.
         """
-        n = len(self.cells)
+        assert self.groups is not None
+        n, groups, sizes = len(self.cells), self.groups, np.bincount(self.groups)
         numbers = [number for number in TREE_NUMBERS if number <= n // MIN_CELLS_PER_CLUSTER] or [min(n, 2)]
         trees = [] if self.pooled else self.trees
         from_trees = [tree.cut(number) for number in numbers for tree in trees]
-        others = [fit_kmeans(space, number, n_starts, self.seed)[0] for number in numbers for space in self.spaces]
+        seeds = np.random.default_rng(self.seed).integers(2**31, size=n_starts)
+        numbers = [min(number, len(sizes)) for number in numbers]
+        others = [
+            labels[groups]
+            for space in self.spaces
+            for labels in best_kmeans(means(space, groups), numbers, seeds, sizes)
+        ]
         kinds = [True] * len(from_trees) + [False] * len(others)
         members, weights = _weighted(from_trees + others, kinds)
-        n_groups = max(1, min(max_groups, n // MIN_CELLS_PER_GROUP))
-        groups = fit_kmeans(np.concatenate(self.spaces, 1), n_groups, 1, self.seed)[0]
-        labels, linkage = build_leaves(members, weights, np.unique(groups, return_inverse=True)[1])
+        labels, linkage = build_leaves(members, weights, groups)
         together = _together(members, weights, labels, len(linkage) + 1).astype(np.float32)
         return self._with_others(Clustering(self.points[self.cells], labels, probabilities=together)), linkage
 
@@ -328,6 +345,14 @@ def leading_components(points: np.ndarray) -> np.ndarray:
     """The leading principal components ``(m, p)`` of points ``(m, d)``, of mean squared length 1."""
     points = points.astype(np.float64)
     return Components.fit(points, SPACE_COMPONENTS)(points)
+
+
+def _groups(spaces: Sequence[np.ndarray], max_groups: int, seed: int) -> np.ndarray:
+    """At most ``max_groups`` small clusters ``(m,)`` in all spaces ``(m, p_i)`` together, numbered from 0."""
+    points = np.concatenate(spaces, 1).astype(np.float32)
+    number = max(1, min(max_groups, len(points) // MIN_CELLS_PER_GROUP))
+    labels = next(repeat_kmeans(points, number, [seed], max_iter=GROUP_STEPS))
+    return np.unique(labels, return_inverse=True)[1]
 
 
 def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:

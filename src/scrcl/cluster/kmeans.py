@@ -1,9 +1,11 @@
 """k-means clustering."""
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from scrcl.utils.sizes import SAMPLE_CELLS, draw
 
@@ -11,6 +13,8 @@ from .clustering import Clustering, number_by_size
 
 #: Number of k-means++ starts.
 N_STARTS = 20
+#: Most steps from a start, as in scikit-learn.
+MAX_STEPS = 300
 
 
 def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> Clustering:
@@ -34,20 +38,53 @@ def fit_kmeans(
     return fit.fit(points[draw(len(points), n_sampled, seed)]).predict(points), fit.cluster_centers_
 
 
-def repeat_kmeans(points: np.ndarray, n_clusters: int, seeds: Iterable[int]) -> Iterator[np.ndarray]:
-    """Labels ``(n,)`` of points ``(n, d)`` from one k-means++ start for each seed.
+def repeat_kmeans(
+    points: np.ndarray,
+    n_clusters: int,
+    seeds: Iterable[int],
+    weights: np.ndarray | None = None,
+    max_iter: int = MAX_STEPS,
+) -> Iterator[np.ndarray]:
+    """Labels ``(n,)`` of points ``(n, d)`` with ``weights`` ``(n,)`` from one k-means++ start for each seed."""
+    for start in _starts(points, n_clusters, seeds, weights):
+        yield _fit(points, start, weights, max_iter).labels_
+
+
+def best_kmeans(
+    points: np.ndarray, numbers: Sequence[int], seeds: Iterable[int], weights: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Labels ``(n,)`` of weighted points for several numbers of clusters, each the best of one start for each seed.
+
+    The first centres that k-means++ chooses are a start for fewer clusters, too.
+    """
+    fits: dict[int, list[KMeans]] = {number: [] for number in numbers}
+    for start in _starts(points, max(numbers), seeds, weights):
+        for number in numbers:
+            fits[number].append(_fit(points, start[:number], weights))
+    return [min(fits[number], key=lambda fit: fit.inertia_).labels_ for number in numbers]
+
+
+def _fit(points: np.ndarray, start: list[int], weights: np.ndarray | None, max_iter: int = MAX_STEPS) -> KMeans:
+    """k-means from some of the points."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # where there are fewer distinct points than clusters
+        return KMeans(len(start), init=points[start], n_init=1, max_iter=max_iter).fit(points, None, weights)
+
+
+def _starts(points: np.ndarray, number: int, seeds: Iterable[int], weights: np.ndarray | None) -> Iterator[list[int]]:
+    """Starting points of k-means++ for each seed.
 
     All starts share the products ``(n, n)`` of all points, which with many clusters would take most of the time of each
     start; ``n`` must be small enough for them.
     """
     centered = points - points.mean(0)  # for the accuracy of single precision
     products = centered @ centered.T
+    weights = np.ones(len(points)) if weights is None else weights
     for seed in seeds:
-        start = points[_choose_centers(products, n_clusters, np.random.default_rng(seed))]
-        yield KMeans(n_clusters, init=start, n_init=1).fit_predict(points)
+        yield _choose_centers(products, number, weights.astype(products.dtype), np.random.default_rng(seed))
 
 
-def _choose_centers(products: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
+def _choose_centers(products: np.ndarray, number: int, weights: np.ndarray, rng: np.random.Generator) -> list[int]:
     """Starting points of k-means++ from products of points ``(n, n)``: the best of some candidates, as in scikit-learn."""
     norms = products.diagonal()
 
@@ -57,10 +94,10 @@ def _choose_centers(products: np.ndarray, number: int, rng: np.random.Generator)
     chosen = [int(rng.integers(len(norms)))]
     nearest = distances(chosen)[0]
     for _ in range(number - 1):
-        sums = np.cumsum(nearest, dtype=np.float64)
+        sums = np.cumsum(nearest * weights, dtype=np.float64)
         candidates = np.searchsorted(sums, rng.random(2 + int(np.log(number))) * sums[-1])
         remaining = np.minimum(nearest, distances(candidates))
-        best = int(remaining.sum(1).argmin())
+        best = int((remaining @ weights).argmin())
         nearest = remaining[best]
         chosen.append(int(candidates[best]))
     return chosen

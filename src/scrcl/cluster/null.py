@@ -21,6 +21,7 @@ from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import eigh
 from scipy.special import logit
 from scipy.stats import t as student
 
@@ -31,15 +32,15 @@ N_DIMENSIONS, MIN_CELLS_PER_DIMENSION = 10, 12
 #: Least number of tested cells on the smaller side; of fewer cells, outliers cannot be distinguished from a type.
 MIN_CELLS = 5
 #: Cells of a split that are tested, drawn at random; more if the smaller side would have fewer than ``MIN_SIDE_CELLS``.
-TESTED_CELLS, MAX_TESTED_CELLS, MIN_SIDE_CELLS = 300, 1000, 15
+TESTED_CELLS, MAX_TESTED_CELLS, MIN_SIDE_CELLS = 300, 600, 10
 #: Genes of the model, and genes of these by which cells are compared, chosen anew in each draw; both vary most for their mean.
-CANDIDATE_GENES, TESTED_GENES = 300, 150
+CANDIDATE_GENES, TESTED_GENES = 200, 150
 #: Least number of cells that express a gene of the model.
 MIN_EXPRESSING = 5
 #: Genes of similar mean to which the variance of a gene is compared.
 N_SIMILAR_GENES = 100
 #: Draws from the null; only the first of them where these leave no doubt, for a p-value outside of the bounds.
-N_DRAWS, N_FIRST_DRAWS, DOUBT = 20, 8, (1e-4, 0.2)
+N_DRAWS, N_FIRST_DRAWS, DOUBT = 10, 5, (1e-3, 0.2)
 #: Steps from each start of the search for the best split of a draw, and number of the farthest cells, and of random
 #: directions, at which it starts.
 N_STEPS, N_STARTS = 8, 16
@@ -138,7 +139,7 @@ class OnePopulation:
         return population
 
     def draw(self, n: int, rng: np.random.Generator) -> sp.csr_array:
-        """Counts ``(n, G)`` of new cells of any batch, float64, with library sizes drawn from the fitted cells."""
+        """Counts ``(n, G)`` of new cells of any batch, float32, with library sizes drawn from the fitted cells."""
         rows = rng.integers(len(self.strata), size=n)
         return sp.csr_array(self._draw(self.library_sizes[rows], self.strata[rows], rng))
 
@@ -154,39 +155,41 @@ class OnePopulation:
         self, sizes: np.ndarray, strata: np.ndarray, rng: np.random.Generator, latent: np.ndarray | None = None
     ) -> np.ndarray:
         latent = rng.standard_normal((len(sizes), self.loadings.shape[1])) if latent is None else latent
-        rate = latent @ self.loadings.T
+        rate = latent.astype(np.float32) @ self.loadings.T.astype(np.float32)
         rate -= (self.loadings**2).sum(1) / 2
         np.exp(rate, out=rate)
         rate *= self.shares[strata]
         rate *= sizes[:, None]
         noisy = np.flatnonzero(self.overdispersion > 1e-3)
-        shape = 1 / self.overdispersion[noisy]
-        rate[:, noisy] *= rng.standard_gamma(shape, (len(sizes), len(noisy))) / shape
-        return rng.poisson(np.minimum(rate, 1e9)).astype(np.float64)
+        shape = (1 / self.overdispersion[noisy]).astype(np.float32)
+        rate[:, noisy] *= rng.standard_gamma(shape, (len(sizes), len(noisy)), dtype=np.float32) / shape
+        return rng.poisson(np.minimum(rate, 1e9)).astype(np.float32)
 
 
 def _sums(values: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """Sums ``(S, d)`` of rows by stratum."""
-    member = np.zeros((int(strata.max()) + 1, len(strata)))
+    member = np.zeros((int(strata.max()) + 1, len(strata)), dtype=values.dtype)
     member[strata, np.arange(len(strata))] = 1
     return member @ values
 
 
 def _logs(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """``log1p`` of counts scaled to the median library size."""
-    return np.log1p(counts * (np.median(sizes) / sizes)[:, None])
+    return np.log1p(counts * (np.median(sizes) / sizes)[:, None].astype(counts.dtype))
 
 
-def _components(logs: np.ndarray, strata: np.ndarray, n_dimensions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal principal component scores ``(m, K)`` of logs centred by stratum, and all eigenvalues, falling."""
+def _components(logs: np.ndarray, strata: np.ndarray, n_dimensions: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Orthonormal principal component scores ``(m, K)`` of logs centred by stratum, their eigenvalues, and the sum of all."""
     means = _sums(logs, strata) / np.bincount(strata)[:, None]
     centred = logs - means[strata]
     m, n_genes = centred.shape
     wide = n_genes > m
-    values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :n_dimensions]
-    lengths = np.sqrt(np.maximum(values[: vectors.shape[1]], 1e-12))
-    return vectors if wide else centred @ vectors / lengths, values
+    products = centred @ centred.T if wide else centred.T @ centred
+    last = len(products) - 1
+    values, vectors = eigh(products, subset_by_index=(max(last + 1 - n_dimensions, 0), last), check_finite=False)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    scores = vectors if wide else centred @ vectors / np.sqrt(np.maximum(values, 1e-12))
+    return scores, values, float(np.trace(products))
 
 
 def _n_dimensions(m: int) -> int:
@@ -201,11 +204,10 @@ def _signal(logs: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Analysis 2006).
     """
     m, n_genes = logs.shape
-    vectors, values = _components(logs, strata, _n_dimensions(m))
-    n_dimensions = vectors.shape[1]
-    noise = max(values[n_dimensions:].sum() / (m * max(n_genes - n_dimensions, 1)), 1e-12)
+    vectors, values, total = _components(logs, strata, _n_dimensions(m))
+    noise = max((total - values.sum()) / (m * max(n_genes - len(values), 1)), 1e-12)
     gamma = n_genes / m
-    above = values[:n_dimensions] / (m * noise) - 1 - gamma
+    above = values / (m * noise) - 1 - gamma
     signal = np.where(above > 2 * np.sqrt(gamma), above + np.sqrt(np.maximum(above**2 - 4 * gamma, 0)), 0) / 2
     return vectors * np.sqrt(m), signal * noise, noise
 
@@ -254,13 +256,20 @@ def best_separation(scores: np.ndarray, n_first: np.ndarray, strata: np.ndarray)
     return float(separation(scores, side, strata).max())
 
 
-def split_pvalue(counts: sp.csr_array, side: np.ndarray, *, batches: np.ndarray | None = None, seed: int = 0) -> float:
+def split_pvalue(
+    counts: sp.csr_array,
+    side: np.ndarray,
+    *,
+    cells: np.ndarray | None = None,
+    batches: np.ndarray | None = None,
+    seed: int = 0,
+) -> float:
     r"""P-value that the cells of both sides are one population, for sides that were found in the same counts.
 
     :class:`OnePopulation` is fitted to the cells of both sides. In each draw from it, principal components are found anew,
     and the split with the largest :func:`separation` is searched among those with as many cells on either side, which is a
     harder search than a clustering makes. The observed separation is compared with these by the t-distribution that
-    predicts a further draw of its log-odds, so that twenty draws suffice.
+    predicts a further draw of its log-odds, so that ten draws suffice.
 
     A small p-value means two modes, or a shape that the model does not have, such as a tail of damaged cells; a large one
     that the split may be one of a continuum or of noise, or that too few cells are on one side. The test doesn't say which
@@ -269,9 +278,11 @@ def split_pvalue(counts: sp.csr_array, side: np.ndarray, *, batches: np.ndarray 
     Parameters
     ----------
     counts
-        ``(m, G)`` counts of the cells of both sides.
+        ``(n, G)`` counts.
     side
         ``(m,)`` whether a cell is on the first side.
+    cells
+        ``(m,)`` rows of the counts of the cells of both sides; by default all.
     batches
         ``(m,)`` number of the batch of each cell. Sides are then compared within batches, and the draws have the means of
         each batch and its share of the first side, so that a difference of batches is none of sides.
@@ -291,7 +302,7 @@ def split_pvalue(counts: sp.csr_array, side: np.ndarray, *, batches: np.ndarray 
     rows = _tested_cells(side, batches, rng)
     if min(side[rows].sum(), (~side[rows]).sum()) < MIN_CELLS:
         return 1.0
-    tested, side = counts[rows], side[rows]
+    tested, side = counts[rows if cells is None else cells[rows]], side[rows]
     strata = (
         np.zeros(len(rows), dtype=np.int64) if batches is None else np.unique(batches[rows], return_inverse=True)[1]
     )
@@ -363,20 +374,22 @@ def overdispersed_genes(counts: sp.csr_array, sizes: np.ndarray) -> tuple[np.nda
         ``(m,)`` library sizes.
     """
     m = counts.shape[0]
-    logs = sp.csr_array(counts, dtype=np.float64, copy=True)
-    logs.data = np.log1p(logs.data * np.repeat(np.median(sizes) / sizes, np.diff(logs.indptr)))
-    n_expressing = np.bincount(logs.indices, logs.data > 0, logs.shape[1])
-    enough = np.flatnonzero(n_expressing >= min(MIN_EXPRESSING, max(m // 20, 2)))
-    mean = np.bincount(logs.indices, logs.data, logs.shape[1])[enough] / m
-    variance = np.bincount(logs.indices, logs.data**2, logs.shape[1])[enough] / m - mean**2
+    scale = (np.median(sizes) / sizes).astype(np.float32)
+    logs = np.log1p(counts.data.astype(np.float32) * np.repeat(scale, np.diff(counts.indptr))).astype(np.float64)
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return sp.csr_array((values, counts.indices, counts.indptr), counts.shape).T @ np.ones(m)
+
+    enough = np.flatnonzero(sums((logs > 0).astype(np.float64)) >= min(MIN_EXPRESSING, max(m // 20, 2)))
+    mean = sums(logs)[enough] / m
+    variance = sums(logs**2)[enough] / m - mean**2
     order = np.argsort(mean, kind="stable")
-    n_blocks = max(1, len(order) // N_SIMILAR_GENES)
-    blocks = np.array_split(order, n_blocks)
-    typical = (
-        np.interp(mean, [np.median(mean[b]) for b in blocks], [np.median(variance[b]) for b in blocks])
-        if len(order)
-        else mean
-    )
+    if len(order):
+        size = min(N_SIMILAR_GENES, len(order))
+        blocks = order[len(order) % size :].reshape(-1, size)
+        typical = np.interp(mean, np.median(mean[blocks], axis=1), np.median(variance[blocks], axis=1))
+    else:
+        typical = mean
     typical = np.maximum(typical, 1e-12)
     chosen = np.sort(np.argsort(-variance / typical, kind="stable")[:CANDIDATE_GENES])
     return enough[chosen], typical[chosen]

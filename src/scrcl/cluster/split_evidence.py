@@ -5,7 +5,7 @@ Notation: ``m`` cells, ``G`` genes; ``side`` is true for the cells of the first 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -78,55 +78,95 @@ class SplitGenes:
         return first, second
 
 
-def split_genes(expression: sp.csr_array, side: np.ndarray, batches: np.ndarray | None = None) -> SplitGenes:
-    """Compare the two sides gene by gene.
+@dataclass(frozen=True)
+class GroupedExpression:
+    """Expression of cells in groups, added up once, so that any groups can be compared with any others.
 
-    With batches, cells are compared within each batch that has cells of both sides, and the results are averaged with the
-    weights ``n_1 n_2 / (n_1 + n_2 + 1)`` of van Elteren (1960), so that a difference of batches is none of sides.
-
-    Parameters
+    Attributes
     ----------
     expression
         ``(m, G)`` log-normalised expression (``log1p``), not negative.
-    side
-        ``(m,)`` whether a cell is on the first side.
-    batches
-        ``(m,)`` number of the batch of each cell.
-
-    Returns
-    -------
-    The effects; no difference (``auroc`` NaN) if no batch has cells of both sides.
-
-    References
-    ----------
-    van Elteren. On the combination of independent two sample tests of Wilcoxon. Bulletin of the International Statistical
-    Institute 1960.
+    groups, strata
+        ``(m,)`` group and batch of each cell, numbered from 0.
+    sizes
+        ``(S, L)`` number of cells of each group in each batch.
+    sums, detected
+        For each batch, ``(L, G)`` summed expression of its groups, and number of cells that express a gene.
     """
-    n_genes = expression.shape[1]
-    strata = comparable_strata(side, batches)
-    if not strata:
-        missing = np.full(n_genes, np.nan)
-        return SplitGenes(missing, missing, np.zeros(n_genes), np.zeros((2, n_genes)))
-    n_first, n = np.array([[side[rows].sum(), len(rows)] for rows in strata], dtype=np.float64).T
-    weights = n_first * (n - n_first) / (n + 1)
-    weights /= weights.sum()
 
-    parts = [expression[rows] if batches is not None else expression for rows in strata]
-    detections, changes = zip(
-        *(_levels(part, side[rows]) for part, rows in zip(parts, strata, strict=True)), strict=True
-    )
-    detection, change = (np.tensordot(weights, np.stack(values), 1) for values in (detections, changes))
+    expression: sp.csc_array
+    groups: np.ndarray
+    strata: np.ndarray
+    sizes: np.ndarray
+    sums: list[sp.csr_array]
+    detected: list[sp.csr_array]
 
-    # The AUROC is highest when all cells of a side that express the gene exceed all cells of the other.
-    undetected = 0.5 * np.tensordot(weights, np.stack([np.prod(1 - values, axis=0) for values in detections]), 1)
-    candidates = np.flatnonzero(
-        (abs(change) > MIN_LOG2_DIFFERENCE) & (np.where(change > 0, *detection) + undetected > MIN_AUROC)
-    )
-    auroc = np.full(n_genes, np.nan)
-    areas = [areas_under_curve(part[:, candidates], side[rows]) for part, rows in zip(parts, strata, strict=True)]
-    auroc[candidates] = weights @ np.stack(areas)
-    variance = weights**2 @ ((n + 1) / (12 * n_first * (n - n_first)))
-    return SplitGenes(auroc, (auroc - 0.5) / np.sqrt(variance), change, detection)
+    @classmethod
+    def build(cls, expression: sp.csr_array, groups: np.ndarray, batches: np.ndarray | None = None) -> Self:
+        """Add up the expression ``(m, G)`` of the cells of each group ``(m,)``, within each batch ``(m,)``."""
+        strata = (
+            np.zeros(len(groups), dtype=np.int64) if batches is None else np.unique(batches, return_inverse=True)[1]
+        )
+        n_groups, n_strata = int(groups.max()) + 1, int(strata.max()) + 1
+        cells, combined = np.arange(len(groups)), strata * n_groups + groups
+        members = sp.csr_array((np.ones(len(groups)), (combined, cells)), shape=(n_strata * n_groups, len(groups)))
+        expressed = (expression.data > 0).astype(np.float64)
+        detected = sp.csr_array((expressed, expression.indices, expression.indptr), shape=expression.shape)
+        sums, numbers = (
+            [(members @ values)[start : start + n_groups] for start in range(0, n_strata * n_groups, n_groups)]
+            for values in (expression.astype(np.float64), detected)
+        )
+        sizes = np.bincount(combined, minlength=n_strata * n_groups).reshape(n_strata, n_groups)
+        return cls(sp.csc_array(expression), groups, strata, sizes, sums, numbers)
+
+    def compare(self, first: np.ndarray, second: np.ndarray) -> SplitGenes:
+        """Compare two sides gene by gene.
+
+        With batches, cells are compared within each batch that has cells of both sides, and the results are averaged with
+        the weights ``n_1 n_2 / (n_1 + n_2 + 1)`` of van Elteren (1960), so that a difference of batches is none of sides.
+
+        Parameters
+        ----------
+        first, second
+            ``(L,)`` whether a group is on the first side, and on the second.
+
+        Returns
+        -------
+        The effects; no difference (``auroc`` NaN) if no batch has cells of both sides.
+
+        References
+        ----------
+        van Elteren. On the combination of independent two sample tests of Wilcoxon. Bulletin of the International
+        Statistical Institute 1960.
+        """
+        n_genes = self.expression.shape[1]
+        sides = np.stack([first, second])
+        numbers = self.sizes @ sides.T
+        strata = np.flatnonzero((numbers > 0).all(1))
+        if len(strata) == 0:
+            missing = np.full(n_genes, np.nan)
+            return SplitGenes(missing, missing, np.zeros(n_genes), np.zeros((2, n_genes)))
+        n_first, n_second = numbers[strata].T
+        weights = n_first * n_second / (n_first + n_second + 1)
+        weights /= weights.sum()
+
+        means = np.stack([(sides @ self.sums[stratum]) / numbers[stratum][:, None] for stratum in strata])
+        detections = np.stack([(sides @ self.detected[stratum]) / numbers[stratum][:, None] for stratum in strata])
+        change = np.tensordot(weights, means[:, 0] - means[:, 1], 1) / np.log(2)
+        detection = np.tensordot(weights, detections, 1)
+
+        # The AUROC is highest when all cells of a side that express the gene exceed all cells of the other.
+        undetected = 0.5 * np.tensordot(weights, np.prod(1 - detections, axis=1), 1)
+        candidates = np.flatnonzero(
+            (abs(change) > MIN_LOG2_DIFFERENCE) & (np.where(change > 0, *detection) + undetected > MIN_AUROC)
+        )
+        auroc, values = np.full(n_genes, np.nan), self.expression[:, candidates]
+        on_side = sides[:, self.groups]
+        auroc[candidates] = weights @ np.stack(
+            [areas_under_curve(values, *(on_side & (self.strata == stratum))) for stratum in strata]
+        )
+        variance = weights**2 @ ((n_first + n_second + 1) / (12 * n_first * n_second))
+        return SplitGenes(auroc, (auroc - 0.5) / np.sqrt(variance), change, detection)
 
 
 def comparable_strata(side: np.ndarray, batches: np.ndarray | None) -> list[np.ndarray]:
@@ -136,34 +176,23 @@ def comparable_strata(side: np.ndarray, batches: np.ndarray | None) -> list[np.n
     return [rows for rows in strata if 0 < side[rows].sum() < len(rows)]
 
 
-def _levels(expression: sp.csr_array, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Detection ``(2, G)`` on the two sides, and the difference ``(G,)`` of their mean logs to base 2."""
-    sides = np.stack([side, ~side], 1).astype(np.float64)
-    sizes = sides.sum(0)[:, None]
-    expressed = (expression.data > 0).astype(np.float64)
-    detected = sp.csr_array((expressed, expression.indices, expression.indptr), shape=expression.shape)
-    first, second = (expression.T @ sides).T / sizes
-    return (detected.T @ sides).T / sizes, (first - second) / np.log(2)
-
-
-def areas_under_curve(values: sp.csr_array, side: np.ndarray) -> np.ndarray:
-    """AUROC ``(G,)`` of each gene for the first side against the second, ties counting half, by the sum of ranks.
+def areas_under_curve(values: sp.csc_array, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """AUROC ``(G,)`` of each gene for the first cells against the second, ties counting half, by the sum of ranks.
 
     Parameters
     ----------
     values
         ``(m, G)`` values, none negative, compared as float32; only those above zero are sorted.
-    side
-        ``(m,)`` whether a cell is on the first side; both sides have cells.
+    first, second
+        ``(m,)`` whether a cell is one of the first, and of the second; both have cells.
     """
-    m, n_genes = values.shape
-    n_first = int(side.sum())
-    n_second = m - n_first
-    positive = values.data > 0
+    n_genes = values.shape[1]
+    n_first, n_second = int(first.sum()), int(second.sum())
+    compared = np.flatnonzero((values.data > 0) & (first | second)[values.indices])
     # Bits of positive numbers are in the order of the numbers: one sort of integers by gene, value and side.
-    keys = values.indices[positive].astype(np.int64) << 32
-    keys |= values.data[positive].astype(np.float32).view(np.uint32).astype(np.int64)
-    keys = np.sort(keys << 1 | np.repeat(side, np.diff(values.indptr))[positive])
+    keys = np.repeat(np.arange(n_genes, dtype=np.int64) << 32, np.diff(values.indptr))[compared]
+    keys |= values.data[compared].astype(np.float32).view(np.uint32).astype(np.int64)
+    keys = np.sort(keys << 1 | first[values.indices[compared]])
     keys, is_first = keys >> 1, keys & 1
 
     # Groups of equal values in a gene; its zeros are another group, below all others.
@@ -171,11 +200,11 @@ def areas_under_curve(values: sp.csr_array, side: np.ndarray) -> np.ndarray:
     counts = np.diff(starts, append=len(keys))
     gene = keys[starts] >> 32
     n_positive = np.bincount(gene, counts, n_genes)
-    n_zero = m - n_positive
+    n_zero = n_first + n_second - n_positive
     mean_rank = starts - (np.cumsum(n_positive) - n_positive)[gene] + n_zero[gene] + (counts + 1) / 2
-    first = np.add.reduceat(is_first, starts) if len(starts) else counts
-    zeros_first = n_first - np.bincount(gene, first, n_genes)
-    rank_sum = np.bincount(gene, mean_rank * first, n_genes) + zeros_first * (n_zero + 1) / 2
+    n_of_first = np.add.reduceat(is_first, starts) if len(starts) else counts
+    zeros_first = n_first - np.bincount(gene, n_of_first, n_genes)
+    rank_sum = np.bincount(gene, mean_rank * n_of_first, n_genes) + zeros_first * (n_zero + 1) / 2
     return (rank_sum - n_first * (n_first + 1) / 2) / (n_first * n_second)
 
 

@@ -8,7 +8,7 @@ from .tree import NestedClusters
 from .trees import indicator
 
 #: Subsamples, the share of the cells in each, and the most small clusters of which their trees are built.
-N_SUBSAMPLES, SUBSAMPLED_SHARE, SUBSAMPLE_GROUPS = 5, 0.8, 200
+N_SUBSAMPLES, SUBSAMPLED_SHARE, SUBSAMPLE_GROUPS = 3, 0.8, 200
 
 
 def split_stability(

@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from scrcl.graph.neighbors import nearest_neighbors
 
 from .clustering import Clustering, number_by_size
-from .trees import indicator
+from .trees import indicator, memberships
 
 #: Largest number of leaves, and least number of cells of each.
 MAX_LEAVES, MIN_LEAF_CELLS = 40, 10
@@ -47,12 +47,8 @@ def coassociation(members: np.ndarray, weights: np.ndarray, groups: np.ndarray) 
     Array ``(m, m)``, from 0 to 1.
     """
     of_group = indicator(groups).T
-    sizes = of_group.sum(1)
-    total = np.zeros((len(sizes), len(sizes)))
-    for member, weight in zip(members.T, weights / weights.sum(), strict=True):
-        shares = (of_group @ indicator(member)).toarray() / sizes[:, None]
-        total += weight * (shares @ shares.T)
-    return total
+    shares = (of_group @ memberships(members, weights)).toarray() / of_group.sum(1)[:, None]
+    return shares @ shares.T
 
 
 def average_linkage(distances: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -71,6 +71,7 @@ def grow(
     n_repeats: int = N_REPEATS,
     n_clusters: int = 0,
     euclidean: bool = False,
+    groups: np.ndarray | None = None,
 ) -> list[Tree]:
     """Divide cells into micro-clusters several times, and join these in several ways.
 
@@ -89,18 +90,25 @@ def grow(
     euclidean
         Whether squared distances decide: for smoothed features, whose length is not noise but the difference of a cell
         from the mean.
+    groups
+        ``(n,)`` small clusters, numbered from 0, that are divided in place of single cells, by their means; a
+        micro-cluster consists of whole ones.
     """
     n = len(representations[0])
     n_seeds = max(1, n_repeats // len(representations))
     seeds = np.random.default_rng(seed).integers(2**31, size=(len(representations), n_seeds))
     number = max(1, n_clusters, min(max(N_MICRO, 2 * n_clusters), n // MIN_CELLS_PER_MICRO))
     profiles = [_scale(space) if euclidean else normalize(space) for space in features]
+    groups = np.arange(n) if groups is None else groups
+    weights = np.bincount(groups)
+    number = min(number, len(weights))
     divisions = chain.from_iterable(
-        repeat_kmeans(points, min(n, number), row) for points, row in zip(representations, seeds, strict=True)
+        repeat_kmeans(means(points, groups), number, row, weights)
+        for points, row in zip(representations, seeds, strict=True)
     )
     trees = []
     for division in track(divisions, seeds.size):
-        micro = np.unique(division, return_inverse=True)[1].astype(np.int32)
+        micro = np.unique(division, return_inverse=True)[1].astype(np.int32)[groups]
         trees += [agglomerate(profile, micro, euclidean) for profile in profiles]
     return trees
 
@@ -202,6 +210,12 @@ def indicator(labels: np.ndarray) -> sp.csr_array:
     """One-hot matrix ``(n, k)`` of labels ``(n,)``."""
     n = len(labels)
     return sp.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, int(labels.max()) + 1))
+
+
+def means(points: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Means ``(k, d)`` of the points ``(n, d)`` of each group, numbered from 0."""
+    members = indicator(groups)
+    return ((members.T @ points) / members.sum(axis=0)[:, None]).astype(points.dtype)
 
 
 def memberships(members: np.ndarray, weights: np.ndarray) -> sp.csr_array:

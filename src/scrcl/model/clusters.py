@@ -9,7 +9,7 @@ from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.consensus import MIN_CLUSTER_CELLS
 from scrcl.cluster.null import split_pvalue
 from scrcl.cluster.number import NumberOfClusters
-from scrcl.cluster.split_evidence import split_distance, split_genes
+from scrcl.cluster.split_evidence import GroupedExpression, split_distance
 from scrcl.graph.slices import majority
 from scrcl.nn.inference import Representation
 from scrcl.reference.modality import joint_names
@@ -216,6 +216,7 @@ class ClustersMixin(SCRCLBase):
         spaces = reference.linkage_features(options.view[1], cells)
         batches = reference.batch_codes
         leaves = nested.leaves.labels[cells]
+        grouped = GroupedExpression.build(expression, leaves, None if batches is None else batches[cells])
         begin("evidence")
         table = []
         tested = np.ones(len(nested.sizes), dtype=bool)  # nodes above which no split may be of one population
@@ -223,11 +224,11 @@ class ClustersMixin(SCRCLBase):
             inside = np.flatnonzero(nested.below[nested.n_leaves + split][leaves])
             side = nested.below[sides[0]][leaves[inside]]
             strata = None if batches is None else batches[cells[inside]]
-            up = split_genes(expression[inside], side, strata)
+            up = grouped.compare(*nested.below[sides])
             left, right = up.top(N_NAMED_GENES)
             pvalue = np.nan
             if tested[nested.n_leaves + split]:
-                parts = [split_pvalue(part[inside], side, batches=strata, seed=options.seed) for part in counts]
+                parts = [split_pvalue(part, side, cells=inside, batches=strata, seed=options.seed) for part in counts]
                 pvalue = min(1.0, min(parts) * len(parts))
             tested[sides] = pvalue < MAX_PVALUE
             table.append(

@@ -19,6 +19,7 @@ from scrcl.cluster.confidence import ClusterConfidence, JointComponents
 from scrcl.cluster.consensus import (
     CLUSTERED_CELLS,
     KMEANS_STARTS,
+    N_GROUPS,
     POOLED_STARTS,
     Ensemble,
     check_leaves,
@@ -376,8 +377,9 @@ class Results:
 
         def rebuild(rows: np.ndarray, seed: int) -> NestedClusters:
             cells = ensemble.cells[rows]
-            part = ensemble.subsampled(rows, features, seed, euclidean=self.reference.spatial is not None)
-            return NestedClusters.build(*part.leaves(n_starts=1, max_groups=SUBSAMPLE_GROUPS), graph[cells][:, cells])
+            in_space = self.reference.spatial is not None
+            part = ensemble.subsampled(rows, features, seed, in_space, SUBSAMPLE_GROUPS)
+            return NestedClusters.build(*part.leaves(n_starts=1), graph[cells][:, cells])
 
         with threads(self.latent(view).size):
             return split_stability(self.tree(view, seed), ensemble.cells, rebuild, seed)
@@ -414,6 +416,7 @@ class Results:
                 *choice[1:],
                 euclidean,
                 self._pooled(view, seed),
+                max_groups=0 if n_clusters else N_GROUPS,
             )
         return self._cache.ensembles[choice]
 
