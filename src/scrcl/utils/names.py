@@ -14,6 +14,8 @@ LARGEST_EXACT = 2**53
 
 def as_name(value: object) -> str:
     """The name of one value: 1, 1.0 and ``"1"`` have the same name."""
+    if type(value) is str:
+        return value
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, float | np.floating) and abs(float(value)) <= LARGEST_EXACT and float(value).is_integer():
