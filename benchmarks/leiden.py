@@ -86,7 +86,10 @@ def main(paths: list[Path], resolutions: list[float]) -> str:
         *(row for path in paths for row in rows_of(path, resolutions)),
     ]
     versions = ", ".join(f"{name} {version(name)}" for name in ("scrcl", "graspologic-native", "igraph"))
-    return "\n".join(rows) + f"\n\nAgreement is the adjusted Rand index, mean over seeds; processor seconds of one thread; {versions}.\n"
+    return (
+        "\n".join(rows)
+        + f"\n\nAgreement is the adjusted Rand index, mean over seeds; processor seconds of one thread; {versions}.\n"
+    )
 
 
 if __name__ == "__main__":
