@@ -92,7 +92,7 @@ def test_strengths_of_single_nodes_solve_the_linear_system():
 def test_a_length_is_the_same_where_cells_are_dense_and_where_they_are_not():
     """In a slice with cells 5 apart on one side and 30 apart on the other, features are averaged over the same distance."""
     rng = np.random.default_rng(0)
-    dense, sparse = (np.stack(np.mgrid[0:size, 0:size], -1).reshape(-1, 2) for size in (60, 20))
+    dense, sparse = (np.indices((size, size)).reshape(2, -1).T for size in (60, 20))
     points = np.concatenate([5.0 * dense, [300.0, 0.0] + 30.0 * sparse]) + rng.normal(scale=0.5, size=(4000, 2))
     graph = spatial_graph(slices_of(points), "knn", 6)
     centers = [np.linalg.norm(points - middle, axis=1).argmin() for middle in ([150, 150], [600, 300])]

@@ -31,7 +31,7 @@ def stained(name: str, seed: int, factors: int | None) -> ad.AnnData:
 def domain_of(groups: pd.Series, domains: pd.Series) -> dict[str, str]:
     """The most frequent domain of each group of cells."""
     table = pd.crosstab(groups.to_numpy(str), domains.to_numpy(str))
-    return table.idxmax(axis=1).to_dict()
+    return {str(group): str(domain) for group, domain in table.idxmax(axis=1).items()}
 
 
 @pytest.fixture(scope="module")

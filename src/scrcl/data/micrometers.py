@@ -52,7 +52,8 @@ def micrometers_per_unit(data: AnnData | MuData, slices: Slices, name: str) -> f
     if not scales:
         raise ScrclValueError(
             f"{name} is in micrometres, but the scale of the coordinates is unknown: adata.uns['spatial'] has no scale factors.",
-            "Write micrometres per unit there, `adata.uns['spatial'] = {'slice': {'scalefactors': {'microns_per_pixel': 1.0}}}`, "
+            "Write micrometres per unit there, 1.0 if they are the unit as for Xenium and MERSCOPE: "
+            "`adata.uns['spatial'] = {'slice': {'scalefactors': {'microns_per_pixel': 1.0}}}`, "
             f"or pass a length in units, as `{name}='50 units'`.",
         )
     if max(scales) > (1 + SCALE_TOLERANCE) * min(scales):

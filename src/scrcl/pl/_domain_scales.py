@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def domain_scales(
     scales: Sequence[str] | Mapping[str, str],
     spatial_key: str = "spatial",
     sample_key: str | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> list[Axes]:
     """Plot domains at several scales, one map of the tissue for each, in matching colours.
 
