@@ -142,8 +142,8 @@ def test_sides_without_a_border_are_compared_by_edges():
 
 
 def test_verdicts():
-    assert Border(0.6, 10.0, (50, 50)).verdict == "border"
-    assert Border(0.4, 10.0, (50, 50)).verdict == "continuum"
+    assert Border(0.45, 10.0, (50, 50)).verdict == "border"
+    assert Border(0.35, 10.0, (50, 50)).verdict == "continuum"
     assert Border(0.9, 3.0, (50, 50)).verdict == "none"
     assert Border(0.9, 3.0, (50, 50)).connectivity == 1
     assert Border().verdict == "unclear"

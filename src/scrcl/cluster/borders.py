@@ -28,8 +28,9 @@ MIN_COMPARED, MIN_AT_BORDER = 20, 5
 #: Standard score of the difference of two sides below which there is none. Sides that are drawn in noise reach 5.3 in 20
 #: simulations of ten splits each, as the cells around a cell have their part in where they are drawn.
 MIN_SCORE = 6.0
-#: Share of the difference away from the border below which there is a border.
-MAX_GRADUAL = 0.5
+#: Share of the difference away from the border below which there is a border: half of the way from simulated regions, where it is
+#: 0.2 as cells next to the border may be on the wrong side, to gradients, where it is 1.
+MAX_GRADUAL = 0.6
 
 BorderVerdict = Literal["border", "continuum", "none", "unclear"]
 
@@ -65,7 +66,7 @@ class Border:
     def verdict(self) -> BorderVerdict:
         """What the border is.
 
-        - ``"border"``: more than half of the difference of the sides is at their border.
+        - ``"border"``: more than two fifths of the difference of the sides are at their border.
         - ``"continuum"``: the sides differ, but most of the difference accumulates gradually, as between zones of a gradient.
         - ``"none"``: cells near the border do not differ.
         - ``"unclear"``: the sides have no common border, or too few cells near it, also where one is scattered among others.

@@ -74,8 +74,8 @@ class ClusterTree(Displayed):
         - ``verdict``: ``"type"`` for a low connectivity and genes, ``"suspicious"`` for a low connectivity without genes (a
           batch, doublets), ``"continuum"`` for genes without a low connectivity, or ``"none"``
 
-        In space, ``connectivity`` is 0.686 times the share of the difference between the sides that is not at their border: 0 for
-        regions that differ, and below 0.343 if more than half is at the border. Sides without a common border are compared by the edges of the spatial
+        In space, ``connectivity`` is 0.572 times the share of the difference between the sides that is not at their border: 0 for
+        regions that differ, and below 0.343 if more than 0.4 of it is at the border. Sides without a common border are compared by the edges of the spatial
         graph. The ``verdict`` is that of :meth:`scrcl.SCRCL.get_domain_borders`.
         """
         names, sides = self.names, self.nested.sides

@@ -40,10 +40,10 @@ class DomainsMixin(SCRCLBase):
         - ``domain``, ``neighbor``: their names
         - ``contacts``: number of times that a cell of one is among the six nearest cells of one of the other
         - ``n_domain``, ``n_neighbor``: cells near the border that are compared, within 10 times the distance between cells
-        - ``sharpness``: share of the difference that is at the border itself; 1 for regions that differ and do not change
+        - ``sharpness``: share of the difference that is at the border itself; about 0.8 for regions that differ and do not change
           within, 0 for a gradient, and uncertain by 0.2 or more if few cells are compared
         - ``score``: standard score of the difference near the border
-        - ``verdict``: ``"border"`` for a sharpness above 0.5, ``"continuum"`` for a lower one, ``"none"`` for a score below 6, or
+        - ``verdict``: ``"border"`` for a sharpness above 0.4, ``"continuum"`` for a lower one, ``"none"`` for a score below 6, or
           ``"unclear"`` if fewer than 20 cells of each are near the other, in regions where most cells are of their domain
 
         Raises
