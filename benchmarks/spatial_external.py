@@ -131,8 +131,9 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     adata = ad.read_h5ad(arguments.data)
+    names = adata.obs_names  # methods may drop cells
     labels = METHODS[arguments.method](adata, arguments.n_clusters, arguments.seed)
-    pd.Series(labels, index=adata.obs_names, name="domain").to_csv(arguments.output)
+    pd.Series(labels, index=names, name="domain").to_csv(arguments.output)
 
 
 if __name__ == "__main__":
