@@ -48,7 +48,7 @@ WAYS = {
     "cellconsensus leiden": "cellconsensus: Leiden clusters",
 }
 #: Constants of `scrcl.genes.hierarchy` by which the clusters of SCRCL are named again.
-RULES: dict[str, dict[str, float]] = {
+RULES: dict[str, dict[str, Any]] = {
     "means only": {"MIN_CELL_SHARE": 0},
     "means only, 95 % of the resamples": {"MIN_CELL_SHARE": 0, "MIN_CONFIDENCE": 0.95},
     "means only, a child scores as its parent": {"MIN_CELL_SHARE": 0, "MIN_CHILD_SCORE": 1},

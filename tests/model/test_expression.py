@@ -60,6 +60,8 @@ class TestSymbols:
         plain = model.get_cell_gene_associations(genes=["gene5", "gene3"])
         named = model.get_cell_gene_associations(genes=["S5", "gene3"], gene_symbols="symbol")
         assert list(named.columns) == ["S5", "gene3"]
+        either = model.get_cell_gene_associations(genes=["gene5", "S4"], gene_symbols="symbol")
+        assert list(either.columns) == ["S5", "S4"]
         np.testing.assert_array_equal(named.to_numpy(), plain.to_numpy())
         with pytest.raises(KeyError, match="gene_symbols='symbols' is not in adata.var.*'symbol'"):
             model.get_cell_gene_associations(gene_symbols="symbols")
@@ -89,6 +91,8 @@ class TestSymbols:
         assert axes.texts[0].xy == plain.texts[0].xy
         with pytest.raises(KeyError, match="gene_symbols='symbols' is not in adata.var"):
             scrcl.pl.gene_modules(model, genes=["S5"], gene_symbols="symbols")
-        with pytest.raises(KeyError, match="'gene5' is not in the data"):
-            scrcl.pl.gene_modules(model, genes=["gene5"], gene_symbols="symbol")
+        either: Any = scrcl.pl.gene_modules(model, genes=["gene5"], gene_symbols="symbol")
+        assert [text.get_text() for text in either.texts] == ["S5"]
+        with pytest.raises(KeyError, match="'gene500' is not in the data"):
+            scrcl.pl.gene_modules(model, genes=["gene500"], gene_symbols="symbol")
         plt.close("all")
