@@ -25,7 +25,7 @@ N_VOTES = 30
 REACH, AT_BORDER, N_NEAREST = 10.0, 2.0, 6
 #: Least number of cells that are compared on each side, and of those at the border.
 MIN_COMPARED, MIN_AT_BORDER = 20, 5
-#: Standard score of the difference of two sides below which there is none. Sides that are drawn in noise reach 5.3 in 20
+#: Standard score of the difference of two sides below which there is none. Sides that are drawn in noise reach 5.5 in 10
 #: simulations of ten splits each, as the cells around a cell have their part in where they are drawn.
 MIN_SCORE = 6.0
 #: Share of the difference away from the border below which there is a border: half of the way from simulated regions, where it is
