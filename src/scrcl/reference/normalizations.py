@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -199,7 +200,12 @@ class Values:
 
     def transposed_product(self, x: np.ndarray) -> np.ndarray:
         """Product of the transpose, ``(G, d)``, with ``(n, d)``."""
-        return self.above.T @ x + self.rows.T @ (self.weights.T @ x)
+        above, weights = self._transposes
+        return above @ x + self.rows.T @ (weights @ x)
+
+    @cached_property
+    def _transposes(self) -> tuple[sp.csc_array, sp.csc_array]:
+        return self.above.T, self.weights.T
 
 
 def entry_slices(indptr: np.ndarray) -> Iterator[slice]:
