@@ -29,6 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,8 @@ def work(path: Path, method: str, seed: int, not_scored: list[str]) -> dict[str,
     names = names[(sizes >= SMALLEST_CLASS) & ~np.isin(names, [*not_scored, ""])]
     points = np.asarray(adata.obsm["spatial"], dtype=float)
     bare = ad.AnnData(adata.X, var=adata.var[[]], obsm={"spatial": points})  # no label goes any further
+    for package in ("scanpy", "scvi", "scrcl.model"):
+        import_module(package)  # not timed
     start, seconds, scores = cpu_seconds(), 0.0, {}
     for way, labels in ALL[method](bare, len(names), seed):
         seconds = seconds or cpu_seconds() - start
@@ -295,7 +298,7 @@ def table(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
     for way in ways:
         ari = by_seed.loc[way].reindex(columns=names)
         of_parts = [mean_and_worst(ari[part].mean(axis=1, skipna=False)) for part in parts.values()]
-        rest = [number(others.loc[way, column], digits) for column, digits in zip(others, (3, 3, 0), strict=True)]
+        rest = [number(others.loc[way, column], digits) for column, digits in zip(others, (3, 3, 1), strict=True)]
         lines.append(row([way, *of_parts, *rest]))
     for name in names:
         cells = [mean_and_worst(by_seed.loc[way].reindex(columns=names)[name]) for way in ways]
