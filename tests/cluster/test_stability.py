@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.cluster.clustering import Clustering
-from scrcl.cluster.stability import split_stability
+from scrcl.cluster.stability import N_SUBSAMPLES, split_stability
 from scrcl.cluster.tree import NestedClusters
 
 
@@ -31,7 +31,7 @@ def test_stability_is_the_mean_jaccard_index_of_the_worse_side():
 
     expected = []
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(N_SUBSAMPLES):
         rows = rng.choice(100, 80, replace=False)
         nodes = [np.isin(moved[rows], leaf) for leaf in ([0], [1], [2], [1, 2], [0, 1, 2])]
         jaccard = [
