@@ -98,7 +98,7 @@ def consensus_of_parts(ensemble: Any, points: np.ndarray, n_clusters: int) -> Re
         space += [*np.repeat(spaces, 2)] * 2
     kind, of = np.array(kinds), np.array(space)
     default = of < n_spaces
-    parts = {
+    parts: dict[str, np.ndarray] = {
         "nothing trained": default & (of > 0),
         "latent space and trees only": of <= 0,
         "no trees": default & (of >= 0),
@@ -113,8 +113,8 @@ def consensus_of_parts(ensemble: Any, points: np.ndarray, n_clusters: int) -> Re
     }
     for name, factor in parts.items():
         kept = factor > 0
-        _, number, sizes = np.unique(kind[kept], return_inverse=True, return_counts=True)
-        some = (members[:, kept], factor[kept] / sizes[number])
+        _, group, sizes = np.unique(kind[kept], return_inverse=True, return_counts=True)
+        some = (members[:, kept], factor[kept] / sizes[group])
         with patch.object(type(ensemble), "members", return_value=some):
             yield name, ensemble.cut(n_clusters)[0].labels.astype(str)
 
@@ -290,15 +290,16 @@ def table(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Means over the sets, and over those of each half, of each way; and the ARI by set. With the worst seed, if there are several."""
     ways, names = list(dict.fromkeys(runs["label"])), sorted(runs["set"].unique())
     parts = {"mean ARI": names} | {f"half {title}": [n for n in half if n in names] for title, half in HALVES.items()}
-    columns = [*parts, "CHAOS", "PAS", "CPU seconds"]
+    others = {"CHAOS": 3, "PAS": 3, "CPU seconds": 1}  # and their digits
+    columns = [*parts, *others]
     lines = [row(["", *columns]), row(["---"] * (len(columns) + 1))]
     sets = [row(["data set", *ways]), row(["---"] * (len(ways) + 1))]
     by_seed = runs.pivot_table(index=["label", "seed"], columns="set", values="ARI")
-    others = runs.groupby("label")[["CHAOS", "PAS", "CPU seconds"]].mean()
+    means = runs.groupby("label")[list(others)].mean()
     for way in ways:
         ari = by_seed.loc[way].reindex(columns=names)
         of_parts = [mean_and_worst(ari[part].mean(axis=1, skipna=False)) for part in parts.values()]
-        rest = [number(others.loc[way, column], digits) for column, digits in zip(others, (3, 3, 1), strict=True)]
+        rest = [number(float(means[column][way]), digits) for column, digits in others.items()]
         lines.append(row([way, *of_parts, *rest]))
     for name in names:
         cells = [mean_and_worst(by_seed.loc[way].reindex(columns=names)[name]) for way in ways]
