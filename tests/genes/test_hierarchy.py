@@ -105,7 +105,7 @@ class TestNames:
 class TestMixtures:
     """The first group has a share of cells of the first type; the others are of the second type, with lower levels."""
 
-    LISTS = ([], *TestNames.LISTS[1:])
+    LISTS: tuple[list[int], ...] = ([], *TestNames.LISTS[1:])
 
     def mixed(self, share: float):
         values, groups = expression()

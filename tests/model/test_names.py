@@ -251,7 +251,7 @@ class TestForms:
     LISTS = TestNames.LISTS
 
     def test_missing_values_and_space_around_names(self, model):
-        untidy = {name: [f" {gene}" for gene in genes] + [None, np.nan, ""] for name, genes in self.LISTS.items()}
+        untidy = {name: [*(f" {gene}" for gene in genes), None, np.nan, ""] for name, genes in self.LISTS.items()}
         tidy = model.get_cluster_names(self.LISTS, groupby="cell_type")
         pd.testing.assert_frame_equal(model.get_cluster_names(untidy, groupby="cell_type"), tidy)
 
