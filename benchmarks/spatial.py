@@ -191,7 +191,7 @@ ABLATIONS: dict[str, Method] = {
     "SCRCL, 12 neighbors in space": partial(run_scrcl, n_spatial_neighbors=12),
 }
 ALL = {**METHODS, **ABLATIONS}
-#: Ways of SCRCL that are results of its own; the others are those of its parts.
+#: Ways of SCRCL that are results of its own; the others are results of its parts.
 WAYS = ("", "number found", "majority of 20")
 #: Methods whose results do not depend on the source of SCRCL.
 RIVALS = (
@@ -287,7 +287,7 @@ def read_result(path: Path, method: str, seed: int, not_scored: list[str]) -> di
 
 
 def table(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Means over the sets, and over those of each half, of each way; and the ARI by set. With the worst seed, if there are several."""
+    """Means of each way over all sets, and over the sets of each half; and the ARI by set. With the worst seed, if there are several."""
     ways, names = list(dict.fromkeys(runs["label"])), sorted(runs["set"].unique())
     parts = {"mean ARI": names} | {f"half {title}": [n for n in half if n in names] for title, half in HALVES.items()}
     others = {"CHAOS": 3, "PAS": 3, "CPU seconds": 1}  # and their digits

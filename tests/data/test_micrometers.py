@@ -117,7 +117,7 @@ def test_rows_and_columns_of_an_array_are_no_coordinates():
 
 
 def test_positions_elsewhere_do_not_matter():
-    """Coordinates that are not those of the array, as after an alignment of slices by a spline."""
+    """Coordinates that differ from the array, as after an alignment of slices by a spline."""
     data = visium(4.0)
     data.obsm["spatial"] = np.random.default_rng(0).uniform(size=(data.n_obs, 2))
     data.uns["spatial"] = {"a": {"scalefactors": {"microns_per_pixel": 2.0}}}

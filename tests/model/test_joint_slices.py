@@ -16,7 +16,7 @@ JOINT = {"spatial_key": "spatial", "sample_key": "slice"}
 
 
 def stained(name: str, seed: int, factors: int | None) -> ad.AnnData:
-    """A slice whose genes are detected with rates of its own, as by another chemistry; ``None`` for those of the others."""
+    """A slice whose genes are detected with rates of its own, as by another chemistry; ``None`` for the rates of the others."""
     tissue = layers(300, seed=seed)
     if factors is not None:
         rates = np.random.default_rng(factors).lognormal(0, 0.8, tissue.n_vars)

@@ -4,6 +4,7 @@ Cells near the border of two domains have neighbours in both, and smoothed featu
 the features of single cells are compared, as they change with the distance from the border.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -214,6 +215,10 @@ class NestedDomains(NestedClusters):
         """``(L - 1,)`` connectivity of the borders; without a border, that of :class:`NestedClusters` in the spatial graph."""
         connectivity = np.array([border.connectivity for border in self.borders])
         return np.where(np.isnan(connectivity), super().connectivity, connectivity)
+
+    def verdicts(self, n_up: np.ndarray) -> Sequence[str]:
+        """``(L - 1,)`` what each border is; the numbers of genes ``(L - 1, 2)`` have no part in it."""
+        return [border.verdict for border in self.borders]
 
 
 def domain_borders(slices: Slices, features: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, int, Border]]:

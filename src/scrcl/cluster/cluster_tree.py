@@ -11,8 +11,6 @@ from scrcl.utils.checks import check_at_least
 from scrcl.utils.display import Displayed
 from scrcl.utils.errors import ScrclValueError
 
-from .borders import NestedDomains
-from .split_evidence import verdict
 from .tree import NestedClusters
 
 #: Name of all cells, where they are divided.
@@ -92,11 +90,7 @@ class ClusterTree(Displayed):
         )
         table = table.join(self.evidence.set_axis(table.index))
         table["supported"] = self.nested.supported()
-        if isinstance(self.nested, NestedDomains):
-            table["verdict"] = [border.verdict for border in self.nested.borders]
-        else:
-            judged = zip(table["supported"], table["n_genes_left"], table["n_genes_right"], strict=True)
-            table["verdict"] = [verdict(bool(narrow), (left, right)) for narrow, left, right in judged]
+        table["verdict"] = self.nested.verdicts(table[["n_genes_left", "n_genes_right"]].to_numpy())
         return table.iloc[::-1]
 
     @property

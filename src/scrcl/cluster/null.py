@@ -25,7 +25,7 @@ from scipy.linalg import eigh
 from scipy.special import logit
 from scipy.stats import t as student
 
-from .split_evidence import comparable_strata
+from .split_evidence import comparable_strata, numbered
 
 #: Most latent dimensions, and least number of cells for each.
 N_DIMENSIONS, MIN_CELLS_PER_DIMENSION = 10, 12
@@ -303,9 +303,7 @@ def split_pvalue(
     if min(side[rows].sum(), (~side[rows]).sum()) < MIN_CELLS:
         return 1.0
     tested, side = counts[rows if cells is None else cells[rows]], side[rows]
-    strata = (
-        np.zeros(len(rows), dtype=np.int64) if batches is None else np.unique(batches[rows], return_inverse=True)[1]
-    )
+    strata = numbered(None if batches is None else batches[rows], len(rows))
     sizes = np.maximum(tested.sum(1), 1.0)
     genes, typical = overdispersed_genes(tested, sizes)
     if len(genes) < 3:

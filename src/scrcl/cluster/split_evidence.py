@@ -104,17 +104,15 @@ class GroupedExpression:
     @classmethod
     def build(cls, expression: sp.csr_array, groups: np.ndarray, batches: np.ndarray | None = None) -> Self:
         """Add up the expression ``(m, G)`` of the cells of each group ``(m,)``, within each batch ``(m,)``."""
-        strata = (
-            np.zeros(len(groups), dtype=np.int64) if batches is None else np.unique(batches, return_inverse=True)[1]
-        )
+        strata = numbered(batches, len(groups))
         n_groups, n_strata = int(groups.max()) + 1, int(strata.max()) + 1
         cells, combined = np.arange(len(groups)), strata * n_groups + groups
         members = sp.csr_array((np.ones(len(groups)), (combined, cells)), shape=(n_strata * n_groups, len(groups)))
         expressed = (expression.data > 0).astype(np.float64)
         detected = sp.csr_array((expressed, expression.indices, expression.indptr), shape=expression.shape)
         sums, numbers = (
-            [(members @ values)[start : start + n_groups] for start in range(0, n_strata * n_groups, n_groups)]
-            for values in (expression.astype(np.float64), detected)
+            [added[start : start + n_groups] for start in range(0, n_strata * n_groups, n_groups)]
+            for added in (members @ expression.astype(np.float64), members @ detected)
         )
         sizes = np.bincount(combined, minlength=n_strata * n_groups).reshape(n_strata, n_groups)
         return cls(sp.csc_array(expression), groups, strata, sizes, sums, numbers)
@@ -169,9 +167,14 @@ class GroupedExpression:
         return SplitGenes(auroc, (auroc - 0.5) / np.sqrt(variance), change, detection)
 
 
+def numbered(batches: np.ndarray | None, n: int) -> np.ndarray:
+    """Number of the batch of each of ``n`` cells, from 0 and none empty; 0 if there are no batches."""
+    return np.zeros(n, dtype=np.int64) if batches is None else np.unique(batches, return_inverse=True)[1]
+
+
 def comparable_strata(side: np.ndarray, batches: np.ndarray | None) -> list[np.ndarray]:
     """Positions of the cells of each batch that has cells of both sides; of all cells if there are no batches."""
-    codes = np.zeros(len(side), dtype=np.int64) if batches is None else np.unique(batches, return_inverse=True)[1]
+    codes = numbered(batches, len(side))
     strata = [np.flatnonzero(codes == code) for code in np.unique(codes)]
     return [rows for rows in strata if 0 < side[rows].sum() < len(rows)]
 

@@ -4,6 +4,7 @@ Cells are clustered at several numbers of clusters. Average linkage of the share
 joins them to a tree, whose splits are the candidates: which of them are supported is decided afterwards, for each split.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from sklearn.preprocessing import normalize
 from scrcl.graph.neighbors import nearest_neighbors
 
 from .clustering import Clustering, number_by_size
+from .split_evidence import verdict
 from .trees import indicator, memberships
 
 #: Largest number of leaves, and least number of cells of each.
@@ -277,6 +279,12 @@ class NestedClusters:
         together = self.leaves.probabilities @ (cells_of_leaf / cells_of_leaf.sum(1, keepdims=True)).T
         labels = of_cluster.argmax(0)[self.leaves.labels]
         return Clustering(self.leaves.points, labels, probabilities=normalize(together, norm="l1").astype(np.float32))
+
+    def verdicts(self, n_up: np.ndarray) -> Sequence[str]:
+        """``(L - 1,)`` what each split is, from its connectivity and the numbers ``(L - 1, 2)`` of genes up on its sides."""
+        return [
+            verdict(bool(narrow), (left, right)) for narrow, (left, right) in zip(self.supported(), n_up, strict=True)
+        ]
 
     def supported(self, min_cells: int = 1) -> np.ndarray:
         """``(L - 1,)`` whether each split divides cells whose connectivity is low, with at least ``min_cells`` on each side."""

@@ -214,16 +214,16 @@ class ClustersMixin(SCRCLBase):
         ]
         expression = sp.csr_array(sp.hstack(logarithms, format="csr"))[back]
         spaces = reference.linkage_features(options.view[1], cells)
-        batches = reference.batch_codes
+        batches = None if reference.batch_codes is None else reference.batch_codes[cells]
         leaves = nested.leaves.labels[cells]
-        grouped = GroupedExpression.build(expression, leaves, None if batches is None else batches[cells])
+        grouped = GroupedExpression.build(expression, leaves, batches)
         begin("evidence")
         table = []
         tested = np.ones(len(nested.sizes), dtype=bool)  # nodes above which no split may be of one population
         for split, sides in track(list(enumerate(nested.sides))[::-1], nested.n_leaves - 1):
             inside = np.flatnonzero(nested.below[nested.n_leaves + split][leaves])
             side = nested.below[sides[0]][leaves[inside]]
-            strata = None if batches is None else batches[cells[inside]]
+            strata = None if batches is None else batches[inside]
             up = grouped.compare(*nested.below[sides])
             left, right = up.top(N_NAMED_GENES)
             pvalue = np.nan

@@ -74,16 +74,7 @@ class DomainsMixin(SCRCLBase):
         labels = self._results.clustering(options).labels
         features = reference.unsmoothed(options.view[1])
         rows = [
-            {
-                "domain": str(a),
-                "neighbor": str(b),
-                "contacts": contacts,
-                "n_domain": border.n_cells[0],
-                "n_neighbor": border.n_cells[1],
-                "sharpness": border.sharpness,
-                "score": border.score,
-                "verdict": border.verdict,
-            }
+            (str(a), str(b), contacts, *border.n_cells, border.sharpness, border.score, border.verdict)
             for a, b, contacts, border in domain_borders(reference.spatial.slices, features, labels)
         ]
         columns = ["domain", "neighbor", "contacts", "n_domain", "n_neighbor", "sharpness", "score", "verdict"]
