@@ -28,9 +28,12 @@ import torch
 import scrcl
 import scrcl.cli.outputs
 from scrcl.cli import main
+from scrcl.cli.caveats import find_caveats
+from scrcl.cli.composition import Composition
 from scrcl.cli.options import KINDS, METHODS, parse
 from scrcl.cli.paths import check_paths
 from scrcl.cli.progress import LOG_LEVELS
+from scrcl.cli.summary import Cluster, Summary, describe_clusters
 
 from .helpers import simulate
 from .real_inputs.builders import read
@@ -792,8 +795,6 @@ def test_report_as_pdf(tmp_path, monkeypatch):
 
 class TestCaveats:
     def test_splits_without_genes(self):
-        from scrcl.cli.summary import Cluster, find_caveats
-
         splits = pd.DataFrame(
             {"left": ["0+2", "0", "1.0"], "right": ["1", "2", "1.1"], "verdict": ["type", "suspicious", "none"]},
             index=["all", "0+2", "1"],
@@ -805,8 +806,6 @@ class TestCaveats:
         assert "doublets" in caveat
 
     def test_domains_along_a_gradient(self):
-        from scrcl.cli.summary import Cluster, find_caveats
-
         summary = self.summary([Cluster("0", 100, 0.5, 0.9, 0.0, "1", 0.1, ["a"], 1)] * 3)
         summary.parameters = {"spatial_key": "spatial"}
         summary.borders = pd.DataFrame(
@@ -827,15 +826,11 @@ class TestCaveats:
         }
 
     def summary(self, clusters, given=False, best=3, runner_ups=()):
-        from scrcl.cli.summary import Summary
-
         curve = pd.DataFrame({"connectivity": [0.0, 0.1, 0.3]}, index=[1, 2, 3])
         estimate = scrcl.NumberOfClusters(best, list(runner_ups), curve)
         return Summary("scrcl", "a", clusters, given, estimate, {}, {}, 0, {}, {}, {})
 
     def test_clusters(self):
-        from scrcl.cli.summary import describe_clusters
-
         clusters = pd.Series(pd.Categorical(["0", "0", "0", "1"]))
         probabilities = pd.DataFrame({"0": [0.9, 0.8, 0.4, 0.3], "1": [0.1, 0.2, 0.6, 0.7]})
         markers = pd.DataFrame(
@@ -856,9 +851,6 @@ class TestCaveats:
         assert (second.markers, second.specific, second.uncertain) == ([], 0, 0)
 
     def test_quality_and_batches(self):
-        from scrcl.cli.composition import Composition
-        from scrcl.cli.summary import Cluster, find_caveats
-
         summary = self.summary([Cluster(name, 100, 1 / 3, 0.9, 0.0, "1", 0.1, ["a"], 1) for name in "012"])
         summary.quality = {
             "": {"counts": 900, "mitochondrial": 0.06},
@@ -867,22 +859,20 @@ class TestCaveats:
             "2": {"counts": 9000, "mitochondrial": 0.11},
         }
         summary.compositions = [Composition("donor", True, {"2": {"a": 0.96, "b": 0.04}}, {"2": "a"})]
-        few, mitochondrial, single = find_caveats(summary, "consensus")
-        assert few.startswith("The cells of cluster 0 have few counts (median 299, of all cells 900)")
-        assert mitochondrial.startswith("13% of the counts of cells of cluster 1 are mitochondrial")
-        assert single.startswith("Cluster 2 is nearly only in a (96% by donor)")
+        single, few, mitochondrial = find_caveats(summary, "consensus")
+        assert few.startswith("The cells of cluster 0 (median 299) have few counts (median of all cells 900)")
+        assert mitochondrial.startswith("The cells of cluster 1 (median 13%) have many mitochondrial counts")
+        assert single.startswith("Cluster 2 (96% a) is nearly only in one donor:")
         summary.parameters = {"spatial_key": "spatial"}
         assert [
             caveat for caveat in find_caveats(summary, "kmeans") if "luster 0" in caveat or "clusters" in caveat
         ] == []
 
     def test_sentences(self):
-        from scrcl.cli.summary import Cluster, find_caveats
-
         sure = Cluster("0", 100, 0.5, 0.9, 0.0, "1", 0.1, ["a"], 1)
         assert find_caveats(self.summary([sure] * 3), "consensus") == []
         (caveat,) = find_caveats(self.summary([sure] * 3, runner_ups=[4, 2]), "consensus")
-        assert "4, 2 are also supported" in caveat
+        assert "4 and 2 are also supported" in caveat
         (caveat,) = find_caveats(self.summary([sure] * 2, given=True), "consensus")
         assert caveat == "2 clusters were asked for; the estimate is 3."
         assert find_caveats(self.summary([sure] * 3, given=True, runner_ups=[3]), "consensus") == []
@@ -891,13 +881,38 @@ class TestCaveats:
         unsure = Cluster("1", 5, 0.5, 0.4, 0.6, "0", 0.5, [], 0)
         caveats = " ".join(find_caveats(self.summary([sure, sure, unsure]), "consensus"))
         for clue in (
-            "cluster 1 has only 5 cells",
-            "60% of the cells of cluster 1",
-            "next most probable cluster is 0",
-            "No marker gene is higher",
+            "Cluster 1 (5 cells) is small:",
+            "Many cells of cluster 1 (60%; next most probable: 0)",
+            "No marker gene is higher in cluster 1 than",
         ):
-            assert clue.lower() in caveats.lower()
+            assert clue in caveats
         assert "leiden gives no confidence" in find_caveats(self.summary([sure] * 3), "leiden")[0]
+
+    def test_one_sentence_of_a_kind(self):
+        """However many clusters it holds for; what concerns most of the results first."""
+        unsure = [Cluster(str(number), 5 - number % 5, 0.05, 0.4, 0.6, "0", 0.5, [], 0) for number in range(12)]
+        summary = self.summary(unsure, best=12)
+        summary.quality = {"": {"counts": 900.0, "mitochondrial": 0.06}}
+        summary.quality |= {str(number): {"counts": 100.0, "mitochondrial": 0.3} for number in range(12)}
+        shares = {str(number): {"{a}": 1.0} for number in range(12)}
+        summary.compositions = [Composition("donor", True, shares, dict.fromkeys(shares, "{a}"))]
+        splits = pd.DataFrame({"left": ["0", "1"], "right": ["2", "3"], "verdict": ["suspicious"] * 2})
+        summary.tree = SimpleNamespace(first_splits=splits)
+        first, tree, *of_clusters = find_caveats(summary, "consensus", ["12 clusters are poorly supported."])
+        assert first == "12 clusters are poorly supported."
+        assert tree.startswith("The splits of 0 from 2 and 1 from 3 in the tree of clusters are")
+        assert [caveat.split("(")[0] for caveat in of_clusters] == [
+            "Clusters 0 ",
+            "The cells of clusters 0 ",
+            "The cells of clusters 0 ",
+            "No marker gene is higher in any of clusters 0, 1, 2, 3, 4, 5 and 6 more than in all others: they may be parts of others.",
+            "Many cells of clusters 0 ",
+            "Clusters 0 ",
+        ]
+        assert of_clusters[0].startswith("Clusters 0 (100% {a}), 1 (100% {a}), 2 (100% {a})")
+        assert of_clusters[-1].startswith(
+            "Clusters 0 (5 cells), 1 (4 cells), 2 (3 cells), 3 (2 cells), 4 (1 cell), 5 (5 cells) and 6 more are small"
+        )
 
 
 class TestLabels:

@@ -200,7 +200,8 @@ def test_batches_by_cluster(labelled):
     single = [name for name in counts.index if counts.loc[name, "d2"] == 0]
     assert single
     text = text_of(labelled)
-    assert all(f"Cluster {name} is nearly only in d1 (100% by donor)" in text for name in single)
+    assert "nearly only in one donor" in text
+    assert all(f" {name} (100% d1)" in text for name in single)
     assert "Mixing of batches among similar cells" in text
 
 

@@ -29,6 +29,7 @@ from scrcl.utils import keys
 from scrcl.utils.checks import check_n_clusters
 from scrcl.utils.progress import begin
 
+from .caveats import find_caveats
 from .composition import compose, measure, quality
 from .config import RunConfig
 from .errors import UserError
@@ -37,7 +38,7 @@ from .inputs import Input, read
 from .marker_lists import read_sets, records
 from .outputs import check_writable, finish, reserved, write, write_types
 from .progress import Phases, quiet
-from .summary import Record, Summary, compare, describe_clusters, find_caveats
+from .summary import Record, Summary, compare, describe_clusters
 from .symbols import find_symbols, symbols_column, symbols_of, with_symbols
 
 #: Letters of the name of a picture, at most: in bytes, what file systems allow is several times as long.
@@ -171,7 +172,7 @@ def run(config: RunConfig, phases: Phases) -> Summary:
             borders=borders,
             **record,
         )
-        summary.caveats = find_caveats(summary, config.method) + caveats
+        summary.caveats = find_caveats(summary, config.method, caveats)
         if page is not None and config.report is not None:
             begin("report")
             with attempt("report"):

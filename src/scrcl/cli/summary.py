@@ -1,4 +1,4 @@
-"""The summary of a run, and its caveats."""
+"""The summary of a run."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -19,13 +19,6 @@ from .composition import Composition
 N_MARKERS = 8
 #: A cell with a lower probability of its cluster is uncertain: it is more likely in the other clusters together.
 CERTAIN = 0.5
-#: A cluster with fewer cells is said to be small.
-FEW_CELLS = 20
-#: A cluster of which a larger share is uncertain is named.
-MANY_UNCERTAIN = 0.2
-#: A cluster is named whose cells have fewer counts than all cells, or more mitochondrial ones, by these factors; and the
-#: share of mitochondrial counts from which this matters.
-FEW_COUNTS, MANY_MITOCHONDRIAL, MITOCHONDRIAL = 1 / 3, 2.0, 0.1
 
 
 @dataclass
@@ -197,87 +190,6 @@ def describe_clusters(
             cluster.specific = int((up["specificity"] > 0).sum())
         described.append(cluster)
     return described
-
-
-def find_caveats(summary: Summary, method: str) -> list[str]:
-    """What is uncertain, in sentences."""
-    kind = summary.kind
-    caveats = _caveats_of_number(summary)
-    if summary.tree is not None:
-        splits = summary.tree.first_splits
-        for _, split in splits[splits["verdict"] == "suspicious"].iterrows():
-            caveats.append(
-                f"The split of {split['left']} from {split['right']} in the tree of clusters is supported by the cell graph, but no gene is clearly up on either "
-                "side: it may divide batches, doublets or damaged cells."
-            )
-    if summary.borders is not None:
-        gradual = summary.borders[summary.borders["verdict"] == "continuum"]
-        pairs = [f"{a} and {b}" for a, b in zip(gradual["domain"], gradual["neighbor"], strict=True)]
-        if pairs:
-            caveats.append(
-                f"The tissue changes gradually between domains {', '.join(pairs)}: where one ends is arbitrary, as in a gradient."
-            )
-    for cluster in summary.clusters:
-        if cluster.cells < FEW_CELLS:
-            caveats.append(
-                f"{kind.capitalize()} {cluster.name} has only {cluster.cells} cell{'s' if cluster.cells > 1 else ''}."
-            )
-        if cluster.uncertain is not None and cluster.uncertain > MANY_UNCERTAIN:
-            caveats.append(
-                f"{cluster.uncertain:.0%} of the cells of {kind} {cluster.name} belong to it with a probability below one "
-                f"half; the next most probable {kind} is {cluster.next}."
-            )
-        if cluster.specific == 0:
-            caveats.append(
-                f"No marker gene is higher in {kind} {cluster.name} than in all others; it may be part of one."
-            )
-        caveats += _caveats_of_quality(summary, cluster.name)
-        for composition in summary.compositions:
-            if cluster.name in composition.only_in:
-                share = max(composition.shares[cluster.name].values())
-                caveats.append(
-                    f"{kind.capitalize()} {cluster.name} is nearly only in {composition.only_in[cluster.name]} ({share:.0%} by "
-                    f"{composition.key}): it may be an effect of the experiment."
-                )
-    if method != "consensus":
-        caveats.append(f"Clustering by {method} gives no confidence of {kind}s; consensus does.")
-    return caveats
-
-
-def _caveats_of_quality(summary: Summary, cluster: str) -> list[str]:
-    if cluster not in summary.quality:
-        return []
-    every, own = summary.quality[""], summary.quality[cluster]
-    caveats = []
-    if own["counts"] < FEW_COUNTS * every["counts"]:
-        caveats.append(
-            f"The cells of {summary.kind} {cluster} have few counts (median {own['counts']:,.0f}, of all cells "
-            f"{every['counts']:,.0f}): they may be damaged cells or empty droplets."
-        )
-    share = own.get("mitochondrial", 0.0)
-    if share > max(MITOCHONDRIAL, MANY_MITOCHONDRIAL * every.get("mitochondrial", 0.0)):
-        caveats.append(
-            f"{share:.0%} of the counts of cells of {summary.kind} {cluster} are mitochondrial (median; of all cells "
-            f"{every['mitochondrial']:.0%}): they may be damaged."
-        )
-    return caveats
-
-
-def _caveats_of_number(summary: Summary) -> list[str]:
-    others = summary.other_numbers()
-    if summary.estimate is None or not others:
-        return []
-    found, kind = len(summary.clusters), summary.kind
-    if found == summary.estimate.best:
-        there = f"are {found} {kind}s" if found > 1 else f"is 1 {kind}"
-        return [f"There {there}; {_supported(others)}."]
-    asked = "were asked for" if summary.n_clusters_given else "were found"
-    rest = f" ({_supported(others[1:])})" if others[1:] else ""
-    return [f"{found} {kind}s {asked}; the estimate is {others[0]}{rest}."]
-
-
-def _supported(numbers: list[int]) -> str:
-    return f"{', '.join(map(str, numbers))} {'is' if len(numbers) == 1 else 'are'} also supported"
 
 
 def compare(found: pd.Series, published: pd.Series) -> Agreement:
