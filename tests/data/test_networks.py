@@ -180,7 +180,7 @@ class TestModel:
             build(adata, gene_network=network)
         finally:
             logger.propagate = propagate
-        assert "1 of its 121 genes are not in the data: Trp53" in caplog.text
+        assert "1 of its 121 genes is not in the data: Trp53" in caplog.text
         adata.write_h5ad(tmp_path / "a.h5ad")
         report = ad.read_h5ad(tmp_path / "a.h5ad").uns["scrcl_gene_network"]
         assert list(report["unknown"]) == ["Trp53"]

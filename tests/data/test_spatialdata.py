@@ -73,7 +73,7 @@ def test_coordinates_of_annotated_elements(monkeypatch):
     with pytest.raises(ValueError, match="5 cells of the table 'table' are not in the element 'left'"):
         scrcl.from_spatialdata(Sdata({"table": annotating_table()}, elements), coordinate_system="aligned")
     elements["left"] = elements["right"].iloc[[0, *range(10)]]
-    with pytest.raises(ValueError, match="1 identifiers in the index of the element 'left' occur more than once"):
+    with pytest.raises(ValueError, match="The index of the element 'left' repeats 1 identifier"):
         scrcl.from_spatialdata(Sdata({"table": annotating_table()}, elements))
     elements["left"] = elements["right"].set_axis([str(number) for number in range(10)])
     with pytest.raises(

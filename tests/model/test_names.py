@@ -60,7 +60,7 @@ class TestNames:
 
     def test_missing_genes_are_named(self, model):
         lists = {"first": [*sorted(marked(0))[:6], "Foo"], "nothing": ["Bar"]}
-        with pytest.warns(ScrclWarning, match="1 lists of which the data have no gene: 'nothing'"):
+        with pytest.warns(ScrclWarning, match="1 list of which the data have no gene: 'nothing'"):
             found = model.get_cluster_names(lists, groupby="cell_type")
         assert found.attrs["missing"] == {"first": ["Foo"], "nothing": ["Bar"]}
         assert found.attrs["used"] == {"first": 6, "nothing": 0}
@@ -279,7 +279,7 @@ class TestBadInput:
         ("markers", "arguments", "error", "message"),
         [
             ("cellconcensus", {}, ValueError, "markers='cellconcensus' is neither a file nor .* Did you mean 'cellconsensus'"),
-            ({"a": []}, {}, ValueError, "1 lists without a gene: 'a'.*leave it out"),
+            ({"a": []}, {}, ValueError, "1 list without a gene: 'a'.*leave it out"),
             ({"a": ["gene1"], "b": ["gene2"]}, {"hierarchy": {"a": "b", "b": "a"}}, ValueError, "hierarchy has a cycle: .*a.*b"),
             ({"a": ["gene1"]}, {"hierarchy": {"a": "a"}}, ValueError, "hierarchy has a cycle: a > a"),
             ({"alpha": ["gene1"]}, {"hierarchy": {"alhpa": "x"}}, ValueError, "'alhpa', which is not a name.*Did you mean 'alpha'"),
@@ -291,7 +291,7 @@ class TestBadInput:
             ({"a": ["gene1"]}, {"orthologs": "no.csv"}, ValueError, "orthologs='no.csv' cannot be read"),
             ("no.json", {}, ValueError, "markers='no.json' is not a file"),
             ({"a": None}, {}, ValueError, "markers has None for 'a', not a list of genes"),
-            ({"a": [None, " "]}, {}, ValueError, "1 lists without a gene: 'a'"),
+            ({"a": [None, " "]}, {}, ValueError, "1 list without a gene: 'a'"),
             ({"all": {"a": ["gene1"]}}, {}, ValueError, "markers has lists within 'all'.*as `hierarchy`"),
             ({"a": ["gene1"]}, {"hierarchy": {"all": ["a"]}}, TypeError, "hierarchy has several names for one"),
             ({"a": ["gene1"]}, {"tree": 3, "groupby": None}, TypeError, "tree is of type int.*get_cluster_tree"),

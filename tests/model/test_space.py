@@ -304,7 +304,7 @@ def test_coordinates_that_are_missing():
         setup(layers(), sample_key="layer")
     adata = layers()
     adata.obs["slice"] = ["a"] * 239 + [None]
-    with pytest.raises(ValueError, match="missing for 1 cells"):
+    with pytest.raises(ValueError, match="missing for 1 cell"):
         setup(adata, spatial_key="spatial", sample_key="slice")
     with pytest.raises(ValueError, match="the same position.*for 1,500 cells of the data"):
         slices_of(np.zeros((1500, 2)))

@@ -165,7 +165,7 @@ def test_counts_that_a_run_took_from_raw(path, capsys):
         ),
         (["--markers", "no.json"], "--markers='no.json' is not a file"),
         (["--markers", "no.csv"], "--markers='no.csv' cannot be read"),
-        (["--markers", "empty.json"], "--markers has 1 lists without a gene: 'a'"),
+        (["--markers", "empty.json"], "--markers has 1 list without a gene: 'a'"),
         (["--markers", "lists.json", "--groupby", "foo"], "--groupby='foo' is not in obs of in.h5ad.*scrcl run"),
         (["--markers", "lists.json", "--table", "names.txt"], "wrong suffix"),
         (["--markers", "lists.json", "--orthologs", "no.csv"], "--orthologs='no.csv' cannot be read"),

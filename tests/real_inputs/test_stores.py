@@ -174,7 +174,7 @@ def test_names_that_are_missing(tmp_path):
     adata.obs_names = pd.Index(pd.array(["c0", None, *adata.obs_names[2:]], dtype="string"))
     with ad.settings.override(allow_write_nullable_strings=True):
         adata.write_h5ad(tmp_path / "a.h5ad")
-    refuse(tmp_path / "a.h5ad", "obs of", "1 names of cells")
+    refuse(tmp_path / "a.h5ad", "obs of", "1 name of cells")
 
 
 # ---------------------------------------------------------------- counts that are elsewhere

@@ -182,7 +182,7 @@ def test_genes_that_occur_twice_are_numbered(tmp_path):
     TABLE.set_axis(["G0", "G0", *TABLE.columns[2:]], axis=1).to_csv(tmp_path / "a.csv")
     found = read(tmp_path / "a.csv")
     assert list(found.data.var_names[:2]) == ["G0", "G0-1"]
-    assert "occur more than once" in found.notes[-1]
+    assert "occurs more than once" in found.notes[-1]
 
 
 def test_another_delimiter_is_told(tmp_path):

@@ -181,7 +181,7 @@ class TestCounts:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            (0.5, r"1 values that are not whole numbers \(e\.g\. 0\.5\)"),
+            (0.5, r"1 value that is not a whole number \(e\.g\. 0\.5\)"),
             (-1, "negative values"),
             (np.nan, "1 NaN"),
             (np.inf, "1 infinite"),

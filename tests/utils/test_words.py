@@ -1,7 +1,13 @@
 """Words that depend on numbers."""
 
+import ast
+import re
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 
+import scrcl
 from scrcl.utils.words import counted, listed
 
 
@@ -31,3 +37,22 @@ def test_what_is_counted(number, words, said):
 )
 def test_names_in_a_sentence(names, most, said):
     assert listed(names, most) == said
+
+
+def uncounted() -> list[str]:
+    """Numbers with separators of thousands before the plural of what is often counted, in messages of the package."""
+    plural = re.compile(
+        r" (of the )?([a-z]+ )?(cells|genes|names|values|batches|labels|edges|features|lists)\b(?! are the same)"
+    )
+    found = []
+    for file in Path(scrcl.__file__).parent.rglob("*.py"):
+        for text in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.JoinedStr)):
+            for value, after in pairwise(text.values):
+                if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant) and value.format_spec:
+                    if ast.unparse(value.format_spec) == "f','" and plural.match(str(after.value)):
+                        found.append(f"{file.name}: {ast.unparse(value)}{after.value}")
+    return found
+
+
+def test_one_is_singular_in_all_messages():
+    assert not uncounted()

@@ -22,6 +22,7 @@ from scrcl.model.scrcl import SCRCL
 from scrcl.reference.batch_report import BatchReport
 from scrcl.utils import keys
 from scrcl.utils.names import as_groups
+from scrcl.utils.words import counted
 
 from .config import RunConfig
 from .errors import UserError
@@ -99,7 +100,7 @@ def write_report(
     template = environment.from_string(files(__package__).joinpath("html_report.html").read_text(encoding="utf-8"))
     html = template.render(
         summary=summary,
-        title=f"{len(summary.clusters)} {summary.kind}{'s' if len(summary.clusters) > 1 else ''} in {Path(summary.input).name}",
+        title=f"{counted(len(summary.clusters), summary.kind)} in {Path(summary.input).name}",
         what=summary.kind,
         date=date.today().isoformat(),
         figures=figures,
@@ -206,8 +207,8 @@ def _names(
             if cluster.name in counts.index:
                 of_labelled = counts.loc[[cluster.name]].iloc[0]
                 why += (
-                    f"; {of_labelled.max() / of_labelled.sum():.0%} of its {of_labelled.sum():,} labelled cells are "
-                    f"labelled {of_labelled.idxmax()}"
+                    f"; {of_labelled.max() / of_labelled.sum():.0%} of its {counted(of_labelled.sum(), 'labelled cell')} "
+                    f"{'is' if of_labelled.sum() == 1 else 'are'} labelled {of_labelled.idxmax()}"
                 )
             yield {"cluster": cluster.name, "name": name if share > MAJORITY else MIXED, "why": why}
     elif summary.agreement is not None:
@@ -245,11 +246,11 @@ def _types(data: AnnData | MuData, labels: LabelReport | None, markers_of: dict[
     if new:
         sizes_of_new = sum(sizes[group["name"]] for group in new)
         caveats.append(
-            f"{sizes_of_new:,} cells in {len(new)} group{'s' if len(new) > 1 else ''} are unlike all labelled cells."
+            f"{counted(sizes_of_new, 'cell')} in {counted(len(new), 'group')} {'is' if sizes_of_new == 1 else 'are'} unlike all labelled cells."
         )
     if len(wrong):
         caveats.append(
-            f"{len(wrong):,} of {len(labels.cells):,} labels are contradicted by the data and the labels of other cells."
+            f"{len(wrong):,} of {counted(len(labels.cells), 'label')} {'is' if len(wrong) == 1 else 'are'} contradicted by the data and the labels of other cells."
         )
     return {
         "label_caveats": caveats,

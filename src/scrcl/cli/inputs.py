@@ -17,6 +17,7 @@ from anndata.io import read_elem, sparse_dataset
 from scrcl import datasets
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclError
+from scrcl.utils.words import counted
 
 from .causes import check_is_readable, explained, find_disguise, is_internal
 from .config import InputConfig
@@ -106,7 +107,7 @@ def read(config: InputConfig) -> Input:
                 where = f" of {name!r}" if name else ""
                 modality.var_names_make_unique()
                 found.notes.append(
-                    f"{repeated:,} names of genes{where} occur more than once; they were numbered: 'Name-1' and so on."
+                    f"{counted(repeated, 'name')} of genes{where} occur{'s' if repeated == 1 else ''} more than once; repetitions were numbered: 'Name-1' and so on."
                 )
         undo.pop_all()
     return found
@@ -120,7 +121,7 @@ def _check_names(path: Path, data: ad.AnnData | mudata.MuData) -> None:
             raise UserError(f"{path} holds no {kind}.", "Check how it was filtered.")
         if missing:
             raise UserError(
-                f"{axis} of {path} lacks {missing:,} names of {kind}.", f"Write them, or remove these {kind}."
+                f"{axis} of {path} lacks {counted(missing, 'name')} of {kind}.", f"Write them, or remove these {kind}."
             )
 
 
@@ -181,7 +182,7 @@ def _in_memory(path: Path, data: ad.AnnData, layer: str | None, notes: list[str]
     if layer == RAW and data.raw is not None and RAW not in data.layers:
         found.data = data.raw.to_adata()
         found.notes.append(
-            f"Counts are taken from raw of {path}; the output has them as X, with their {data.raw.n_vars:,} genes."
+            f"Counts are taken from raw of {path}; the output has them as X, with {counted(data.raw.n_vars, 'gene')}."
         )
     elif layer is not None:
         check_key(layer, data.layers, "--layer", f"the layers of {path}")

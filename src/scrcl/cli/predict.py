@@ -18,6 +18,7 @@ from scrcl.utils import keys
 from scrcl.utils.errors import ScrclError
 from scrcl.utils.files import State
 from scrcl.utils.progress import begin
+from scrcl.utils.words import counted
 
 from .causes import explained
 from .config import PredictConfig
@@ -63,7 +64,7 @@ class Predicted:
             console.print(sizes_table(self.types, "type, learned from labels"))
         if self.outliers is not None:
             console.print(
-                f"{self.known:,} cells are cells that the model was built on; {self.outliers:,} cells are outliers: unlike "
+                f"{counted(self.known, 'cell is one', 'cells are some')} that the model was built on; {counted(self.outliers, 'cell is an outlier', 'cells are outliers')}: unlike "
                 f"these at level {self.alpha:g}.",
                 soft_wrap=True,
             )
@@ -122,7 +123,7 @@ def predict(config: PredictConfig, phases: Phases) -> Predicted:
             predicted.columns += [keys.TYPES_KEY, keys.TYPES_CONFIDENCE_KEY]
         if predicted.outliers is not None and predicted.outliers > data.n_obs / 2:
             phases.note(
-                f"{predicted.outliers:,} of {data.n_obs:,} cells are unlike the cells of the model. Check that these are raw counts "
+                f"{predicted.outliers:,} of {counted(data.n_obs, 'cell')} are unlike the cells of the model. Check that these are raw counts "
                 "of the same genes, and name the layer that holds them: `--layer counts`."
             )
         begin("writing")

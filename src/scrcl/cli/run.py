@@ -28,6 +28,7 @@ from scrcl.reference.writing import share
 from scrcl.utils import keys
 from scrcl.utils.checks import check_n_clusters
 from scrcl.utils.progress import begin
+from scrcl.utils.words import counted
 
 from .caveats import find_caveats
 from .composition import compose, measure, quality
@@ -189,7 +190,8 @@ def _device(name: str) -> tuple[str, list[int] | Literal["auto"]]:
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= n_devices:
             raise UserError(
-                f"--device {name} does not exist: PyTorch finds {n_devices} CUDA devices.", "Pass --device cpu."
+                f"--device {name} does not exist: PyTorch finds {counted(n_devices, 'CUDA device')}.",
+                "Pass --device cpu.",
             )
         return "gpu", [int(number or 0)]
     return kind, "auto"

@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from scrcl.cluster.cluster_tree import ClusterTree
 from scrcl.cluster.number import NumberOfClusters
 from scrcl.utils import keys
+from scrcl.utils.words import counted
 
 from .composition import Composition
 
@@ -149,7 +150,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
 def sizes_table(sizes: dict[str, int], kind: str) -> Table:
     """Types or clusters and their cells."""
     total = sum(sizes.values())
-    table = Table(title=f"{total:,} cells, {len(sizes)} {kind.partition(',')[0]}s")
+    table = Table(title=f"{counted(total, 'cell')}, {counted(len(sizes), kind.partition(',')[0])}")
     for column in (kind, "cells", "share"):
         table.add_column(column, justify="right")
     for name, cells in sizes.items():

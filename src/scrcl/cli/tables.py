@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scrcl.utils.words import counted
+
 from .causes import check_is_readable, find_disguise
 from .errors import UserError
 from .paths import suffix
@@ -92,7 +94,7 @@ def read_table(path: Path, transpose: bool) -> tuple[ad.AnnData, list[str]]:
         obs=pd.DataFrame(index=pd.Index(cells, dtype=object)),
         var=pd.DataFrame(index=pd.Index(genes, dtype=object)),
     )
-    notes = [f"{path} was read as {data.n_obs:,} cells of {data.n_vars:,} genes."]
+    notes = [f"{path} was read as {counted(data.n_obs, 'cell')} of {counted(data.n_vars, 'gene')}."]
     others = [name for name in genes if not ENSEMBL.match(name)]
     if 0 < len(others) < len(genes) / 10:
         shown = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
@@ -150,7 +152,7 @@ def _read(path: Path, expected: str) -> tuple[pd.DataFrame, list[str], int, str]
     header = header if any(header[width:]) else header[:width]
     if width < 2 or not width - 1 <= len(header) <= width:  # R writes nothing above the names of the rows
         raise UserError(
-            f"{path} cannot be read as a table: its rows differ in length (the first has {len(header)} values, those below "
+            f"{path} cannot be read as a table: its rows differ in length (the first has {counted(len(header), 'value')}, those below "
             f"have {width}).",
             RECTANGLE,
         )

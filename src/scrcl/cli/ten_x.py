@@ -6,6 +6,8 @@ import anndata as ad
 import pandas as pd
 import scanpy as sc
 
+from scrcl.utils.words import counted
+
 from .causes import check_is_readable, explained
 from .errors import UserError
 from .paths import MATRIX
@@ -53,7 +55,7 @@ def read_10x_folder(path: Path) -> tuple[ad.AnnData, list[str]]:
     else:
         header = f", of which the first is {barcodes.iloc[0, 0]!r}," if len(barcodes) == data.n_vars + 1 else ""
         raise UserError(
-            f"The folder {path} lists {len(features):,} features and {len(barcodes):,} barcodes{header} where its matrix has "
+            f"The folder {path} lists {counted(len(features), 'feature')} and {counted(len(barcodes), 'barcode')}{header} where its matrix has "
             f"{data.n_obs:,} and {data.n_vars:,}.",
             "Take the three files, without headers, from one folder of the same run, filtered or raw.",
         )
@@ -93,4 +95,6 @@ def _take_genes(path: Path, data: ad.AnnData) -> tuple[ad.AnnData, list[str]]:
     kinds = ", ".join(map(str, data.var["feature_types"][~is_gene].unique()))
     if not is_gene.any():
         raise UserError(f"{path} holds no gene expression, but {kinds}.", "Name the file of the genes.")
-    return data[:, is_gene].copy(), [f"{(~is_gene).sum():,} features that are no genes ({kinds}) were left out."]
+    return data[:, is_gene].copy(), [
+        f"{counted((~is_gene).sum(), 'feature that is no gene', 'features that are no genes')} ({kinds}) {'was' if (~is_gene).sum() == 1 else 'were'} left out."
+    ]

@@ -10,6 +10,7 @@ from scrcl.utils import keys
 from scrcl.utils.checks import check_at_least
 from scrcl.utils.display import Displayed
 from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.words import counted
 
 from .tree import NestedClusters
 
@@ -44,8 +45,8 @@ class ClusterTree(Displayed):
     def _display(self) -> tuple[str, pd.DataFrame]:
         leaves, clusters = self.nested.n_leaves, self.n_clusters
         title = (
-            f"ClusterTree of {len(self.cell_names):,} cells: {leaves} {'leaf' if leaves == 1 else 'leaves'}, {clusters} "
-            f"{'cluster' if clusters == 1 else 'clusters'} by default"
+            f"ClusterTree of {counted(len(self.cell_names), 'cell')}: {counted(leaves, 'leaf', 'leaves')}, "
+            f"{counted(clusters, 'cluster')} by default"
         )
         return title, self.splits[SHOWN_COLUMNS]
 

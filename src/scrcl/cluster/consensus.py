@@ -23,6 +23,7 @@ from sklearn.preprocessing import normalize
 
 from scrcl.utils.errors import PoorSupportWarning, ScrclValueError
 from scrcl.utils.sizes import draw
+from scrcl.utils.words import counted
 
 from .clustering import Clustering, number_by_size
 from .components import Components
@@ -265,7 +266,7 @@ def check_leaves(n_clusters: int, n_leaves: int) -> None:
     """Raise ScrclValueError for more clusters than cells that are clustered."""
     if n_clusters > n_leaves:
         raise ScrclValueError(
-            f"n_clusters={n_clusters} is more than the {n_leaves:,} cells that method='consensus' clusters.",
+            f"n_clusters={n_clusters} is more than the {counted(n_leaves, 'cell')} that method='consensus' clusters.",
             "Pass a smaller number, or `method='kmeans'`.",
             command="Pass a smaller number, or --method kmeans.",
             options={"method='consensus'": "--method consensus"},

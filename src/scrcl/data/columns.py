@@ -10,6 +10,7 @@ from mudata import MuData
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_name, as_names
+from scrcl.utils.words import counted
 
 #: Between the names of a batch in several columns.
 BETWEEN_NAMES = " | "
@@ -54,7 +55,7 @@ def read_batches(data: AnnData | MuData, key: str | Sequence[str], argument: str
         if missing:
             where = "mdata.obs" if isinstance(data, MuData) else "adata.obs"
             raise ScrclValueError(
-                f"{where}[{one!r}] is missing for {missing:,} of {len(names):,} cells.",
+                f"{where}[{one!r}] is missing for {missing:,} of {counted(len(names), 'cell')}.",
                 f"Name the {argument.removesuffix('_key')} of every cell, or remove these cells.",
                 where=f"{where}[{one!r}]",
             )

@@ -9,6 +9,7 @@ from mudata import MuData
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_names
+from scrcl.utils.words import counted
 
 #: Least share of the genes with a name of their own, in a column of names.
 MIN_NAMES = 0.1
@@ -50,7 +51,7 @@ def gene_labels(data: AnnData | MuData, names: Mapping[str, pd.Index], key: str 
     n_genes, n_names = sum(map(len, columns)), sum(column.nunique() for column in columns)
     if any(column.dtype.kind in "fb" for column in columns) or n_names < MIN_NAMES * n_genes:
         raise ScrclValueError(
-            f"gene_symbols={key!r} holds no names of genes ({n_names:,} different values for {n_genes:,} genes).",
+            f"gene_symbols={key!r} holds no names of genes ({counted(n_names, 'different value')} for {counted(n_genes, 'gene')}).",
             "Name a column of var with the symbols or the identifiers of the genes.",
         )
     return {name: _labels(tables[name], names[name], key) for name in names}

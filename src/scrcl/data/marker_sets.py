@@ -11,6 +11,7 @@ import pandas as pd
 from scrcl.utils.checks import did_you_mean
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.names import as_name
+from scrcl.utils.words import counted
 
 from .networks import SET_COLUMNS, read_gene_sets
 
@@ -117,7 +118,7 @@ def read_marker_sets(markers: Any, hierarchy: Mapping[str, Any] | None = None) -
     empty = [name for name, listed in lists.items() if not listed]
     if empty:
         raise ScrclValueError(
-            f"markers has {len(empty)} lists without a gene: {', '.join(map(repr, empty[:5]))}.",
+            f"markers has {counted(len(empty), 'list')} without a gene: {', '.join(map(repr, empty[:5]))}.",
             "Give each at least one gene, or leave it out.",
         )
     genes = {name: {gene: weights.get((name, gene), 1.0) for gene in listed} for name, listed in lists.items()}

@@ -17,6 +17,7 @@ from scrcl.utils.checks import VERSION
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State, as_path
 from scrcl.utils.names import as_names
+from scrcl.utils.words import counted
 
 #: Names of the two columns of an edge: OmniPath by symbol, then decoupler and OmniPath by other identifiers.
 EDGE_COLUMNS = (
@@ -74,8 +75,8 @@ class Network:
         """One sentence on what was matched."""
         examples = ", ".join(self.unknown[:5]) + (", …" if len(self.unknown) > 5 else "")
         return (
-            f"gene_network: {self.n_pairs:,} pairs of the genes kept, of {self.form}; {len(self.unknown):,} of its "
-            f"{self.n_genes:,} genes are not in the data{': ' if examples else ''}{examples}"
+            f"gene_network: {counted(self.n_pairs, 'pair')} of the genes kept, of {self.form}; {len(self.unknown):,} of its "
+            f"{counted(self.n_genes, 'gene')} {'is' if len(self.unknown) == 1 else 'are'} not in the data{': ' if examples else ''}{examples}"
         )
 
     def report(self, mode: str) -> State:
@@ -117,7 +118,7 @@ def check_identifiers(names: Iterable[str], present: pd.Index, argument: str) ->
         )
     if not shared.any():
         raise ScrclValueError(
-            f"None of the {len(unique):,} genes of {argument} is in the data ({argument} has {unique[0]!r}, the data have "
+            f"None of the {counted(len(unique), 'gene')} of {argument} is in the data ({argument} has {unique[0]!r}, the data have "
             f"{present[0]!r}).",
             "Map them to the identifiers in adata.var_names.",
         )
@@ -321,7 +322,7 @@ def _read_gmt(path: Path, argument: str) -> dict[str, list[str]]:
         name, *fields = (field.strip() for field in line.split("\t"))
         if len(fields) < 2:
             raise ScrclValueError(
-                f"{argument}={os.fspath(path)!r}: the line of {name!r} has {1 + len(fields)} fields.",
+                f"{argument}={os.fspath(path)!r}: the line of {name!r} has {counted(1 + len(fields), 'field')}.",
                 "A line of a GMT file has a name, a description and genes, separated by tabs.",
             )
         sets[name] = [gene for gene in fields[1:] if gene]

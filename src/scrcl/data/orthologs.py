@@ -8,6 +8,7 @@ import pandas as pd
 
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.gene_names import one_to_one
+from scrcl.utils.words import counted
 
 Orthologs: TypeAlias = Mapping[str, str] | pd.DataFrame | str | os.PathLike[str]
 
@@ -48,7 +49,8 @@ def read_orthologs(orthologs: Any, lists: Mapping[str, list[str]]) -> dict[str, 
         )
     if orthologs.shape[1] != 2:
         raise ScrclValueError(
-            f"orthologs has {orthologs.shape[1]} columns.", "Select two, one of the names of genes of each organism."
+            f"orthologs has {counted(orthologs.shape[1], 'column')}.",
+            "Select two, one of the names of genes of each organism.",
         )
     wanted = {gene for listed in lists.values() for gene in listed}
     first, second = (pd.Index(orthologs.iloc[:, number]) for number in (0, 1))

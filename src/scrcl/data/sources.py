@@ -26,6 +26,7 @@ from scrcl.utils.checks import (
 )
 from scrcl.utils.errors import ScrclKeyError, ScrclValueError, ScrclWarning
 from scrcl.utils.names import as_names
+from scrcl.utils.words import counted
 
 from .columns import read_column
 from .counts import Counts
@@ -160,7 +161,7 @@ class Source:
         assert self.embedding is not None  # callers have checked it
         if self.embedding.shape[1] != n_features:
             raise ScrclValueError(
-                f"{self.embedding_where} has {self.embedding.shape[1]} columns, but the model was built on {n_features}.",
+                f"{self.embedding_where} has {counted(self.embedding.shape[1], 'column')}, but the model was built on {n_features}.",
                 "Compute it with the same method as for the training cells.",
                 where=self.embedding_where,
             )
@@ -313,7 +314,7 @@ def check_cells(mdata: MuData, names: Sequence[str]) -> None:
         lacking = mdata.n_obs - int(mdata.obs_names.isin(cells).sum())
         if lacking:
             raise ScrclValueError(
-                f"{lacking:,} of {mdata.n_obs:,} cells lack the modality {name!r}.",
+                f"{lacking:,} of {counted(mdata.n_obs, 'cell')} {'lacks' if lacking == 1 else 'lack'} the modality {name!r}.",
                 "Keep the cells that have all modalities: `muon.pp.intersect_obs(mdata)`.",
                 command="Keep the cells that have all modalities.",
             )
@@ -422,7 +423,7 @@ def read_spatial_graph(data: AnnData | MuData, key: str, slices: Slices) -> sp.c
     between = (slices.samples[edges.row] != slices.samples[edges.col]) & (edges.data != 0)
     if between.any():
         raise ScrclValueError(
-            f"The graph of spatial_neighbors_key={key!r} has {between.sum():,} edges between slices.",
+            f"The graph of spatial_neighbors_key={key!r} has {counted(between.sum(), 'edge')} between slices.",
             "Leave `spatial_neighbors_key` out, so that the model builds a graph of each slice.",
         )
     return graph

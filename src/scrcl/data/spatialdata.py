@@ -11,6 +11,7 @@ from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.names import as_names
 from scrcl.utils.public import public
+from scrcl.utils.words import counted
 
 #: ``uns`` key under which SpatialData keeps which elements a table annotates.
 ATTRIBUTES_KEY = "spatialdata_attrs"
@@ -100,7 +101,7 @@ def _centroids(sdata: Any, adata: AnnData, table: str, systems: str | Mapping[st
         missing = int(adata.obs[key].isna().sum())
         if missing:
             raise ScrclValueError(
-                f"{key!r} is missing for {missing:,} of {adata.n_obs:,} cells of the table {table!r}.",
+                f"{key!r} is missing for {missing:,} of {counted(adata.n_obs, 'cell')} of the table {table!r}.",
                 f"Leave these out: `sdata[{table!r}] = sdata[{table!r}][sdata[{table!r}].obs[{key!r}].notna()].copy()`.",
             )
     regions, instances = adata.obs[region_key], adata.obs[instance_key]
@@ -120,7 +121,7 @@ def _centroids(sdata: Any, adata: AnnData, table: str, systems: str | Mapping[st
         rows = np.flatnonzero(regions == region)
         if not found.index.is_unique:
             raise ScrclValueError(
-                f"{int(found.index.duplicated().sum()):,} identifiers in the index of the element {region!r} occur more than once.",
+                f"The index of the element {region!r} repeats {counted(int(found.index.duplicated().sum()), 'identifier')}.",
                 f"Keep one of each: `sdata[{region!r}] = sdata[{region!r}][~sdata[{region!r}].index.duplicated()]`.",
             )
         at = found.index.get_indexer(instances.iloc[rows])
@@ -153,6 +154,6 @@ def _refuse_unlocated(
         f"table_name={table!r}, how='inner')[1]"
     )
     raise ScrclValueError(
-        f"{(at < 0).sum():,} cells of the table {table!r} are not in the element {region!r}.",
+        f"{counted((at < 0).sum(), 'cell')} of the table {table!r} {'is' if (at < 0).sum() == 1 else 'are'} not in the element {region!r}.",
         f"Keep the others: `{remedy}`.",
     )

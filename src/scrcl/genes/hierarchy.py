@@ -10,6 +10,8 @@ from itertools import permutations
 import numpy as np
 import scipy.sparse as sp
 
+from scrcl.utils.words import counted
+
 from .naming import MIN_CONFIDENCE, MIN_SCORE, SIGNIFICANCE, GeneScores, GroupLevels, random_scores
 
 #: Genes of a name that are scored, those that are the most frequent and specific.
@@ -373,4 +375,4 @@ def _explain_misfit(naming: LevelNaming, group: int, best: int, names: list[str]
         return f"{name} scores highest, but random sets of as many genes often score as high."
     shown = f" ({', '.join(genes[up[:5]])})" if len(up) else ""
     verb = "is" if len(up) == 1 else "are"
-    return f"{name} scores highest, but only {len(up)} of its {len(columns)} most distinctive genes {verb} up{shown}."
+    return f"{name} scores highest, but only {len(up)} of its {counted(len(columns), 'most distinctive gene')} {verb} up{shown}."

@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
+from scrcl.utils.words import counted
+
 from .associations import Groups
 
 #: Name of a group that no list fits.
@@ -315,7 +317,9 @@ def explain_name(naming: Naming, group: int, names: list[str], genes: np.ndarray
     if not named and naming.support[group, best] <= naming.min_support:
         genes_up = f" ({', '.join(genes[columns[up]])})" if up.any() else ""
         verb = "is" if up.sum() == 1 else "are"
-        reason = f"{name} scores highest, but only {up.sum()} of its {len(columns)} genes {verb} up{genes_up}."
+        reason = (
+            f"{name} scores highest, but only {up.sum()} of its {counted(len(columns), 'gene')} {verb} up{genes_up}."
+        )
     elif not named and score < MIN_SCORE:
         reason = (
             f"{name} scores highest, but its genes are barely higher here than elsewhere "
@@ -334,5 +338,5 @@ def explain_name(naming: Naming, group: int, names: list[str], genes: np.ndarray
         reason = f"The name depends on few genes of {name}, without which no list fits."
     missing = absent.get(name, [])
     if missing and (reason or len(missing) > len(columns)):
-        reason += f" The data lack {len(missing)} of the {len(missing) + len(columns)} genes of {name}."
+        reason += f" The data lack {len(missing)} of the {counted(len(missing) + len(columns), 'gene')} of {name}."
     return reason.strip()

@@ -11,6 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 
 from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.words import counted
 
 if TYPE_CHECKING:
     from pynndescent import NNDescent
@@ -153,7 +154,7 @@ class NeighborSearch:
             return self._neighbors(*self._listed.among_themselves(n_neighbors))
         if n_neighbors >= DESCENT_NEIGHBORS:
             raise ScrclValueError(
-                f"n_neighbors={n_neighbors} is too large for the approximate search that more than {LISTED_TARGETS:,} cells "
+                f"n_neighbors={n_neighbors} is too large for the approximate search that more than {counted(LISTED_TARGETS, 'cell')} "
                 "need.",
                 f"Pass at most {DESCENT_NEIGHBORS - 1}.",
                 command="Pass fewer cells.",

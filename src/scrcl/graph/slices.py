@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_names
+from scrcl.utils.words import counted
 
 from .neighbors import without_itself
 from .recognition import named_rows, same_features
@@ -90,7 +91,7 @@ def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, s
     bad = ~np.isfinite(positions).all(axis=1)
     if bad.any():
         raise ScrclValueError(
-            f"{where} holds NaN or infinite coordinates for {bad.sum():,} of {len(positions):,} cells.",
+            f"{where} holds NaN or infinite coordinates for {bad.sum():,} of {counted(len(positions), 'cell')}.",
             f"Remove these cells first: `adata = adata[np.isfinite({where}).all(axis=1)].copy()`.",
             command="Remove these cells from the file first.",
             where=where,
@@ -102,7 +103,7 @@ def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, s
         codes, distinct = pd.factorize(as_names(samples))
         if (codes < 0).any():
             raise ScrclValueError(
-                f"{samples_where} is missing for {(codes < 0).sum():,} cells.",
+                f"{samples_where} is missing for {counted((codes < 0).sum(), 'cell')}.",
                 "Name the slice of every cell, or remove these cells.",
                 where=samples_where,
             )
@@ -113,7 +114,7 @@ def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, s
         most = int(np.argmax(count))
         if count[most] > MAX_CELLS_AT_POSITION or MAX_CELLS_OF_POINT < len(rows) == count[most]:
             raise ScrclValueError(
-                f"{where} holds the same position, {position[most].tolist()}, for {count[most]:,} cells of {describe(name)}, "
+                f"{where} holds the same position, {position[most].tolist()}, for {counted(count[most], 'cell')} of {describe(name)}, "
                 "so their coordinates are probably missing.",
                 "Remove these cells, or pass their coordinates.",
                 where=where,

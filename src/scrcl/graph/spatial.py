@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.words import counted
 
 from .adjacency import edge_graph
 from .slices import Slices, describe, nearest_in_space
@@ -134,7 +135,7 @@ def _triangulate(points: np.ndarray, radius: float | None, name: str) -> np.ndar
         simplices = Delaunay(positions).simplices
     except (QhullError, ValueError) as error:
         raise ScrclValueError(
-            f"spatial_graph='delaunay' cannot triangulate {describe(name)}: its {len(points):,} cells are too few or lie on a "
+            f"spatial_graph='delaunay' cannot triangulate {describe(name)}: {counted(len(points), 'cell is', 'cells are')} too few or on a "
             "line.",
             "Pass `spatial_graph='knn'`, or leave this slice out.",
             command="Leave this slice out.",

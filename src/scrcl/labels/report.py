@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scrcl.utils.display import Displayed
+from scrcl.utils.words import counted
 
 from .annotation import Annotation
 
@@ -64,7 +65,7 @@ class LabelReport(Displayed):
         table = self.by_label()
         agreeing = (table["cells"] * table["agreement"]).sum() / max(table["cells"].sum(), 1)
         title = (
-            f"LabelReport: {len(self.cells):,} labelled cells of {len(table)} types; the prediction from other cells agrees "
+            f"LabelReport: {counted(len(self.cells), 'labelled cell')} of {counted(len(table), 'type')}; the prediction from other cells agrees "
             f"with {agreeing:.0%} of the labels"
         )
         return title, table

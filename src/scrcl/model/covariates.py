@@ -14,6 +14,7 @@ from scrcl.data.columns import read_batches, read_labels
 from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.reference.batches import MAX_BATCHES, MIN_BATCH_CELLS, check_sizes
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
+from scrcl.utils.words import counted
 
 from .base import Data
 
@@ -49,7 +50,7 @@ def check_batches(data: Data, batch_key: object, labels_key: object, new: bool) 
     n_batches = len(np.unique(names))
     if n_batches > MAX_BATCHES:
         raise ScrclValueError(
-            f"batch_key={batch_key!r} has {n_batches:,} batches, more than the {MAX_BATCHES:,} that can be corrected.",
+            f"batch_key={batch_key!r} has {counted(n_batches, 'batch', 'batches')}, more than the {MAX_BATCHES:,} that can be corrected.",
             "Name a column of fewer batches, such as the donor or the study.",
         )
     check_sizes(names, where)
@@ -141,7 +142,7 @@ def check_labels(data: Data, labels_key: object, unlabeled_category: object, new
         )
     if len(types) > max(data.n_obs / 2, 2):
         raise ScrclValueError(
-            f"{where} has {len(types):,} different values for {data.n_obs:,} cells, such as {types[0]!r}, so they are not cell "
+            f"{where} has {counted(len(types), 'different value')} for {counted(data.n_obs, 'cell')}, such as {types[0]!r}, so they are not cell "
             "types.",
             "Name a column of cell types.",
             where=where,

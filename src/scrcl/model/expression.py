@@ -18,6 +18,7 @@ from scrcl.reference.modality import joint_names
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_groups
+from scrcl.utils.words import counted
 
 from .base import SCRCLBase
 from .options import REFINED, AssociationMethod, ClusterOptions
@@ -124,7 +125,7 @@ def number_groups(column: pd.Categorical, key: str, min_groups: int) -> tuple[np
     names = column.categories.tolist()
     if len(names) < min_groups:
         raise ScrclValueError(
-            f"groupby={key!r} has {len(names)} groups of cells, but at least {min_groups} are required.",
+            f"groupby={key!r} has {counted(len(names), 'group')} of cells, but at least {min_groups} are required.",
             "Name a key of adata.obs with more groups, or pass a larger n_clusters.",
         )
     if min_groups > 1 and len(names) > max(2, len(column) // 2):

@@ -12,6 +12,7 @@ from scrcl.cluster.leiden import leiden, leiden_with
 from scrcl.utils.checks import as_rows, check_at_least, check_genes, check_option
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.memory import warn_if_short
+from scrcl.utils.words import counted
 
 from .base import Data, Indices, SCRCLBase, named
 from .docstrings import documented
@@ -96,7 +97,8 @@ class GenesMixin(SCRCLBase):
             check_at_least(n_modules, 1, "n_modules")
             if n_modules > len(embedding):
                 raise ScrclValueError(
-                    f"n_modules={n_modules} is more than the {len(embedding):,} genes.", "Pass a smaller number."
+                    f"n_modules={n_modules} is more than the {counted(len(embedding), 'gene')}.",
+                    "Pass a smaller number.",
                 )
         placed = embedding.to_numpy().any(1)
         points = normalize(embedding.to_numpy()[placed])
@@ -190,7 +192,7 @@ class GenesMixin(SCRCLBase):
         if groupby is None and columns is None and not sparse:
             warn_if_short(
                 4 * len(rows) * len(names),
-                f"The associations of {len(rows):,} cells with {len(names):,} genes",
+                f"The associations of {counted(len(rows), 'cell')} with {counted(len(names), 'gene')}",
                 "Pass `sparse=True`, or name `genes` or `groupby`.",
                 "Pass fewer cells.",
             )

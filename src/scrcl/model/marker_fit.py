@@ -35,6 +35,7 @@ from scrcl.utils.checks import check_cells_have_counts, check_unique_genes
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
 from scrcl.utils.gene_names import find_genes
 from scrcl.utils.names import distinct
+from scrcl.utils.words import counted
 
 Data: TypeAlias = AnnData | MuData
 #: Logarithms of the counts of some cells, in blocks.
@@ -241,8 +242,8 @@ def _place(sets: MarkerSets, genes: pd.Index, orthologs: Mapping[str, str], data
     if without:
         warnings.warn(
             ScrclWarning(
-                f"markers has {len(without)} lists of which the data have no gene: {', '.join(map(repr, without))}.",
-                "These names cannot be proposed; add genes that are in adata.var_names.",
+                f"markers has {counted(len(without), 'list')} of which the data have no gene: {', '.join(map(repr, without))}.",
+                "Such names cannot be proposed; add genes that are in adata.var_names.",
             ),
             stacklevel=settings.warnings_stacklevel,
         )
@@ -252,8 +253,8 @@ def _place(sets: MarkerSets, genes: pd.Index, orthologs: Mapping[str, str], data
         what = "in another case" if way == "case" else "with versions or prefixes"
         warnings.warn(
             ScrclWarning(
-                f"markers has {len(pairs):,} genes that the data have {what}: {examples}.",
-                "They are taken for the same genes; if they are of another organism, pass `orthologs`.",
+                f"markers has {counted(len(pairs), 'gene')} that the data have {what}: {examples}.",
+                "Each is taken for the same gene; if the markers are of another organism, pass `orthologs`.",
             ),
             stacklevel=settings.warnings_stacklevel,
         )
@@ -274,7 +275,7 @@ def _refuse_foreign(sets: MarkerSets, wanted: pd.Index, genes: pd.Index, n_found
     of = f"{sets.source or 'markers'} has {sets.organism + ' symbols such as ' if sets.organism else ''}{wanted[0]!r}"
     number = "None" if n_found == 0 else f"Only {n_found:,}"
     raise ScrclValueError(
-        f"{number} of the {len(wanted):,} genes of markers is in the data ({of}, the data have {genes[0]!r}).",
+        f"{number} of the {counted(len(wanted), 'gene')} of markers is in the data ({of}, the data have {genes[0]!r}).",
         remedy,
         command=command,
     )

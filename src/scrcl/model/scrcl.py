@@ -17,6 +17,7 @@ from scrcl.reference.writing import describe_parameters, write_preparation
 from scrcl.utils.checks import check_at_least, check_option
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.public import public_class
+from scrcl.utils.words import counted
 
 from .base import Data, SCRCLBase
 from .batches import BatchesMixin
@@ -218,7 +219,9 @@ class SCRCL(
         write_preparation(data, preparation, parameters)
         if preparation.network is not None:
             logger.info(preparation.network.describe())
-        logger.info(f"{reference.n_cells:,} cells: {self._describe(reference)}, {reference.adjacency.nnz // 2:,} edges")
+        logger.info(
+            f"{counted(reference.n_cells, 'cell')}: {self._describe(reference)}, {counted(reference.adjacency.nnz // 2, 'edge')}"
+        )
 
     def _check_what_would_be_unused(self, spatial: SpatialOptions) -> None:
         """Refuse options and graphs that would not be used."""
@@ -248,26 +251,28 @@ class SCRCL(
         neighbors_key, spatial = self._setup("neighbors_key"), reference.spatial
         if self._several:
             features = ", ".join(
-                f"{name!r} {number} features (weight {weight:.2f})"
+                f"{name!r} {counted(number, 'feature')} (weight {weight:.2f})"
                 for name, number, weight in zip(
                     reference.modalities, reference.n_inputs, reference.mean_weights, strict=True
                 )
             )
         else:
-            kept = self._setup("features_key") or f"{len(reference.genes):,} genes"
-            features = f"{reference.n_features} features from {kept}"
-        graph = f"of {neighbors_key!r}" if neighbors_key else f"of {reference.n_neighbors} nearest neighbours"
+            kept = self._setup("features_key") or counted(len(reference.genes), "gene")
+            features = f"{counted(reference.n_features, 'feature')} from {kept}"
+        graph = (
+            f"of {neighbors_key!r}" if neighbors_key else f"of {counted(reference.n_neighbors, 'nearest neighbour')}"
+        )
         batches = reference.batches
         if batches is not None:
             what = "corrected" if batches.corrected else "none of which differs, so that nothing is corrected"
-            features += f", {len(batches.names)} batches, {what}"
+            features += f", {counted(len(batches.names), 'batch', 'batches')}, {what}"
         labels = reference.labels
         if labels is not None:
-            features += f", {labels.labelled.sum():,} cells labelled with {len(labels.names)} types"
+            features += f", {counted(labels.labelled.sum(), 'cell')} labelled with {counted(len(labels.names), 'type')}"
         if spatial is not None:
             n_slices = len(spatial.slices.names)
             similar = f" and {graph}" if spatial.options.joined else ""
-            graph = f"in space{similar}, {n_slices} slice{'s' if n_slices > 1 else ''}"
+            graph = f"in space{similar}, {counted(n_slices, 'slice')}"
         return f"{features}; cell graph {graph}"
 
 

@@ -13,6 +13,7 @@ from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.memory import warn_if_short
 from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
+from scrcl.utils.words import counted
 
 from .base import SCRCLBase
 from .scvi_compat import (
@@ -148,7 +149,7 @@ class TrainingMixin(SCRCLBase):
         n_batch = min(data.batch_size, reference.n_cells)
         warn_if_short(
             4 * n_batch * (3 * reference.n_features + 40 * self._module_kwargs["n_hidden"]),  # measured
-            f"Training on minibatches of {n_batch:,} cells",
+            f"Training on minibatches of {counted(n_batch, 'cell')}",
             "Pass a smaller `batch_size`.",
             "Pass a smaller --batch-size.",
         )

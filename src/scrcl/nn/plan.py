@@ -14,6 +14,7 @@ from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan, TrainRunner
 
 from scrcl.utils.errors import ScrclWarning
+from scrcl.utils.words import counted
 
 from .module import SCRCLModule
 
@@ -134,7 +135,7 @@ class SCRCLTrainRunner(TrainRunner):
             self.model.is_trained_ = True
             warnings.warn(
                 ScrclWarning(
-                    f"Training was interrupted after {self.trainer.current_epoch} of {self.trainer.max_epochs} epochs.",
+                    f"Training was interrupted after {self.trainer.current_epoch} of {counted(self.trainer.max_epochs, 'epoch')}.",
                     "The model can be used as it is; call `model.train()` to continue.",
                 ),
                 stacklevel=settings.warnings_stacklevel,

@@ -13,6 +13,7 @@ from mudata import MuData
 from scrcl.data.columns import read_column
 from scrcl.utils import keys
 from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.words import counted
 
 from ._maps import kept_umap
 
@@ -87,7 +88,7 @@ def _map(ax: Axes, points: np.ndarray, report: pd.DataFrame) -> None:
     ax.figure.colorbar(ax.collections[0], ax=ax, label="probability of the cluster", shrink=0.7)
     outlying = points[report["outlier_score"].to_numpy() >= OUTLYING]
     ax.scatter(outlying[:, 0], outlying[:, 1], s=3 * size, facecolors="none", edgecolors="black", lw=0.6)
-    ax.set_title(f"{len(outlying):,} cells far from all clusters")
+    ax.set_title(f"{counted(len(outlying), 'cell')} far from all clusters")
 
 
 def _shares(ax: Axes, report: pd.DataFrame) -> None:

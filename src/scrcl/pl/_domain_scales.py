@@ -16,6 +16,7 @@ from scrcl.data.columns import read_column
 from scrcl.utils.checks import check_key
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.names import as_groups
+from scrcl.utils.words import counted
 
 from ._maps import palette, spatial
 
@@ -128,7 +129,7 @@ def _columns(scales: object) -> dict[str, str]:
         )
     if len(columns) < max(2, len(scales)):
         raise ScrclValueError(
-            f"scales={scales!r} has {len(columns)} different scale{'s' if len(columns) > 1 else ''}.",
+            f"scales={scales!r} has {counted(len(columns), 'different scale')}.",
             "Pass the keys of adata.obs with the domains at two scales or more.",
         )
     return columns

@@ -23,6 +23,7 @@ from scrcl.utils import keys
 from scrcl.utils.checks import Matrix, check_key, did_you_mean
 from scrcl.utils.errors import ScrclKeyError, ScrclValueError
 from scrcl.utils.names import as_groups
+from scrcl.utils.words import counted
 
 from ._panels import N_COLUMNS, draw_cells, legend_width, make_panels
 
@@ -314,7 +315,7 @@ def kept_umap(adata: AnnData | MuData, basis: str) -> np.ndarray:
 def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
     """Two-dimensional UMAP coordinates ``(n, 2)`` of a latent representation ``(n, d)``, float32; announced in the log."""
     logger.info(
-        f"UMAP of {len(latent):,} cells. The first one in a process takes about 15 seconds more, to compile it."
+        f"UMAP of {counted(len(latent), 'cell')}. The first one in a process takes about 15 seconds more, to compile it."
     )
     from umap import UMAP
 

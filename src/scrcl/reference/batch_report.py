@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from scrcl.graph.mutual_neighbors import mixing, sample_of_each
 from scrcl.utils.display import Displayed
+from scrcl.utils.words import counted
 
 from .batches import MAX_EVALUATED_CELLS, Batches, mean_mixing
 
@@ -51,10 +52,13 @@ class BatchReport(Displayed):
             f"an effect is corrected in {', '.join(self.corrected)}" if self.corrected else "no effect is corrected"
         )
         if self.conditions is not None:
-            corrected += f"; {len(self.conditions)} conditions kept"
+            corrected += f"; {counted(len(self.conditions), 'condition')} kept"
         single = self.clusters["only_in"].dropna()
         only = "; ".join(f"cluster {name} is only in {batch}" for name, batch in single.items())
-        return f"BatchReport: {len(self.batches)} batches; {corrected}{f'; {only}' if only else ''}", self.batches
+        return (
+            f"BatchReport: {counted(len(self.batches), 'batch', 'batches')}; {corrected}{f'; {only}' if only else ''}",
+            self.batches,
+        )
 
 
 def report_batches(

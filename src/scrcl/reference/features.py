@@ -19,6 +19,7 @@ from scrcl.nn.sparse import to_torch
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State
 from scrcl.utils.progress import track
+from scrcl.utils.words import counted
 
 from .normalizations import (
     LOG,
@@ -108,7 +109,7 @@ def variable_genes(
     n_varying = int(varying.any(0).sum())
     if n_varying < 2:
         raise ScrclValueError(
-            f"Only {n_varying} of {counts.n_genes} genes vary between cells, so there are no variable genes.",
+            f"Only {n_varying} of {counted(counts.n_genes, 'gene')} {'varies' if n_varying == 1 else 'vary'} between cells, so there are no variable genes.",
             "Pass counts of more genes, or check that the layer holds the counts of different cells.",
         )
     batches = np.zeros(counts.n_cells, dtype=np.int64) if batches is None else batches

@@ -10,6 +10,7 @@ from statsmodels.nonparametric.smoothers_lowess import lowess
 
 from scrcl.utils.checks import check_at_least
 from scrcl.utils.errors import ScrclValueError, ScrclWarning
+from scrcl.utils.words import counted
 
 #: Minimum number of cells to compare distances between cells of similar signal, and not between all.
 MIN_SCALE_CELLS = 50
@@ -82,7 +83,7 @@ def warn_if_coarse(alpha: float, n_cells: int) -> None:
     if 0 < alpha < smallest:
         warnings.warn(
             ScrclWarning(
-                f"alpha={alpha!r} flags no cell: with {n_cells:,} cells in the model, no p-value is below {smallest:.2g}.",
+                f"alpha={alpha!r} flags no cell: with {counted(n_cells, 'cell')} in the model, no p-value is below {smallest:.2g}.",
                 f"Pass `alpha={np.ceil(smallest * 1000) / 1000:g}` or more, or rank cells by `excess`.",
                 command=f"Pass --alpha {np.ceil(smallest * 1000) / 1000:g} or more.",
             ),

@@ -17,6 +17,7 @@ from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
+from scrcl.utils.words import counted
 
 from .features import PRIOR_CELLS, CountFeatures, Moments, principal_components, variable_genes
 from .modality import Adaptation, Modality
@@ -221,7 +222,7 @@ class Atac(Modality):
         values = _term_frequencies(counts[:, peaks], counts.sum(axis=1, dtype=np.float64), frequencies)
         if len(peaks) < 3:
             raise ScrclValueError(
-                f"{data.where} has {len(peaks)} peaks that are open in a cell, but at least 3 are required.",
+                f"{data.where} has {counted(len(peaks), 'peak that is', 'peaks that are')} open in a cell, but at least 3 are required.",
                 "Pass counts of more peaks.",
                 where=data.where,
             )

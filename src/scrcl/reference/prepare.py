@@ -23,6 +23,7 @@ from scrcl.utils.errors import PoorSupportWarning, ScrclValueError
 from scrcl.utils.memory import FIXED_BYTES, warn_if_short
 from scrcl.utils.progress import begin
 from scrcl.utils.sizes import sample_cells
+from scrcl.utils.words import counted
 
 from .agreement import Agreement, join, own_structure
 from .batches import Batches
@@ -153,7 +154,7 @@ def _check_enough_cells(n_cells: int, n_neighbors: int, where: str) -> None:
     """Refuse data with no more cells than neighbours."""
     if n_cells <= n_neighbors:
         raise ScrclValueError(
-            f"{where} has {n_cells} cells, but {n_neighbors} neighbours of each require at least {n_neighbors + 1}.",
+            f"{where} has {counted(n_cells, 'cell')}, but {n_neighbors} neighbours of each require at least {n_neighbors + 1}.",
             f"Pass more cells, or `n_neighbors={max(1, n_cells - 1)}` or fewer.",
             command="Pass more cells.",
             where=where,
@@ -171,7 +172,7 @@ def _warn_of_memory(sources: Mapping[str, Source], options: Options, n_hidden: i
     bytes_of_cell = 12 * (n_features + len(sources) * n_hidden) + 60 * len(sources) * options.n_neighbors
     warn_if_short(
         n_cells * bytes_of_cell + FIXED_BYTES,
-        f"A model of {n_cells:,} cells",
+        f"A model of {counted(n_cells, 'cell')}",
         "Pass a smaller `n_components`, or fewer cells and place the others later; counts can stay in the file: "
         "`anndata.read_h5ad(path, backed='r')`.",
         "Pass fewer cells.",

@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 
 from .errors import ScrclKeyError, ScrclTypeError, ScrclValueError
 from .names import as_name, as_names
+from .words import counted
 
 #: Version of an Ensembl identifier.
 VERSION = r"\.\d+$"
@@ -106,7 +107,7 @@ def as_counts(matrix: Matrix, where: str, find_remedy: Callable[[], Remedy] = no
     if not sp.issparse(matrix):
         masked = int(np.ma.getmaskarray(matrix).sum()) if np.ma.isMaskedArray(matrix) else 0
         if masked:
-            refuse(f"holds {masked:,} masked values, which are no counts")
+            refuse(f"holds {counted(masked, 'masked value')} instead of counts")
         matrix = np.asarray(matrix)
     kind = matrix.dtype
     if kind.kind not in "buif":
@@ -117,7 +118,7 @@ def as_counts(matrix: Matrix, where: str, find_remedy: Callable[[], Remedy] = no
     lowest, highest = (values.min(), values.max()) if values.size else (1, 1)
     if not np.isfinite(lowest) or not np.isfinite(highest):
         found = "NaN" if np.isnan(lowest) else "infinite"
-        refuse(f"holds {(~np.isfinite(values)).sum():,} {found} values, which are no counts")
+        refuse(f"holds {counted((~np.isfinite(values)).sum(), f'{found} value')} instead of counts")
     if lowest < 0:
         refuse(f"holds negative values (smallest {lowest:.4g}), so it is not counts")
     if highest > MAX_COUNT:
@@ -126,8 +127,8 @@ def as_counts(matrix: Matrix, where: str, find_remedy: Callable[[], Remedy] = no
         fractions = values != np.round(values)
         example = values[fractions.argmax()]
         refuse(
-            f"holds {fractions.sum():,} values that are not whole numbers (e.g. {example:.9g}), so it is not raw counts; "
-            "it looks normalised"
+            f"holds {counted(fractions.sum(), 'value that is not a whole number', 'values that are not whole numbers')} "
+            f"(e.g. {example:.9g}), so it is not raw counts; it looks normalised"
         )
     counts = counts.astype(np.float32, copy=False)
     if lowest == 0 or not counts.has_canonical_format:
@@ -155,7 +156,7 @@ def check_cells_have_counts(totals: np.ndarray, where: str) -> None:
         if where == "adata.X":  # which is all that scanpy looks at
             remedy = "scanpy.pp.filter_cells(adata, min_counts=1)"
         raise ScrclValueError(
-            f"{empty:,} of {len(totals):,} cells in {where} have no counts.",
+            f"{empty:,} of {counted(len(totals), 'cell')} in {where} {'has' if empty == 1 else 'have'} no counts.",
             f"Remove them first: `{remedy}`.",
             command="Remove them from the file first; of what 10x writes, pass the filtered matrix, not the raw one.",
             where=where,
@@ -171,7 +172,7 @@ def check_unique_genes(names: pd.Index, where: str = "adata.var_names") -> None:
         written = sorted(set(read[empty].dropna()))
         named = f"{where}.notna()" + (f" & ~{where}.isin({written})" if written else "")
         raise ScrclValueError(
-            f"{empty.sum():,} of {len(read):,} names in {where} are missing.",
+            f"{empty.sum():,} of {counted(len(read), 'name')} in {where} {'is' if empty.sum() == 1 else 'are'} missing.",
             f"Name these genes, or leave them out: `{owner} = {owner}[:, {named}].copy()`.",
             command="Name these genes in the file, or leave them out.",
             where=where,
@@ -180,7 +181,7 @@ def check_unique_genes(names: pd.Index, where: str = "adata.var_names") -> None:
     if len(twice):
         remedy = f"Make them unique first: `{where}_make_unique()`." if owner != where else "Rename them."
         raise ScrclValueError(
-            f"{len(twice):,} gene names occur more than once in {where} (e.g. {twice[0]!r}).",
+            f"{counted(len(twice), 'gene name occurs', 'gene names occur')} more than once in {where} (e.g. {twice[0]!r}).",
             remedy,
             command="Make them unique in the file first.",
             where=where,
@@ -226,7 +227,9 @@ def check_n_clusters(value: int | None, n_cells: int, argument: str = "n_cluster
         return
     check_at_least(value, 2, argument)
     if value > n_cells:
-        raise ScrclValueError(f"{argument}={value} is more than the {n_cells:,} cells.", "Pass a smaller number.")
+        raise ScrclValueError(
+            f"{argument}={value} is more than the {counted(n_cells, 'cell')}.", "Pass a smaller number."
+        )
 
 
 def check_option(value: object, options: Sequence[str], argument: str) -> None:
@@ -289,12 +292,12 @@ def as_rows(indices: ArrayLike, n_cells: int) -> np.ndarray:
     try:
         if rows.ndim == 1:
             return np.arange(n_cells)[rows if rows.size else rows.astype(int)]
-        cause = f"they have {rows.ndim} dimensions"
+        cause = f"they have {counted(rows.ndim, 'dimension')}"
     except IndexError as error:
         cause = str(error)
     raise ScrclValueError(
         f"indices do not select cells: {cause}.",
-        f"Pass whole numbers from 0 to {n_cells - 1:,}, or a boolean mask with one value for each of the {n_cells:,} cells.",
+        f"Pass whole numbers from 0 to {n_cells - 1:,}, or a boolean mask with one value for each of the {counted(n_cells, 'cell')}.",
     )
 
 
@@ -353,7 +356,7 @@ def match_genes(
         if enough(other):
             return other
     lacking = (
-        f"{where} lacks {len(matched.missing):,} of the {len(wanted):,} genes of the model (for example {matched.missing[0]!r}; "
+        f"{where} lacks {len(matched.missing):,} of the {counted(len(wanted), 'gene')} of the model (for example {matched.missing[0]!r}; "
         f"the data have {present[0]!r})"
     )
     for place in find_others():

@@ -5,6 +5,8 @@ from html import escape
 
 import pandas as pd
 
+from .words import counted
+
 #: Rows of a table that are shown.
 MAX_ROWS = 12
 
@@ -31,4 +33,4 @@ class Displayed(ABC):
 
 
 def _rest(table: pd.DataFrame) -> list[str]:
-    return [f"… {len(table) - MAX_ROWS:,} more rows"] if len(table) > MAX_ROWS else []
+    return [f"… {counted(len(table) - MAX_ROWS, 'more row')}"] if len(table) > MAX_ROWS else []
