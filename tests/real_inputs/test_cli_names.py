@@ -176,3 +176,20 @@ def test_messages(path, capsys, words, said):
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(said, error), error
     assert "adata" not in error
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("cellconcensus", "--names='cellconcensus' is neither a file nor .* Did you mean 'cellconsensus'"),
+        ("no.csv", "--names='no.csv' cannot be read"),
+        ("empty.json", "--names has 1 list without a gene: 'a'"),
+    ],
+)
+def test_lists_of_a_run_are_refused_before_work(path, capsys, names, said):
+    """By the name of its option, as --markers is a table that it writes."""
+    assert main(["run", "in.h5ad", "-o", "out.h5ad", "--names", names]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(said, error), error
+    assert "features" not in error
+    assert not (path / "out.h5ad").exists()

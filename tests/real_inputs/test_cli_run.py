@@ -361,6 +361,7 @@ def test_names_of_pictures_differ():
         (ScrclKeyError("layer='adata.X' is not in adata.layers.", where="adata.layers"), "--layer='adata.X' is not in layers of adata.h5ad."),
         (ScrclValueError("max_epochs=0 is below 1.", "`train(5)`", command="Pass 5."), "--epochs=0 is below 1. Pass 5."),
         (ScrclValueError("n_neighbors=3 and n_clusters=3 differ.", options={"n_clusters": "--n-clusters"}), "n_neighbors=3 and --n-clusters=3 differ."),
+        (UserError("model holds no counts."), "model holds no counts."),
         (UserError("'m/adata.h5ad' is not read.", "Pass `--layer x`."), "'m/adata.h5ad' is not read. Pass `--layer x`."),
     ],
 )  # fmt: skip

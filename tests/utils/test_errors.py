@@ -30,6 +30,19 @@ def test_an_error_in_the_words_of_the_command_line():
     )
 
 
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("markers='markers.csv' is no markers.", "--names='markers.csv' is no markers."),
+        ("markers has 1 list without a gene.", "--names has 1 list without a gene."),
+        ("The markers are none.", "The markers are none."),
+        ("markers_of are none.", "markers_of are none."),
+    ],
+)
+def test_the_argument_at_the_beginning_is_named_as_an_option(what, said):
+    assert ScrclValueError(what).as_command("in.h5ad", {"markers": "--names"}) == said
+
+
 def test_code_for_python_is_not_shown_on_the_command_line():
     assert ScrclValueError("It is wrong.", "Type `this()`.").as_command("f") == "It is wrong."
     assert ScrclValueError("It is wrong.", "Put it right.").as_command("f") == "It is wrong. Put it right."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from .config import NamesConfig, PredictConfig, RunConfig
-from .errors import as_message
+from .errors import OPTIONS, RUN_OPTIONS
 from .options import parse
 from .paths import check_paths
 from .progress import Phases
@@ -43,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Results go to standard output; progress and errors to standard error.
     # Names of files, types and clusters may look like markup.
     results, console = (Console(stderr=stderr, markup=False, emoji=False, highlight=False) for stderr in (False, True))
-    phases = Phases(console, config.input)
+    phases = Phases(console, config.input, RUN_OPTIONS if isinstance(config, RunConfig) else OPTIONS)
     try:
         check_paths(config)
         with phases:
             phases.begin("loading")
             result = _work(config, phases)
     except Exception as error:  # noqa: BLE001 (no traceback for users)
-        message = as_message(error, config.input)
+        message = phases.message(error)
         if phases.written:
             message += f" Written: {', '.join(phases.written)}."
         _print_error(console, message)

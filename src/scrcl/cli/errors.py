@@ -1,5 +1,6 @@
 """Errors in the words of the command line."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,6 +15,8 @@ OPTIONS = {
     for field in fields(config)
 }
 OPTIONS |= {"max_epochs": "--epochs", "accelerator": "--device", "dir_path": "MODEL"}
+#: The same for ``scrcl run``, whose ``--markers`` is a file to write.
+RUN_OPTIONS = OPTIONS | {"markers": "--names"}
 
 
 class UserError(ScrclError):
@@ -23,7 +26,9 @@ class UserError(ScrclError):
         super().__init__(what, remedy, command=remedy)
 
 
-def as_message(error: BaseException | ScrclWarning, source: Path | None = None) -> str:
+def as_message(
+    error: BaseException | ScrclWarning, source: Path | None = None, options: Mapping[str, str] = OPTIONS
+) -> str:
     """Render an error or a warning for a user of the command line.
 
     Parameters
@@ -32,9 +37,12 @@ def as_message(error: BaseException | ScrclWarning, source: Path | None = None) 
         What was raised.
     source
         The file that was read.
+    options
+        Option of each argument by which the message may begin.
     """
     if isinstance(error, ScrclError | ScrclWarning):
-        return error.as_command(str(source or "the data"), OPTIONS)
+        # Errors of the command line name options, and files, which may be called like an argument.
+        return error.as_command(str(source or "the data"), None if isinstance(error, UserError) else options)
     message = str(error)
     if isinstance(error, MemoryError) or "out of memory" in message:
         return "There is not enough memory. Pass a smaller `--batch-size`, `--device cpu`, or fewer cells."

@@ -6,20 +6,14 @@ import pandas as pd
 
 from scrcl.data.marker_resources import read_resource
 from scrcl.data.marker_sets import MarkerSets, is_name, read_marker_sets
-from scrcl.utils.errors import ScrclError
+from scrcl.utils.errors import ScrclValueError
 
-from .errors import UserError
 from .paths import suffix
 
 
-def read_sets(markers: str, option: str) -> MarkerSets:
-    """Read marker genes that an option names."""
-    try:
-        return read_resource(markers) if is_name(markers) else read_marker_sets(_table(markers, option))
-    except UserError:
-        raise
-    except ScrclError as error:
-        raise UserError(error.what.replace("markers", option, 1), error.command) from error
+def read_sets(markers: str) -> MarkerSets:
+    """Read the marker genes of a file, or of a collection by its name."""
+    return read_resource(markers) if is_name(markers) else read_marker_sets(_table(markers))
 
 
 def records(names: pd.DataFrame) -> list[dict[str, object]]:
@@ -30,7 +24,7 @@ def records(names: pd.DataFrame) -> list[dict[str, object]]:
     ]
 
 
-def _table(markers: str, option: str) -> pd.DataFrame | str:
+def _table(markers: str) -> pd.DataFrame | str:
     """A table of markers that is a file, or the path of any other file."""
     reader = {".csv": ",", ".tsv": "\t"}.get(suffix(Path(markers)))
     if reader is None:
@@ -38,6 +32,6 @@ def _table(markers: str, option: str) -> pd.DataFrame | str:
     try:
         return pd.read_csv(markers, sep=reader)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{option}={markers!r} cannot be read: {error}.", "Name a table with columns source and target."
+        raise ScrclValueError(
+            f"markers={markers!r} cannot be read: {error}.", "Name a table with columns source and target."
         ) from error

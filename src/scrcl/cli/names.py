@@ -25,7 +25,7 @@ from .errors import UserError
 from .inputs import Input, read
 from .marker_lists import read_sets, records
 from .options import pairs
-from .outputs import check_writable, finish, reserved, write
+from .outputs import finish, opened, reserved, write
 from .progress import Phases, quiet
 from .symbols import symbols_column
 
@@ -80,12 +80,9 @@ def name(config: NamesConfig, phases: Phases) -> Named:
         ExitStack() as files,
     ):
         begin("reading")
-        sets = read_sets(config.markers, "--markers")
-        found = files.enter_context(read(_as_run(config)))
-        phases.note(*found.notes)
-        data = found.data
-        if config.output is not None:
-            check_writable(found, config.output)
+        sets = read_sets(config.markers)
+        found = read(_as_run(config))
+        data = files.enter_context(opened(found, config.output, phases))
         _check_groups(config, data.obs)
         rows, division, names = read_groups(data, np.arange(data.n_obs), config.groupby, min_groups=2)
         begin("names")

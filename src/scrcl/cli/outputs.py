@@ -69,6 +69,16 @@ def count(names: pd.Series) -> dict[str, int]:
     return {str(name): int(size) for name, size in names.value_counts().items() if size}
 
 
+@contextmanager
+def opened(found: Input, output: Path | None, phases: Phases) -> Iterator[AnnData | MuData]:
+    """The cells of an input, whose notes are shown; refuses what the output could not hold, and closes the file in the end."""
+    with found:
+        phases.note(*found.notes)
+        if output is not None:
+            check_writable(found, output)
+        yield found.data
+
+
 def check_writable(found: Input, output: Path) -> None:
     """Refuse data that the output could not hold: write all but the matrices to a file in memory.
 

@@ -25,7 +25,7 @@ from .config import PredictConfig
 from .errors import OPTIONS, UserError
 from .inputs import Input, read
 from .options import pairs
-from .outputs import check_writable, count, finish, reserved, write, write_types
+from .outputs import count, finish, opened, reserved, write, write_types
 from .paths import TABLES, suffix
 from .progress import Phases, quiet
 from .summary import sizes_table
@@ -93,10 +93,7 @@ def predict(config: PredictConfig, phases: Phases) -> Predicted:
         if not model.is_trained_:
             raise UserError(f"The model in {config.model} is not trained.", "Train it before it is saved.")
         found, query = _read(config, model)
-        files.enter_context(found)
-        phases.note(*found.notes)
-        data = found.data
-        check_writable(found, config.output)
+        data = files.enter_context(opened(found, config.output, phases))
         columns = _columns(model, query, config.alpha)
         types = probabilities = None
         if model.knows_labels:

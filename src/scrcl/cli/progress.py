@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from scrcl.utils.errors import PoorSupportWarning, ScrclWarning
 from scrcl.utils.progress import listening
 
-from .errors import as_message
+from .errors import OPTIONS, as_message
 
 #: Levels of the loggers of the libraries while the command runs.
 LOG_LEVELS = {
@@ -34,6 +34,8 @@ class Phases:
         Where they are shown.
     source
         The input, for messages.
+    options
+        Option of each argument, for messages.
 
     Attributes
     ----------
@@ -47,9 +49,9 @@ class Phases:
         What could not be made beside the output, and why.
     """
 
-    def __init__(self, console: Console, source: Path | None) -> None:
+    def __init__(self, console: Console, source: Path | None, options: Mapping[str, str] = OPTIONS) -> None:
         self.missing: dict[str, str] = {}
-        self.source = source
+        self._source, self._options = source, options
         self.seconds: dict[str, float] = {}
         self.written: list[str] = []
         self.notes: list[str] = []
@@ -98,13 +100,17 @@ class Phases:
                 self.notes.append(text)
                 self.show(f"note: {text}")
 
+    def message(self, error: BaseException | ScrclWarning) -> str:
+        """An error or a warning in the words of the command."""
+        return as_message(error, self._source, self._options)
+
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
         """Make something beside the output; a failure ends the block, and is reported."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 (the output must not be lost)
-            self.missing[what] = as_message(error, self.source)
+            self.missing[what] = self.message(error)
             self.show(f"error: {what}: {self.missing[what]}")
 
     def wrote(self, path: Path) -> None:
@@ -130,7 +136,7 @@ def quiet(phases: Phases, caveats: list[str] | None = None, reported: bool = Fal
 
     def note(warning: Warning | str, *_: object) -> None:
         if isinstance(warning, ScrclWarning):
-            message = as_message(warning, phases.source)
+            message = phases.message(warning)
             if reported and "--report" in warning.command:  # there is one
                 message = message.removesuffix(warning.command).strip()
             phases.note(message)

@@ -37,7 +37,7 @@ from .errors import UserError
 from .html_report import check_report, plain_text, write_report
 from .inputs import Input, read
 from .marker_lists import read_sets, records
-from .outputs import check_writable, finish, reserved, write, write_types
+from .outputs import finish, opened, reserved, write, write_types
 from .progress import Phases, quiet
 from .summary import Record, Summary, compare, describe_clusters
 from .symbols import find_symbols, symbols_column, symbols_of, with_symbols
@@ -95,12 +95,10 @@ def run(config: RunConfig, phases: Phases) -> Summary:
     ):
         assert unfinished is not None  # there is always an output
         begin("reading")
-        sets = None if config.names is None else read_sets(config.names, "--names")  # refused before any work
-        found = files.enter_context(read(config))
-        phases.note(*found.notes)
-        data = found.data
+        sets = None if config.names is None else read_sets(config.names)  # refused before any work
+        found = read(config)
+        data = files.enter_context(opened(found, config.output, phases))
         check_n_clusters(config.n_clusters, data.n_obs)
-        check_writable(found, config.output)
         model = _train(config, found, device, phases)
         data.obsm[keys.LATENT_KEY] = model._results.latent(("aligned", None))  # not a copy, as by `share`
         clustering: Clustering = {"n_clusters": config.n_clusters, "seed": config.seed, "method": config.method}

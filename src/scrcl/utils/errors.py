@@ -1,5 +1,6 @@
 """Errors and warnings as objects: what is wrong, where, and what to do; Python and the command line each render them."""
 
+import re
 from collections.abc import Mapping
 
 
@@ -52,8 +53,8 @@ class _Message(Exception):
         """
         # The place apart, so that no name in it is taken for an argument.
         parts = self.what.split(self.where) if self.where else [self.what]
-        argument, equals, rest = parts[0].partition("=")
-        parts[0] = f"{(options or {}).get(argument, argument)}{equals}{rest}"
+        argument = re.split("[= ]", parts[0], maxsplit=1)[0]
+        parts[0] = (options or {}).get(argument, argument) + parts[0].removeprefix(argument)
         for argument, option in self.options.items():
             parts = [part.replace(argument, option) for part in parts]
         what = _in_file(self.where, source).join(parts)
