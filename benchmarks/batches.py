@@ -20,12 +20,10 @@ have changed.
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 import warnings
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ import pandas as pd
 from methods import PEERS, Found, Method, cluster_space, concord_embedding, standard_genes, trained
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import DETAILS, folded, row
-from runs import read_if_current, run_to_file
+from runs import machine, measured_on, read_if_current, run_to_file
 from scores import score_clusters
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -167,8 +165,7 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
     return {
         **inputs(path, method),
         "figures": figures,
-        "versions": {package: version(package) for package in (*PACKAGES, *PEERS.get(method, []))},
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        **measured_on((*PACKAGES, *PEERS.get(method, []))),
     }
 
 
@@ -246,10 +243,7 @@ def main() -> None:
     )
     if arguments.external is not None:
         frame = pd.concat([frame, pd.read_csv(arguments.external, comment="#")], ignore_index=True)
-    any_result = next(iter(results.values()))
-    all_versions = {package: number for result in results.values() for package, number in result["versions"].items()}
-    versions = ", ".join(f"{package} {number}" for package, number in all_versions.items())
-    lines = [*tables(frame), f"{arguments.seeds} seeds. One thread of {any_result['machine']}; {versions}.", ""]
+    lines = [*tables(frame), f"{arguments.seeds} seeds. {machine(results=results.values())}.", ""]
     (RESULTS / "batches.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

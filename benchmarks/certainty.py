@@ -18,11 +18,9 @@ is a process of one thread, and its result a file. The other scores are compared
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from approaches import approaches
 from heldout import fit
 from quality import RESULTS, SMALLEST_CLASS, UNSCORED
 from report import DETAILS, HALF_OF, folded
-from runs import run_to_file
+from runs import machine, run_to_file
 from sklearn.metrics import roc_auc_score
 
 from scrcl.model.certainty import CertaintyMethod
@@ -221,8 +219,6 @@ def report(names: list[str], seeds: int) -> str:
     by_regime.columns = [f"{half}, {REGIME_OF.get(regime, regime)}" for regime, half in by_regime.columns]
     halves = by_regime
     halves = halves.sort_values("**all**, given", ascending=False)
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    machine = f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores, one thread"
     draw(bins, RESULTS / "certainty.png")
     table = table.rename(columns=lambda column: str(column).replace("found ", "estimated "))
     means = means_by_half(table)
@@ -242,7 +238,7 @@ def report(names: list[str], seeds: int) -> str:
     lines += folded("Other approaches: AUROC for wrong cells by half, the first seed", markdown(halves, "by"))
     counted = {kind: seeds_of(names, kind) for kind in KINDS}
     of_kinds = ", ".join(f"{kind}: {number}" for kind, number in counted.items())
-    return "\n".join([*lines, f"Seeds of all sets: {of_kinds}. {machine}."]) + "\n"
+    return "\n".join([*lines, f"Seeds of all sets: {of_kinds}. {machine(PACKAGES)}."]) + "\n"
 
 
 def seeds_of(names: list[str], kind: str) -> int:

@@ -15,7 +15,6 @@ the 15 nearest cells of the same published type in the latent space: 0 for none,
 import argparse
 import os
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 import scanpy as sc
 import scipy.sparse as sp
 import scvi
+from runs import machine
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
@@ -94,8 +94,10 @@ def main(path: Path) -> str:
         "| type | cells | donors | genes | found by cells, mean (most) | draws with any | found by donors, mean (most) | draws with any |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("scrcl", "scanpy", "pydeseq2"))
-    return "\n".join([*head, *rows]) + f"\n\nAdjusted p-values below {ALPHA}, in {N_DRAWS} draws; {versions}.\n"
+    return (
+        "\n".join([*head, *rows])
+        + f"\n\nAdjusted p-values below {ALPHA}, in {N_DRAWS} draws. {machine(('scrcl', 'scanpy', 'pydeseq2'))}.\n"
+    )
 
 
 def with_donors(adata: ad.AnnData, seed: int) -> ad.AnnData:
@@ -151,7 +153,7 @@ def protect(path: Path, seeds: int) -> str:
     lines = [
         f"| {name} | " + " | ".join(f"{v:.2f}" for v in np.mean(all_, axis=0)) + " |" for name, all_ in figures.items()
     ]
-    note = f"{measured.n_obs:,} cells, mean of {seeds} seeds; scrcl {version('scrcl')}."
+    note = f"{measured.n_obs:,} cells, mean of {seeds} seeds. {machine(['scrcl'])}."
     return "\n".join([*head, *lines]) + f"\n\n{note}\n"
 
 

@@ -26,12 +26,10 @@ For comparison, wrong and permuted labels are also evaluated in the space that w
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +41,7 @@ from batches import components
 from methods import standard_genes
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, UNSCORED, digest
 from report import HALVES, folded, row
-from runs import read_if_current, run_to_file
+from runs import machine, measured_on, read_if_current, run_to_file
 from scores import calibration_error
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
@@ -304,8 +302,7 @@ def work(part: str, path: Path, method: str, seed: int) -> dict[str, Any]:
     return {
         **inputs(path, method),
         "figures": PARTS[part](bare, truth, scored, method, seed),
-        "versions": {package: version(package) for package in PACKAGES},
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        **measured_on(PACKAGES),
     }
 
 
@@ -414,9 +411,7 @@ def main() -> None:
         ]
         if rows:
             lines += tables(part, pd.DataFrame(rows))
-    any_result = next(iter(results.values()))
-    versions = ", ".join(f"{package} {number}" for package, number in any_result["versions"].items())
-    lines += [f"{arguments.seeds} draws. One thread of {any_result['machine']}; {versions}.", ""]
+    lines += [f"{arguments.seeds} draws. {machine(results=results.values())}.", ""]
     arguments.output.write_text("\n".join(lines))
     print("\n".join(lines))
 

@@ -15,12 +15,10 @@ Noise and permutations differ between seeds. WNN is that of muon, on principal c
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ import pandas as pd
 from mudata import MuData, read_h5mu
 from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import DETAILS, folded, row
-from runs import read_if_current, run_to_file
+from runs import machine, measured_on, read_if_current, run_to_file
 from scores import score_clusters
 
 KINDS = {"rna": "rna", "gex": "rna", "prot": "protein", "protein": "protein", "adt": "protein"}
@@ -223,19 +221,8 @@ def work(path: Path, kinds: dict[str, str], method: str, seed: int) -> dict[str,
         "classes": len(classes),
         "scores": {way: score_clusters(truth[scored], labels[scored]) for way, labels in clusters.items()},
         "weights": weights,
-        "versions": versions(),
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        **measured_on(PACKAGES),
     }
-
-
-def versions() -> dict[str, str]:
-    results = {}
-    for package in PACKAGES:
-        try:
-            results[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return results
 
 
 def inputs(path: Path, method: str) -> dict[str, str]:
@@ -278,8 +265,7 @@ def write_report(results: dict[Path, pd.DataFrame], any_result: dict[str, Any], 
         first = [line for key in ("", *FIRST) for line in table.get(key, [])]
         lines += [f"{path.stem}: {runs['cells'].iloc[0]:,} cells, {runs['classes'].iloc[0]} types.", "", *first, ""]
         folds += folded(f"{path.stem}: all rows", [line for part in table.values() for line in part])
-    packages = ", ".join(f"{package} {number}" for package, number in any_result["versions"].items())
-    lines += [DETAILS, "", *folds, f"Seeds 0 to {seeds - 1}. One thread of {any_result['machine']}; {packages}.", ""]
+    lines += [DETAILS, "", *folds, f"Seeds 0 to {seeds - 1}. {machine(results=[any_result])}.", ""]
     (RESULTS / "multimodal.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from methods import LATENT_RESOLUTIONS, PARTS
+from runs import machine
 from scores import agreement, interval
 
 mpl.use("agg")
@@ -258,9 +259,7 @@ def write_report(results: Results, path: Path, external: Path | None) -> None:
         lines += details(regime, rows[regime], difference_table(part, "SCRCL"))
     lines += embedding_table(results)
     seeds = sorted({seed for _, _, seed in results})
-    some = next(iter(results.values()))
-    versions = ", ".join(f"{package} {version}" for package, version in some["versions"].items())
-    lines += [f"Seeds {seeds[0]} to {seeds[-1]}. One thread of {some['machine']}; {versions}.", ""]
+    lines += [f"Seeds {seeds[0]} to {seeds[-1]}. {machine(results=results.values())}.", ""]
     path.parent.mkdir(exist_ok=True)
     path.with_suffix(".md").write_text("\n".join(lines))
     by_set = {

@@ -5,8 +5,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,17 @@ def read_if_current(file: Path, inputs: dict[str, Any]) -> dict[str, Any] | None
     return result if inputs.items() <= result.items() else None
 
 
-def machine(packages: Iterable[str]) -> str:
-    """On what the figures of a report were measured: cores, Python, and the versions of packages."""
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    return f"One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {versions}"
+def measured_on(packages: Iterable[str]) -> dict[str, Any]:
+    """On what a result is measured: cores, Python, and the versions of the packages that are installed."""
+    versions = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {"versions": versions, "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"}
+
+
+def machine(packages: Iterable[str] = (), results: Iterable[Mapping[str, Any]] = ()) -> str:
+    """On what the figures of a report were measured: these packages here, or what the results say."""
+    said = list(results) or [measured_on(packages)]
+    versions = {package: number for result in said for package, number in result["versions"].items()}
+    return f"One thread of {said[0]['machine']}; {', '.join(f'{package} {number}' for package, number in versions.items())}"

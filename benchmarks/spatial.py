@@ -21,7 +21,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -42,7 +40,7 @@ import scipy.sparse as sp
 from methods import standard_genes, trained
 from quality import RESULTS, ROOT, SMALLEST_CLASS, digest
 from report import DETAILS, folded, number, row
-from runs import read_if_current, run_to_file
+from runs import machine, measured_on, read_if_current, run_to_file
 from scipy.sparse.linalg import splu
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -272,8 +270,7 @@ def work(path: Path, method: str, seed: int, not_scored: list[str]) -> dict[str,
         "genes": adata.n_vars,
         "domains": len(names),
         "scores": scores,
-        "versions": {package: version(package) for package in PACKAGES},
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        **measured_on(PACKAGES),
     }
 
 
@@ -350,14 +347,12 @@ def write_report(results: dict[tuple[str, str, int], dict[str, Any]], path: Path
         means, sets = table(part)
         lines += [*means, "", *seeds_of(part), "", DETAILS, ""]
         lines += folded("ARI by data set, mean (worst seed)", sets)
-    some = next(iter(results.values()))
-    versions = ", ".join(f"{package} {number}" for package, number in some["versions"].items())
     sizes = {
         name: f"{r['cells']:,} cells, {r['genes']:,} genes, {r['domains']} domains"
         for (name, _, _), r in results.items()
     }
     lines += ["; ".join(f"{name}: {size}" for name, size in sorted(sizes.items())) + ".", ""]
-    lines += [f"One thread of {some['machine']}; {versions}.", ""]
+    lines += [f"{machine(results=results.values())}.", ""]
     path.parent.mkdir(exist_ok=True)
     path.with_suffix(".md").write_text("\n".join(lines))
     print("\n".join(lines))

@@ -19,15 +19,12 @@ it is a file in `benchmarks/results/splits`, and is repeated if the data or the 
 
 import argparse
 import json
-import os
-import platform
 import random
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import anndata as ad
@@ -38,7 +35,7 @@ from methods import RESOLUTIONS, cluster_space, standard_genes, trained
 from populations import DATA, SETS, SHARES, Mixture, mixtures, null_draws, populations
 from quality import PACKAGES, RESULTS, ROOT, SMALLEST_CLASS, UNSCORED, digest, read_result
 from report import DETAILS, HALF_OF, HALVES, folded, row
-from runs import read_if_current, run_to_file
+from runs import machine, read_if_current, run_to_file
 from sklearn.metrics import adjusted_rand_score
 
 FOLDER = RESULTS / "splits"
@@ -477,8 +474,7 @@ def write_report(sets: list[str], seeds: int) -> None:
     lines += ["ARI with the published types, by half of the data sets.", "", *summary]
     lines += ["Splits whose p-value is below a bound.", "", *pvalue_table(), *subsamples, *spent, DETAILS, ""]
     lines += [*single_table("populations"), *single_table("mixtures"), *details, *subsample_details, *spent_details]
-    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    lines += [f"One thread of {os.cpu_count()} cores, Python {platform.python_version()}; {packages}.", ""]
+    lines += [f"{machine(PACKAGES)}.", ""]
     (RESULTS / "splits.md").write_text("\n".join(lines))
     print("\n".join(lines))
 
