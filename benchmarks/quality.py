@@ -4,7 +4,7 @@
     python benchmarks/quality.py                     all data sets of both halves, or of another folder
     python benchmarks/quality.py --report            only the tables and the figure, from earlier runs
     python benchmarks/quality.py --methods CONCORD   in an environment of its own, with `concord-sc`
-    python benchmarks/quality.py --methods JointEmbeddingSCVI DRVI    with scvi-tools 1.5 or later
+    python benchmarks/quality.py --methods JointEmbeddingSCVI DRVI --cells 400    with scvi-tools 1.5 or later
 
 A data set is an .h5ad file of counts with `obs["cell_type"]` in `--data`, by default `$SCRCL_DATA` or `../shared/data`
 beside the repository; by default, the data sets of both halves that are there. Labels are used for scores and for the given
@@ -73,10 +73,12 @@ def inputs(path: Path, method: str) -> dict[str, str]:
     return {"data": digest(path), "source": source}
 
 
-def work(path: Path, method: str, seed: int) -> dict[str, Any]:
-    """One run in this process."""
+def work(path: Path, method: str, seed: int, cells: int) -> dict[str, Any]:
+    """One run in this process, on all cells, or on a random draw that is the same for all methods and seeds."""
     warnings.simplefilter("ignore")
     adata = ad.read_h5ad(path)
+    if 0 < cells < adata.n_obs:
+        adata = adata[np.sort(np.random.default_rng(0).choice(adata.n_obs, cells, replace=False))].copy()
     truth = adata.obs["cell_type"].to_numpy(dtype=str)
     classes, sizes = np.unique(truth, return_counts=True)
     classes = classes[(sizes >= SMALLEST_CLASS) & ~np.isin(classes, UNSCORED)]
@@ -102,23 +104,30 @@ def work(path: Path, method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def result_file(name: str, method: str, seed: int) -> Path:
-    return RESULTS / "quality" / name / method.replace(", ", "-").replace(" ", "-") / f"{seed}.json"
+def result_file(name: str, method: str, seed: int, cells: int) -> Path:
+    return (
+        RESULTS
+        / (f"quality_{cells}" if cells else "quality")
+        / name
+        / method.replace(", ", "-").replace(" ", "-")
+        / f"{seed}.json"
+    )
 
 
-def read_result(path: Path, method: str, seed: int) -> dict[str, Any] | None:
+def read_result(path: Path, method: str, seed: int, cells: int) -> dict[str, Any] | None:
     """A result that is there and of these data and this source."""
-    return read_if_current(result_file(path.stem, method, seed), inputs(path, method))
+    return read_if_current(result_file(path.stem, method, seed, cells), inputs(path, method))
 
 
-def run_all(paths: list[Path], methods: list[str], seeds: int, jobs: int) -> None:
+def run_all(paths: list[Path], methods: list[str], seeds: int, cells: int, jobs: int) -> None:
     # Seeds outside, so that an interrupted benchmark has all methods side by side.
     runs = [(path, method, seed) for seed in range(seeds) for path in paths for method in methods]
-    todo = [run for run in runs if read_result(*run) is None]
+    todo = [run for run in runs if read_result(*run, cells) is None]
 
     def run(number: int, path: Path, method: str, seed: int) -> None:
         print(f"[{number}/{len(todo)}] {method} on {path.stem}, seed {seed}", file=sys.stderr, flush=True)
-        run_to_file(result_file(path.stem, method, seed), [__file__, "--work", str(path), method, str(seed)])
+        arguments = [__file__, "--work", str(path), method, str(seed), str(cells)]
+        run_to_file(result_file(path.stem, method, seed, cells), arguments)
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(run, range(1, len(todo) + 1), *zip(*todo, strict=True)))  # ends with the first that fails
@@ -130,15 +139,16 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="names of sets (default: all)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["SCRCL", "PCA", "scVI"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cells", type=int, default=0, help="cells drawn from each set (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of one thread each (default: 1)")
     parser.add_argument("--external", type=Path, help="csv of figures measured elsewhere: method, set, regime, ARI")
     parser.add_argument("--output", default="quality", help="name of the report in benchmarks/results")
     parser.add_argument("--report", action="store_true", help="run nothing")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        path, method, seed = arguments.work
-        print(json.dumps(work(Path(path), method, int(seed))))
+        path, method, seed, cells = arguments.work
+        print(json.dumps(work(Path(path), method, int(seed), int(cells))))
         return
     available = available_sets(arguments.data)
     names = arguments.sets or [name for name in available if name in HALF_OF] or available
@@ -147,13 +157,13 @@ def main() -> None:
     if missing or not paths:
         sys.exit(f"No {', '.join(missing) or '.h5ad files with a cell_type'} in {arguments.data}. Pass --data.")
     if not arguments.report:
-        run_all(paths, arguments.methods, arguments.seeds, arguments.jobs)
+        run_all(paths, arguments.methods, arguments.seeds, arguments.cells, arguments.jobs)
     results = {
         (path.stem, method, seed): result
         for path in paths
         for method in arguments.methods
         for seed in range(arguments.seeds)
-        if (result := read_result(path, method, seed))
+        if (result := read_result(path, method, seed, arguments.cells))
     }
     if not results:
         sys.exit("Nothing was run yet with these data and this source.")
