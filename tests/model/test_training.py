@@ -12,11 +12,14 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import scvi
+import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
+from scvi.train._logger import SimpleLogger
 from sklearn.metrics import adjusted_rand_score
 
 import scrcl
+from scrcl.model.training import _HistoryLogger
 from scrcl.utils.errors import ScrclValueError
 
 from ..helpers import build, simulate
@@ -291,6 +294,26 @@ def test_a_logger_of_ones_own_leaves_the_history(adata, several):
     assert len(model.history["train_loss"]) == 3
     scrcl.pl.history(model)
     assert several is None or {"train_loss", "epoch"} <= set().union(*own.found)
+
+
+def test_the_history_is_that_of_the_logger_of_scvi_tools(adata):
+    """Values, names of the axes and the file, by epoch and by step."""
+    own, theirs = _HistoryLogger(), SimpleLogger()
+    for epoch in range(3):
+        for logger in (own, theirs):
+            logger.log_metrics({"train_loss_step": torch.tensor(epoch / 7)}, 2 * epoch)
+            logger.log_metrics({"train_loss": torch.tensor(epoch / 3), "lr": 0.1, "epoch": epoch}, 2 * epoch + 1)
+    assert own.history.keys() == theirs.history.keys()
+    for name, table in theirs.history.items():
+        pd.testing.assert_frame_equal(own.history[name], table.astype(float), check_index_type=False)
+
+
+def test_the_history_can_be_kept_in_a_file(adata, tmp_path):
+    scrcl.SCRCL.setup_anndata(adata)
+    model = scrcl.SCRCL(adata, n_hidden=8, n_components=5)
+    model.train(2, enable_progress_bar=False, log_save_dir=str(tmp_path))
+    (file,) = tmp_path.rglob("history.pkl")
+    pd.testing.assert_frame_equal(pd.read_pickle(file)["train_loss"], model.history["train_loss"])
 
 
 def test_a_trial_run_leaves_a_model_that_can_be_used(adata):

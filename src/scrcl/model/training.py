@@ -4,6 +4,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pandas as pd
+from lightning.pytorch.utilities import rank_zero_only
+from scvi.model._utils import use_distributed_sampler
 from scvi.train._logger import SimpleLogger
 
 from scrcl.nn.minibatches import GraphDataModule
@@ -169,8 +172,11 @@ class TrainingMixin(SCRCLBase):
         begin("training")
         self.module.train()  # Lightning keeps the mode it finds
         # The first logger makes the history.
-        if trainer_kwargs.get("logger") is not None:
-            trainer_kwargs["logger"] = [_HistoryLogger(), *_loggers(trainer_kwargs["logger"])]
+        own = _HistoryLogger(
+            save_dir=trainer_kwargs.get("log_save_dir"),
+            save_log_on_disk=use_distributed_sampler(trainer_kwargs.get("strategy")),  # as in `scvi.train.Trainer`
+        )
+        trainer_kwargs["logger"] = [own, *_loggers(trainer_kwargs.get("logger"))]
         before, version = (self.is_trained_, self.history_), self.module.weights_version
         with explain_refused_options(), quiet_lightning():
             runner = self._train_runner_cls(
@@ -205,15 +211,32 @@ class TrainingMixin(SCRCLBase):
 
 
 class _HistoryLogger(SimpleLogger):
-    """The logger of the history if there are others: it removes entries from the metrics that it is passed."""
+    """The logger of scvi-tools, but with lists in place of tables that grow value by value, which took half of a step.
 
+    It leaves the metrics as they are, since there may be other loggers.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._values: dict[tuple[str, str], list[tuple[int, float]]] = {}
+
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
-        super().log_metrics(dict(metrics), step)
+        axis, point = ("epoch", int(metrics["epoch"])) if "epoch" in metrics else ("step", step or 0)
+        for name in metrics.keys() - {"epoch", "step"}:
+            self._values.setdefault((axis, name), []).append((point, float(metrics[name])))
+
+    @property
+    def history(self) -> dict[str, pd.DataFrame]:
+        return {
+            name: pd.DataFrame(values, columns=[axis, name]).set_index(axis)
+            for (axis, name), values in self._values.items()
+        }
 
 
 def _loggers(logger: Any) -> list[Any]:
     """The loggers of the option of the trainer."""
-    if isinstance(logger, bool):  # True is the logger of the history
+    if logger is None or isinstance(logger, bool):  # True is the logger of the history
         return []
     return list(logger) if isinstance(logger, Iterable) else [logger]
 
