@@ -12,6 +12,7 @@ from scrcl.utils.checks import Matrix, Remedy, as_counts, check_cells_have_count
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.progress import track
 from scrcl.utils.sizes import BLOCK_CELLS, BLOCK_ENTRIES
+from scrcl.utils.sparse import row_slice
 
 #: If fewer than one in so many cells of a block are requested, they are read one by one, which takes so many times as long.
 FEW_CELLS = 16
@@ -161,7 +162,8 @@ class Counts:
 
     def _read(self, rows: slice | np.ndarray) -> sp.csr_array:
         try:
-            block = self.matrix[rows]
+            in_order = isinstance(rows, slice) and isinstance(self.matrix, sp.csr_array)
+            block = row_slice(self.matrix, rows) if in_order else self.matrix[rows]
             if hasattr(block, "compute"):
                 block = block.compute()
         except MemoryError:

@@ -19,6 +19,7 @@ from scrcl.nn.sparse import to_torch
 from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.files import State
 from scrcl.utils.progress import track
+from scrcl.utils.sparse import row_slice
 from scrcl.utils.words import counted
 
 from .normalizations import (
@@ -236,7 +237,7 @@ class CountFeatures(Normalizer):
             for name, projection in self.projections.items()
         }
         for rows in entry_slices(counts.indptr):
-            part = counts[rows]
+            part = row_slice(counts, rows)
             for name, values in self.above_zero(part, totals[rows]).items():
                 moved = to_torch(sp.csr_array((values, part.indices, part.indptr), part.shape)) @ loadings[name]
                 features[rows, self.parts[name]] += moved.numpy()

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scrcl.graph.adjacency import ALL
+from scrcl.utils.sparse import row_slice
 
 #: Overdispersion of the negative binomial null of the Pearson residuals (Lause et al. 2021).
 THETA = 100.0
@@ -192,7 +193,8 @@ class Values:
 
     def block(self, rows: slice = ALL, columns: slice = ALL) -> np.ndarray:
         """Dense values of some cells and genes."""
-        return self.above[rows, columns].toarray() + self.weights[rows] @ self.rows[:, columns]
+        above = row_slice(self.above, rows)
+        return above[:, columns].toarray() + row_slice(self.weights, rows) @ self.rows[:, columns]
 
     def __matmul__(self, x: np.ndarray) -> np.ndarray:
         """Product ``(n, d)`` with ``(G, d)``."""
