@@ -50,6 +50,8 @@ def test_delaunay():
     }  # fmt: skip
     assert edges(spatial_graph(slices_of(points), "delaunay", radius=1.5)) == {(0, 4), (1, 4), (2, 4), (3, 4)}
     # A second cell at the centre is joined to the first and to all corners.
+    flat = np.column_stack([points, np.full(len(points), 7.0)])  # z of a single slice
+    assert edges(spatial_graph(slices_of(flat), "delaunay")) == edges(spatial_graph(slices_of(points), "delaunay"))
     twice = edges(spatial_graph(slices_of(np.vstack([points, points[4]])), "delaunay"))
     assert {(i, 5) for i in range(5)} <= twice
 

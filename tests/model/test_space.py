@@ -1,5 +1,6 @@
 """Cells in space: the model on simulated slices."""
 
+import warnings
 from typing import Any
 
 import anndata as ad
@@ -15,6 +16,7 @@ from scrcl.graph.adjacency import symmetric_adjacency
 from scrcl.graph.slices import majority
 from scrcl.graph.smoothing import smooth
 from scrcl.graph.spatial import spatial_graph
+from scrcl.utils.errors import ScrclValueError, ScrclWarning
 
 from ..helpers import build, real_data, slices_of
 
@@ -518,6 +520,35 @@ def test_a_length_that_is_too_long_is_in_the_unit_of_the_user():
     setup(tissue, spatial_key="spatial")
     with pytest.raises(ValueError, match=r"'50 µm' is longer than the slice, of 14 µm"):
         scrcl.SCRCL(tissue, spatial_smoothing="50 µm")
+
+
+@pytest.mark.parametrize("smoothing", [None, True, [1, 2], {"a": 1}, np.nan])
+def test_smoothing_that_is_neither_a_number_nor_a_length(smoothing):
+    tissue = layers()
+    setup(tissue, spatial_key="spatial")
+    with pytest.raises(ScrclValueError, match="spatial_smoothing=.* is not valid"):
+        scrcl.SCRCL(tissue, spatial_smoothing=smoothing)
+
+
+def test_a_length_that_reaches_no_cell():
+    """As where coordinates are in millimetres; numerically it is no smoothing."""
+    tissue = layers()
+    setup(tissue, spatial_key="spatial")
+    with pytest.warns(ScrclWarning, match="'0.0001 units' hardly smooths: the nearest cell is typically at 0.29 units"):
+        hardly = scrcl.SCRCL(tissue, spatial_smoothing="0.0001 units")
+    not_ = scrcl.SCRCL(tissue, spatial_smoothing=0)
+    np.testing.assert_allclose(hardly._reference.features, not_._reference.features, atol=1e-4)
+
+
+def test_new_slices_in_another_unit():
+    tissue, new = layers(), layers(seed=1)
+    model = build(tissue, setup={"spatial_key": "spatial"}, epochs=1, spatial_smoothing="1 units")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScrclWarning)
+        model.get_latent_representation(new)
+    new.obsm["spatial"] = 1000 * new.obsm["spatial"]
+    with pytest.warns(ScrclWarning, match=r"at \d{3} units in the new slices, but at 0.29\d* in the slices of the model"):
+        model.get_latent_representation(new)
 
 
 def test_a_length_requires_coordinates():

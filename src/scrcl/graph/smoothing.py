@@ -36,7 +36,7 @@ def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float | np.n
     """
     features = np.asarray(features, dtype=np.float32)
     strengths = np.asarray(strength, dtype=np.float64)
-    if len(features) == 0 or not strengths.any():
+    if len(features) == 0 or strengths.max(initial=0) < KERNEL_TOLERANCE:
         return features
     strength = float(strengths.max())
     walk = _walk(adjacency)

@@ -1,13 +1,15 @@
 """Graphs over coordinates, without dense arrays of cells by cells."""
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import Delaunay, QhullError, cKDTree
+from scvi import settings
 
-from scrcl.utils.errors import ScrclValueError
+from scrcl.utils.errors import ScrclValueError, ScrclWarning
 from scrcl.utils.words import counted
 
 from .adjacency import edge_graph
@@ -20,6 +22,10 @@ MAX_MEAN_NEIGHBORS = 500
 #: Distance up to which spots of a grid are adjacent, relative to the spacing. On a square grid the diagonal is at 1.41,
 #: on a hexagonal one the second ring at 1.73.
 GRID_REACH = 1.2
+#: Distance of smoothing, relative to the spacing, below which hardly anything is smoothed.
+MIN_REACH = 0.5
+#: Factor between the spacings of slices above which their coordinates are probably in different units.
+OTHER_UNIT = 10
 #: Rows of the Visium arrays of 6.5 and of 11 mm.
 VISIUM_ROWS = (78, 128)
 
@@ -55,15 +61,42 @@ class SpatialOptions:
         return spatial_graph(slices, self.kind, self.n_neighbors, self.radius)
 
     def check_length(self, slices: Slices) -> None:
-        """Raise ScrclValueError for a distance that is longer than any of these slices."""
+        """Raise ScrclValueError for a distance that is longer than any of these slices, and warn of one that reaches no cell."""
         length = self.smoothing_length
-        extent = max((np.linalg.norm(np.ptp(slices.coordinates[rows], axis=0)) for _, rows in slices), default=0.0)
-        if length is not None and length > extent > 0:
-            scale, unit = (1.0, "units") if self.micrometers_per_unit is None else (self.micrometers_per_unit, "µm")
-            spacing = scale * float(np.median([_spacing(slices.coordinates[rows]) for _, rows in slices]))
+        if length is None or len(slices) == 0:
+            return
+        scale, unit = (1.0, "units") if self.micrometers_per_unit is None else (self.micrometers_per_unit, "µm")
+        extent = max(np.linalg.norm(np.ptp(slices.coordinates[rows], axis=0)) for _, rows in slices)
+        spacing = _typical_spacing(slices)
+        asked, typical = f"spatial_smoothing='{scale * length:g} {unit}'", f"typically at {scale * spacing:.3g} {unit}"
+        if length > extent > 0:
             raise ScrclValueError(
-                f"spatial_smoothing='{scale * length:g} {unit}' is longer than the slice, of {scale * extent:.3g} {unit}.",
-                f"Pass a shorter distance; the nearest cell is typically at {spacing:.3g} {unit}.",
+                f"{asked} is longer than the slice, of {scale * extent:.3g} {unit}.",
+                f"Pass a shorter distance; the nearest cell is {typical}.",
+            )
+        if length < MIN_REACH * spacing:
+            warnings.warn(
+                ScrclWarning(
+                    f"{asked} hardly smooths: the nearest cell is {typical}.",
+                    "Check the unit of the coordinates, or pass `spatial_smoothing=0` for no smoothing.",
+                    command="Check the unit of the coordinates.",
+                ),
+                stacklevel=settings.warnings_stacklevel,
+            )
+
+    def check_unit(self, known: Slices, new: Slices) -> None:
+        """Warn of new slices whose coordinates are probably in another unit than the known ones, if a distance is smoothed over."""
+        if self.smoothing_length is None or len(new) == 0:
+            return
+        spacings = _typical_spacing(known), _typical_spacing(new)
+        if max(spacings) > OTHER_UNIT * min(spacings):
+            warnings.warn(
+                ScrclWarning(
+                    f"The nearest cell is typically at {spacings[1]:.3g} units in the new slices, but at {spacings[0]:.3g} in the slices of "
+                    f"the model, which smooths over {self.smoothing_length:.3g} units.",
+                    "If their coordinates are in another unit, convert them.",
+                ),
+                stacklevel=settings.warnings_stacklevel,
             )
 
     def changed(self) -> list[str]:
@@ -129,10 +162,13 @@ def _within(points: np.ndarray, radius: float, name: str) -> np.ndarray:
 
 
 def _triangulate(points: np.ndarray, radius: float | None, name: str) -> np.ndarray:
-    """Edges of the triangulation of the positions. Cells at one position are joined to each other and to all adjacent cells."""
+    """Edges of the triangulation of the positions. Cells at one position are joined to each other and to all adjacent cells.
+
+    A coordinate that is the same everywhere, such as z of a flat slice, is ignored.
+    """
     positions, position = np.unique(points, axis=0, return_inverse=True)
     try:
-        simplices = Delaunay(positions).simplices
+        simplices = Delaunay(positions[:, np.ptp(positions, axis=0) > 0]).simplices
     except (QhullError, ValueError) as error:
         raise ScrclValueError(
             f"spatial_graph='delaunay' cannot triangulate {describe(name)}: {counted(len(points), 'cell is', 'cells are')} too few or on a "
@@ -167,6 +203,11 @@ def _unfold_visium(points: np.ndarray) -> np.ndarray:
     if row.max() >= VISIUM_ROWS[1] or row.max() >= VISIUM_ROWS[0] > column.max():  # columns come first
         row, column = column, row
     return np.column_stack([row * np.sqrt(3), column])
+
+
+def _typical_spacing(slices: Slices) -> float:
+    """The median distance of nearest positions in a typical slice."""
+    return float(np.median([_spacing(slices.coordinates[rows]) for _, rows in slices]))
 
 
 def _spacing(points: np.ndarray) -> float:

@@ -150,7 +150,10 @@ class SCRCLBase(BaseModelClass):
     def _in_known_units(self, data: Data, cells: Cells) -> Cells:
         """The same cells, with coordinates in the unit of the reference if the model knows it in micrometres."""
         spatial = self._reference.spatial
-        if spatial is None or cells.slices is None or (known := spatial.options.micrometers_per_unit) is None:
+        if spatial is None or cells.slices is None:
+            return cells
+        if (known := spatial.options.micrometers_per_unit) is None:
+            spatial.options.check_unit(spatial.slices, cells.slices)
             return cells
         scale = micrometers_per_unit(data, cells.slices, "spatial_smoothing") / known
         if abs(scale - 1) < SCALE_TOLERANCE:  # the positions of known cells are recognised

@@ -178,6 +178,7 @@ class SCRCL(
             length, in_micrometers = parse_length(spatial_smoothing, "spatial_smoothing")
             spatial = replace(spatial, smoothing_length=length)
         else:
+            check_at_least(spatial_smoothing, 0.0, "spatial_smoothing")
             spatial = replace(spatial, smoothing=float(spatial_smoothing))
         _check_spatial_options(spatial)
         super().__init__(adata, registry)
@@ -280,7 +281,6 @@ def _check_spatial_options(spatial: SpatialOptions) -> None:
     """Refuse options of cells in space that are out of range or do not go together."""
     check_option(spatial.kind, SPATIAL_GRAPHS, "spatial_graph")
     check_at_least(spatial.n_neighbors, 1, "n_spatial_neighbors")
-    check_at_least(spatial.smoothing, 0.0, "spatial_smoothing")
     if spatial.radius is not None:
         check_at_least(spatial.radius, 1e-300, "radius")
         if spatial.kind not in ("radius", "delaunay"):
