@@ -93,6 +93,37 @@ def test_of_several_modalities_one_is_summed():
     assert proteins.X.sum() == mdata["prot"].X.sum()
 
 
+def test_names_that_coincide_are_numbered_without_a_warning(cells, model, recwarn):
+    """Donor "a b" of type "c", and donor "a" of type "b c"."""
+    data = cells.copy()
+    data.obs["donor"] = np.where(np.arange(data.n_obs) % 2, "a b", "a")
+    data.obs["cell_type"] = np.where(np.arange(data.n_obs) % 3, "c", "b c")
+    recwarn.clear()
+    found = model.get_pseudobulk("donor", groupby="cell_type", adata=data)
+    assert sorted(found.obs_names) == ["a b b c", "a b c", "a b c-1", "a c"]
+    assert not [warning for warning in recwarn if "not unique" in str(warning.message)]
+
+
+def test_columns_of_containers_are_left_out(cells, model):
+    data = cells.copy()
+    data.obs["parts"] = [{"a": 1}] * data.n_obs
+    assert "parts" not in model.get_pseudobulk("donor", groupby="cell_type", adata=data).obs
+    with pytest.raises(ScrclTypeError, match="in containers"):
+        model.get_pseudobulk("parts", groupby="cell_type", adata=data)
+
+
+def test_keys_that_name_columns_of_the_result_are_refused(cells, model):
+    data = cells.copy()
+    data.obs["n_cells"] = data.obs["donor"]
+    with pytest.raises(ScrclValueError, match="sample_key='n_cells' is the name of a column of the result"):
+        model.get_pseudobulk("n_cells", groupby="cell_type", adata=data)
+    with pytest.raises(ScrclValueError, match="groupby='n_cells' is the name"):
+        model.get_pseudobulk("donor", groupby="n_cells", adata=data)
+    data.obs["donor"] = np.nan
+    with pytest.raises(ScrclValueError, match="No cell has a sample .*values are missing"):
+        model.get_pseudobulk("donor", groupby="cell_type", adata=data, min_cells=1)
+
+
 def test_what_cannot_be_summed_is_refused(model):
     with pytest.raises(ScrclKeyError, match="sample_key='donors'"):
         model.get_pseudobulk("donors")

@@ -547,7 +547,9 @@ def test_new_slices_in_another_unit():
         warnings.simplefilter("error", ScrclWarning)
         model.get_latent_representation(new)
     new.obsm["spatial"] = 1000 * new.obsm["spatial"]
-    with pytest.warns(ScrclWarning, match=r"at \d{3} units in the new slices, but at 0.29\d* in the slices of the model"):
+    with pytest.warns(
+        ScrclWarning, match=r"at \d{3} units in the new slices, but at 0.29\d* in the slices of the model"
+    ):
         model.get_latent_representation(new)
 
 

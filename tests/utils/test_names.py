@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scrcl.utils.errors import ScrclTypeError
 from scrcl.utils.names import as_groups, as_name, as_names, distinct
 
 SAME = {
@@ -60,3 +61,8 @@ def test_groups_are_ordered_as_their_values():
 def test_shared_names_are_preceded_by_their_key():
     assert distinct(["0", "1", "2"], ["B cell", "T cell", "B cell"]) == ["0: B cell", "T cell", "2: B cell"]
     assert distinct([], []) == []
+
+
+def test_groups_of_containers_are_refused():
+    with pytest.raises(ScrclTypeError, match="in containers"):
+        as_groups([{"a": 1}, {"a": 1}])

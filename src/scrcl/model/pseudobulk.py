@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from anndata.utils import make_index_unique
 from mudata import MuData
 
 from scrcl.data.columns import read_column
@@ -65,7 +66,7 @@ class PseudobulkMixin(SCRCLBase):
         KeyError
             If a key is missing.
         ValueError
-            If no sample has enough cells of a group, or a key occurs twice.
+            If no sample has enough cells of a group, or a key occurs twice or is the name of a column of the result.
 
         Examples
         --------
@@ -87,15 +88,26 @@ class PseudobulkMixin(SCRCLBase):
             raise ScrclValueError(
                 f"groupby={group_key!r} is among sample_key, too.", "Pass a column of cell types as `groupby`."
             )
+        reserved = next((key for key in (*sample_keys, group_key) if key in (N_CELLS, N_COUNTS)), None)
+        if reserved is not None:
+            raise ScrclValueError(
+                f"{'groupby' if reserved == group_key else 'sample_key'}={reserved!r} is the name of a column of the result.",
+                f"Rename it: `adata.obs['sample'] = adata.obs[{reserved!r}]`.",
+            )
         groups = self.get_clusters(data) if groupby is None else read_column(data, groupby, "groupby")
         table = pd.DataFrame({**samples, group_key: as_groups(groups)})
         rows = np.flatnonzero(table.notna().all(axis=1))
         by_unit = table.iloc[rows].groupby([group_key, *sample_keys], observed=True, sort=True)
         codes, sizes = by_unit.ngroup().to_numpy(), by_unit.size()
         kept = np.flatnonzero(sizes >= min_cells)
+        if len(rows) == 0:
+            raise ScrclValueError(
+                f"No cell has a sample (sample_key={sample_key!r}) and a group (groupby={groupby!r}): values are missing.",
+                "Pass the keys of columns that have a value for cells.",
+            )
         if len(kept) == 0:
             raise ScrclValueError(
-                f"min_cells={min_cells} is more than any sample has in a group: the most are {int(sizes.max()) if len(sizes) else 0}.",
+                f"min_cells={min_cells} is more than any sample has in a group: the most are {int(sizes.max())}.",
                 "Pass fewer, or larger samples or groups.",
             )
         source = self._sources(data)[name]
@@ -108,7 +120,7 @@ class PseudobulkMixin(SCRCLBase):
             )
             sums += indicator @ counts
         obs = sizes.index[kept].to_frame(index=False)[[*sample_keys, group_key]].astype(str)
-        obs.index = pd.Index(obs.agg(" ".join, axis=1), name=None)
+        obs.index = make_index_unique(pd.Index(obs.agg(" ".join, axis=1), name=None))
         obs[N_CELLS], obs[N_COUNTS] = sizes.to_numpy()[kept], sums[kept].sum(1).astype(np.int64)
         first = rows[np.unique(codes, return_index=True)[1]][kept]
         for key, values in _constant(data.obs, table, sample_keys).items():
@@ -117,9 +129,7 @@ class PseudobulkMixin(SCRCLBase):
         var = (data.mod[name] if isinstance(data, MuData) else data).var
         described = [key for key in var.columns if not key.startswith("scrcl")] if isinstance(var, pd.DataFrame) else []
         var = pd.DataFrame({key: var[key].to_numpy() for key in described}, index=source.names.to_numpy(str))
-        result = AnnData(sums[kept].astype(np.int64), obs=obs, var=var)
-        result.obs_names_make_unique()
-        return result
+        return AnnData(sums[kept].astype(np.int64), obs=obs, var=var)
 
 
 def _as_keys(sample_key: object) -> list[str]:
@@ -142,7 +152,10 @@ def _constant(obs: object, table: pd.DataFrame, sample_keys: list[str]) -> dict[
     sample = table.groupby(sample_keys, observed=True).ngroup().to_numpy()
     found = {}
     for key in obs.columns[~obs.columns.str.startswith("_scvi")]:
-        values = pd.Series(as_groups(obs[key]).codes)
+        try:
+            values = pd.Series(as_groups(obs[key]).codes)
+        except TypeError:  # of containers
+            continue
         if (values[sample >= 0].groupby(sample[sample >= 0]).nunique() <= 1).all():
             found[key] = obs[key]
     return found

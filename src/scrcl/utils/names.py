@@ -43,8 +43,9 @@ def as_names(values: object) -> np.ndarray:
 
 def as_groups(values: object) -> pd.Categorical:
     """Values ``(n,)`` of any type as categories by name, in the order of the values."""
+    names = as_names(values)
     categories = dict.fromkeys(map(as_name, pd.Categorical(_series(values)).categories))
-    return pd.Categorical(as_names(values), categories=list(categories))
+    return pd.Categorical(names, categories=list(categories))
 
 
 def distinct(keys: Sequence[str], names: Sequence[str]) -> list[str]:
