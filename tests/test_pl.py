@@ -30,6 +30,7 @@ from scrcl.cluster.clustering import Clustering
 from scrcl.cluster.tree import NestedClusters
 from scrcl.pl._domain_scales import match_colors
 from scrcl.pl._panels import place_labels
+from scrcl.utils.errors import ScrclError, ScrclTypeError, ScrclValueError
 
 from .helpers import build, simulate
 
@@ -242,6 +243,69 @@ def test_umap_of_another_basis(result):
     np.testing.assert_allclose(np.sort(ax.collections[0].get_offsets(), 0), np.sort(adata.obsm["X_other"][:, :2], 0))
     with pytest.raises(KeyError, match="basis='X_nothing' is not in adata.obsm"):
         draw_umap(adata, basis="X_nothing")
+
+
+@pytest.mark.parametrize("color", [None, [], 3, [None], {}])
+def test_colors_that_name_nothing(result, color):
+    adata = result[1]
+    adata.obsm["spatial"] = adata.obsm["X_scrcl"][:, :2]
+    for draw in (draw_umap, draw_spatial):
+        with pytest.raises(ScrclTypeError, match="names neither a column nor a gene"):
+            draw(adata, color=color)
+
+
+def test_colors_that_are_found_elsewhere(result):
+    """Misspelt genes, symbols in a column of var, and keys of places that are not there."""
+    adata = result[1]
+    adata.obs["parts"] = [{"a": 1}] * adata.n_obs
+    for options, said in (
+        ({"color": "GENE3"}, "Did you mean 'gene3'"),
+        ({"color": "gene3", "layer": "cnts"}, "layer='cnts' is not in adata.layers"),
+        ({"color": "gene3", "gene_symbols": "name"}, "gene_symbols='name' is not in adata.var"),
+        ({"color": "parts"}, "color='parts' is a column of containers"),
+    ):
+        with pytest.raises(ScrclError, match=said):
+            draw_umap(adata, **options)
+    counts = adata[:, "gene3"].X.toarray().ravel()
+    adata.var["feature_name"] = pd.Categorical([f"S{name}" for name in adata.var_names])
+    with pytest.raises(ScrclError, match="pass `gene_symbols='feature_name'`"):
+        draw_umap(adata, color="Sgene3")
+    drawn = drawn_values(draw_umap(adata, color="Sgene3", gene_symbols="feature_name", use_raw=False))
+    np.testing.assert_array_equal(np.sort(drawn), np.sort(counts))
+    adata.var["feature_name"] = "same"
+    with pytest.raises(ScrclError, match="is the name of 120 genes. .*'gene0', .*'gene4' and 115 more"):
+        draw_umap(adata, color="same", gene_symbols="feature_name")
+    adata.var_names = ["gene3", *adata.var_names[1:]]
+    with pytest.raises(ScrclError, match="is the name of 2 genes.*`adata.var_names_make_unique"):
+        draw_umap(adata, color="gene3")
+
+
+@pytest.mark.parametrize("place", ["X", "layers"])
+def test_genes_of_data_in_a_file(result, tmp_path, place):
+    adata = result[1]
+    adata.layers["twice"] = 2 * adata.X
+    expected = np.sort(adata[:, "gene3"].X.toarray().ravel())
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    options = {"use_raw": False} if place == "X" else {"layer": "twice"}
+    for data in (ad.read_h5ad(tmp_path / "a.h5ad", backed="r"), ad.experimental.read_lazy(tmp_path / "a.h5ad")):
+        drawn = drawn_values(draw_umap(data, color="gene3", **options))
+        np.testing.assert_array_equal(np.sort(drawn), (1 if place == "X" else 2) * expected)
+
+
+def test_maps_of_few_cells(real_umap):
+    latent = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    with pytest.raises(ScrclValueError, match="A map of 4 points cannot be drawn"):
+        scrcl.pl._maps.umap_coordinates(latent[:4])
+    assert scrcl.pl._maps.umap_coordinates(latent).shape == (5, 2)
+
+
+def test_markers_that_are_none(result):
+    model, adata = result
+    markers = model.get_marker_genes(adata, "scrcl", n_permutations=0)
+    assert scrcl.pl.marker_bars(markers, 0).get_title() == "marker genes of cluster 0"  # type: ignore[arg-type]
+    for draw in (scrcl.pl.markers_dotplot, lambda table: scrcl.pl.marker_bars(table, "0")):
+        with pytest.raises(ScrclValueError, match="markers has no rows"):
+            draw(markers.iloc[:0])
 
 
 def drawn_values(ax):

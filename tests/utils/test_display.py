@@ -34,6 +34,11 @@ def test_missing_values_and_numbers_are_short():
     assert "–" in text
 
 
+def test_none_is_a_missing_value():
+    result = Result(pd.DataFrame({"name": ["a", None]}))
+    assert "None" not in repr(result) + result._repr_html_()
+
+
 def test_no_rows():
     empty = Result(pd.DataFrame({"x": []}))
     assert repr(empty) == "Result of <b>"

@@ -44,7 +44,8 @@ def batches(model: SCRCL, n_clusters: int | None = None, seed: int = 0) -> list[
     names, codes, before, after = model.get_batch_spaces()
     axes = list(plt.subplots(1, 3, figsize=(13, 4), layout="constrained")[1])
     order = np.random.default_rng(seed).permutation(len(codes))  # so that no batch hides the others
-    cells = AnnData(obs=pd.DataFrame({"batch": pd.Categorical(np.take(names, codes[order]), names)}))
+    batches = pd.Categorical(np.take(names, codes[order]), names)
+    cells = AnnData(obs=pd.DataFrame({"batch": batches}, index=order.astype(str)))
     for ax, space, title, key, legend in (
         (axes[0], before, "as measured", "before", "best"),
         (axes[1], after, "latent space", "after", None),

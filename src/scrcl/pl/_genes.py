@@ -15,7 +15,7 @@ from scrcl.model.expression import symbols_of
 from scrcl.model.scrcl import SCRCL
 from scrcl.utils.checks import check_at_least, check_genes, check_groups
 from scrcl.utils.errors import ScrclValueError
-from scrcl.utils.names import as_groups
+from scrcl.utils.names import as_groups, as_name
 
 from ._maps import umap_coordinates
 from ._plots import new_axes
@@ -159,7 +159,7 @@ def marker_bars(markers: pd.DataFrame, group: str, n_genes: int = 10, ax: Axes |
     """
     _check_table(markers, "group", "gene", "score", "score_low", "score_high")
     check_at_least(n_genes, 1, "n_genes")
-    present = markers["group"].astype(str)
+    present, group = markers["group"].astype(str), as_name(group)
     check_groups(group, list(present.unique()), "group")
     best = markers[present == group].nlargest(n_genes, "score")
     ax = ax or new_axes()
@@ -243,6 +243,8 @@ def _check_table(markers: pd.DataFrame, *columns: str) -> None:
         raise ScrclValueError(
             f"markers has no column {', '.join(map(repr, missing))}.", "Pass the table of `model.get_marker_genes()`."
         )
+    if markers.empty:
+        raise ScrclValueError("markers has no rows.", "Pass the whole table of `model.get_marker_genes()`.")
 
 
 def _wide(markers: pd.DataFrame, values: str) -> pd.DataFrame:

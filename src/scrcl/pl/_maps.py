@@ -3,14 +3,14 @@
 import logging
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import scipy.sparse as sp
 from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
@@ -21,9 +21,9 @@ from scrcl.data.sources import in_memory
 from scrcl.graph.neighbors import nearest_neighbors
 from scrcl.utils import keys
 from scrcl.utils.checks import Matrix, check_key, did_you_mean
-from scrcl.utils.errors import ScrclKeyError, ScrclValueError
-from scrcl.utils.names import as_groups
-from scrcl.utils.words import counted
+from scrcl.utils.errors import ScrclKeyError, ScrclTypeError, ScrclValueError
+from scrcl.utils.names import as_groups, as_names
+from scrcl.utils.words import counted, listed
 
 from ._panels import N_COLUMNS, draw_cells, legend_width, make_panels
 
@@ -32,6 +32,8 @@ logger = logging.getLogger("scvi.scrcl")
 RESOLUTIONS = ("hires", "lowres")
 #: Options of scanpy that say where the values of genes are.
 GENE_OPTIONS = ("layer", "use_raw", "gene_symbols")
+#: Fewest cells of a UMAP, whose first coordinates are eigenvectors of their graph.
+MIN_MAPPED = 5
 
 
 def umap(
@@ -78,7 +80,7 @@ def umap(
     >>> ax = scrcl.pl.umap(adata)
     >>> axes = scrcl.pl.umap(adata, color=["scrcl", "bulk_labels", "CD79A"])
     """
-    names = [color] if isinstance(color, str) else list(color)
+    names = _as_names(color)
     _check_one_panel(len(names), ax)
     cells = _color_values(adata, names, kwargs)
     points = kept_umap(adata, basis)
@@ -140,7 +142,7 @@ def spatial(
     >>> tissue = scrcl.datasets.layered_tissue(n_cells=100)
     >>> axes = scrcl.pl.spatial(tissue, color="domain", sample_key="slice")
     """
-    names = [color] if isinstance(color, str) else list(color)
+    names = _as_names(color)
     check_key(spatial_key, adata.obsm, "spatial_key", "adata.obsm")
     slices = _slices(adata, sample_key or _setup_sample_key(adata, spatial_key))
     _check_one_panel(len(names) * len(slices), ax)
@@ -160,6 +162,17 @@ def spatial(
         part = AnnData(obs=cells.obs.iloc[tissue.rows], obsm={spatial_key: points[tissue.rows]}, uns=cells.uns)
         _draw_slice(part, spatial_key, tissue.library, panel, {**options, **kwargs, "color": name})
     return panels[0] if len(panels) == 1 else panels
+
+
+def _as_names(color: object) -> list[str]:
+    """The columns and genes of one or several panels."""
+    names = [color] if isinstance(color, str) else list(color) if isinstance(color, Iterable) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ScrclTypeError(
+            f"color={color!r} names neither a column nor a gene.",
+            "Pass a key of adata.obs or the name of a gene, or a list of them.",
+        )
+    return names
 
 
 class _Slice(NamedTuple):
@@ -253,19 +266,51 @@ def _values(data: AnnData | MuData, name: str, places: Mapping[str, object]) -> 
     modality, _, gene = name.partition(":") if isinstance(data, MuData) else ("", "", name)
     source = data.mod.get(modality) if isinstance(data, MuData) else data
     if source is not None:
-        use_raw = places["use_raw"]
-        if use_raw is None:  # as in scanpy's plots
-            use_raw = source.raw is not None and places["layer"] is None
-        with suppress(KeyError):
-            values = sc.get.obs_df(source, keys=[gene], **{**places, "use_raw": use_raw})[gene]
-            asked = places["layer"] is not None or places["use_raw"] is not None
-            return values if asked else _logarithms(values, source.raw.X if use_raw else source.X)
+        where = f"mdata[{modality!r}]" if isinstance(data, MuData) else "adata"
+        for argument, slot in (("layer", "layers"), ("gene_symbols", "var")):
+            if places[argument] is not None:
+                check_key(str(places[argument]), getattr(source, slot), argument, f"{where}.{slot}")
+        values = _values_of_gene(source, gene, places, where)
+        if values is not None:
+            return values
     present = list(data.obs.columns)
+    similar = did_you_mean(gene, [*present, *([] if source is None else source.var_names)])
+    column = None if source is None else _column_of(source, gene)
     raise ScrclKeyError(
         f"color={name!r} is not in adata.obs, and is not the name of a gene.",
-        f"Present in adata.obs: {', '.join(map(repr, present)) or 'none'}.{did_you_mean(name, present)}",
+        f"Present in adata.obs: {', '.join(map(repr, present)) or 'none'}.{similar}"
+        if column is None
+        else f"It is in a column of var: pass `gene_symbols={column!r}`.",
         where="adata.obs",
     )
+
+
+def _values_of_gene(data: AnnData, gene: str, places: Mapping[str, object], where: str) -> pd.Series | None:
+    """The values of a gene where scanpy's plots look for them, if it is there; counts are log-normalised if no place is asked for."""
+    layer, use_raw, symbols = places["layer"], places["use_raw"], places["gene_symbols"]
+    if use_raw is None:
+        use_raw = data.raw is not None and layer is None
+    table = data.raw if use_raw else data
+    names = table.var_names if symbols is None else pd.Index(as_names(in_memory(table.var[symbols])))
+    columns = np.flatnonzero(names == gene)
+    if len(columns) == 0:
+        return None
+    if len(columns) > 1:
+        raise ScrclValueError(
+            f"color={gene!r} is the name of {len(columns)} genes.",
+            f"Make names unique first: `{where}.var_names_make_unique()`."
+            if symbols is None
+            else f"Name one of them as in var_names, and leave out `gene_symbols`: {listed([repr(name) for name in table.var_names[columns]], 5)}.",
+        )
+    part = table[:, columns]
+    column = in_memory(part.X if use_raw or layer is None else part.layers[layer])
+    values = pd.Series(np.asarray(column.todense() if sp.issparse(column) else column).ravel(), data.obs_names)
+    return values if layer is not None or places["use_raw"] is not None else _logarithms(values, table.X)
+
+
+def _column_of(data: AnnData, gene: str) -> str | None:
+    """The column of ``var`` that has a name, if there is one."""
+    return next((key for key in data.var.columns if (in_memory(data.var[key]) == gene).any()), None)
 
 
 def _logarithms(values: pd.Series, matrix: Matrix) -> pd.Series:
@@ -285,7 +330,12 @@ def _set_colors(cells: AnnData, data: AnnData | MuData) -> None:
     for name, values in cells.obs.items():
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             continue
-        cells.obs[name] = values.astype("category")
+        try:
+            cells.obs[name] = values.astype("category")
+        except TypeError as error:
+            raise ScrclTypeError(
+                f"color={name!r} is a column of containers ({error}).", "Pass one of text or numbers."
+            ) from error
         number, key = len(cells.obs[name].cat.categories), f"{name}_colors"
         colors = list(data.uns.get(key, ()))
         if len(colors) < number:
@@ -314,6 +364,11 @@ def kept_umap(adata: AnnData | MuData, basis: str) -> np.ndarray:
 
 def umap_coordinates(latent: np.ndarray, seed: int = 0) -> np.ndarray:
     """Two-dimensional UMAP coordinates ``(n, 2)`` of a latent representation ``(n, d)``, float32; announced in the log."""
+    if len(latent) < MIN_MAPPED:
+        raise ScrclValueError(
+            f"A map of {counted(len(latent), 'point')} cannot be drawn.",
+            f"Pass at least {MIN_MAPPED} cells or genes.",
+        )
     logger.info(
         f"UMAP of {counted(len(latent), 'cell')}. The first one in a process takes about 15 seconds more, to compile it."
     )

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 from .words import counted
@@ -22,14 +23,19 @@ class Displayed(ABC):
         title, table = self._display()
         lines = [title]
         if len(table):
-            lines.append(table.head(MAX_ROWS).to_string(float_format="{:.2f}".format, na_rep="–"))
+            lines.append(_first(table).to_string(float_format="{:.2f}".format, na_rep="–"))
         return "\n".join([*lines, *_rest(table)])
 
     def _repr_html_(self) -> str:
         title, table = self._display()
-        shown = table.head(MAX_ROWS).to_html(float_format="{:.2f}".format, na_rep="–", border=0) if len(table) else ""
+        shown = _first(table).to_html(float_format="{:.2f}".format, na_rep="–", border=0) if len(table) else ""
         rest = "".join(f"<p>{line}</p>" for line in _rest(table))
         return f"<p>{escape(title)}</p>{shown}{rest}"
+
+
+def _first(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are shown; None is a missing value, too."""
+    return table.head(MAX_ROWS).where(table.notna(), np.nan)
 
 
 def _rest(table: pd.DataFrame) -> list[str]:
