@@ -182,6 +182,7 @@ METHODS: dict[str, Method] = {
 ABLATIONS: dict[str, Method] = {
     "SCRCL, untrained": partial(run_scrcl, train={"max_epochs": 1, "plan_kwargs": {"lr": 0.0, "weight_decay": 0.0}}),
     "SCRCL, no smoothing": partial(run_scrcl, spatial_smoothing=0.0),
+    "SCRCL, smoothing 10": partial(run_scrcl, spatial_smoothing=10.0),
     "SCRCL, smoothing 5": partial(run_scrcl, spatial_smoothing=5.0),
     "SCRCL, smoothing 20": partial(run_scrcl, spatial_smoothing=20.0),
     "SCRCL, joined with similar cells": partial(run_scrcl, spatial_mode="join"),

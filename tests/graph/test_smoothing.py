@@ -3,7 +3,16 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.graph.adjacency import symmetric_adjacency
-from scrcl.graph.smoothing import MAX_STEPS, _chance, autocorrelation, smooth, steps_of_length, varying_in_space
+from scrcl.graph.smoothing import (
+    DEFAULT_STEPS,
+    MAX_STEPS,
+    _chance,
+    autocorrelation,
+    chosen_steps,
+    smooth,
+    steps_of_length,
+    varying_in_space,
+)
 from scrcl.graph.spatial import spatial_graph
 
 from ..helpers import slices_of
@@ -26,6 +35,44 @@ def test_smoothing_leaves_constants_and_the_isolated():
     constant = np.array([[1.0], [1.0], [1.0], [7.0]])
     np.testing.assert_allclose(smooth(graph, constant, 10), constant, rtol=1e-5)
     np.testing.assert_array_equal(smooth(graph, constant, 0), constant)
+
+
+def waves(n_cells: int, frequency: float, noise: float) -> tuple[sp.csr_array, np.ndarray]:
+    """The graph of cells, and features that vary over it beside noise of single cells."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(size=(n_cells, 2))
+    phases = frequency * np.column_stack([points, points.sum(1)])
+    features = np.sin(phases) + noise * rng.normal(size=phases.shape)
+    return spatial_graph(slices_of(points), "knn", 6), (features - features.mean(0)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "noise", "about"), [(20.0, 0.3, 2.0), (10.0, 0.5, 5.0), (10.0, 3.0, 10.0), (3.0, 1.0, 10.0)]
+)
+def test_steps_are_chosen_by_the_error_for_cells_left_out(frequency, noise, about):
+    """Few if places differ and cells are not noisy, as leaving out each cell in turn has it."""
+    graph, features = waves(300, frequency, noise)
+    dense = graph.toarray()
+    walk = (dense + np.eye(300)) / (dense.sum(1, keepdims=True) + 1)
+    strengths, shares = np.arange(0.5, 10.5, 0.5), []
+    for strength in strengths:
+        kernel = np.linalg.inv(np.eye(300) + strength * (np.eye(300) - walk))
+        np.fill_diagonal(kernel, 0)
+        others = (kernel @ features) / kernel.sum(1, keepdims=True)
+        shares.append(1 - ((features - others) ** 2).sum() / (features**2).sum())
+    expected = strengths[np.array(shares) >= 0.85 * max(shares)].max()
+    found = chosen_steps(graph, features)
+    assert abs(found - expected) <= 1
+    assert abs(found - about) <= 1
+
+
+def test_steps_do_not_depend_on_cells_without_neighbors():
+    graph, features = waves(300, 10.0, 0.5)
+    with_others = sp.csr_array(sp.block_diag([graph, sp.csr_array((200, 200))]), dtype=np.float32)
+    noise = np.random.default_rng(1).normal(size=(200, 3)).astype(np.float32)
+    assert chosen_steps(with_others, np.concatenate([features, noise])) == chosen_steps(graph, features)
+    assert chosen_steps(sp.csr_array((300, 300), dtype=np.float32), features) == DEFAULT_STEPS
+    assert chosen_steps(graph, np.zeros_like(features)) == DEFAULT_STEPS
 
 
 def test_autocorrelation():

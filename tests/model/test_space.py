@@ -407,6 +407,23 @@ def test_map(model):
     plt.close("all")
 
 
+def test_steps_of_smoothing_are_chosen_and_kept(tmp_path):
+    """Spots with many counts, whose types change from place to place, are smoothed less than noisy cells in layers."""
+    noisy, clear = layers(), layers()
+    places = np.sin(12 * clear.obsm["spatial"][:, :1] / 10) * np.linspace(-1, 1, 40)
+    clear.X = sp.csr_matrix(np.round(50 * np.exp(places)).astype(np.float32))
+    build(noisy, epochs=1, setup={"spatial_key": "spatial"})
+    model = build(clear, epochs=1, setup={"spatial_key": "spatial"})
+    steps = clear.uns["scrcl"]["spatial_smoothing"]
+    assert 0 < steps < noisy.uns["scrcl"]["spatial_smoothing"] <= 10
+    model.save(tmp_path / "model")
+    loaded = scrcl.SCRCL.load(tmp_path / "model", adata=clear, accelerator="cpu")
+    assert loaded._reference.spatial.options.smoothing == steps
+    given = clear.copy()
+    build(given, epochs=1, setup={"spatial_key": "spatial"}, spatial_smoothing=10.0)
+    assert given.uns["scrcl"]["spatial_smoothing"] == 10
+
+
 def test_smoothing_over_a_length():
     tissue = layers()
     options: Any = {"spatial_smoothing": "2 units"}

@@ -1,7 +1,7 @@
 import numpy as np
 
 from scrcl.graph.neighborhoods import azimuthal_gradient, neighbor_weights, with_surroundings
-from scrcl.graph.slices import find_cells
+from scrcl.graph.slices import Slices, find_cells
 from scrcl.graph.smoothing import smooth, steps_of_length
 from scrcl.graph.spatial import SpatialOptions, spatial_graph
 from scrcl.reference.spatial import SpatialReference
@@ -13,9 +13,9 @@ def test_tissue_smooths_what_varies_finds_cells_and_is_kept():
     rng = np.random.default_rng(0)
     slices = slices_of(rng.uniform(size=(30, 2)))
     features = rng.normal(size=(30, 4)).astype(np.float32)
-    tissue = SpatialReference(slices, features, np.array([True, False, True, True]), SpatialOptions())
+    tissue = SpatialReference(slices, features, np.array([True, False, True, True]), SpatialOptions(smoothing=10.0))
     graph = spatial_graph(slices, "knn", 4)
-    expected = smooth(graph, features[:, [0, 2, 3]], tissue.options.smoothing)
+    expected = smooth(graph, features[:, [0, 2, 3]], 10.0)
     np.testing.assert_array_equal(tissue.smooth(slices, graph, features), expected)
     order = rng.permutation(30)
     np.testing.assert_array_equal(find_cells(slices.select(order), features[order], slices, features), order)
@@ -28,7 +28,7 @@ def test_views_of_domains():
     rng = np.random.default_rng(1)
     slices = slices_of(rng.uniform(size=(60, 2)))
     features = rng.normal(size=(60, 3)).astype(np.float32)
-    tissue = SpatialReference(slices, features, np.ones(3, dtype=bool), SpatialOptions())
+    tissue = SpatialReference(slices, features, np.ones(3, dtype=bool), SpatialOptions(smoothing=10.0))
     cells = np.array([2, 5, 40])
     smoothed = rng.normal(size=(3, 3)).astype(np.float32)
     constant = np.zeros_like(features)
@@ -73,3 +73,24 @@ def test_more_smoothing_reads_larger_surroundings():
         tissue = SpatialReference(slices, features, np.ones(2, dtype=bool), SpatialOptions(smoothing=steps))
         mean = tissue.domain_spaces([features], [features[cells]], cells)[2]
         np.testing.assert_allclose(mean, features[nearest[:, : number + 1]].mean(1), atol=1e-5)
+
+
+def test_steps_are_the_same_for_all_slices_and_any_order_of_cells():
+    """Slices differ by a constant, which says nothing about places within them."""
+    rng = np.random.default_rng(4)
+    points, kept = rng.uniform(size=(300, 2)), np.array([True, True, False])
+    waves = np.sin(np.column_stack([20 * points, points[:, 0]])).astype(np.float32)
+    one, both = slices_of(points), slices_of(np.concatenate([points, points]), np.repeat(["a", "b"], 300))
+    features = np.concatenate([waves, waves + 5])
+
+    def steps(slices: Slices, features: np.ndarray, options: SpatialOptions) -> float | None:
+        return SpatialReference.fit(slices, spatial_graph(slices, "knn", 6), features, kept, options).options.smoothing
+
+    chosen = steps(one, waves, SpatialOptions())
+    assert chosen is not None
+    assert chosen < 5
+    assert steps(both, features, SpatialOptions()) == chosen
+    order = rng.permutation(600)
+    assert steps(both.select(order), features[order], SpatialOptions()) == chosen
+    assert steps(one, waves, SpatialOptions(smoothing=10.0)) == 10
+    assert steps(one, waves, SpatialOptions(smoothing_length=0.1)) is None

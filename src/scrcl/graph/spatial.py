@@ -39,7 +39,8 @@ class SpatialOptions:
     kind, n_neighbors, radius
         The graph, as in :func:`spatial_graph`.
     smoothing
-        Strength of smoothing, as in :func:`~scrcl.graph.smoothing.smooth`.
+        Strength of smoothing, as in :func:`~scrcl.graph.smoothing.smooth`; None for that of
+        :func:`~scrcl.graph.smoothing.chosen_steps`.
     joined
         Whether the spatial graph is joined to a graph of similar cells.
     smoothing_length
@@ -51,7 +52,7 @@ class SpatialOptions:
     kind: SpatialGraph = "knn"
     n_neighbors: int = 6
     radius: float | None = None
-    smoothing: float = 10.0
+    smoothing: float | None = None
     joined: bool = False
     smoothing_length: float | None = None
     micrometers_per_unit: float | None = None

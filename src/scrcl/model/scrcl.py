@@ -110,7 +110,8 @@ class SCRCL(
         Longest edge, in the unit of the coordinates.
     spatial_smoothing
         Mean number of steps in the spatial graph over which features are averaged. More steps give larger domains; 0 means
-        no smoothing. Or a distance: ``"50 units"`` of the coordinates, or ``"50 µm"`` if their scale is known: by scale
+        no smoothing. By default 10, or fewer where cells 10 steps apart differ, as on slices of few large spots; the number is
+        written to ``uns["scrcl"]``. Or a distance: ``"50 units"`` of the coordinates, or ``"50 µm"`` if their scale is known: by scale
         factors in ``uns["spatial"]``, ``array_row`` and ``array_col`` of Visium, or centroids of Xenium or MERSCOPE in ``obs``.
     spatial_mode
         ``"replace"``: the spatial graph replaces the graph of similar cells. ``"join"``: its edges are added to that graph.
@@ -158,7 +159,7 @@ class SCRCL(
         spatial_graph: SpatialGraph = "knn",
         n_spatial_neighbors: int = 6,
         radius: float | None = None,
-        spatial_smoothing: float | str = 10.0,
+        spatial_smoothing: float | str | None = None,
         spatial_mode: Literal["join", "replace"] = "replace",
     ) -> None:
         check_at_least(n_top_genes, 2, "n_top_genes")
@@ -177,7 +178,7 @@ class SCRCL(
         if isinstance(spatial_smoothing, str):
             length, in_micrometers = parse_length(spatial_smoothing, "spatial_smoothing")
             spatial = replace(spatial, smoothing_length=length)
-        else:
+        elif spatial_smoothing is not None:
             check_at_least(spatial_smoothing, 0.0, "spatial_smoothing")
             spatial = replace(spatial, smoothing=float(spatial_smoothing))
         _check_spatial_options(spatial)

@@ -91,7 +91,7 @@ def prepare(
     spatial_reference, features = None, side_by_side(by_modality)
     if slices is not None and spatial is not None:
         kept = np.concatenate([varying_in_space(spatial, part) for part in by_modality])
-        spatial_reference = SpatialReference(slices, features, kept, options.spatial)
+        spatial_reference = SpatialReference.fit(slices, spatial, features, kept, options.spatial)
         features = spatial_reference.smooth(slices, spatial, features)
     agreement, points_by_modality = _agreement(
         modalities, by_modality, features, spatial_reference, options.n_neighbors

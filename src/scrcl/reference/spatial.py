@@ -1,7 +1,7 @@
 """Positions of the cells of a model in space."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from scrcl.graph.neighborhoods import (
     with_surroundings,
 )
 from scrcl.graph.slices import Slices
-from scrcl.graph.smoothing import smooth, steps_of_length
+from scrcl.graph.smoothing import chosen_steps, smooth, steps_of_length
 from scrcl.graph.spatial import SpatialOptions, spatial_graph
 from scrcl.utils.files import State, from_state, to_state
 
@@ -37,7 +37,7 @@ class SpatialReference:
     kept
         ``(D,)`` mask of the features that vary in space, which the model reads.
     options
-        Options of the graph and the smoothing.
+        Options of the graph and the smoothing, of which either the strength or the length is given.
     """
 
     slices: Slices
@@ -45,11 +45,28 @@ class SpatialReference:
     kept: np.ndarray
     options: SpatialOptions
 
+    @classmethod
+    def fit(
+        cls,
+        slices: Slices,
+        adjacency: sp.csr_array,
+        features: np.ndarray,
+        kept: np.ndarray,
+        options: SpatialOptions,
+    ) -> Self:
+        """Choose the strength of smoothing, if it isn't given: one for all slices, so that their features are alike."""
+        if options.smoothing is None and options.smoothing_length is None:
+            in_slices = [rows for _, rows in slices]
+            centered = np.concatenate([features[rows][:, kept] - features[rows][:, kept].mean(0) for rows in in_slices])
+            order = np.concatenate(in_slices)
+            options = replace(options, smoothing=chosen_steps(adjacency[order][:, order], centered))
+        return cls(slices, features, kept, options)
+
     def smooth(self, slices: Slices, adjacency: sp.csr_array, features: np.ndarray) -> np.ndarray:
         """Smooth features ``(m, D)`` of cells over their spatial graph ``(m, m)``, and select those that are read, ``(m, d)``."""
         features = features[:, self.kept]
         if self.options.smoothing_length is None:
-            return smooth(adjacency, features, self.options.smoothing)
+            return smooth(adjacency, features, self.strength)
         smoothed = np.empty_like(features)
         for _, rows in slices:
             within = adjacency[rows][:, rows]
@@ -62,6 +79,7 @@ class SpatialReference:
         """Mean number of steps of smoothing; of a length, the median of those over the nearest cells."""
         options = self.options
         if options.smoothing_length is None:
+            assert options.smoothing is not None  # chosen by `fit`
             return options.smoothing
         graph = spatial_graph(self.slices, "knn", SpatialOptions.n_neighbors)
         return float(np.median(steps_of_length(self.slices.coordinates, graph, options.smoothing_length)))
