@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.polynomial.chebyshev import chebinterpolate
+from numpy.polynomial import Chebyshev
 from scvi import settings
 
 from scrcl.utils.errors import PoorSupportWarning
@@ -97,9 +97,9 @@ def chosen_steps(adjacency: sp.csr_array, features: np.ndarray) -> float:
         def kernel(w: np.ndarray) -> np.ndarray:
             return 1 / (1 + strength * (1 - w))
 
-        removed = chebinterpolate(lambda w: (1 - kernel(w)) ** 2, N_MOMENTS - 1) @ of_features / of_features[0]
-        itself = chebinterpolate(kernel, N_MOMENTS - 1) @ of_signs / of_signs[0]
-        return float(1 - removed / (1 - itself) ** 2)
+        removed = Chebyshev.interpolate(lambda w: (1 - kernel(w)) ** 2, N_MOMENTS - 1).coef @ of_features
+        itself = Chebyshev.interpolate(kernel, N_MOMENTS - 1).coef @ of_signs
+        return float(1 - removed / of_features[0] / (1 - itself / of_signs[0]) ** 2)
 
     strengths = np.arange(DEFAULT_STEPS, 0, -FEWEST_STEPS)
     shares = np.array([explained(strength) for strength in strengths])
