@@ -862,7 +862,7 @@ class TestCaveats:
         single, few, mitochondrial = find_caveats(summary, "consensus")
         assert few.startswith("The cells of cluster 0 (median 299) have few counts (median of all cells 900)")
         assert mitochondrial.startswith("The cells of cluster 1 (median 13%) have many mitochondrial counts")
-        assert single.startswith("Cluster 2 (96% a) is nearly only in one donor:")
+        assert single.startswith("Cluster 2 (96% in a) is nearly only in one donor:")
         summary.parameters = {"spatial_key": "spatial"}
         assert [
             caveat for caveat in find_caveats(summary, "kmeans") if "luster 0" in caveat or "clusters" in caveat
@@ -909,7 +909,7 @@ class TestCaveats:
             "Many cells of clusters 0 ",
             "Clusters 0 ",
         ]
-        assert of_clusters[0].startswith("Clusters 0 (100% {a}), 1 (100% {a}), 2 (100% {a})")
+        assert of_clusters[0].startswith("Clusters 0 (100% in {a}), 1 (100% in {a}), 2 (100% in {a})")
         assert of_clusters[-1].startswith(
             "Clusters 0 (5 cells), 1 (4 cells), 2 (3 cells), 3 (2 cells), 4 (1 cell), 5 (5 cells) and 6 more are small"
         )

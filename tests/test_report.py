@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import anndata as ad
 import matplotlib.pyplot as plt
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -201,7 +202,7 @@ def test_batches_by_cluster(labelled):
     assert single
     text = text_of(labelled)
     assert "nearly only in one donor" in text
-    assert all(f" {name} (100% d1)" in text for name in single)
+    assert all(f" {name} (100% in d1)" in text for name in single)
     assert "Mixing of batches among similar cells" in text
 
 
@@ -211,6 +212,24 @@ def test_domains_are_not_called_clusters(tissue):
     # What remains is of the tree of clusters.
     assert not re.search(r"\d clusters|[Cc]luster \d|clusters? (found|asked)", text)
     assert "n_spatial_neighbors" in text
+
+
+def test_several_modalities_with_few_labels(tmp_path):
+    """Also one label only, and counts of one thing."""
+    rna, protein = simulate(60, 60), simulate(60, 12, seed=1)
+    protein.var_names = [f"p{number}" for number in range(12)]
+    mdata = mudata.MuData({"rna": rna, "prot": protein})
+    mdata.obs["type"] = ["T cell"] * 4 + ["Unknown"] * 56
+    mdata.write_h5mu(tmp_path / "cells.h5mu")
+    page = tmp_path / "report.html"
+    words = ["run", tmp_path / "cells.h5mu", "-o", tmp_path / "out.h5mu", "--epochs", 1, "--report", page]
+    words += ["--modalities", "rna=rna,prot=protein", "--labels-key", "type", "--unlabeled-category", "Unknown"]
+    assert main([str(word) for word in words]) == 0
+    text = text_of(page)
+    assert "60 cells 60 features of rna 12 features of prot 1 type " in text
+    assert "modalities rna: rna, prot: protein" in text
+    assert "Few cells are labelled T cell (4 cells): predictions of this type are uncertain" in text
+    assert not re.search(r"\b1 (types|cells|clusters|features)\b", text)
 
 
 def test_no_defaults_of_space_without_space(labelled):

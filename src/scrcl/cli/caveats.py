@@ -96,7 +96,7 @@ def _of_batches(summary: Summary) -> Iterator[str]:
         key = composition.key
         yield from _say(
             {
-                cluster: f"{max(composition.shares[cluster].values()):.0%} {batch}"
+                cluster: f"{max(composition.shares[cluster].values()):.0%} in {batch}"
                 for cluster, batch in composition.only_in.items()
             },
             f"{kind.capitalize()} {{}} is nearly only in one {key}: it may be an effect of the experiment.",

@@ -22,7 +22,7 @@ from scrcl.model.scrcl import SCRCL
 from scrcl.reference.batch_report import BatchReport
 from scrcl.utils import keys
 from scrcl.utils.names import as_groups
-from scrcl.utils.words import counted
+from scrcl.utils.words import counted, listed
 
 from .config import RunConfig
 from .errors import UserError
@@ -43,6 +43,8 @@ from .symbols import symbols_of, with_symbols
 plain_text = partial(mpl.rc_context, {"text.parse_math": False})
 #: Labels with a lower probability are said to be doubtful, and so many are shown.
 DOUBT, N_DOUBTFUL = 0.1, 10
+#: A type with fewer labelled cells is said to have few.
+FEW_LABELLED = 10
 #: Marker genes of a new type that are named.
 N_NEW_GENES = 5
 #: Parts of a cluster that are named, at least.
@@ -121,13 +123,9 @@ def write_report(
         names=list(_names(config, summary, data, labels)),
         qualities=summary.quality,
         quality_columns=list(summary.quality[""]) if summary.quality else [],
-        parameters={
-            name: ", ".join(map(str, value)) if isinstance(value, list) else value
-            for name, value in summary.parameters.items()
-            if value != ""
-        },
+        parameters={name: _setting(value) for name, value in summary.parameters.items() if value != ""},
         notes=[note for note in summary.notes if not note.startswith(tuple(summary.caveats))],
-        **_types(data, labels, markers_of),
+        **_types(config, data, labels, markers_of),
     )
     if config.report is not None and config.report.suffix.lower() == ".pdf":
         import weasyprint
@@ -135,6 +133,13 @@ def write_report(
         weasyprint.HTML(string=html).write_pdf(str(page))
     else:
         page.write_text(html, encoding="utf-8")
+
+
+def _setting(value: object) -> object:
+    """A setting as it is shown: lists, and the kinds of modalities, in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {kind}" for name, kind in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _code(text: str) -> Markup:
@@ -222,7 +227,9 @@ def _names(
             }
 
 
-def _types(data: AnnData | MuData, labels: LabelReport | None, markers_of: dict[str, list[str]]) -> dict[str, object]:
+def _types(
+    config: RunConfig, data: AnnData | MuData, labels: LabelReport | None, markers_of: dict[str, list[str]]
+) -> dict[str, object]:
     """What is said of types that were learned from labels."""
     if labels is None:
         return {"types": None, "new": [], "label_caveats": []}
@@ -243,6 +250,14 @@ def _types(data: AnnData | MuData, labels: LabelReport | None, markers_of: dict[
         )
     wrong = labels.cells[(labels.cells["probability"] < DOUBT) & (labels.cells["label"] != labels.cells["predicted"])]
     caveats = []
+    assert config.labels_key is not None  # there are labels
+    given = pd.Series(read_labels(data, config.labels_key, config.unlabeled_category), dtype=object).value_counts()
+    few = [f"{name} ({counted(int(size), 'cell')})" for name, size in given.items() if size < FEW_LABELLED]
+    if few:
+        caveats.append(
+            f"Few cells are labelled {listed(few, N_DOUBTFUL)}: predictions of {'this type' if len(few) == 1 else 'these types'} "
+            "are uncertain, and cannot be checked well."
+        )
     if new:
         sizes_of_new = sum(sizes[group["name"]] for group in new)
         caveats.append(
