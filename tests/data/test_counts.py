@@ -135,7 +135,7 @@ def test_counts_by_genes_in_a_file_are_refused(tmp_path):
 def test_values_that_are_no_counts_in_a_later_block(tmp_path):
     adata = simulate()
     adata.X[149, 0] = 0.5
-    with pytest.raises(ValueError, match="not whole numbers"):
+    with pytest.raises(ValueError, match="not a whole number"):
         build(h5ad(adata, tmp_path))
 
 

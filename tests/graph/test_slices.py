@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from scrcl.graph.slices import find_cells, majority
+from scrcl.graph.slices import find_cells, majority, overlap
 
 from ..helpers import slices_of
 
@@ -39,3 +39,15 @@ def test_of_cells_that_are_the_same_the_one_with_the_same_name_is_found():
     np.testing.assert_array_equal(found, [2, 0, 0])
     moved = slices_of(points + 1)
     assert (find_cells(moved, features, slices, features, known_names, known_names) == -1).all()
+
+
+def test_overlap_of_groups():
+    """Groups at random are as near to each other as expected, and groups beside each other touch at their border only."""
+    points = np.random.default_rng(0).uniform(size=(2000, 2))
+    groups = np.random.default_rng(1).choice(3, 2000, p=[0.6, 0.3, 0.1])
+    assert 0.9 < overlap(points, groups) < 1.1
+    assert overlap(points, (points[:, 0] > 0.5).astype(int)) < 0.1
+    assert overlap(points[:4], np.array([0, 0, 0, -1])) == 0
+    # Two cells of each group at four places: half of the expected neighbours would be of others, but the nearest are not.
+    pairs = np.repeat(np.array([[0.0, 0], [0, 9], [9, 0], [9, 9]]), 2, axis=0) + np.tile([[0, 0], [0, 1]], (4, 1))
+    assert overlap(pairs, np.repeat([0, 1, 0, 1], 2)) == 0

@@ -15,7 +15,7 @@ setup = scrcl.SCRCL.setup_anndata
 def test_new_cells_that_are_no_counts(trained):
     wrong = simulate()
     wrong.X.data[5] = 0.5
-    with pytest.raises(ValueError, match="not whole numbers"):
+    with pytest.raises(ValueError, match="not a whole number"):
         trained.get_latent_representation(wrong)
 
 

@@ -82,3 +82,18 @@ def test_conditions_that_are_none():
         setup(adata, batch_key="donor", condition_key="gap")
     with pytest.warns(ScrclWarning, match="nothing to protect"):
         scrcl.SCRCL.setup_anndata(adata, batch_key="donor", condition_key="one")
+
+
+@pytest.mark.parametrize("key", ["slice", "library_id", "batch"])
+def test_slices_that_lie_over_each_other_without_a_key(key):
+    tissue = scrcl.datasets.layered_tissue(80)
+    tissue.obs = tissue.obs.rename(columns={"slice": key})
+    with pytest.warns(
+        ScrclWarning, match=f"has cells of 'slice1' and 'slice2' at overlapping.*`sample_key='{key}'`"
+    ) as found:
+        scrcl.SCRCL.setup_anndata(tissue, spatial_key="spatial")
+    (warning,) = [one.message for one in found if isinstance(one.message, ScrclWarning)]
+    assert f"pass `sample_key={key!r}`" in str(warning)
+    setup(tissue, spatial_key="spatial", sample_key=key)
+    tissue.obsm["spatial"][(tissue.obs[key] == "slice2").to_numpy(), 0] += 5000  # beside each other
+    setup(tissue, spatial_key="spatial")

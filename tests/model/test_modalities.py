@@ -417,7 +417,7 @@ class TestFaults:
 
     def test_cell_without_counts(self, mdata):
         mdata["prot"].X[3] = 0
-        with pytest.raises(ValueError, match=r"1 of 180 cells in mdata\['prot'\].X have no counts"):
+        with pytest.raises(ValueError, match=r"1 of 180 cells in mdata\['prot'\].X has no counts"):
             scrcl.SCRCL.setup_mudata(mdata, KINDS)
 
     def test_nan_in_features(self, mdata):

@@ -540,7 +540,7 @@ def test_a_length_that_is_too_long_is_in_the_unit_of_the_user():
         scrcl.SCRCL(tissue, spatial_smoothing="50 µm")
 
 
-@pytest.mark.parametrize("smoothing", [None, True, [1, 2], {"a": 1}, np.nan])
+@pytest.mark.parametrize("smoothing", [True, [1, 2], {"a": 1}, np.nan])
 def test_smoothing_that_is_neither_a_number_nor_a_length(smoothing):
     tissue = layers()
     setup(tissue, spatial_key="spatial")

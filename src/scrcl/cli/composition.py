@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scrcl.data.columns import SAMPLE_COLUMNS
 from scrcl.data.counts import Counts
 from scrcl.reference.batch_report import MIN_SHARE
 from scrcl.utils.names import as_groups
 
-#: Columns of ``obs`` that name batches or samples in many data sets, and are shown where the options name none.
-SAMPLE_COLUMNS = ("batch", "sample", "sample_id", "donor", "donor_id", "patient", "orig.ident", "library", "library_id")
 #: Most batches or samples that are shown, of columns that the options do not name, and of those that they name.
 MAX_GUESSED, MAX_NAMED = 30, 100
 #: Columns of ``obs`` with a score of doublets.

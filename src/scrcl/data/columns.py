@@ -12,6 +12,9 @@ from scrcl.utils.errors import ScrclValueError
 from scrcl.utils.names import as_name, as_names
 from scrcl.utils.words import counted
 
+#: Columns of ``obs`` that name batches or samples in many data sets, and others that name slices.
+SAMPLE_COLUMNS = ("batch", "sample", "sample_id", "donor", "donor_id", "patient", "orig.ident", "library", "library_id")
+SLICE_COLUMNS = ("slice", "slice_id", "section", "section_id", "slide", "slide_id", *SAMPLE_COLUMNS)
 #: Between the names of a batch in several columns.
 BETWEEN_NAMES = " | "
 

@@ -134,6 +134,20 @@ def nearest_in_space(points: np.ndarray, n_neighbors: int, rows: np.ndarray | No
     return neighbors[without_itself(neighbors, rows)].reshape(len(rows), n_neighbors)
 
 
+def overlap(points: np.ndarray, groups: np.ndarray) -> float:
+    """How far groups of points ``(n, d)`` lie over each other: near 1 at random positions, 0 for groups beside each other.
+
+    The share of points whose nearest point is of another group, relative to that expected of random groups. ``groups`` ``(n,)``
+    are numbered from 0, negative for none.
+    """
+    points, groups = points[groups >= 0], groups[groups >= 0]
+    expected = 1 - ((np.bincount(groups) / max(len(groups), 1)) ** 2).sum()
+    if len(points) < 2 or expected <= 0:
+        return 0.0
+    nearest = nearest_in_space(points, 1)[:, 0]
+    return float((groups[nearest] != groups).mean() / expected)
+
+
 def majority(labels: np.ndarray, slices: Slices, n_neighbors: int) -> np.ndarray:
     """The most frequent label ``(n,)`` of each cell and its nearest cells; of equally frequent ones, that of the cell.
 

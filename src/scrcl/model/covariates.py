@@ -10,14 +10,18 @@ from mudata import MuData
 from scipy.sparse.csgraph import connected_components
 from scvi import settings
 
-from scrcl.data.columns import read_batches, read_labels
+from scrcl.data.columns import SLICE_COLUMNS, read_batches, read_column, read_labels
+from scrcl.graph.slices import overlap
 from scrcl.labels.cell_labels import UNASSIGNED
 from scrcl.reference.batches import MAX_BATCHES, MIN_BATCH_CELLS, check_sizes
 from scrcl.utils.errors import ScrclTypeError, ScrclValueError, ScrclWarning
-from scrcl.utils.words import counted
+from scrcl.utils.names import as_groups
+from scrcl.utils.words import counted, listed
 
 from .base import Data
 
+#: Overlap of groups of cells in space above which they are probably of different slices.
+MIN_OVERLAP = 0.5
 #: Common names of the label of cells without one, in lower case.
 NO_TYPES = ("", "?", "-1", "na", "n/a", "nan", "none", "null", "unknown", "unlabeled", "unlabelled", "not available")
 
@@ -64,6 +68,26 @@ def check_batches(data: Data, batch_key: object, labels_key: object, new: bool) 
             ),
             stacklevel=settings.warnings_stacklevel,
         )
+
+
+def warn_of_slices(data: Data, positions: np.ndarray) -> None:
+    """Warn if cells of several slices lie over each other, as in data that were joined, and no slices are named."""
+    owner = "mdata" if isinstance(data, MuData) else "adata"
+    for key in [key for key in SLICE_COLUMNS if key in data.obs]:
+        groups = as_groups(read_column(data, key, "sample_key")).remove_unused_categories()
+        if 2 <= len(groups.categories) <= MAX_BATCHES and overlap(positions, groups.codes) > MIN_OVERLAP:
+            names = listed([repr(name) for name in groups.categories], 3)
+            warnings.warn(
+                ScrclWarning(
+                    f"{owner}.obs[{key!r}] has cells of {names} at overlapping positions, which are taken for one slice.",
+                    f"If they are slices, pass `sample_key={key!r}`, so that cells of different slices are no neighbours.",
+                    command=f"If they are slices, pass --sample-key {shlex.quote(key)}, so that cells of different slices are no "
+                    "neighbours.",
+                    where=f"{owner}.obs[{key!r}]",
+                ),
+                stacklevel=settings.warnings_stacklevel,
+            )
+            return
 
 
 def check_conditions(data: Data, condition_key: object, batch_key: str | Sequence[str] | None, new: bool) -> None:

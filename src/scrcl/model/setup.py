@@ -23,7 +23,7 @@ from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.files import State
 
 from .base import Data
-from .covariates import check_batches, check_conditions, check_labels
+from .covariates import check_batches, check_conditions, check_labels, warn_of_slices
 from .docstrings import documented
 from .fields import (
     BatchField,
@@ -257,6 +257,8 @@ def _check_space(
     """Refuse coordinates, slices and a spatial graph that do not fit."""
     if spatial_key is not None:
         slices = read_positions(data, spatial_key, sample_key)
+        if sample_key is None and not new:
+            warn_of_slices(data, slices.coordinates)
         if spatial_neighbors_key is not None and not new:
             read_spatial_graph(data, spatial_neighbors_key, slices)
     elif sample_key is not None or spatial_neighbors_key is not None:
