@@ -27,7 +27,13 @@ def with_value(value: float, where: int = 5) -> ad.AnnData:
 
 @pytest.mark.parametrize(
     ("value", "found"),
-    [(-1.0, "negative"), (0.5, "not (a whole number|whole numbers)"), (np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "infinite")],
+    [
+        (-1.0, "negative"),
+        (0.5, "not (a whole number|whole numbers)"),
+        (np.nan, "NaN"),
+        (np.inf, "infinite"),
+        (-np.inf, "infinite"),
+    ],
 )
 @pytest.mark.parametrize("dense", [False, True])
 def test_values_that_are_no_counts(value, found, dense):
