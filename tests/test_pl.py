@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 from matplotlib import matplotlib_fname
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -290,6 +291,52 @@ def test_genes_of_data_in_a_file(result, tmp_path, place):
     for data in (ad.read_h5ad(tmp_path / "a.h5ad", backed="r"), ad.experimental.read_lazy(tmp_path / "a.h5ad")):
         drawn = drawn_values(draw_umap(data, color="gene3", **options))
         np.testing.assert_array_equal(np.sort(drawn), (1 if place == "X" else 2) * expected)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (np.zeros((20, 1)), r"has the shape \(20, 1\), not two or three columns"),
+        (pd.DataFrame({"x": ["a"] * 20, "y": 1.0}), "holds values other than numbers"),
+    ],
+)
+def test_coordinates_that_are_none(points, said):
+    adata = simulate(20)
+    adata.obsm["spatial"] = points.set_index(adata.obs_names) if isinstance(points, pd.DataFrame) else points
+    with pytest.raises(ScrclValueError, match=said):
+        draw_spatial(adata, "cell_type")
+
+
+def test_sparse_coordinates_and_no_cells():
+    adata = simulate(20)
+    points = np.random.default_rng(0).uniform(1, 9, (20, 2))
+    adata.obsm["spatial"] = sp.csr_matrix(points)
+    ax = draw_spatial(adata, "cell_type")
+    np.testing.assert_allclose(np.sort(ax.collections[0].get_offsets(), 0), np.sort(points, 0))
+    scrcl.SCRCL.setup_anndata(adata, spatial_key="spatial")
+    with pytest.raises(ScrclValueError, match="not two or three columns of cells"):
+        draw_spatial(adata[:0].copy(), "cell_type")
+
+
+def test_genes_of_several_modalities_are_named_with_theirs():
+    mdata = mudata.MuData({"rna": simulate(20)})
+    mdata.obsm["spatial"] = np.random.default_rng(0).uniform(1, 9, (20, 2))
+    for name in ("gene3", "rn:gene3"):
+        with pytest.raises(ScrclError, match="Name it with the gene: 'rna:gene3'"):
+            draw_spatial(mdata, name)
+    assert draw_spatial(mdata, "rna:gene3") is not None
+
+
+def test_arguments_of_scales_that_are_none():
+    adata = simulate(20)
+    adata.obsm["spatial"] = np.random.default_rng(0).uniform(1, 9, (20, 2))
+    adata.obs["fine"] = adata.obs["cell_type"]
+    scales: Any = pd.Index(["cell_type", "fine"])
+    assert len(scrcl.pl.domain_scales(adata, scales)) == 2
+    with pytest.raises(ScrclTypeError, match="color='fine' is not an argument of `domain_scales`"):
+        scrcl.pl.domain_scales(adata, scales, color="fine")
+    with pytest.raises(ScrclError, match="sample_key='slic' is not in adata.obs. Present: 'cell_type', 'fine'"):
+        scrcl.pl.domain_scales(adata, scales, sample_key="slic")
 
 
 def test_maps_of_few_cells(real_umap):

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
@@ -75,6 +76,8 @@ def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, s
     Messages say where they are in the data.
     """
     try:
+        if sp.issparse(coordinates):
+            coordinates = coordinates.toarray()
         if np.ma.isMaskedArray(coordinates):
             coordinates = np.ma.filled(coordinates.astype(np.float64), np.nan)
         positions: np.ndarray = np.array(coordinates, dtype=np.float64)

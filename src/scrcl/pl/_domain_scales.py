@@ -1,6 +1,6 @@
 """Map of domains at several scales."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -71,7 +71,13 @@ def domain_scales(
     ...     tissue.obs[scale] = spatial_model.get_clusters(n_clusters=5)
     >>> axes = scrcl.pl.domain_scales(tissue, ["60 units", "120 units"])
     """
+    if "color" in kwargs:
+        raise ScrclTypeError(
+            f"color={kwargs['color']!r} is not an argument of `domain_scales`.", "Pass columns of domains as `scales`."
+        )
     columns = _columns(scales)
+    if sample_key is not None:
+        check_key(sample_key, adata.obs, "sample_key", "adata.obs")
     domains = {title: as_groups(read_column(adata, key, "scales")) for title, key in columns.items()}
     colors = match_colors([values.codes for values in domains.values()])
     of_number = palette(max((max(numbers, default=0) + 1 for numbers in colors), default=1))
@@ -120,7 +126,7 @@ def _columns(scales: object) -> dict[str, str]:
     """The key of ``obs`` by title."""
     if isinstance(scales, Mapping):
         columns = {str(title): key for title, key in scales.items()}
-    elif isinstance(scales, Sequence) and not isinstance(scales, str):
+    elif isinstance(scales, Collection) and not isinstance(scales, str):
         columns = {str(key): key for key in scales}
     else:
         raise ScrclTypeError(

@@ -147,7 +147,7 @@ def spatial(
     slices = _slices(adata, sample_key or _setup_sample_key(adata, spatial_key))
     _check_one_panel(len(names) * len(slices), ax)
     cells = _color_values(adata, names, kwargs)
-    points = np.asarray(in_memory(adata.obsm[spatial_key]))[:, :2].astype(np.float64)
+    points = _points(adata, spatial_key)
     _set_colors(cells, adata)
     widths = [legend_width(cells.obs[name], kwargs) for name in names]
     panels = _panels(len(names), len(slices), widths) if ax is None else [ax]
@@ -173,6 +173,24 @@ def _as_names(color: object) -> list[str]:
             "Pass a key of adata.obs or the name of a gene, or a list of them.",
         )
     return names
+
+
+def _points(data: AnnData | MuData, key: str) -> np.ndarray:
+    """The first two coordinates ``(n, 2)``, which may be missing for some cells."""
+    where, values = f"adata.obsm[{key!r}]", in_memory(data.obsm[key])
+    try:
+        points = np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ScrclValueError(
+            f"{where} holds values other than numbers.", "Put x and y coordinates there.", where=where
+        ) from error
+    if points.ndim != 2 or points.shape[1] < 2 or len(points) == 0:
+        raise ScrclValueError(
+            f"{where} has the shape {points.shape}, not two or three columns of cells.",
+            "Put x and y coordinates there.",
+            where=where,
+        )
+    return points[:, :2]
 
 
 class _Slice(NamedTuple):
@@ -273,6 +291,14 @@ def _values(data: AnnData | MuData, name: str, places: Mapping[str, object]) -> 
         values = _values_of_gene(source, gene, places, where)
         if values is not None:
             return values
+    if isinstance(data, MuData):
+        of = next((key for key, part in data.mod.items() if gene in part.var_names or name in part.var_names), None)
+        if of is not None:
+            known = name if name in data.mod[of].var_names else gene
+            raise ScrclKeyError(
+                f"color={name!r} is not in mdata.obs, and does not name a modality.",
+                f"Name it with the gene: {f'{of}:{known}'!r}.",
+            )
     present = list(data.obs.columns)
     similar = did_you_mean(gene, [*present, *([] if source is None else source.var_names)])
     column = None if source is None else _column_of(source, gene)
