@@ -124,7 +124,7 @@ def standard(name: str) -> dict[str, Any]:
 
 
 def subsample(name: str, seed: int) -> dict[str, Any]:
-    whole = read_result(DATA / f"{name}.h5ad", "SCRCL", seed)
+    whole = read_result(DATA / f"{name}.h5ad", "SCRCL", seed, 0)
     if whole is None:
         sys.exit(f"First run: python benchmarks/quality.py --methods SCRCL --sets {name}")
     adata, _, _ = read(name)
@@ -318,7 +318,7 @@ def number_runs(sets: list[str], seeds: int) -> pd.DataFrame:
                     rows.append((f"PCA + Leiden at {resolution}", name, 0, ari))
                 rows.append(("scanpy's dendrogram on PCA, number given", name, 0, result["dendrogram"]))
         for seed in range(seeds):
-            of_scrcl = read_result(DATA / f"{name}.h5ad", "SCRCL", seed)
+            of_scrcl = read_result(DATA / f"{name}.h5ad", "SCRCL", seed, 0)
             if of_scrcl is None:
                 continue
             tree = of_scrcl["tree"]

@@ -634,7 +634,7 @@ class TestInputs:
         for name in ("ranger.h5", "ranger"):
             found = read(tmp_path / name)
             same(found, slice(0, -3))
-            assert "3 features that are no genes (Antibody Capture)" in found.notes[0]
+            assert "Left out: 3 features that are no genes (Antibody Capture)." in found.notes[0]
 
     def test_names_that_occur_twice(self, adata, tmp_path):
         adata.var_names = ["gene0", "gene0", *adata.var_names[2:]]
@@ -642,7 +642,7 @@ class TestInputs:
         for name in ("ranger.h5", "ranger"):
             found = read(tmp_path / name)
             assert list(found.data.var_names[:3]) == ["gene0", "gene0-1", "gene2"]
-            assert "1 name of genes occurs more than once" in found.notes[0]
+            assert "1 name of a gene occurs more than once" in found.notes[0]
 
     def test_folders_that_lack_files(self, adata, tmp_path, capsys):
         write_ranger(adata, tmp_path)

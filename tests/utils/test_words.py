@@ -50,7 +50,7 @@ def uncounted() -> list[str]:
             for value, after in pairwise(text.values):
                 if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant) and value.format_spec:
                     if ast.unparse(value.format_spec) == "f','" and plural.match(str(after.value)):
-                        found.append(f"{file.name}: {ast.unparse(value)}{after.value}")
+                        found.append(f"{file.name}: {ast.unparse(value)}{after.value!s}")
     return found
 
 

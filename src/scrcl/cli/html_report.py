@@ -211,9 +211,10 @@ def _names(
             why = f"{name} is predicted for {share:.0%} of its cells"
             if cluster.name in counts.index:
                 of_labelled = counts.loc[[cluster.name]].iloc[0]
+                n_labelled = int(of_labelled.sum())
                 why += (
-                    f"; {of_labelled.max() / of_labelled.sum():.0%} of its {counted(of_labelled.sum(), 'labelled cell')} "
-                    f"{'is' if of_labelled.sum() == 1 else 'are'} labelled {of_labelled.idxmax()}"
+                    f"; {of_labelled.max() / n_labelled:.0%} of its {counted(n_labelled, 'labelled cell')} "
+                    f"{'is' if n_labelled == 1 else 'are'} labelled {of_labelled.idxmax()}"
                 )
             yield {"cluster": cluster.name, "name": name if share > MAJORITY else MIXED, "why": why}
     elif summary.agreement is not None:
@@ -260,13 +261,11 @@ def _types(
         )
     if new:
         sizes_of_new = sum(sizes[group["name"]] for group in new)
-        caveats.append(
-            f"{counted(sizes_of_new, 'cell')} in {counted(len(new), 'group')} {'is' if sizes_of_new == 1 else 'are'} unlike all labelled cells."
-        )
+        unlike = "is unlike" if sizes_of_new == 1 else "are unlike"
+        caveats.append(f"{counted(sizes_of_new, 'cell')} in {counted(len(new), 'group')} {unlike} all labelled cells.")
     if len(wrong):
-        caveats.append(
-            f"{len(wrong):,} of {counted(len(labels.cells), 'label')} {'is' if len(wrong) == 1 else 'are'} contradicted by the data and the labels of other cells."
-        )
+        share = f"{len(wrong):,} of {counted(len(labels.cells), 'label')} {'is' if len(wrong) == 1 else 'are'}"
+        caveats.append(f"{share} contradicted by the data and the labels of other cells.")
     return {
         "label_caveats": caveats,
         "types": [

@@ -104,11 +104,10 @@ def read(config: InputConfig) -> Input:
         for name, modality in data.mod.items() if isinstance(data, mudata.MuData) else [("", data)]:
             repeated = int(modality.var_names.duplicated().sum())
             if repeated:
-                where = f" of {name!r}" if name else ""
+                where = f" in {name!r}" if name else ""
                 modality.var_names_make_unique()
-                found.notes.append(
-                    f"{counted(repeated, 'name')} of genes{where} occur{'s' if repeated == 1 else ''} more than once; repetitions were numbered: 'Name-1' and so on."
-                )
+                names = counted(repeated, "name of a gene occurs", "names of genes occur")
+                found.notes.append(f"{names} more than once{where}; repetitions were numbered: 'Name-1' and so on.")
         undo.pop_all()
     return found
 

@@ -62,10 +62,11 @@ class Predicted:
         console.print(sizes_table(self.clusters, "cluster"))
         if self.types is not None:
             console.print(sizes_table(self.types, "type, learned from labels"))
-        if self.outliers is not None:
+        if self.known is not None and self.outliers is not None:
+            known = counted(self.known, "cell is one", "cells are some")
+            outliers = counted(self.outliers, "cell is an outlier", "cells are outliers")
             console.print(
-                f"{counted(self.known, 'cell is one', 'cells are some')} that the model was built on; {counted(self.outliers, 'cell is an outlier', 'cells are outliers')}: unlike "
-                f"these at level {self.alpha:g}.",
+                f"{known} that the model was built on; {outliers}: unlike these at level {self.alpha:g}.",
                 soft_wrap=True,
             )
         columns = ", ".join(f"obs['{name}']" for name in self.columns)

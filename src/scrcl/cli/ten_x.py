@@ -95,6 +95,5 @@ def _take_genes(path: Path, data: ad.AnnData) -> tuple[ad.AnnData, list[str]]:
     kinds = ", ".join(map(str, data.var["feature_types"][~is_gene].unique()))
     if not is_gene.any():
         raise UserError(f"{path} holds no gene expression, but {kinds}.", "Name the file of the genes.")
-    return data[:, is_gene].copy(), [
-        f"{counted((~is_gene).sum(), 'feature that is no gene', 'features that are no genes')} ({kinds}) {'was' if (~is_gene).sum() == 1 else 'were'} left out."
-    ]
+    others = counted(int((~is_gene).sum()), "feature that is no gene", "features that are no genes")
+    return data[:, is_gene].copy(), [f"Left out: {others} ({kinds})."]

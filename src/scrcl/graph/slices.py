@@ -76,7 +76,7 @@ def read_slices(coordinates: ArrayLike, samples: ArrayLike | None, where: str, s
     Messages say where they are in the data.
     """
     try:
-        if sp.issparse(coordinates):
+        if isinstance(coordinates, sp.sparray | sp.spmatrix):
             coordinates = coordinates.toarray()
         if np.ma.isMaskedArray(coordinates):
             coordinates = np.ma.filled(coordinates.astype(np.float64), np.nan)
