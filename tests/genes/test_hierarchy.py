@@ -127,7 +127,7 @@ class TestMixtures:
         assert naming.choice.tolist() == [0, 2, -1, -1]
         # The cells of the first type, as they were drawn.
         assert naming.cell_share[0, 1] == pytest.approx(0.6, abs=0.03)
-        assert naming.rival[0, 1] == 2
+        assert naming.alternative[0, 1] == 2
         reason = explain_level(naming, 0, TREE, ["top", "left", "right", "other"], np.arange(400).astype(object))
         assert reason.endswith("of the cells fit left better than right.")
 

@@ -88,7 +88,7 @@ def measure(counts: Counts, genes: pd.Index, obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def quality(cells: pd.DataFrame, clusters: pd.Series) -> dict[str, dict[str, float]]:
-    """Medians of the cells of each cluster, the largest first, after those of all cells, whose name is empty."""
+    """Medians of the cells of each cluster, the largest first, after the medians of all cells, whose name is empty."""
     names = clusters.astype(str).to_numpy()
     medians = cells.groupby(names).median().reindex(pd.Series(names).value_counts().index)
     return {"": _plain(cells.median()), **_nested(medians)}

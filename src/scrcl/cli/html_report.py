@@ -49,7 +49,7 @@ FEW_LABELLED = 10
 N_NEW_GENES = 5
 #: Parts of a cluster that are named, at least.
 MIN_PART = 0.05
-#: Genes that are shown of those by which a cluster is named.
+#: Genes that are shown of each name.
 N_NAMED = 5
 #: Share of the cells of a cluster above which their type names it, and the name of other clusters.
 MAJORITY, MIXED = 0.5, "several types"

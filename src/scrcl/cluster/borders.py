@@ -83,7 +83,7 @@ class Surroundings:
     """Cells in space, and the groups of the cells around each of them.
 
     The noise of a cell has a part in the group that the cell is given, so that cells of two groups differ although their tissue
-    does not. So a cell counts to the side to which most of the cells around it belong, whatever its own group.
+    does not. So a cell counts to the side to which most of the cells around it belong, regardless of its own group.
 
     Parameters
     ----------

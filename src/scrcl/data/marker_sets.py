@@ -35,7 +35,7 @@ class MarkerSets:
     organism
         Organism whose symbols these are, where it is known.
     source
-        Where the lists come from, with the version; empty for those of the user.
+        Where the lists come from, with the version; empty for lists of the user.
     """
 
     genes: Mapping[str, Mapping[str, float]]

@@ -60,6 +60,6 @@ def read_orthologs(orthologs: Any, lists: Mapping[str, list[str]]) -> dict[str, 
             f"orthologs has none of the genes of markers (markers has {next(iter(wanted))!r}, orthologs has {first[0]!r})."
             if len(first)
             else "orthologs is empty.",
-            "Write the genes of one column as in markers, and those of the other as in adata.var_names.",
+            "Write the genes of one column as in markers, and the genes of the other column as in adata.var_names.",
         )
     return one_to_one(first, second) if shared[0] >= shared[1] else one_to_one(second, first)

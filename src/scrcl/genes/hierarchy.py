@@ -140,7 +140,7 @@ class LevelNaming:
     cell_share
         ``(K, L)`` share of the cells that score higher for the name, or one below it, than for another name with the same
         parent, where this is least; 1 for names without a parent.
-    rival
+    alternative
         ``(K, L)`` number of that other name; the name itself if there is none.
     choice
         ``(K,)`` number of the name, -1 for none.
@@ -157,7 +157,7 @@ class LevelNaming:
     passed: np.ndarray
     fits: np.ndarray
     cell_share: np.ndarray
-    rival: np.ndarray
+    alternative: np.ndarray
     choice: np.ndarray
     best: np.ndarray
 
@@ -241,7 +241,7 @@ def name_by_level(
     fits = (score >= MIN_SCORE) & (pvalue <= SIGNIFICANCE) & (support >= MIN_SUPPORT) & enough
     supported = (fits.astype(int) @ hierarchy.below.T.astype(int)) > 0
     passed = _passed(resampled, hierarchy, start)
-    cell_share, rival = _cell_shares(cells, weights, scores, hierarchy, len(mean))
+    cell_share, alternative = _cell_shares(cells, weights, scores, hierarchy, len(mean))
     sure = np.where(cell_share >= MIN_CELL_SHARE, passed * supported, 0)
     choice = np.full(len(mean), -1) if start is None else start.copy()
     best = np.empty(len(mean), dtype=int)
@@ -249,17 +249,22 @@ def name_by_level(
         choice[group] = _deepest(sure[group], hierarchy, int(choice[group]))
         inside = np.ones(len(total), dtype=bool) if choice[group] < 0 else hierarchy.below[choice[group]]
         best[group] = np.where(inside, score[group] + fits[group], -1).argmax()
-    return LevelNaming(weights, gene_score, up, score, support, pvalue, passed, fits, cell_share, rival, choice, best)
+    return LevelNaming(
+        weights, gene_score, up, score, support, pvalue, passed, fits, cell_share, alternative, choice, best
+    )
 
 
 def _cell_shares(
     cells: SampledCells | None, weights: sp.csr_array, scores: GeneScores, hierarchy: Hierarchy, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shares ``(K, L)`` of the cells that prefer a name to its closest rival, and the rival. Cells with equal scores do not count."""
+    """Shares ``(K, L)`` of the cells that prefer a name to its closest alternative, and this alternative.
+
+    Cells with equal scores do not count.
+    """
     n_names = len(hierarchy.parents)
-    share, rival = np.ones((n_groups, n_names)), np.tile(np.arange(n_names), (n_groups, 1))
+    share, alternative = np.ones((n_groups, n_names)), np.tile(np.arange(n_names), (n_groups, 1))
     if cells is None:
-        return share, rival
+        return share, alternative
     of_genes, listed = scores.select(cells.columns), sp.csr_array(weights[:, cells.columns]).toarray()
     listed /= np.maximum(listed.sum(1, keepdims=True), 1e-12)
     highest = np.empty((len(cells.groups), n_names))
@@ -275,8 +280,8 @@ def _cell_shares(
             )
             against = np.where(wins + losses > 0, wins / np.maximum(wins + losses, 1e-12), 1)
             closer = against < share[:, name]
-            share[closer, name], rival[closer, name] = against[closer], other
-    return share, rival
+            share[closer, name], alternative[closer, name] = against[closer], other
+    return share, alternative
 
 
 def _deepest(sure: np.ndarray, hierarchy: Hierarchy, start: int) -> int:
@@ -346,9 +351,9 @@ def explain_level(naming: LevelNaming, group: int, hierarchy: Hierarchy, names: 
         return _explain_misfit(naming, group, best, names, genes)
     if choice >= 0 and shares.sum() < 0.5:
         return f"No name below {names[choice]} fits better than {names[choice]} itself."
-    share, rival = naming.cell_share[group, passed[0]], naming.rival[group, passed[0]]
+    share, alternative = naming.cell_share[group, passed[0]], naming.alternative[group, passed[0]]
     if shares[0] >= MIN_CONFIDENCE and share < MIN_CELL_SHARE:
-        return f"Only {share:.0%} of the cells fit {names[passed[0]]} better than {names[rival]}."
+        return f"Only {share:.0%} of the cells fit {names[passed[0]]} better than {names[alternative]}."
     if shares[0] >= MIN_CONFIDENCE:
         return f"{names[passed[0]]} is likely, but too few of its genes are up."
     if len(passed) > 1 and shares[1] > 0:

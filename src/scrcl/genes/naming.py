@@ -288,7 +288,7 @@ def random_scores(
 ) -> np.ndarray:
     """Mean scores ``(K, B)`` of random sets of genes with similar means; for a single gene, the scores of all similar genes.
 
-    The genes of ``gene_score`` ``(K, G)`` are ordered by their mean; those of a set are near ``positions``, and may have weights.
+    The genes of ``gene_score`` ``(K, G)`` are ordered by their mean; the genes of a set are near ``positions``, and may have weights.
     """
     n_genes = gene_score.shape[1]
     window = min(N_SIMILAR_GENES, n_genes)
@@ -305,7 +305,7 @@ def random_scores(
 def explain_name(naming: Naming, group: int, names: list[str], genes: np.ndarray, absent: dict[str, list[str]]) -> str:
     """Why a group has no name, or why its name is uncertain, in a sentence; empty if the name is certain.
 
-    ``names`` are those of the lists, ``genes`` ``(G,)`` those of the genes, and ``absent`` the genes of each list that are not
+    ``names`` are the names of the lists, ``genes`` ``(G,)`` the names of the genes, and ``absent`` the genes of each list that are not
     in the data.
     """
     best, alternative, named = naming.best[group], naming.alternative[group], naming.choice[group] < len(names)

@@ -1,6 +1,6 @@
 """The surroundings of cells in space: the mean of features over the nearest cells, and how fast it changes.
 
-Both are those of Banksy (Singhal et al., Nature Genetics 2024), here of any features, in two or three dimensions.
+Both are defined as in Banksy (Singhal et al., Nature Genetics 2024), here of any features, in two or three dimensions.
 """
 
 import numpy as np

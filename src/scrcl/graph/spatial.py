@@ -108,7 +108,7 @@ class SpatialOptions:
 def spatial_graph(
     slices: Slices, kind: SpatialGraph = "knn", n_neighbors: int = 6, radius: float | None = None
 ) -> sp.csr_array:
-    """Join cells that are close to each other; the arguments are those of :class:`scrcl.SCRCL`.
+    """Join cells that are close to each other; the arguments are as in :class:`scrcl.SCRCL`.
 
     A spot of a grid has six adjacent ones on the hexagonal grid of Visium, whether in pixels or as rows and columns of its
     array, and four on a square one. A slice with too few cells or cells on a line, and a radius that is missing or far too

@@ -114,7 +114,7 @@ class LabelsMixin(SCRCLBase):
 
         Notes
         -----
-        Sets are those of cross-conformal prediction (Vovk 2015), class by class: each type is tested on labelled cells that were
+        Sets are found by cross-conformal prediction (Vovk 2015), class by class: each type is tested on labelled cells that were
         held out. They are found from the features, not from the trained representation, in which labels have drawn labelled
         cells together, so a set may lack the type that is predicted without ``return_sets``. Types with fewer than
         ``1 / alpha - 1`` labels are tested on the labelled cells of all types. Of new cells, a further share of ``alpha / 10`` may
@@ -146,7 +146,7 @@ class LabelsMixin(SCRCLBase):
         kept = np.where(query.reference_index >= 0, codes[query.reference_index], -1) if keep_labels else None
         if return_sets and not results.annotation.sets.classifiers:
             raise ScrclValueError(
-                "return_sets=True requires two labels of a type at least, of which one is held out.",
+                "return_sets=True requires at least two labels of a type, as one is held out.",
                 "Label more cells: about 20 of each type give small sets.",
             )
         if return_sets:
@@ -165,7 +165,7 @@ class LabelsMixin(SCRCLBase):
         return pd.Series(pd.Categorical.from_codes(found, categories), index=index, name=keys.TYPES_KEY)
 
     def _fits_nowhere(self, query: Query, alpha: float, warn: bool = True) -> np.ndarray:
-        """Whether each cell is new and farther from those of the model than all but a share ``alpha`` of them; not in space."""
+        """Whether each cell is new and farther from the cells of the model than all but a share ``alpha`` of them; not in space."""
         outside = query.reference_index < 0
         if alpha > 0 and outside.any() and self._reference.spatial is None:
             if warn:

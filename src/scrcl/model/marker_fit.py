@@ -200,7 +200,7 @@ class Naming:
         return self._finish(result, tree.cut().reindex(self.data.obs_names), key_added)
 
     def _finish(self, result: pd.DataFrame, groups: pd.Series, key_added: str | None) -> pd.DataFrame:
-        """Record where the names come from, and write those of the cells if a key is given."""
+        """Record where the names come from, and write the names of the cells if a key is given."""
         sets = self.placed.sets
         result.attrs = {"used": self.placed.used, "missing": self.placed.missing}
         written = (

@@ -293,7 +293,7 @@ class Results:
         return query.combine(clustering.labels, lambda: clustering.assign(self.latent_of_new(query, options.view)))
 
     def agreement(self, query: Query, options: ClusterOptions) -> np.ndarray:
-        """How often the clusterings of the consensus put each cell together with those of each cluster, ``(m, k)``."""
+        """How often the clusterings of the consensus put each cell together with the cells of each cluster, ``(m, k)``."""
         clustering = self.clustering(options)
         assert clustering.probabilities is not None  # a consensus has them
         return query.combine(

@@ -119,7 +119,7 @@ class GraphMinibatches(IterableDataset):
 class GraphDataModule(LightningDataModule):
     """Data module that yields :class:`GraphMinibatches` of ``batch_size`` cells.
 
-    By default, up to ``SAMPLE_CELLS`` cells are one minibatch, and more are divided into those of ``MINIBATCH_CELLS``.
+    By default, up to ``SAMPLE_CELLS`` cells are one minibatch, and more are divided into minibatches of ``MINIBATCH_CELLS``.
     """
 
     def __init__(

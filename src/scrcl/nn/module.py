@@ -163,7 +163,7 @@ class SCRCLModule(BaseModuleClass):
         With several modalities, each term is a mean over all pairs of a cell branch and a neighbourhood branch, of the
         same modality or not, weighted by the product of their shares.
 
-        ``tensors`` are the minibatch; the outputs are those of :meth:`inference` and :meth:`generative`. The weights
+        ``tensors`` are the minibatch; the outputs are of :meth:`inference` and :meth:`generative`. The weights
         :math:`\lambda_0` to :math:`\lambda_3` are ``alignment_weight``, ``neighborhood_weight``, ``cross_view_weight`` and
         ``labels_weight``.
         """

@@ -195,7 +195,7 @@ def gene_modules(
         Column of ``adata.var`` with the names in ``genes``, which may also be those in ``var_names``, as in
         :meth:`scrcl.SCRCL.get_cell_gene_associations`. ``modules`` has the names of the model.
     adata
-        Data with this column; by default, those of the model.
+        Data with this column; by default, the data of the model.
 
     Returns
     -------

@@ -220,7 +220,7 @@ class Batches:
     ) -> Self:
         """Add the batches ``wanted``, each learned from all of its cells in some sources and from no other query cells.
 
-        ``names`` and ``conditions`` ``(m,)`` are those of the cells of the sources, ``reference`` the corrected features
+        ``names`` and ``conditions`` ``(m,)`` are the batches and conditions of the cells of the sources, ``reference`` the corrected features
         ``(n, d_m)`` of the reference. A batch without an effect is not corrected if the reference is not corrected either; one of
         too few cells, or of no condition of the reference, is refused.
         """
@@ -255,7 +255,7 @@ class Batches:
     ) -> None:
         """Add the correction of a modality of the last batch, whose cells are some rows of a source.
 
-        ``conditions`` ``(m,)`` are the numbers of those of all cells of the source, if conditions are protected.
+        ``conditions`` ``(m,)`` are the numbers of the conditions of all cells of the source, if conditions are protected.
         """
         n_before = len(self.names) - 1
         sample = sample_of_each(np.zeros(len(reference), dtype=np.int64), MAX_EVALUATED_CELLS)

@@ -86,7 +86,7 @@ class Modality:
     ) -> np.ndarray:
         """Features ``(n, d)``, float32, of the cells of a source: of ``rows`` ``(n,)``, increasing, or of all.
 
-        Where batches are normalised differently, ``batches`` ``(n,)`` are the numbers of those of these cells, from 0, and
+        Where batches are normalised differently, ``batches`` ``(n,)`` are the numbers of the batches of these cells, from 0, and
         ``adaptations`` the parameters of each, from :meth:`adaptation`.
         """
         features = np.empty((source.n_cells if rows is None else len(rows), self.n_features), dtype=np.float32)

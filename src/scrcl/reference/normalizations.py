@@ -114,7 +114,7 @@ class Normalizer:
     def above_zero(
         self, counts: sp.csr_array, totals: np.ndarray, dtype: type[np.floating] = np.float32
     ) -> dict[str, np.ndarray]:
-        """Normalised values of the counts above zero minus those of a zero in their place, in their order."""
+        """Normalised values of the counts above zero minus the value of a zero in their place, in their order."""
         n, n_genes = counts.shape
         values, genes = counts.data.astype(dtype), counts.indices
         cells = np.repeat(np.arange(n), np.diff(counts.indptr))
@@ -158,7 +158,7 @@ class Values:
     Attributes
     ----------
     above
-        ``(n, G)`` values of counts above zero minus those of a zero in their place.
+        ``(n, G)`` values of counts above zero minus the value of a zero in their place.
     weights, rows
         ``(n, K)``, sparse, and ``(K, G)``: their product is the value of a zero.
     """

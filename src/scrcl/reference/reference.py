@@ -131,8 +131,8 @@ class Reference:
         """Read features ``(m, D)`` of cells, float32, before any smoothing in space.
 
         ``rows`` ``(m,)`` are the cells to read, in any order; all by default. ``batches`` and ``conditions`` are the names
-        of those of every cell of the sources, requested or not, if the reference has any: a new batch is learned from all of
-        its cells.
+        of the batch and the condition of every cell of the sources, requested or not, if the reference has any: a new batch is
+        learned from all of its cells.
         """
         increasing, positions = (None, slice(None)) if rows is None else np.unique(rows, return_inverse=True)
         if self.batches is None or batches is None:
@@ -211,7 +211,7 @@ class Reference:
     def linkage_features(self, modality: int | None = None, cells: Rows = ALL) -> list[np.ndarray]:
         """Features ``(n, d_i)`` for joining micro-clusters, of all cells or of some.
 
-        They are those of one modality by number, or those of all side by side, weighted.
+        They are the features of one modality by number, or of all side by side, weighted.
         """
         if self.spatial is not None:
             return [self.smoothed(modality, cells)]

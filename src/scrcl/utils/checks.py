@@ -49,7 +49,7 @@ class Remedy(NamedTuple):
 class OtherNames(NamedTuple):
     """Names of genes that the data have in another place, and how they are used, in Python and on the command line.
 
-    Those of the same columns can be read in their place; others, such as those of ``raw``, belong to other counts.
+    Names of the same columns can be read in their place; others, such as the names of ``raw``, belong to other counts.
     """
 
     place: str
