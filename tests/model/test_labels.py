@@ -186,7 +186,7 @@ class TestSets:
     def test_one_label_of_each_type(self, pool):
         model = build(label(pool[:300].copy(), 1), epochs=1, setup=SETUP)
         assert model.predict().notna().all()
-        with pytest.raises(ValueError, match="return_sets=True requires two labels of a type at least"):
+        with pytest.raises(ValueError, match="return_sets=True requires at least two labels of a type"):
             model.predict(return_sets=True)
 
 
