@@ -7,7 +7,7 @@ import pytest
 import scanpy as sc
 
 import scrcl
-from scrcl.utils.errors import ScrclKeyError, ScrclTypeError, ScrclValueError
+from scrcl.utils.errors import ScrclKeyError, ScrclTypeError, ScrclValueError, ScrclWarning
 from tests.helpers import build, simulate
 
 
@@ -110,6 +110,16 @@ def test_columns_of_containers_are_left_out(cells, model):
     assert "parts" not in model.get_pseudobulk("donor", groupby="cell_type", adata=data).obs
     with pytest.raises(ScrclTypeError, match="in containers"):
         model.get_pseudobulk("parts", groupby="cell_type", adata=data)
+
+
+def test_samples_that_are_called_like_missing_ones(cells, model):
+    """As unknown donors of many files, which would be summed like a donor."""
+    data = cells.copy()
+    data.obs["donor"] = pd.Categorical(
+        data.obs["donor"].map({0: "a", 1: "b", 2: "NA"}), categories=["a", "b", "NA", "none"]
+    )
+    with pytest.warns(ScrclWarning, match=r"adata.obs\['donor'\] has the value 'NA', which counts as a name"):
+        model.get_pseudobulk("donor", groupby="cell_type", adata=data)
 
 
 def test_keys_that_name_columns_of_the_result_are_refused(cells, model):

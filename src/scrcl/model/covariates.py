@@ -59,7 +59,7 @@ def check_batches(data: Data, batch_key: object, labels_key: object, new: bool) 
         )
     check_sizes(names, where)
     for key in keys:
-        _warn_of_names(set(read_batches(data, key).tolist()), f"{owner}.obs[{key!r}]")
+        warn_of_names(set(read_batches(data, key).tolist()), f"{owner}.obs[{key!r}]")
     if n_batches == 1:
         warnings.warn(
             ScrclWarning(
@@ -114,7 +114,7 @@ def check_conditions(data: Data, condition_key: object, batch_key: str | Sequenc
     if new:
         return
     where = f"{owner}.obs[{condition_key!r}]"
-    _warn_of_names(set(names.tolist()), where)
+    warn_of_names(set(names.tolist()), where)
     table = pd.crosstab(names, read_batches(data, batch_key))
     if len(table) == 1:
         warnings.warn(
@@ -182,10 +182,10 @@ def check_labels(data: Data, labels_key: object, unlabeled_category: object, new
                 where=where,
             )
         warnings.warn(warning, stacklevel=settings.warnings_stacklevel)
-    _warn_of_names(set(types) - set(unlike), where)
+    warn_of_names(set(types) - set(unlike), where)
 
 
-def _warn_of_names(names: Collection[str], where: str) -> None:
+def warn_of_names(names: Collection[str], where: str) -> None:
     """Warn of names of batches or labels that stand for missing values, or differ by case or spaces only."""
     missing = [name for name in sorted(names) if name.strip().casefold() in NO_TYPES]
     if missing:

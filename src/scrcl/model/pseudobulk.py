@@ -16,6 +16,7 @@ from scrcl.utils.errors import ScrclTypeError, ScrclValueError
 from scrcl.utils.names import as_groups
 
 from .base import Data, SCRCLBase
+from .covariates import warn_of_names
 from .docstrings import documented
 from .expression import chosen_modalities
 
@@ -83,6 +84,8 @@ class PseudobulkMixin(SCRCLBase):
         data = self._data(adata)
         name = chosen_modalities(self, modality, counted=True)[0]
         samples = {key: as_groups(read_column(data, key, "sample_key")) for key in sample_keys}
+        for key, names in samples.items():
+            warn_of_names(set(names.dropna()), f"{'mdata' if isinstance(data, MuData) else 'adata'}.obs[{key!r}]")
         group_key = keys.CLUSTERS_KEY if groupby is None else groupby
         if group_key in sample_keys:
             raise ScrclValueError(
