@@ -223,8 +223,9 @@ class _HistoryLogger(SimpleLogger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
         axis, point = ("epoch", int(metrics["epoch"])) if "epoch" in metrics else ("step", step or 0)
-        for name in metrics.keys() - {"epoch", "step"}:
-            self._values.setdefault((axis, name), []).append((point, float(metrics[name])))
+        for name, value in metrics.items():  # in their order
+            if name not in ("epoch", "step"):
+                self._values.setdefault((axis, name), []).append((point, float(value)))
 
     @property
     def history(self) -> dict[str, pd.DataFrame]:
