@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import scvi
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from scvi.train._logger import SimpleLogger
@@ -162,7 +161,6 @@ DEVICES = """
 import json
 import os
 from pathlib import Path
-import torch
 import scvi
 import scrcl
 from scrcl.utils.errors import ScrclValueError
@@ -301,8 +299,8 @@ def test_the_history_is_that_of_the_logger_of_scvi_tools(adata):
     own, theirs = _HistoryLogger(), SimpleLogger()
     for epoch in range(3):
         for logger in (own, theirs):
-            logger.log_metrics({"train_loss_step": torch.tensor(epoch / 7)}, 2 * epoch)
-            logger.log_metrics({"train_loss": torch.tensor(epoch / 3), "lr": 0.1, "epoch": epoch}, 2 * epoch + 1)
+            logger.log_metrics({"train_loss_step": epoch / 7}, 2 * epoch)
+            logger.log_metrics({"train_loss": epoch / 3, "lr": 0.1, "epoch": epoch}, 2 * epoch + 1)
     assert own.history.keys() == theirs.history.keys()
     for name, table in theirs.history.items():
         pd.testing.assert_frame_equal(own.history[name], table.astype(float), check_index_type=False)

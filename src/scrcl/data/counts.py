@@ -162,8 +162,11 @@ class Counts:
 
     def _read(self, rows: slice | np.ndarray) -> sp.csr_array:
         try:
-            in_order = isinstance(rows, slice) and isinstance(self.matrix, sp.csr_array)
-            block = row_slice(self.matrix, rows) if in_order else self.matrix[rows]
+            block: Matrix
+            if isinstance(rows, slice) and isinstance(self.matrix, sp.csr_array):
+                block = row_slice(self.matrix, rows)
+            else:
+                block = self.matrix[rows]
             if hasattr(block, "compute"):
                 block = block.compute()
         except MemoryError:

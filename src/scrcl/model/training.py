@@ -211,7 +211,7 @@ class TrainingMixin(SCRCLBase):
 
 
 class _HistoryLogger(SimpleLogger):
-    """The logger of scvi-tools, but with lists in place of tables that grow value by value, which took half of a step.
+    """The logger of scvi-tools, but with lists in place of tables that grow value by value, which is slow.
 
     It leaves the metrics as they are, since there may be other loggers.
     """
