@@ -161,6 +161,7 @@ DEVICES = """
 import json
 import os
 from pathlib import Path
+import torch
 import scvi
 import scrcl
 from scrcl.utils.errors import ScrclValueError
