@@ -112,3 +112,19 @@ def test_lists_of_points_that_coincide():
     distances, indices = neighbors.ListSearch(np.zeros((600, 3))).among_themselves(5)
     assert (distances == 0).all()
     assert not (indices == np.arange(600)[:, None]).any()
+
+
+def test_few_points_are_compared_with_all_of_many_targets(monkeypatch):
+    """No index is built for them, and their neighbours are exact."""
+    rng = np.random.default_rng(0)
+    targets, points = rng.normal(size=(400, 3)).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32)
+    monkeypatch.setattr(neighbors, "EXACT_TARGETS", 100)
+    monkeypatch.setattr(neighbors, "LISTED_TARGETS", 100)
+    monkeypatch.setattr(neighbors.NeighborSearch, "_index", property(lambda self: pytest.fail("an index was built")))
+    found = nearest_neighbors(targets, 4, points)
+    distances = np.linalg.norm(points[:, None] - targets, axis=2)
+    np.testing.assert_array_equal(found.indices, distances.argsort(1)[:, :4])
+    np.testing.assert_allclose(found.distances, np.sort(distances, 1)[:, :4], rtol=1e-4)
+    monkeypatch.setattr(neighbors, "EXACT_PAIRS", 7 * 400 - 1)
+    with pytest.raises(pytest.fail.Exception, match="an index was built"):
+        nearest_neighbors(targets, 4, points)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 EXACT_TARGETS = 10_000
 #: Most targets of the search in an inverted file, which is faster than compiling nearest-neighbour descent.
 LISTED_TARGETS = 200_000
+#: Most pairs of points and targets that are compared beyond, which is faster than an index of all targets for few points.
+EXACT_PAIRS = 2_000_000_000
 #: Most lists of the inverted file, least mean number of targets of a list, and share of all targets compared with a point.
 MAX_LISTS, MIN_LIST_TARGETS, SEARCHED_SHARE = 256, 64, 0.125
 #: Targets to which the lists are fitted, and points searched at once, so that their similarities fit in the cache.
@@ -132,7 +134,10 @@ class NeighborSearch:
 
     @cached_property
     def _exact(self) -> NearestNeighbors | None:
-        return NearestNeighbors(algorithm="brute").fit(self._targets) if len(self._targets) <= EXACT_TARGETS else None
+        return self._brute_force() if len(self._targets) <= EXACT_TARGETS else None
+
+    def _brute_force(self) -> NearestNeighbors:
+        return NearestNeighbors(algorithm="brute").fit(self._targets)
 
     @cached_property
     def _listed(self) -> ListSearch | None:
@@ -177,6 +182,10 @@ class NeighborSearch:
         )
         return self._neighbors(distances, indices)
 
+    def exactly(self, points: np.ndarray, n_neighbors: int) -> Neighbors:
+        """The same by comparison with all targets, whatever their number."""
+        return self._neighbors(*self._brute_force().kneighbors(points, n_neighbors))
+
     def _neighbors(self, distances: np.ndarray, indices: np.ndarray) -> Neighbors:
         return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(self._targets))
 
@@ -199,4 +208,7 @@ def without_itself(indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def nearest_neighbors(targets: np.ndarray, n_neighbors: int, points: np.ndarray | None = None) -> Neighbors:
     """The nearest targets ``(m, d)`` of points ``(n, d)`` or, without points, of each target among the others."""
     search = NeighborSearch(targets)
-    return search.among_themselves(n_neighbors) if points is None else search(points, n_neighbors)
+    if points is None:
+        return search.among_themselves(n_neighbors)
+    exact = len(targets) > LISTED_TARGETS and len(points) * len(targets) <= EXACT_PAIRS
+    return search.exactly(points, n_neighbors) if exact else search(points, n_neighbors)
