@@ -48,6 +48,7 @@ class TestApproximateNeighbors:
         monkeypatch.setattr(neighbors, "EXACT_TARGETS", 1000)
         if request.param == "descent":
             monkeypatch.setattr(neighbors, "LISTED_TARGETS", 1000)
+            monkeypatch.setattr(neighbors, "EXACT_PAIRS", 0)
 
     @staticmethod
     def exact(points, queries, k, skip):
