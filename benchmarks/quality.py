@@ -21,14 +21,12 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import resource
 import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +34,10 @@ import anndata as ad
 import numpy as np
 from methods import ABLATIONS, METHODS, PEERS
 from report import HALF_OF, write_report
-from runs import read_if_current, run_to_file
+from runs import measured_on, read_if_current, run_to_file
 from scores import score_clusters, score_embedding
+
+from scrcl.utils.sizes import draw
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -77,8 +77,8 @@ def work(path: Path, method: str, seed: int, cells: int) -> dict[str, Any]:
     """One run in this process, on all cells, or on a random draw that is the same for all methods and seeds."""
     warnings.simplefilter("ignore")
     adata = ad.read_h5ad(path)
-    if 0 < cells < adata.n_obs:
-        adata = adata[np.sort(np.random.default_rng(0).choice(adata.n_obs, cells, replace=False))].copy()
+    if cells:
+        adata = adata[np.sort(draw(adata.n_obs, cells, 0))].copy()
     truth = adata.obs["cell_type"].to_numpy(dtype=str)
     classes, sizes = np.unique(truth, return_counts=True)
     classes = classes[(sizes >= SMALLEST_CLASS) & ~np.isin(classes, UNSCORED)]
@@ -99,8 +99,7 @@ def work(path: Path, method: str, seed: int, cells: int) -> dict[str, Any]:
         "embedding": {} if method in ABLATIONS else score_embedding(truth[scored], embedding[scored]),
         "labels": {way: np.unique(labels, return_inverse=True)[1].tolist() for way, labels in clusters.items()},
         "tree": tree,
-        "versions": {package: version(package) for package in (*PACKAGES, *PEERS.get(method, []))},
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        **measured_on((*PACKAGES, *PEERS.get(method, []))),
     }
 
 

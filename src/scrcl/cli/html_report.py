@@ -125,7 +125,7 @@ def write_report(
         quality_columns=list(summary.quality[""]) if summary.quality else [],
         parameters={name: _setting(value) for name, value in summary.parameters.items() if value != ""},
         notes=[note for note in summary.notes if not note.startswith(tuple(summary.caveats))],
-        **_types(config, data, labels, markers_of),
+        **_types(data, labels, markers_of),
     )
     if config.report is not None and config.report.suffix.lower() == ".pdf":
         import weasyprint
@@ -228,9 +228,7 @@ def _names(
             }
 
 
-def _types(
-    config: RunConfig, data: AnnData | MuData, labels: LabelReport | None, markers_of: dict[str, list[str]]
-) -> dict[str, object]:
+def _types(data: AnnData | MuData, labels: LabelReport | None, markers_of: dict[str, list[str]]) -> dict[str, object]:
     """What is said of types that were learned from labels."""
     if labels is None:
         return {"types": None, "new": [], "label_caveats": []}
@@ -251,8 +249,7 @@ def _types(
         )
     wrong = labels.cells[(labels.cells["probability"] < DOUBT) & (labels.cells["label"] != labels.cells["predicted"])]
     caveats = []
-    assert config.labels_key is not None  # there are labels
-    given = pd.Series(read_labels(data, config.labels_key, config.unlabeled_category), dtype=object).value_counts()
+    given = labels.cells["label"].astype(object).value_counts()
     few = [f"{name} ({counted(int(size), 'cell')})" for name, size in given.items() if size < FEW_LABELLED]
     if few:
         caveats.append(

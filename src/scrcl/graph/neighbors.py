@@ -132,10 +132,11 @@ class NeighborSearch:
     def __init__(self, targets: np.ndarray) -> None:
         self._targets = targets
 
-    @cached_property
-    def _exact(self) -> NearestNeighbors | None:
-        return self._brute_force() if len(self._targets) <= EXACT_TARGETS else None
+    @property
+    def _exact(self) -> bool:
+        return len(self._targets) <= EXACT_TARGETS
 
+    @cached_property
     def _brute_force(self) -> NearestNeighbors:
         return NearestNeighbors(algorithm="brute").fit(self._targets)
 
@@ -153,8 +154,8 @@ class NeighborSearch:
 
     def among_themselves(self, n_neighbors: int) -> Neighbors:
         """The nearest neighbours of each target among the others."""
-        if self._exact is not None:
-            return self._neighbors(*self._exact.kneighbors(n_neighbors=n_neighbors))
+        if self._exact:
+            return self._neighbors(*self._brute_force.kneighbors(n_neighbors=n_neighbors))
         if self._listed is not None:
             return self._neighbors(*self._listed.among_themselves(n_neighbors))
         if n_neighbors >= DESCENT_NEIGHBORS:
@@ -173,8 +174,8 @@ class NeighborSearch:
         """The nearest targets of points ``(n, d)``."""
         if len(points) == 0:
             return self._neighbors(np.empty((0, n_neighbors)), np.empty((0, n_neighbors)))
-        if self._exact is not None:
-            return self._neighbors(*self._exact.kneighbors(points, n_neighbors))
+        if self._exact:
+            return self.exactly(points, n_neighbors)
         if self._listed is not None:
             return self._neighbors(*self._listed(points, n_neighbors))
         indices, distances = self._index.query(
@@ -183,8 +184,8 @@ class NeighborSearch:
         return self._neighbors(distances, indices)
 
     def exactly(self, points: np.ndarray, n_neighbors: int) -> Neighbors:
-        """The same by comparison with all targets, whatever their number."""
-        return self._neighbors(*self._brute_force().kneighbors(points, n_neighbors))
+        """The same by comparison with all targets, regardless of their number."""
+        return self._neighbors(*self._brute_force.kneighbors(points, n_neighbors))
 
     def _neighbors(self, distances: np.ndarray, indices: np.ndarray) -> Neighbors:
         return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(self._targets))

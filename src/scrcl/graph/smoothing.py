@@ -1,6 +1,8 @@
 """Smoothing of features over a graph, and selection of features that vary over it."""
 
 import warnings
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +15,7 @@ from scrcl.utils.errors import PoorSupportWarning
 KERNEL_TOLERANCE = 1e-6
 #: Largest strength of smoothing over a distance; and steps to neighbours over which the squared length of a step is averaged.
 MAX_STEPS, N_AVERAGED = 10_000.0, 3
-#: Steps of smoothing by default, and at least; and the share of what neighbours tell of a cell that smoothing leaves.
+#: Steps of smoothing by default, and at least; and the share of what neighbours predict of a cell that smoothing leaves.
 DEFAULT_STEPS, FEWEST_STEPS, SHARE_LEFT = 10.0, 0.5, 0.85
 #: Chebyshev polynomials, and random values, by which the error of smoothing is found.
 N_MOMENTS, N_RANDOM = 32, 20_000
@@ -51,16 +53,14 @@ def smooth(adjacency: sp.csr_array, features: np.ndarray, strength: float | np.n
     root = float(np.sqrt(1 + 2 * strength))
     ratio = (1 + strength - root) / strength
     n_terms = int(np.ceil(np.log(KERNEL_TOLERANCE) / np.log(ratio)))
-    previous, current = features, walk @ features
-    total = previous + 2 * ratio * current
-    for power in range(2, n_terms + 1):
-        previous, current = current, 2 * (walk @ current) - previous
-        total += 2 * ratio**power * current
+    total = features.copy()
+    for power, term in enumerate(islice(_polynomials(walk, features), 1, n_terms + 1), 1):
+        total += 2 * ratio**power * term
     return total / root
 
 
 def chosen_steps(adjacency: sp.csr_array, features: np.ndarray) -> float:
-    r"""Strength of :func:`smooth` that leaves most of what neighbours tell of a cell: ten steps, or fewer.
+    r"""Strength of :func:`smooth` that leaves most of what neighbours predict of a cell: ten steps, or fewer.
 
     Smoothing removes noise of single cells, and differences between places that are close to each other. Both are measured by
     how well the others predict a cell left out, by generalised cross-validation (Golub, Heath & Wahba, Technometrics 1979): the
@@ -86,11 +86,10 @@ def chosen_steps(adjacency: sp.csr_array, features: np.ndarray) -> float:
     weights = (adjacency.sum(axis=1) + 1).astype(np.float32)
     signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=(n, 1 + N_RANDOM // n))
     start = np.concatenate([features, signs / np.sqrt(weights)[:, None]], 1)
-    walk, moments = _walk(adjacency), []
-    previous, current = walk @ start, start  # T_1 = T_{-1}
-    for _ in range(N_MOMENTS):
-        moments.append(np.einsum("nd,nd,n->d", start, current, weights, dtype=np.float64))
-        previous, current = current, 2 * (walk @ current) - previous
+    moments = [
+        np.einsum("nd,nd,n->d", start, term, weights, dtype=np.float64)
+        for term in islice(_polynomials(_walk(adjacency), start), N_MOMENTS)
+    ]
     of_features, of_signs = (np.array(moments)[:, part].sum(1) for part in (slice(d), slice(d, None)))
 
     def explained(strength: float) -> float:
@@ -104,6 +103,15 @@ def chosen_steps(adjacency: sp.csr_array, features: np.ndarray) -> float:
     strengths = np.arange(DEFAULT_STEPS, 0, -FEWEST_STEPS)
     shares = np.array([explained(strength) for strength in strengths])
     return float(strengths[np.argmax(shares >= SHARE_LEFT * shares.max())])
+
+
+def _polynomials(walk: sp.csr_array, features: np.ndarray) -> Iterator[np.ndarray]:
+    """The products of features ``(n, d)`` with the Chebyshev polynomials of a walk ``(n, n)``, from the first on."""
+    previous, current = features, walk @ features
+    yield previous
+    while True:
+        yield current
+        previous, current = current, 2 * (walk @ current) - previous
 
 
 def _walk(adjacency: sp.csr_array) -> sp.csr_array:

@@ -165,7 +165,7 @@ def _finish(ax: Axes, root: Node, leaves: list[Node], sizes: pd.Series, n_cluste
     ax.set_yticks([leaf.y for leaf in leaves], names, fontsize=FONT_SIZE)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title(f"{counted(n_clusters, 'cluster')}", loc="left", fontsize=FONT_SIZE + 2)
+    ax.set_title(counted(n_clusters, "cluster"), loc="left", fontsize=FONT_SIZE + 2)
     lines = [Line2D([], [], color=ABOVE, ls=style) for style in ("-", "--")]
     ax.legend(
         lines,

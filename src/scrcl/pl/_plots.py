@@ -95,7 +95,7 @@ def n_clusters(estimate: NumberOfClusters) -> Axes:
         panel.yaxis.set_major_locator(MaxNLocator(3))
         panel.spines[["top", "right"]].set_visible(False)
     next_best = ", ".join(map(str, estimate.runner_ups))
-    ax.set_title(f"{counted(best, 'cluster')}" + (f" (or {next_best})" if next_best else ""))
+    ax.set_title(counted(best, "cluster") + (f" (or {next_best})" if next_best else ""))
     ax.axhline(MAX_CONNECTIVITY, color="0.3", lw=0.8, ls="--")
     ax.set_ylim(0, 1.05 * max(MAX_CONNECTIVITY, min(curve["connectivity"].max(), 6 * MAX_CONNECTIVITY)))
     grid[-1, 0].set_xlabel("number of clusters")
