@@ -115,12 +115,8 @@ class Normalizer:
         self, counts: sp.csr_array, totals: np.ndarray, dtype: type[np.floating] = np.float32
     ) -> dict[str, np.ndarray]:
         """Normalised values of the counts above zero minus the value of a zero in their place, in their order."""
-        n, n_genes = counts.shape
-        values, genes = counts.data.astype(dtype), counts.indices
-        cells = np.repeat(np.arange(n), np.diff(counts.indptr))
-        log = np.log1p(values * (self.target / totals).astype(dtype)[cells])
-        mean_log = np.bincount(cells, log, minlength=n) / n_genes
-        fitted = log / np.maximum(mean_log, 1e-12).astype(dtype)[cells]
+        values, genes, cells = counts.data.astype(dtype), counts.indices, _cells_of_entries(counts)
+        log, fitted = self._fitted_above_zero(counts, totals, cells, dtype)
         mean = totals.astype(dtype)[cells] * self.fractions.astype(dtype)[genes]
         residuals = pearson_residuals(values, mean, self.clip)
         residuals_of_zero = pearson_residuals(np.zeros_like(mean), mean, self.clip)
@@ -131,13 +127,38 @@ class Normalizer:
             SIGNED_LOG: _signed_log(residuals) - _signed_log(residuals_of_zero),
         }
 
+    def fitted_above_zero(
+        self, counts: sp.csr_array, totals: np.ndarray, dtype: type[np.floating] = np.float32
+    ) -> np.ndarray:
+        """The counts above zero after proportional fitting of their logarithms, of which zeros stay 0."""
+        fitted = np.empty(counts.nnz, dtype)
+        for rows, entries in _row_entries(counts):
+            part = row_slice(counts, rows)
+            fitted[entries] = self._fitted_above_zero(part, totals[rows], _cells_of_entries(part), dtype)[1]
+        return fitted
+
+    def _fitted_above_zero(
+        self, counts: sp.csr_array, totals: np.ndarray, cells: np.ndarray, dtype: type[np.floating]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms of counts ``(n, G)`` above zero, of these cells, and the same after proportional fitting."""
+        n, n_genes = counts.shape
+        log = np.log1p(counts.data.astype(dtype) * (self.target / totals).astype(dtype)[cells])
+        mean_log = np.bincount(cells, log, minlength=n) / n_genes
+        return log, log / np.maximum(mean_log, 1e-12).astype(dtype)[cells]
+
     @property
     def smooth(self) -> bool:
         """Whether residuals of zeros are smooth in the total of a cell: they are clipped only if few cells were fitted."""
         return self.clip >= np.sqrt(THETA)
 
-    def values(self, counts: sp.csr_array, totals: np.ndarray) -> dict[str, "Values"]:
-        """Every normalisation of counts ``(n, G)`` of cells with totals ``(n,)``, float64."""
+    def values(
+        self, counts: sp.csr_array, totals: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> dict[str, "Values"]:
+        """Every normalisation of counts ``(n, G)`` of cells with totals ``(n,)``, those above zero in this precision."""
+        above = {name: np.empty(counts.nnz, dtype) for name in NORMALIZATIONS}
+        for rows, entries in _row_entries(counts):
+            for name, values in self.above_zero(row_slice(counts, rows), totals[rows], dtype).items():
+                above[name][entries] = values
         weights, knots = interpolation(totals) if self.smooth else (sp.eye_array(len(totals), format="csr"), totals)
         of_zero = pearson_residuals(np.zeros((len(knots), 1)), knots[:, None] * self.fractions, self.clip)
         zeros = {PEARSON: of_zero, SIGNED_LOG: _signed_log(of_zero)}
@@ -147,7 +168,7 @@ class Normalizer:
                 weights if name in zeros else sp.csr_array((len(totals), 0)),
                 zeros.get(name, np.zeros((0, counts.shape[1]))),
             )
-            for name, values in self.above_zero(counts, totals, np.float64).items()
+            for name, values in above.items()
         }
 
 
@@ -180,7 +201,9 @@ class Values:
 
     def mean(self) -> np.ndarray:
         """Mean ``(G,)`` over the cells."""
-        return (self.above.sum(axis=0) + self.weights.sum(axis=0) @ self.rows) / self.above.shape[0]
+        # SciPy adds up in the precision of the values.
+        above = np.bincount(self.above.indices, self.above.data, minlength=self.above.shape[1])
+        return (above + self.weights.sum(axis=0) @ self.rows) / self.above.shape[0]
 
     def center(self, mean: np.ndarray) -> "Values":
         """The values minus a mean ``(G,)`` of each gene."""
@@ -214,6 +237,17 @@ def entry_slices(indptr: np.ndarray) -> Iterator[slice]:
     """Slices of the rows of a sparse matrix with about ``ENTRIES`` entries each."""
     ends = np.searchsorted(indptr, np.arange(ENTRIES, indptr[-1] + ENTRIES, ENTRIES)).clip(max=len(indptr) - 1)
     yield from (slice(*limits) for limits in pairwise(np.unique([0, *ends, len(indptr) - 1]).tolist()))
+
+
+def _row_entries(matrix: sp.csr_array) -> Iterator[tuple[slice, slice]]:
+    """The same, with the slices of their entries."""
+    for rows in entry_slices(matrix.indptr):
+        yield rows, slice(*matrix.indptr[[rows.start, rows.stop]].tolist())
+
+
+def _cells_of_entries(matrix: sp.csr_array) -> np.ndarray:
+    """The row of each entry."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
 def interpolation(totals: np.ndarray) -> tuple[sp.csr_array, np.ndarray]:
