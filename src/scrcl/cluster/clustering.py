@@ -59,7 +59,7 @@ class Clustering:
         probabilities = np.empty((len(points), self.n_clusters), dtype=self.probabilities.dtype)
         for start in range(0, len(points), BLOCK_POINTS):
             rows = slice(start, start + BLOCK_POINTS)
-            neighbors = search(points[rows], n_neighbors)[1]
+            neighbors = search.unordered(points[rows], n_neighbors)
             labels[rows], probabilities[rows] = self._vote(neighbors), self.probabilities[neighbors].mean(1)
         return labels, probabilities
 

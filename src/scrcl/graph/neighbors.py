@@ -1,7 +1,9 @@
 """Nearest neighbours of points: exact, in an inverted file, or by nearest-neighbour descent."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +27,9 @@ EXACT_PAIRS = 2_000_000_000
 #: Most lists of the inverted file, least mean number of targets of a list, and share of all targets compared with a point.
 MAX_LISTS, MIN_LIST_TARGETS, SEARCHED_SHARE = 256, 64, 0.125
 #: Targets to which the lists are fitted, and points searched at once, so that their similarities fit in the cache.
-FITTED_TARGETS, CHUNK_POINTS = 20_000, 128
+FITTED_TARGETS, CHUNK_POINTS = 20_000, 64
+#: Candidates of which the nearest one is looked for first.
+GROUP = 16
 #: Neighbours of each target in nearest-neighbour descent; more than are returned, for their accuracy.
 DESCENT_NEIGHBORS = 30
 #: Relative distance beyond the farthest neighbour so far in which a query continues.
@@ -71,54 +75,94 @@ class ListSearch:
 
     def __init__(self, targets: np.ndarray) -> None:
         self._mean = targets.mean(0, dtype=np.float64).astype(np.float32)
-        self._targets = self._center(targets)
-        n = len(targets)
+        centered, n = self._center(targets), len(targets)
         fitted = np.sort(np.random.default_rng(0).permutation(n)[:FITTED_TARGETS])
         number = max(1, min(MAX_LISTS, n // MIN_LIST_TARGETS))
         self._lists = MiniBatchKMeans(number, init="random", n_init=1, batch_size=2048, max_iter=10, random_state=0)
-        self._members = _by_list(self._lists.fit(self._targets[fitted]).predict(self._targets), number)
+        self._rows, self._ends = _by_list(self._lists.fit(centered[fitted]).predict(centered), number)
+        self._targets = torch.from_numpy(centered[self._rows])  # one list after the other
 
     def among_themselves(self, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
         """Distances and rows ``(m, k)`` of the targets nearest to each other target."""
-        return self._search(self._targets, self._members, n_neighbors, themselves=True)
+        distances = np.empty((len(self._rows), n_neighbors), dtype=np.float32)
+        indices = np.empty((len(self._rows), n_neighbors), dtype=np.int64)
+        for part, found in self._search(self._targets, self._ends, n_neighbors + 1):
+            others = without_itself(found.numpy(), np.arange(part.start, part.stop))
+            neighbors = found[torch.from_numpy(others)].view(-1, n_neighbors)
+            rows = self._rows[part]
+            distances[rows], indices[rows] = self._nearest_first(self._targets[part], neighbors)
+        return distances, indices
 
     def __call__(self, points: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
         """Distances and rows ``(n, k)`` of the targets nearest to points ``(n, d)``."""
-        points = self._center(points)
-        return self._search(points, _by_list(self._lists.predict(points), len(self._members)), n_neighbors)
+        distances = np.empty((len(points), n_neighbors), dtype=np.float32)
+        indices = np.empty((len(points), n_neighbors), dtype=np.int64)
+        for rows, part, found in self._near(points, n_neighbors):
+            distances[rows], indices[rows] = self._nearest_first(part, found)
+        return distances, indices
+
+    def unordered(self, points: np.ndarray, n_neighbors: int) -> np.ndarray:
+        """The same rows ``(n, k)``, in any order, without the distances, which take as long as the search in short lists."""
+        indices = np.empty((len(points), n_neighbors), dtype=np.int64)
+        for rows, _, found in self._near(points, n_neighbors):
+            indices[rows] = self._rows[found.numpy()]
+        return indices
 
     def _center(self, points: np.ndarray) -> np.ndarray:
         """Points minus the mean of the targets, which reduces rounding errors."""
         return np.ascontiguousarray(points - self._mean, dtype=np.float32)
 
+    def _near(self, points: np.ndarray, n_neighbors: int) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+        """Rows of some points ``(n, d)``, the centred points, and their neighbours among the targets by list."""
+        centered = self._center(points)
+        rows, ends = _by_list(self._lists.predict(centered), len(self._ends))
+        queries = torch.from_numpy(centered[rows])
+        for part, found in self._search(queries, ends, n_neighbors):
+            yield rows[part], queries[part], found
+
     def _search(
-        self, points: np.ndarray, by_list: list[np.ndarray], n_neighbors: int, themselves: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, queries: torch.Tensor, ends: np.ndarray, n_neighbors: int
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Neighbours of queries, sorted by list, among the targets by list, a part of a list at a time."""
         # The product a·b - |b|^2 / 2 = |a|^2 / 2 - |a - b|^2 / 2 has the same order as the distances from a.
-        half_squares = torch.from_numpy((self._targets**2).sum(1) / 2)
-        targets, queries = torch.from_numpy(self._targets), torch.from_numpy(points)
-        distances = np.empty((len(points), n_neighbors), dtype=np.float32)
-        indices = np.empty((len(points), n_neighbors), dtype=np.int64)
-        sizes, centers = np.array([len(members) for members in self._members]), self._lists.cluster_centers_
-        n_candidates = max(SEARCHED_SHARE * len(targets), n_neighbors + themselves)
-        for listed, center in zip(by_list, centers, strict=True):
-            if len(listed) == 0:
+        shifts = -(self._targets**2).sum(1) / 2
+        sizes, centers = np.diff(self._ends, prepend=0), self._lists.cluster_centers_
+        n_candidates = max(SEARCHED_SHARE * len(self._rows), n_neighbors)
+        for number, (start, stop) in enumerate(pairwise([0, *ends.tolist()])):
+            if start == stop:
                 continue
-            nearest = np.argsort(((centers - center) ** 2).sum(1), kind="stable")
+            nearest = np.argsort(((centers - centers[number]) ** 2).sum(1), kind="stable")
             n_searched = int(np.searchsorted(np.cumsum(sizes[nearest]), n_candidates)) + 1
-            candidates = np.concatenate([self._members[number] for number in nearest[:n_searched]])
-            positions = torch.from_numpy(candidates)
-            transposed, shift = targets[positions].T.contiguous(), -half_squares[positions]
-            for rows in np.split(listed, range(CHUNK_POINTS, len(listed), CHUNK_POINTS)):
-                product = torch.addmm(shift, queries[torch.from_numpy(rows)], transposed)
-                neighbors = candidates[product.topk(n_neighbors + themselves).indices.numpy()]
-                if themselves:
-                    neighbors = neighbors[without_itself(neighbors, rows)].reshape(len(rows), n_neighbors)
-                # Exact distances, as the products have rounding errors.
-                exact = np.linalg.norm(self._targets[neighbors] - points[rows][:, None], axis=2)
-                order = np.argsort(exact, axis=1, kind="stable")
-                indices[rows], distances[rows] = (np.take_along_axis(a, order, 1) for a in (neighbors, exact))
-        return distances, indices
+            searched = np.sort(nearest[:n_searched])
+            candidates = torch.cat([torch.arange(self._ends[i] - sizes[i], self._ends[i]) for i in searched])
+            shift = shifts[candidates]
+            missing = -len(candidates) % GROUP  # of whole groups
+            candidates = torch.cat([candidates, candidates[:1].expand(missing)])
+            shift = torch.cat([shift, shift.new_full((missing,), -torch.inf)])
+            transposed = self._targets[candidates].T
+            for first in range(start, stop, CHUNK_POINTS):
+                part = slice(first, min(first + CHUNK_POINTS, stop))
+                yield part, candidates[_largest(torch.addmm(shift, queries[part], transposed), n_neighbors)]
+
+    def _nearest_first(self, points: torch.Tensor, neighbors: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Exact distances and rows of the neighbours ``(n, k)`` of centred points, as the products have rounding errors."""
+        found = self._targets[neighbors.ravel()].view(*neighbors.shape, -1)
+        distances, order = torch.linalg.vector_norm(found - points[:, None], dim=2).sort(dim=1, stable=True)
+        return distances.numpy(), self._rows[neighbors.gather(1, order).numpy()]
+
+
+def _largest(values: torch.Tensor, number: int) -> torch.Tensor:
+    """Columns ``(n, number)`` of the largest of values ``(n, m)`` of each row, in any order; ``m`` is a multiple of ``GROUP``.
+
+    They are in the groups with the largest maxima, of which there are fewer than values.
+    """
+    n, m = values.shape
+    n_groups = m // GROUP
+    if n_groups < 4 * number:
+        return values.topk(number, sorted=False).indices
+    groups = values.view(n, GROUP, n_groups).amax(1).topk(number, sorted=False).indices
+    columns = (groups[:, None] + n_groups * torch.arange(GROUP)[:, None]).view(n, -1)
+    return columns.gather(1, values.gather(1, columns).topk(number, sorted=False).indices)
 
 
 class NeighborSearch:
@@ -191,9 +235,9 @@ class NeighborSearch:
         return Neighbors(indices.astype(np.int64), distances.astype(np.float32), len(self._targets))
 
 
-def _by_list(labels: np.ndarray, number: int) -> list[np.ndarray]:
-    """The points of each of ``number`` lists, from the list of each point ``(n,)``."""
-    return np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=number))[:-1])
+def _by_list(labels: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The points ``(n,)`` in the order of ``number`` lists, and the end ``(number,)`` of each, from the list of each point."""
+    return np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=number))
 
 
 def without_itself(indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
