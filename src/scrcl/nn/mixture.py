@@ -1,14 +1,12 @@
-"""The Bayesian mixture of :mod:`scrcl.cluster.confidence` in Pyro, and variational inference of its parameters."""
+"""Variational inference of the Bayesian mixture of :mod:`scrcl.cluster.confidence`."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import torch
-from pyro.infer import Trace_ELBO
-from pyro.infer.autoguide import AutoNormal, init_to_value
-from pyro.nn import PyroModule
+from torch.distributions import StickBreakingTransform
+from torch.nn.functional import logsigmoid, pad, softplus
 
 from scrcl.cluster.confidence import Mixture, component_means
 
@@ -16,14 +14,16 @@ from scrcl.cluster.confidence import Mixture, component_means
 N_STEPS, STEP_CELLS = 200, 4_096
 #: Learning rate of Adam.
 LEARNING_RATE = 0.02
-#: Pyro's checks of each value take a quarter of the time.
-SETTINGS = {
-    "module_local_params": True,
-    "validate_distributions_pyro": False,
-    "validate_distributions_torch": False,
-    "validate_infer": False,
-    "validate_poutine": False,
-}
+#: Initial standard deviation of each transformed parameter.
+INITIAL_DEVIATION = 0.02
+#: Standard deviations of the logarithms of the scales of kinds, of the factors of components, and of the degrees of freedom.
+SCALE_DEVIATION, FACTOR_DEVIATION, DEGREES_DEVIATION = 0.2, 0.1, 0.5
+#: Median of the degrees of freedom.
+DEGREES = 4.0
+#: Second parameter of the Beta distribution of the fraction of wrong clusters; the first is 1.
+MISLABELED = 19
+#: Largest difference of log densities: arithmetic with the denormal numbers of larger ones is slow.
+MAX_DIFFERENCE = 60
 
 
 class Start(NamedTuple):
@@ -53,8 +53,48 @@ class Start(NamedTuple):
     fractions: np.ndarray
 
 
-class MixtureModel(PyroModule):
-    r"""The generative model.
+class Cells(NamedTuple):
+    """What the mixture reads of cells.
+
+    Attributes
+    ----------
+    points
+        ``(n, p_m)`` points of each kind.
+    squares
+        ``(n,)`` squares of their lengths.
+    same
+        ``(C, n)`` whether each component is of the cluster of each cell.
+    batches
+        ``(n,)`` numbers of the batches.
+    """
+
+    points: list[torch.Tensor]
+    squares: list[torch.Tensor]
+    same: torch.Tensor
+    batches: torch.Tensor
+
+    def take(self, rows: torch.Tensor) -> Self:
+        """Some of the cells."""
+        points, squares = ([part[rows] for part in parts] for parts in self[:2])
+        return type(self)(points, squares, self.same[:, rows], self.batches[rows])
+
+
+class _Distances(NamedTuple):
+    r"""Centres and scales of components in one kind, its degrees of freedom, and distances of cells from the components.
+
+    With the scaled square :math:`q` of a distance, ``squares`` ``(C + 1, n)`` are :math:`q / \nu`, and ``tails``
+    :math:`\log(1 + q / \nu)`.
+    """
+
+    centers: torch.Tensor
+    log_scales: torch.Tensor
+    degrees: torch.Tensor
+    squares: torch.Tensor
+    tails: torch.Tensor
+
+
+class MixtureModel:
+    r"""The joint density of cells and parameters.
 
     .. math::
         \pi &\sim \mathrm{Dirichlet}(\alpha), \quad \mu_c \sim \mathcal N(m_c, s^2), \quad
@@ -68,99 +108,146 @@ class MixtureModel(PyroModule):
     :math:`y_i` is the assigned cluster of the cell, and :math:`k(c)` is the cluster of the component. The component of cells
     in no cluster is wide, and under it all :math:`y_i` are equally probable. The components of the cells are marginalised.
 
-    The priors are centred at ``start``. Shifts are learned if there are several batches.
+    The priors are centred at ``start``. Shifts are learned if there are several batches; the prior of :math:`\omega` is
+    half-normal. All parameters are in one vector ``(d,)``, transformed to real numbers: the weights by breaking a stick,
+    :math:`\rho` by the logit, and what is positive by the logarithm.
     """
 
     def __init__(self, start: Start, n_obs: int, n_batches: int) -> None:
-        super().__init__()
-        self.n_obs, self.n_batches, self.n_clusters = n_obs, n_batches, int(start.clusters.max()) + 1
-        self.clusters, self.kinds = torch.tensor(start.clusters), torch.tensor(start.kinds)
-        self.means, self.scales, self.spread, self.fractions = (
+        self.start, self.n_obs, self.n_batches = start, n_obs, n_batches
+        self.n_clusters = int(start.clusters.max()) + 1
+        number, dimensions = start.means.shape
+        means, scales, spread, fractions = (
             torch.tensor(values, dtype=torch.float32)
             for values in (start.means, start.scales, start.spread, start.fractions)
         )
+        self.columns = [torch.tensor(np.flatnonzero(start.kinds == kind)) for kind in range(len(scales))]
+        self.log_spread = [spread[columns[:1]].log() for columns in self.columns]
+        self.counts, self.mean_scale = torch.cat([fractions * number, torch.ones(1)]), scales.mean()
+        self.pieces = torch.arange(number, 0, -1.0)  # left of the stick after each break
+        weights, no_normal = torch.cat([fractions * 0.99, torch.tensor([0.01])]), torch.tensor(torch.inf)
+        # Initial values, which are the means of normal priors, and the standard deviations of these.
+        parameters = {
+            "weights": (StickBreakingTransform().inv(weights / weights.sum()), no_normal),
+            "means": (means, scales[torch.tensor(start.kinds)]),
+            "kind_scales": (scales.log(), torch.tensor(SCALE_DEVIATION)),
+            "factors": (torch.zeros(number), torch.tensor(FACTOR_DEVIATION)),
+            "degrees": (torch.full_like(scales, DEGREES).log(), torch.tensor(DEGREES_DEVIATION)),
+            "mislabeled": (torch.tensor(0.05).logit(), no_normal),
+        }
+        if n_batches > 1:
+            parameters["shift_scale"] = (0.1 * self.mean_scale).log(), no_normal
+            parameters["shifts"] = torch.zeros(n_batches, dimensions), no_normal
+        self.shapes = {name: value.shape for name, (value, _) in parameters.items()}
+        self.initial = torch.cat([value.flatten() for value, _ in parameters.values()])
+        self.precisions = torch.cat([(value * 0 + std).flatten() for value, std in parameters.values()]) ** -2
 
-    def forward(self, points: torch.Tensor, labels: torch.Tensor, batches: torch.Tensor) -> None:
-        """Log density of points ``(m, p)`` with clusters and batches ``(m,)``."""
-        number, dimensions = self.means.shape
-        zero, one = points.new_zeros(()), points.new_ones(())
-        prior = torch.cat([self.fractions * number, one[None]])
-        weights = pyro.sample("weights", dist.Dirichlet(prior + 1))
-        means = pyro.sample("means", dist.Normal(self.means, self.scales[self.kinds]).to_event(2))
-        kind_scales = pyro.sample("kind_scales", dist.LogNormal(self.scales.log(), 0.2).to_event(1))[self.kinds]
-        factors = pyro.sample("factors", dist.LogNormal(zero.expand(number), 0.1).to_event(1))
-        degrees = pyro.sample("degrees", dist.LogNormal(np.log(4.0) * torch.ones_like(self.scales), 0.5).to_event(1))
-        mislabeled = pyro.sample("mislabeled", dist.Beta(one, 19 * one))
+    def split(self, vector: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Views of each parameter in a vector."""
+        parts = vector.split([shape.numel() for shape in self.shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def cells(self, points: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> Cells:
+        """Cells of points ``(n, p)``, clusters ``(n,)`` and batches ``(n,)``."""
+        kinds = [torch.tensor(points, dtype=torch.float32)[:, columns] for columns in self.columns]
+        same = torch.tensor(self.start.clusters[:, None] == labels)
+        return Cells(kinds, [(part**2).sum(1) for part in kinds], same, torch.tensor(batches))
+
+    def gradient(self, parameters: torch.Tensor, cells: Cells) -> torch.Tensor:
+        """Gradient ``(d,)`` of the log density of parameters and of all cells, which ``cells`` represent."""
+        gradient = (self.initial - parameters) * self.precisions
+        values, slopes = self.split(parameters), self.split(gradient)
         if self.n_batches > 1:
-            shift_scale = pyro.sample("shift_scale", dist.HalfNormal(self.scales.mean()))
-            shifts = pyro.sample(
-                "shifts", dist.Normal(zero.expand(self.n_batches, dimensions), shift_scale).to_event(2)
-            )
-            points = points - shifts[batches]
-        centers = torch.cat([means, means.new_zeros(1, dimensions)])
-        scales = torch.cat([factors[:, None] * kind_scales, self.spread[None]])
-        same = labels[:, None] == self.clusters
-        others = mislabeled / max(self.n_clusters - 1, 1)
-        labeled = torch.where(same, 1 - mislabeled, others).log()
-        labeled = torch.cat([labeled, labeled.new_full((len(labels), 1), -np.log(self.n_clusters))], 1)
-        density = points.new_zeros(len(points), len(centers))
-        for kind in range(len(self.scales)):
-            columns = self.kinds == kind
-            density = density + log_student_t(
-                points[:, columns], centers[:, columns], scales[:, columns], degrees[kind]
-            )
-        with pyro.plate("cells", self.n_obs, subsample_size=len(points)):
-            pyro.factor("observed", torch.logsumexp(density + labeled + weights.log(), 1))
+            cells = self._shifted(values["shifts"], cells)
+        kinds = [self._distances(values, cells, kind) for kind in range(len(self.columns))]
+        shares = self._log_densities(values, cells, kinds).softmax(0) * (self.n_obs / len(cells.batches))
+        totals = shares.sum(1)
+        for kind, columns in enumerate(self.columns):
+            points, (centers, log_scales, degrees, squares, tails) = cells.points[kind], kinds[kind]
+            size = len(columns)
+            pulls = shares / (1 + squares)
+            pulled, pull = pulls.sum(1), ((-2 * log_scales).exp() * (1 + size / degrees))[:, None]
+            stretch = degrees * totals - (degrees + size) * pulled
+            slopes["kind_scales"][kind] += stretch[:-1].sum()
+            slopes["factors"] += stretch[:-1]
+            constant = torch.digamma((degrees + size) / 2) - torch.digamma(degrees / 2) - size / degrees
+            tail = (1 + size / degrees) * (totals - pulled).sum() - (shares * tails).sum()
+            slopes["degrees"][kind] += degrees / 2 * (self.n_obs * constant + tail)
+            slopes["means"][:, columns] += ((pulls @ points - pulled[:, None] * centers) * pull)[:-1]
+            if self.n_batches > 1:
+                offsets = (pulls.T @ pull) * points - pulls.T @ (centers * pull)
+                slopes["shifts"][:, columns] += offsets.new_zeros(self.n_batches, size).index_add(
+                    0, cells.batches, offsets
+                )
+        counts = self.counts + totals
+        later = counts.flip(0).cumsum(0).flip(0)[1:]
+        broken = (values["weights"] - self.pieces.log()).sigmoid()
+        slopes["weights"] += (counts[:-1] + 1) * (1 - broken) - (later + self.pieces) * broken
+        right, mislabeled = (shares[:-1] * cells.same).sum(), values["mislabeled"].sigmoid()
+        wrong = totals[:-1].sum() - right
+        slopes["mislabeled"] += (1 + wrong) * (1 - mislabeled) - (MISLABELED + right) * mislabeled
+        if self.n_batches > 1:
+            shifts, shift_scale = values["shifts"], values["shift_scale"].exp()
+            slopes["shifts"] -= shifts / shift_scale**2
+            slopes["shift_scale"] += (shifts**2).sum() / shift_scale**2 - shifts.numel()
+            slopes["shift_scale"] += 1 - (shift_scale / self.mean_scale) ** 2
+        return gradient
 
+    def _shifted(self, shifts: torch.Tensor, cells: Cells) -> Cells:
+        """Cells without the shifts of their batches."""
+        points = [
+            part - shifts[:, columns][cells.batches] for part, columns in zip(cells.points, self.columns, strict=True)
+        ]
+        return cells._replace(points=points, squares=[(part**2).sum(1) for part in points])
 
-def _initial_values(model: MixtureModel, start: Start) -> dict[str, torch.Tensor]:
-    """Initial value of each parameter."""
-    weights = torch.tensor([*start.fractions * 0.99, 0.01], dtype=torch.float32)
-    return {
-        "weights": weights / weights.sum(),
-        "means": model.means,
-        "kind_scales": model.scales,
-        "factors": torch.ones(len(start.means)),
-        "degrees": torch.full_like(model.scales, 4.0),
-        "mislabeled": torch.tensor(0.05),
-        "shift_scale": 0.1 * model.scales.mean(),
-        "shifts": torch.zeros(model.n_batches, start.means.shape[1]),
-    }
+    def _distances(self, values: dict[str, torch.Tensor], cells: Cells, kind: int) -> _Distances:
+        centers, degrees = pad(values["means"][:, self.columns[kind]], (0, 0, 0, 1)), values["degrees"][kind].exp()
+        log_scales = torch.cat([values["factors"] + values["kind_scales"][kind], self.log_spread[kind]])
+        squares = torch.addmm(cells.squares[kind], centers, cells.points[kind].T, alpha=-2)
+        squares = squares.add_((centers**2).sum(1)[:, None]).clamp_(min=0)
+        squares *= ((-2 * log_scales).exp() / degrees)[:, None]
+        return _Distances(centers, log_scales, degrees, squares, squares.log1p())
 
+    def _log_densities(
+        self, values: dict[str, torch.Tensor], cells: Cells, kinds: Sequence[_Distances]
+    ) -> torch.Tensor:
+        """Log of weight times density ``(C + 1, n)``, up to a constant of each cell."""
+        rest, mislabeled = values["weights"] - self.pieces.log(), values["mislabeled"]
+        log_weights = pad(logsigmoid(rest), (0, 1)) + pad(logsigmoid(-rest).cumsum(0), (1, 0))
+        wrong = logsigmoid(mislabeled) - np.log(max(self.n_clusters - 1, 1))
+        labeled = torch.where(cells.same, logsigmoid(-mislabeled), wrong)
+        log_densities = pad(labeled, (0, 0, 0, 1), value=-np.log(self.n_clusters))
+        for part, columns in zip(kinds, self.columns, strict=True):
+            log_weights = log_weights - len(columns) * part.log_scales
+            log_densities -= part.tails * ((part.degrees + len(columns)) / 2)
+        log_densities += log_weights[:, None]
+        return log_densities.clamp_(min=log_densities.amax(0) - MAX_DIFFERENCE)
 
-def _median(guide: AutoNormal, start: Start) -> Mixture:
-    """The mixture at the median of the posterior, with the standard deviations of the means."""
-    median = {name: value.detach().double().numpy() for name, value in guide.median().items()}
-    weights, dimensions = median["weights"], median["means"].shape[1]
-    return Mixture(
-        kinds=start.kinds,
-        means=median["means"],
-        deviations=guide.scales.means.detach().double().numpy(),
-        scales=median["factors"][:, None] * median["kind_scales"][start.kinds],
-        weights=weights / weights.sum(),
-        clusters=start.clusters,
-        degrees=median["degrees"],
-        spread=start.spread.astype(np.float32).astype(np.float64),
-        shifts=median.get("shifts", np.zeros((0, dimensions))),
-        shift_scale=float(median.get("shift_scale", 0.0)),
-    )
-
-
-def log_student_t(
-    points: torch.Tensor, means: torch.Tensor, scales: torch.Tensor, degrees: torch.Tensor
-) -> torch.Tensor:
-    """As :func:`scrcl.cluster.confidence.log_student_t`, with gradients."""
-    dimensions, precisions = points.shape[1], scales**-2
-    squares = points**2 @ precisions.T - 2 * points @ (means * precisions).T + (means**2 * precisions).sum(1)
-    constant = torch.lgamma((degrees + dimensions) / 2) - torch.lgamma(degrees / 2)
-    constant = constant - dimensions / 2 * (degrees * np.pi).log() - scales.log().sum(1)
-    return constant - (degrees + dimensions) / 2 * torch.log1p(squares.clamp(min=0) / degrees)
+    def mixture(self, parameters: torch.Tensor, deviations: torch.Tensor) -> Mixture:
+        """The mixture at the median ``(d,)`` of the posterior, with the standard deviations ``(d,)`` of the means."""
+        values = {name: value.double() for name, value in self.split(parameters).items()}
+        weights, dimensions = StickBreakingTransform()(values["weights"]).numpy(), values["means"].shape[1]
+        kinds = torch.tensor(self.start.kinds)
+        return Mixture(
+            kinds=self.start.kinds,
+            means=values["means"].numpy(),
+            deviations=self.split(deviations)["means"].double().numpy(),
+            scales=(values["factors"][:, None] + values["kind_scales"][kinds]).exp().numpy(),
+            weights=weights / weights.sum(),
+            clusters=self.start.clusters,
+            degrees=values["degrees"].exp().numpy(),
+            spread=self.start.spread.astype(np.float32).astype(np.float64),
+            shifts=values["shifts"].numpy() if self.n_batches > 1 else np.zeros((0, dimensions)),
+            shift_scale=float(values["shift_scale"].exp()) if self.n_batches > 1 else 0.0,
+        )
 
 
 def fit_mixture(
     points: np.ndarray, labels: np.ndarray, batches: np.ndarray | None, seed: int, kinds: np.ndarray | None = None
 ) -> Mixture:
     """Learn the mixture of clusters by stochastic variational inference.
+
+    The posterior of each transformed parameter is approximated by a normal distribution.
 
     From points ``(n, p)`` with mean 0, their clusters ``(n,)``, numbered from 0 without gaps, their batches ``(n,)`` by
     number, and the kind ``(p,)`` of each dimension, numbered from 0; a single kind by default. The seed is that of the initial
@@ -171,21 +258,34 @@ def fit_mixture(
     kinds = np.zeros(points.shape[1], dtype=np.int64) if kinds is None else kinds
     means, clusters = component_means(points, labels, seed)
     start = find_start(points, labels, means, clusters, kinds)
-    tensors = (torch.tensor(points, dtype=torch.float32), torch.tensor(labels), torch.tensor(batches))
-    with torch.random.fork_rng(devices=[]), pyro.settings.context(**SETTINGS):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = MixtureModel(start, n, int(batches.max()) + 1)
-        initial = init_to_value(values=_initial_values(model, start))
-        guide = AutoNormal(model, init_loc_fn=initial, init_scale=0.02)  # normal, for each transformed parameter
-        guide(*(tensor[:2] for tensor in tensors))  # creates its parameters
-        loss, optimizer = Trace_ELBO().differentiable_loss, torch.optim.Adam(guide.parameters(), lr=LEARNING_RATE)
-        n_epochs = -(-N_STEPS // -(-n // STEP_CELLS))
-        for _ in range(n_epochs):
-            for rows in torch.randperm(n).split(STEP_CELLS):
-                optimizer.zero_grad()
-                loss(model, guide, *(tensor[rows] for tensor in tensors)).backward()
-                optimizer.step()
-        return _median(guide, start)
+        return _infer(MixtureModel(start, n, int(batches.max()) + 1), points, labels, batches)
+
+
+def _infer(model: MixtureModel, points: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> Mixture:
+    """Climb the evidence lower bound, with one draw of the parameters in each step."""
+    n, cells, noise = len(points), model.cells(points, labels, batches), torch.empty_like(model.initial)
+    median, deviation = model.initial.clone(), torch.full_like(noise, INITIAL_DEVIATION).expm1().log()
+    optimizer = torch.optim.Adam([median, deviation], lr=LEARNING_RATE, fused=True)
+    torch.randperm(n)  # these two draws only keep the results of versions that used Pyro
+    _draw(model, noise)
+    n_epochs = -(-N_STEPS // -(-n // STEP_CELLS))
+    for _ in range(n_epochs):
+        for rows in torch.randperm(n).split(STEP_CELLS):
+            _draw(model, noise)
+            scale, drawn_cells = softplus(deviation), cells.take(rows) if len(rows) < n else cells
+            gradient = model.gradient(median + noise * scale, drawn_cells)
+            median.grad = -gradient
+            deviation.grad = -(gradient * noise + 1 / scale) * deviation.sigmoid()
+            optimizer.step()
+    return model.mixture(median, softplus(deviation))
+
+
+def _draw(model: MixtureModel, noise: torch.Tensor) -> None:
+    """Fill a vector with standard normal numbers, in the order of the parameters."""
+    for part in model.split(noise).values():
+        part.normal_()
 
 
 def find_start(
