@@ -10,7 +10,7 @@ from scrcl.utils.errors import ScrclValueError
 #: Neighbours that vote for the cluster of a new point, and of a point in the graph of Leiden.
 N_NEIGHBORS = 15
 #: Points that are assigned at once.
-BLOCK_POINTS = 65_536
+BLOCK_POINTS = 16_384
 
 
 @dataclass(frozen=True)

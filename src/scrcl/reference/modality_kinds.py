@@ -16,7 +16,7 @@ from scrcl.genes.associations import log_expression
 from scrcl.graph.mutual_neighbors import sample_of_each
 from scrcl.utils.checks import check_cells_have_counts
 from scrcl.utils.errors import ScrclValueError
-from scrcl.utils.sizes import SAMPLE_CELLS, sample_cells
+from scrcl.utils.sizes import BLOCK_CELLS, SAMPLE_CELLS, sample_cells
 from scrcl.utils.words import counted
 
 from .features import PRIOR_CELLS, CountFeatures, Moments, principal_components, variable_genes
@@ -92,7 +92,10 @@ class Rna(Modality):
 
     def neighbor_features(self, features: np.ndarray) -> np.ndarray:
         selected = self.signal_features(features)
-        return selected / np.maximum(np.linalg.norm(selected, axis=1, keepdims=True), 1e-12)
+        for start in range(0, len(selected), BLOCK_CELLS):
+            block = selected[start : start + BLOCK_CELLS]
+            block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+        return selected
 
     def linkage_features(self, features: np.ndarray) -> list[np.ndarray]:
         return [features[:, part] for name, part in self.counts.parts.items() if name in LINKAGE]

@@ -269,20 +269,25 @@ class Reference:
         if self.feature_share == 0:
             return encoded.views
         return {
-            view: np.concatenate([network, self._latent_features(features, weights, view[1])], 1)
-            for view, network in encoded.views.items()
+            view: self._with_features(network, features, weights, view[1]) for view, network in encoded.views.items()
         }
 
-    def _latent_features(self, features: np.ndarray, weights: np.ndarray, modality: int | None) -> np.ndarray:
-        """The part ``(m, s)`` of the latent representation that the features ``(m, d)`` of cells make up, float32."""
-        latent = []
+    def _with_features(
+        self, network: np.ndarray, features: np.ndarray, weights: np.ndarray, modality: int | None
+    ) -> np.ndarray:
+        """The latent representation ``(m, ·)`` from a view of the network and the features ``(m, d)`` of the cells, float32."""
+        columns = network.shape[1]
+        latent = network[:, :0]  # of no cells
         for start in range(0, len(features), CHUNK_CELLS):
             rows = slice(start, start + CHUNK_CELLS)
             # The rounding of sums over a row depends on the memory layout.
             by_modality = self._neighbor_features_of(np.ascontiguousarray(features[rows]))
             points = self._joined(by_modality, weights[rows]) if modality is None else by_modality[modality]
-            latent.append(np.float32(self.feature_share) * normalize(points))
-        return np.concatenate(latent)
+            if start == 0:
+                latent = np.empty((len(features), columns + points.shape[1]), dtype=np.float32)
+            latent[rows, :columns] = network[rows]
+            latent[rows, columns:] = np.float32(self.feature_share) * normalize(points)
+        return latent
 
     @cached_property
     def _weighted_features(self) -> np.ndarray:
