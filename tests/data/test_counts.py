@@ -148,3 +148,36 @@ def test_unreadable_block():
 
     with pytest.raises(ValueError, match="cannot be read from cell 64 on: .*checksum.*Check that its file"):
         Counts.of(Broken(simulate().X), "adata.X").read()
+
+
+@pytest.mark.parametrize("largest", [3, 300, 70_000])
+def test_packed_counts_are_the_same(largest):
+    rng = np.random.default_rng(0)
+    matrix = sp.csr_array(rng.integers(0, largest, (150, 9)) * (rng.random((150, 9)) < 0.3), dtype=np.float32)
+    packed = Counts.of(Disk(matrix), "counts").packed()
+    for rows in (slice(None), slice(5, 7), slice(31, 140), np.array([2, 33, 64, 149])):
+        np.testing.assert_array_equal(packed.matrix[rows].toarray(), matrix[rows].toarray())
+    columns, cells = np.array([1, 4, 8]), np.array([0, 40, 149])
+    read = packed.select(columns).read(cells)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read.toarray(), matrix[cells][:, columns].toarray())
+    some = Counts.of(matrix, "counts").packed(cells)
+    np.testing.assert_array_equal(some.read().toarray(), matrix[cells].toarray())
+
+
+def test_few_counts_of_a_file_are_read_once(monkeypatch):
+    class Once(Disk):
+        def __getitem__(self, rows):
+            read.append(rows)
+            return super().__getitem__(rows)
+
+    read = []
+    matrix = simulate().X
+    monkeypatch.setattr(counts, "ESTIMATED_CELLS", 10)
+    kept = Counts.of(Once(matrix), "counts").kept()
+    before = len(read)
+    np.testing.assert_array_equal(kept.read().toarray(), matrix.toarray())
+    assert before == len(read)
+    monkeypatch.setattr(counts, "KEPT_ENTRIES", matrix.nnz // 2)
+    Counts.of(Once(matrix), "counts").kept().read()
+    assert len(read) > before + 2

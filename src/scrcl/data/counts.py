@@ -16,6 +16,10 @@ from scrcl.utils.sparse import row_slice
 
 #: If fewer than one in so many cells of a block are requested, they are read one by one, which takes so many times as long.
 FEW_CELLS = 16
+#: Most counts above zero that are kept in memory in place of reading a file again, in about 3 bytes each.
+KEPT_ENTRIES = 100_000_000
+#: Cells at the start of a file from which the number of its counts above zero is estimated.
+ESTIMATED_CELLS = 256
 
 
 class RowMatrix(Protocol):
@@ -142,6 +146,17 @@ class Counts:
             else sp.csr_array((0, self.n_genes), dtype=np.float32)
         )
 
+    def packed(self, rows: np.ndarray | None = None) -> Self:
+        """Counts of cells, increasing, in little memory; all by default. See :class:`PackedRows`."""
+        return replace(self, matrix=PackedRows(self, rows), columns=None)
+
+    def kept(self) -> Self:
+        """The same, or packed if they are in a file and few enough, so that the file is read once."""
+        if self.in_memory:
+            return self
+        head = self.head(ESTIMATED_CELLS)
+        return self.packed() if head.nnz / head.shape[0] * self.n_cells <= KEPT_ENTRIES else self
+
     def check(self) -> None:
         """Check all counts in memory, or the first block of counts in a file.
 
@@ -180,3 +195,38 @@ class Counts:
             ) from error
         counts = as_counts(block, self.where, self.find_remedy)
         return counts if self.columns is None else counts[:, self.columns]
+
+
+class PackedRows:
+    """Counts ``(n, G)`` in memory, in the smallest types of integers that hold them, of which rows can be read.
+
+    Parameters
+    ----------
+    counts
+        The counts.
+    rows
+        Cells to keep, increasing; all by default.
+    """
+
+    def __init__(self, counts: Counts, rows: np.ndarray | None = None) -> None:
+        self.shape = (counts.n_cells if rows is None else len(rows), counts.n_genes)
+        self._blocks, self._ends = [], []
+        kind = np.min_scalar_type(counts.n_genes)
+        for positions, block in counts.blocks(rows):
+            largest = np.min_scalar_type(int(block.data.max(initial=0)))
+            self._blocks.append((block.data.astype(largest), block.indices.astype(kind), block.indptr))
+            self._ends.append(positions.stop)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> sp.csr_array:
+        if not isinstance(rows, slice):
+            return self[rows[0] : rows[-1] + 1][rows - rows[0]]
+        start, stop, _ = rows.indices(self.shape[0])
+        parts = []
+        for number in range(int(np.searchsorted(self._ends, start, "right")), len(self._ends)):
+            data, indices, indptr = self._blocks[number]
+            first = self._ends[number] - len(indptr) + 1
+            if first >= stop:
+                break
+            block = sp.csr_array((data, indices.astype(np.int32), indptr), (len(indptr) - 1, self.shape[1]))
+            parts.append(row_slice(block, slice(max(start - first, 0), stop - first)))
+        return parts[0] if len(parts) == 1 else sp.csr_array(sp.vstack(parts, format="csr"))

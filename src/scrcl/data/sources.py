@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -103,6 +103,14 @@ class Source:
     def counts(self) -> Counts | None:
         """The counts, read at the first access, as they are not always needed beside an embedding."""
         return None if self.find_counts is None else self.find_counts()
+
+    def kept(self) -> "Source":
+        """The same, with counts that are read once where they are few enough, see :meth:`Counts.kept`."""
+        return replace(self, find_counts=None if self.find_counts is None else self._keep)
+
+    def _keep(self) -> Counts:
+        assert self.counts is not None  # callers have checked it
+        return self.counts.kept()
 
     @property
     def n_cells(self) -> int:

@@ -10,7 +10,6 @@ import scipy.sparse as sp
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
-from scrcl.data.counts import Counts
 from scrcl.data.sources import EMBEDDING, Source
 from scrcl.genes.associations import log_expression
 from scrcl.graph.mutual_neighbors import sample_of_each
@@ -44,7 +43,7 @@ class Rna(Modality):
         data = source.counts
         assert data is not None  # RNA is counted
         sample = sample_cells(data.n_cells) if batches is None else sample_of_each(batches, SAMPLE_CELLS)
-        sampled, sample_batches = Counts(data.read(sample), data.where), None if batches is None else batches[sample]
+        sampled, sample_batches = data.packed(sample), None if batches is None else batches[sample]
         codes = np.zeros(len(sample), dtype=np.int64) if sample_batches is None else sample_batches
         moments, totals = Moments.by_batch(sampled, codes), np.empty(len(sample))
         for number, batch_moments in enumerate(moments):

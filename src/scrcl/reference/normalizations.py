@@ -212,7 +212,7 @@ class Values:
 
     def astype(self, dtype: type[np.floating]) -> "Values":
         """The same in another precision."""
-        return Values(self.above.astype(dtype), self.weights.astype(dtype), self.rows.astype(dtype))
+        return Values(self.above.astype(dtype, copy=False), self.weights.astype(dtype), self.rows.astype(dtype))
 
     def block(self, rows: slice = ALL, columns: slice = ALL) -> np.ndarray:
         """Dense values of some cells and genes."""

@@ -141,6 +141,7 @@ def _fit(
     sources: Mapping[str, Source], options: Options, cells: Cells
 ) -> tuple[Batches | None, dict[str, Modality], list[np.ndarray]]:
     """Batches, if any, modalities and the features of each."""
+    sources = {name: source.kept() for name, source in sources.items()}
     if cells.batches is not None:
         sizes = options.n_top_genes, options.n_components, options.n_neighbors
         return Batches.fit(cells.batches, sources, *sizes, cells.conditions)
