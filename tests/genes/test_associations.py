@@ -178,6 +178,19 @@ def test_pvalues_against_all_permutations():
 
 
 @pytest.mark.parametrize("most", [20_000, 60])
+def test_pvalues_against_scores_of_each_permutation(data, most, monkeypatch):
+    positions, expression, groups, *_ = data
+    monkeypatch.setattr(associations, "SAMPLE_CELLS", most)
+    rng = np.random.default_rng(3)
+    rows = associations._tested_cells(groups, rng)
+    weights, profiles = contrast_weights(positions, groups)[:, rows], expression.toarray()[rows]
+    weights -= weights.mean(1, keepdims=True)
+    scores = np.stack([weights[:, rng.permutation(len(rows))] @ profiles for _ in range(70)])
+    exact = (1 + (scores >= weights @ profiles - 1e-9).sum(0)) / 71
+    np.testing.assert_array_equal(permutation_pvalues(positions, expression, groups, 70, seed=3), exact)
+
+
+@pytest.mark.parametrize("most", [20_000, 60])
 def test_pvalues_of_permuted_cells_are_uniform(data, most, monkeypatch):
     positions, _, groups, *_ = data
     monkeypatch.setattr(associations, "SAMPLE_CELLS", most)

@@ -16,13 +16,13 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from scrcl.nn.sparse import to_torch
+from scrcl.nn.sparse import product, to_torch
 from scrcl.utils.sizes import BLOCK_ENTRIES, SAMPLE_CELLS
 
 #: Ridge penalty, relative to the mean variance of the refined coordinates; small, for numerical stability only.
 RIDGE = 1e-6
-#: Columns of permuted weights of a product, few enough for the cache.
-PERMUTED_COLUMNS = 48
+#: Permutations that are scored at once, few enough for the cache.
+PERMUTATIONS = 32
 
 
 def log_expression(counts: sp.csr_array, totals: np.ndarray, target: float) -> sp.csr_array:
@@ -255,16 +255,22 @@ def permutation_pvalues(
     by_gene = sp.csr_array(expression.T)
     # The order of a sum changes its rounding; equal scores must count as equal.
     tolerance = 1e-9 * np.abs(weights).max(1)[:, None] * np.maximum(abs(by_gene).sum(axis=1), 1e-300)
-    observed = (by_gene @ weights.T).T - tolerance
-    reached = np.zeros(observed.shape, dtype=np.int64)
-    n_groups, n = weights.shape
-    sparse, step = to_torch(by_gene, np.float64), max(1, PERMUTED_COLUMNS // n_groups)
-    for start in range(0, n_permutations, step):
-        number = min(step, n_permutations - start)
-        permuted_weights = np.concatenate([weights[:, rng.permutation(n)] for _ in range(number)])
-        permuted = (sparse @ torch.from_numpy(permuted_weights.T.copy())).numpy().T.reshape(number, *observed.shape)
-        reached += (permuted >= observed).sum(0)
-    return (1 + reached) / (1 + n_permutations)
+    observed = torch.from_numpy(by_gene @ weights.T - tolerance.T)
+    # The sum over groups of score times size inside times size outside is zero, so one group follows from the others.
+    sides = groups.sizes * (len(groups.codes) - groups.sizes)
+    last = int(sides.argmax())
+    reached = torch.zeros(observed.shape, dtype=torch.int64)
+    sparse = to_torch(by_gene, np.float64)
+    for start in range(0, n_permutations, PERMUTATIONS):
+        orders = [rng.permutation(len(rows)) for _ in range(min(PERMUTATIONS, n_permutations - start))]
+        columns = np.stack(orders, axis=1)
+        others = torch.zeros((len(observed), len(orders)), dtype=torch.float64)
+        for group in np.delete(np.arange(groups.n_groups), last):
+            scores = product(sparse, torch.from_numpy(weights[group][columns]))
+            reached[:, group] += (scores >= observed[:, group, None]).sum(1)
+            others.add_(scores, alpha=float(sides[group] / sides[last]))
+        reached[:, last] += (-others >= observed[:, last, None]).sum(1)
+    return (1 + reached.numpy().T) / (1 + n_permutations)
 
 
 def _tested_cells(groups: Groups, rng: np.random.Generator) -> np.ndarray:
