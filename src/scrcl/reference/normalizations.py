@@ -16,7 +16,7 @@ THETA = 100.0
 #: The normalisations, in the order of the features: two as they are, and each of them with genes of equal weight.
 LOG, PEARSON, STANDARDIZED, SIGNED_LOG = NORMALIZATIONS = ("log", "pearson", "standardized_log", "signed_log_residuals")
 #: Counts above zero that are normalised at once, so that they fit into the cache.
-ENTRIES = 250_000
+ENTRIES = 60_000
 #: Knots per e-fold change of the total of a cell; with 16, the error of interpolation is below that of float32.
 KNOTS = 16
 
@@ -32,9 +32,19 @@ def pearson_residuals(counts: np.ndarray, mean: np.ndarray, clip: float) -> np.n
     :math:`(x - \mu) / \sqrt{\mu + \mu^2 / \theta}`, where the expectation :math:`\mu` is the cell's total times the gene's
     fraction (Lause, Berens & Kobak, Genome Biology 2021). Genes without counts give zeros.
     """
+    return _residuals(counts - mean, _spread(mean), clip)
+
+
+def _spread(mean: np.ndarray) -> np.ndarray:
+    """Expected standard deviations; infinite for genes without counts, whose residuals are zero."""
     spread = np.sqrt(mean + mean**2 / THETA)
-    residuals = np.divide(counts - mean, spread, out=np.zeros_like(mean), where=spread > 0)
-    return np.clip(residuals, -clip, clip, out=residuals)
+    spread[spread == 0] = np.inf
+    return spread
+
+
+def _residuals(differences: np.ndarray, spread: np.ndarray, clip: float) -> np.ndarray:
+    differences /= spread
+    return np.clip(differences, -clip, clip, out=differences)
 
 
 def _signed_log(values: np.ndarray) -> np.ndarray:
@@ -115,15 +125,18 @@ class Normalizer:
         self, counts: sp.csr_array, totals: np.ndarray, dtype: type[np.floating] = np.float32
     ) -> dict[str, np.ndarray]:
         """Normalised values of the counts above zero minus the value of a zero in their place, in their order."""
-        values, genes, cells = counts.data.astype(dtype), counts.indices, _cells_of_entries(counts)
-        log, fitted = self._fitted_above_zero(counts, totals, cells, dtype)
-        mean = totals.astype(dtype)[cells] * self.fractions.astype(dtype)[genes]
-        residuals = pearson_residuals(values, mean, self.clip)
-        residuals_of_zero = pearson_residuals(np.zeros_like(mean), mean, self.clip)
+        values, genes, sizes = counts.data.astype(dtype), counts.indices, np.diff(counts.indptr)
+        log, fitted = self._fitted_above_zero(counts, totals, dtype)
+        mean = np.repeat(totals.astype(dtype), sizes) * self.fractions.astype(dtype).take(genes)
+        spread = _spread(mean)
+        residuals, residuals_of_zero = (
+            _residuals(values - mean, spread, self.clip),
+            _residuals(-mean, spread, self.clip),
+        )
         return {
             LOG: log,
             PEARSON: residuals - residuals_of_zero,
-            STANDARDIZED: fitted / self.deviations.astype(dtype)[genes],
+            STANDARDIZED: fitted / self.deviations.astype(dtype).take(genes),
             SIGNED_LOG: _signed_log(residuals) - _signed_log(residuals_of_zero),
         }
 
@@ -134,17 +147,17 @@ class Normalizer:
         fitted = np.empty(counts.nnz, dtype)
         for rows, entries in _row_entries(counts):
             part = row_slice(counts, rows)
-            fitted[entries] = self._fitted_above_zero(part, totals[rows], _cells_of_entries(part), dtype)[1]
+            fitted[entries] = self._fitted_above_zero(part, totals[rows], dtype)[1]
         return fitted
 
     def _fitted_above_zero(
-        self, counts: sp.csr_array, totals: np.ndarray, cells: np.ndarray, dtype: type[np.floating]
+        self, counts: sp.csr_array, totals: np.ndarray, dtype: type[np.floating]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithms of counts ``(n, G)`` above zero, of these cells, and the same after proportional fitting."""
-        n, n_genes = counts.shape
-        log = np.log1p(counts.data.astype(dtype) * (self.target / totals).astype(dtype)[cells])
-        mean_log = np.bincount(cells, log, minlength=n) / n_genes
-        return log, log / np.maximum(mean_log, 1e-12).astype(dtype)[cells]
+        """Logarithms of counts ``(n, G)`` above zero, and the same after proportional fitting."""
+        (n, n_genes), sizes = counts.shape, np.diff(counts.indptr)
+        log = np.log1p(counts.data.astype(dtype) * np.repeat((self.target / totals).astype(dtype), sizes))
+        mean_log = np.bincount(np.repeat(np.arange(n), sizes), log, minlength=n) / n_genes
+        return log, log / np.repeat(np.maximum(mean_log, 1e-12).astype(dtype), sizes)
 
     @property
     def smooth(self) -> bool:
@@ -243,11 +256,6 @@ def _row_entries(matrix: sp.csr_array) -> Iterator[tuple[slice, slice]]:
     """The same, with the slices of their entries."""
     for rows in entry_slices(matrix.indptr):
         yield rows, slice(*matrix.indptr[[rows.start, rows.stop]].tolist())
-
-
-def _cells_of_entries(matrix: sp.csr_array) -> np.ndarray:
-    """The row of each entry."""
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
 def interpolation(totals: np.ndarray) -> tuple[sp.csr_array, np.ndarray]:
