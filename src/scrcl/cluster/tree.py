@@ -5,7 +5,7 @@ joins them to a tree, whose splits are the candidates: which of them are support
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 
 from scrcl.graph.neighbors import nearest_neighbors
 
-from .clustering import Clustering, number_by_size
+from .clustering import BLOCK_POINTS, Clustering, number_by_size
 from .split_evidence import verdict
 from .trees import indicator, memberships
 
@@ -179,7 +179,9 @@ class NestedClusters:
     ) -> "NestedClusters":
         """Add up the edges of a symmetric graph ``(n, n)`` of the cells."""
         members = indicator(leaves.labels)
-        return cls(leaves, linkage, (members.T @ (adjacency @ members)).toarray(), features)
+        found = cls(leaves, linkage, (members.T @ (adjacency @ members)).toarray(), features)
+        # Features of many cells take much memory.
+        return found if (found.sizes[found.sides] <= RARE_CELLS).any() else replace(found, features=None)
 
     @property
     def n_leaves(self) -> int:
@@ -275,10 +277,13 @@ class NestedClusters:
         """Clusters of the cells, for splits ``(L - 1,)`` from :meth:`made`."""
         of_cluster = self.below[self.clusters(made)]
         cells_of_leaf = of_cluster * self.sizes[: self.n_leaves]
-        assert self.leaves.probabilities is not None
-        together = self.leaves.probabilities @ (cells_of_leaf / cells_of_leaf.sum(1, keepdims=True)).T
-        labels = of_cluster.argmax(0)[self.leaves.labels]
-        return Clustering(self.leaves.points, labels, probabilities=normalize(together, norm="l1").astype(np.float32))
+        of_leaf, shares = self.leaves.probabilities, (cells_of_leaf / cells_of_leaf.sum(1, keepdims=True)).T
+        assert of_leaf is not None
+        probabilities = np.empty((len(of_leaf), len(of_cluster)), dtype=np.float32)
+        for start in range(0, len(of_leaf), BLOCK_POINTS):
+            rows = slice(start, start + BLOCK_POINTS)
+            probabilities[rows] = normalize(of_leaf[rows] @ shares, norm="l1")
+        return Clustering(self.leaves.points, of_cluster.argmax(0)[self.leaves.labels], probabilities=probabilities)
 
     def verdicts(self, n_up: np.ndarray) -> Sequence[str]:
         """``(L - 1,)`` what each split is, from its connectivity and the numbers ``(L - 1, 2)`` of genes up on its sides."""

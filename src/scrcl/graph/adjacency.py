@@ -1,5 +1,6 @@
 """The cell graph as a sparse matrix, and the propagation matrices of convolutions over it."""
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -47,16 +48,22 @@ class Propagation:
         matrix.data *= np.repeat(self._scale[numbers], np.diff(matrix.indptr)) * self._scale[matrix.indices]
         return matrix
 
-    def twice(self, features: np.ndarray, rows: Rows = ALL) -> np.ndarray:
-        """Features ``(n, d)`` propagated twice, of all nodes or some rows: ``(m, d)``."""
+    def twice(
+        self, features: np.ndarray, rows: Rows = ALL, function: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Features ``(n, d)`` propagated twice, of all nodes or some rows: ``(m, d)``.
+
+        Before, a ``function`` of single rows is applied to those that are needed.
+        """
+        change = function or (lambda rows: rows)
         if isinstance(rows, slice):
             matrix = self[:]
-            return (matrix @ (matrix @ features))[rows]
+            return (matrix @ (matrix @ change(features)))[rows]
         second = self[rows]
         neighbors = reached(second)
         first = self[neighbors]
         sources = reached(first)
-        return second[:, neighbors] @ (first[:, sources] @ features[sources])
+        return second[:, neighbors] @ (first[:, sources] @ change(features[sources]))
 
 
 def reached(matrix: sp.csr_array) -> np.ndarray:

@@ -298,7 +298,7 @@ class Reference:
 
     def _smooth(self, features: np.ndarray, cells: Rows) -> np.ndarray:
         """Features ``(n, s)`` averaged twice over the cell graph, at unit length, of all cells or of some."""
-        return normalize(self.propagation.twice(normalize(features), cells), copy=False)
+        return normalize(self.propagation.twice(features, cells, normalize), copy=False)
 
     @property
     def _by_modality(self) -> list[np.ndarray]:
