@@ -2,9 +2,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from scipy.stats import multivariate_t
 
-from scrcl.cluster.confidence import ClusterConfidence, JointComponents, Mixture, component_means, log_student_t
+from scrcl.cluster.confidence import (
+    ClusterConfidence,
+    JointComponents,
+    Mixture,
+    component_means,
+    log_student_t,
+    log_sum,
+)
 
 #: Dimensions of each kind.
 FIRST, SECOND = slice(0, 2), slice(2, 5)
@@ -37,6 +45,13 @@ def densities(mixture: Mixture, points: np.ndarray, part: slice, degrees: float,
         for weight, mean, variance in zip(mixture.weights, means, variances, strict=True)
     ]
     return np.transpose(parts)
+
+
+def test_log_sum_against_scipy():
+    logs = np.random.default_rng(0).normal(size=(6, 4)) * 1000
+    logs[0], logs[1, :3], logs[2, 0], logs[3] = -np.inf, -np.inf, -np.inf, 5
+    np.testing.assert_allclose(log_sum(logs), logsumexp(logs, axis=1), rtol=1e-14)
+    np.testing.assert_array_equal(log_sum(logs[:, :1]), logs[:, 0])
 
 
 def test_density_against_scipy():

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, gammaln, logsumexp, softmax
+from scipy.special import expit, gammaln, softmax
 from sklearn.cluster import KMeans
 
 from scrcl.utils.sizes import sample_cells
@@ -119,9 +119,9 @@ class Mixture:
 
     def log_clusters(self, points: np.ndarray, kind: int, batches: np.ndarray | None = None) -> np.ndarray:
         """Logarithm ``(n, K + 1)`` of weight times density by cluster in one kind, the last column for no cluster."""
-        *components, none = (self.log_densities(points, kind, batches) + np.log(self.weights)).T
-        by_cluster = [logsumexp(np.array(components)[self.clusters == k], axis=0) for k in range(self.n_clusters)]
-        return np.column_stack([*by_cluster, none])
+        components = self.log_densities(points, kind, batches) + np.log(self.weights)
+        clusters = np.append(self.clusters, self.n_clusters)
+        return np.column_stack([log_sum(components[:, clusters == k]) for k in range(self.n_clusters + 1)])
 
     def log_pairs(self, points: np.ndarray, kind: int, batches: np.ndarray | None = None) -> np.ndarray:
         """Logarithm ``(n,)`` of the density of points ``(n, p)`` in one kind as doublets of two clusters."""
@@ -138,7 +138,7 @@ class Mixture:
         for start in range(0, len(points), PAIR_BLOCK_POINTS):  # there are many pairs
             rows = slice(start, start + PAIR_BLOCK_POINTS)
             block = points[rows], np.concatenate(means), variances, kind, None if batches is None else batches[rows]
-            log_density[rows] = logsumexp(self._log_densities(*block) + log_weights, axis=1)
+            log_density[rows] = log_sum(self._log_densities(*block) + log_weights)
         return log_density
 
     def _log_densities(
@@ -278,15 +278,15 @@ class ClusterConfidence:
         by_features, none = features[:, :-1], features[:, -1]
         others = by_features.copy()
         others[rows, labels] = -np.inf
-        odds = by_features[rows, labels] - logsumexp(others, axis=1)
+        odds = by_features[rows, labels] - log_sum(others)
         typical = self.mixture.log_clusters(points, LATENT, batches)[rows, labels]
-        return Evidence(odds, typical, logsumexp(by_features, axis=1) - none), by_features
+        return Evidence(odds, typical, log_sum(by_features) - none), by_features
 
     def _single(self, kinds: Sequence[np.ndarray], batches: np.ndarray | None) -> np.ndarray:
         """Log of the density of the features in clusters relative to that of doublets, ``(n,)``."""
         points = self.components(kinds)
         clusters = self.mixture.log_clusters(points, FEATURES, batches)[:, :-1]
-        return logsumexp(clusters, axis=1) - self.mixture.log_pairs(points, FEATURES, batches)
+        return log_sum(clusters) - self.mixture.log_pairs(points, FEATURES, batches)
 
     def _standardized(self, evidence: Evidence) -> Evidence:
         columns = zip(evidence, self.centers[:-1], self.scales[:-1], strict=True)
@@ -314,6 +314,18 @@ class ClusterConfidence:
 def _doubt(odds: np.ndarray, typical: np.ndarray) -> np.ndarray:
     """Logarithm of the odds of another cluster or of none, up to a constant."""
     return np.logaddexp(-odds, -typical)
+
+
+def log_sum(logs: np.ndarray) -> np.ndarray:
+    """Logarithm ``(n,)`` of the sums of rows, from the logarithms ``(n, m)`` of their entries; ``-inf`` for zero.
+
+    Several times as fast as that of scipy, which allows for complex numbers, and computes with denormal ones.
+    """
+    highest = logs.max(1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # where all are infinite
+        terms = logs - highest
+    np.fmax(terms, -700, out=terms)
+    return np.log(np.exp(terms, out=terms).sum(1)) + highest[:, 0]
 
 
 def log_student_t(points: np.ndarray, means: np.ndarray, scales: np.ndarray, degrees: float) -> np.ndarray:
