@@ -3,6 +3,8 @@ import pytest
 import scipy.sparse as sp
 
 from scrcl.graph.adjacency import (
+    Propagation,
+    edge_graph,
     join_reference,
     local_order,
     normalized_adjacency,
@@ -72,3 +74,17 @@ def test_joined_propagation():
     degree = edges_from.sum(1) + 1
     expected = (edges_from + np.eye(13)) / np.sqrt(np.outer(degree, degree))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [slice(None), np.array([2, 0])])
+def test_a_function_of_single_rows_comes_before_propagation(rows):
+    def halve(rows):
+        rows /= 2
+        return rows
+
+    propagation = Propagation(edge_graph(np.array([[0, 1, 2], [1, 2, 3]]), 5))
+    features = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    before = features.copy()
+    found = propagation.twice(features, rows, halve)
+    np.testing.assert_allclose(found, propagation.twice(features / 2, rows), rtol=1e-6)
+    np.testing.assert_array_equal(features, before)

@@ -1,3 +1,4 @@
+import ctypes
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,3 +33,9 @@ class TestMemory:
         assert memory.available() == 1e9
         monkeypatch.setattr(Path, "read_text", lambda path: "max")  # no limit of a container
         assert memory.available() == 3e9
+
+
+@pytest.mark.parametrize("system", [lambda name: object(), ctypes.CDLL], ids=["without", "this one"])
+def test_release_on_any_system(monkeypatch, system):
+    monkeypatch.setattr(ctypes, "CDLL", system)
+    memory.release()

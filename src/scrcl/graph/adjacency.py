@@ -53,17 +53,17 @@ class Propagation:
     ) -> np.ndarray:
         """Features ``(n, d)`` propagated twice, of all nodes or some rows: ``(m, d)``.
 
-        Before, a ``function`` of single rows is applied to those that are needed.
+        Before, a ``function`` of single rows, which may change its argument, is applied to those that are needed.
         """
-        change = function or (lambda rows: rows)
         if isinstance(rows, slice):
-            matrix = self[:]
-            return (matrix @ (matrix @ change(features)))[rows]
+            matrix, all_features = self[:], features if function is None else function(features.copy())
+            return (matrix @ (matrix @ all_features))[rows]
         second = self[rows]
         neighbors = reached(second)
         first = self[neighbors]
         sources = reached(first)
-        return second[:, neighbors] @ (first[:, sources] @ change(features[sources]))
+        needed = features[sources] if function is None else function(features[sources])
+        return second[:, neighbors] @ (first[:, sources] @ needed)
 
 
 def reached(matrix: sp.csr_array) -> np.ndarray:

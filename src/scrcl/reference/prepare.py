@@ -20,7 +20,7 @@ from scrcl.graph.smoothing import varying_in_space
 from scrcl.graph.spatial import SpatialOptions
 from scrcl.labels.cell_labels import Labels
 from scrcl.utils.errors import PoorSupportWarning, ScrclValueError
-from scrcl.utils.memory import FIXED_BYTES, warn_if_short
+from scrcl.utils.memory import FIXED_BYTES, release, warn_if_short
 from scrcl.utils.progress import begin
 from scrcl.utils.sizes import sample_cells
 from scrcl.utils.words import counted
@@ -85,6 +85,7 @@ def prepare(
 
     begin("features")
     batches, modalities, by_modality = _fit(sources, options, cells)
+    release()
     network = _read_network(modalities, options)
 
     begin("graph")
@@ -134,6 +135,7 @@ def prepare(
         labels=labels,
         cell_names=cells.names.copy(),
     )
+    release()
     return Preparation(reference, neighbors, network)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -298,7 +298,8 @@ class Reference:
 
     def _smooth(self, features: np.ndarray, cells: Rows) -> np.ndarray:
         """Features ``(n, s)`` averaged twice over the cell graph, at unit length, of all cells or of some."""
-        return normalize(self.propagation.twice(features, cells, normalize), copy=False)
+        in_place = partial(normalize, copy=False)
+        return in_place(self.propagation.twice(features, cells, in_place))
 
     @property
     def _by_modality(self) -> list[np.ndarray]:

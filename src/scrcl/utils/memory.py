@@ -1,6 +1,8 @@
-"""A warning before work that needs more memory than is free."""
+"""A warning before work that needs more memory than is free, and the release of memory after work."""
 
+import ctypes
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,3 +37,9 @@ def warn_if_short(needed: float, work: str, remedy: str, command: str) -> None:
             ),
             stacklevel=settings.warnings_stacklevel,
         )
+
+
+def release() -> None:
+    """Return freed memory to the system; the C library of Linux keeps what arrays of a few megabytes took."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function
+        ctypes.CDLL(None).malloc_trim(0)
