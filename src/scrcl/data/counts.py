@@ -193,7 +193,8 @@ class Counts:
                 "Check that its file is complete, readable and unchanged since it was opened; then open it again.",
                 where=self.where,
             ) from error
-        counts = as_counts(block, self.where, self.find_remedy)
+        packed = isinstance(self.matrix, PackedRows)  # and checked before
+        counts = sp.csr_array(block, dtype=np.float32) if packed else as_counts(block, self.where, self.find_remedy)
         return counts if self.columns is None else counts[:, self.columns]
 
 
