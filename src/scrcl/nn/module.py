@@ -123,7 +123,8 @@ class SCRCLModule(BaseModuleClass):
 
     def by_modality(self, values: Tensor) -> tuple[Tensor, ...]:
         """The columns of each modality, as separate tensors."""
-        return values.chunk(self.n_modalities, 1)
+        # The gradient of a chunk is a copy of all of them.
+        return (values,) if self.n_modalities == 1 else values.chunk(self.n_modalities, 1)
 
     def _get_generative_input(self, tensors: Tensors, inference_outputs: Tensors, **kwargs: object) -> Tensors:
         return {"hidden_1": inference_outputs["hidden_1"], "hidden_2": inference_outputs["hidden_2"]}
