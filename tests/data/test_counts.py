@@ -156,7 +156,7 @@ def test_packed_counts_are_the_same(largest):
     matrix = sp.csr_array(rng.integers(0, largest, (150, 9)) * (rng.random((150, 9)) < 0.3), dtype=np.float32)
     packed = Counts.of(Disk(matrix), "counts").packed()
     for rows in (slice(None), slice(5, 7), slice(31, 140), np.array([2, 33, 64, 149])):
-        np.testing.assert_array_equal(packed.matrix[rows].toarray(), matrix[rows].toarray())
+        np.testing.assert_array_equal(sp.csr_array(packed.matrix[rows]).toarray(), matrix[rows].toarray())
     columns, cells = np.array([1, 4, 8]), np.array([0, 40, 149])
     read = packed.select(columns).read(cells)
     assert read.dtype == np.float32
@@ -171,7 +171,7 @@ def test_few_counts_of_a_file_are_read_once(monkeypatch):
             read.append(rows)
             return super().__getitem__(rows)
 
-    read = []
+    read: list[slice] = []
     matrix = simulate().X
     monkeypatch.setattr(counts, "ESTIMATED_CELLS", 10)
     kept = Counts.of(Once(matrix), "counts").kept()
