@@ -17,6 +17,7 @@ from scrcl.graph.recognition import Recognition
 from scrcl.graph.slices import find_cells
 from scrcl.labels.cell_labels import Labels
 from scrcl.nn.inference import CHUNK_CELLS, Encoded, View
+from scrcl.utils.memory import release
 from scrcl.utils.progress import begin
 
 from .agreement import Agreement, join
@@ -268,6 +269,7 @@ class Reference:
         """
         if self.feature_share == 0:
             return encoded.views
+        release()  # before the largest arrays
         return {
             view: self._with_features(network, features, weights, view[1]) for view, network in encoded.views.items()
         }
