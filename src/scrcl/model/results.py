@@ -40,6 +40,7 @@ from scrcl.nn.inference import Encoded, Encoder, View, hidden_units
 from scrcl.nn.mixture import fit_mixture
 from scrcl.nn.module import SCRCLModule
 from scrcl.reference.reference import Reference
+from scrcl.utils.memory import release
 from scrcl.utils.progress import begin
 from scrcl.utils.threads import threads
 
@@ -100,7 +101,12 @@ class Results:
         self.module, self.reference = module, reference
         self._weights_version = module.weights_version
         self._encoder = Encoder(
-            module, reference.features, reference.propagation, reference.weights, reference.adjacency
+            module,
+            reference.features,
+            reference.propagation,
+            reference.weights,
+            reference.adjacency,
+            reference.complete,
         )
         self._cache, self._new = _Cache(), _ByPlacement()
 
@@ -140,17 +146,15 @@ class Results:
         kept = self._cache.encoded
         if view not in kept.views:
             begin("inference")
-            encoded = self._encoder.reference(view[0])
-            _keep(kept, encoded, self.reference.join(encoded, self.reference.features, self.reference.weights))
+            release()  # before the largest arrays
+            _keep(kept, self._encoder.reference(view[0]))
         return kept.views[view]
 
     def _latent_of(self, view: View, cells: np.ndarray) -> np.ndarray:
         """The same of some cells, encoded alone if the others are not needed yet."""
-        reference = self.reference
-        if view in self._cache.encoded.views or len(cells) == reference.n_cells:
+        if view in self._cache.encoded.views or len(cells) == self.reference.n_cells:
             return self.latent(view)[cells]
-        encoded = self._encoder.reference(view[0], cells)
-        return reference.join(encoded, reference.features[cells], reference.weights[cells])[view]
+        return self._encoder.reference(view[0], cells).views[view]
 
     def latent_of_new(self, query: Query, view: View, chunk: int | None = None) -> np.ndarray:
         """A representation ``(m', ·)`` of the new cells, ``chunk`` of which pass the network at once."""
@@ -164,8 +168,7 @@ class Results:
         """All new cells of a placement, with a representation."""
         kept = self._new.setdefault(placement, Encoded())
         if view not in kept.views:
-            encoded = self._encoder(placement, view[0], chunk)
-            _keep(kept, encoded, self.reference.join(encoded, placement.features, placement.modality_weights))
+            _keep(kept, self._encoder(placement, view[0], chunk))
         return kept
 
     def network(self, view: View, latent: np.ndarray) -> np.ndarray:
@@ -428,9 +431,9 @@ class Results:
         return spaces
 
 
-def _keep(kept: Encoded, encoded: Encoded, views: dict[View, np.ndarray]) -> None:
+def _keep(kept: Encoded, encoded: Encoded) -> None:
     """Keep representations, and the lengths of hidden units where these were found with them."""
-    kept.views |= views
+    kept.views |= encoded.views
     kept.lengths = encoded.lengths if kept.lengths is None else kept.lengths
 
 

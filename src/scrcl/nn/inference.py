@@ -1,6 +1,6 @@
 """Exact inference over graphs of any size, layer by layer, in chunks of cells."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeAlias, get_args
@@ -26,6 +26,8 @@ Representation = Literal["aligned", "refined"]
 REPRESENTATIONS = get_args(Representation)
 #: A representation of all modalities, or of the modality with this number.
 View: TypeAlias = tuple[Representation, int | None]
+#: Completes views ``(m, ·)`` by more columns, from the features ``(m, d)`` and modality weights ``(m, M)`` of the cells.
+Complete: TypeAlias = Callable[[dict[View, np.ndarray], np.ndarray, np.ndarray], dict[View, np.ndarray]]
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Encoded:
     Attributes
     ----------
     views
-        The two views of each representation side by side, ``(m, 2 h)`` or ``(m, 2 c)``, float32.
+        The two views of each representation side by side, ``(m, 2 h)`` or ``(m, 2 c)``, and further columns, float32.
     lengths
         ``(m, 2 M)`` lengths of the hidden units, which the aligned representation lacks; ``None`` with the refined one.
     """
@@ -48,7 +50,7 @@ class Encoder:
     """A network for the cells of a reference, and for new cells that were placed among them.
 
     The cells of the reference have features ``(n, d)``, a propagation matrix ``(n, n)``, modality weights ``(n, M)`` and a
-    graph ``(n, n)``.
+    graph ``(n, n)``. What the network computes of a chunk of cells is completed before the next, to hold no second copy of all.
     """
 
     def __init__(
@@ -58,13 +60,15 @@ class Encoder:
         propagation: Propagation,
         modality_weights: np.ndarray,
         adjacency: sp.csr_array,
+        complete: Complete | None = None,
     ) -> None:
         self._module, self._features, self._propagation = module, features, propagation
-        self._weights, self._adjacency = modality_weights, adjacency
+        self._weights, self._adjacency, self._complete = modality_weights, adjacency, complete
 
     def reference(self, representation: Representation, cells: np.ndarray | None = None) -> Encoded:
         """Encode the cells of the reference, all or those with the numbers ``(m,)``."""
-        return encode(self._module, self._features, self._propagation, self._weights, representation, cells)
+        graph = self._features, self._propagation, self._weights
+        return encode(self._module, *graph, representation, cells, None, self._complete)
 
     def __call__(self, placement: Placement, representation: Representation, chunk: int | None = None) -> Encoded:
         """Encode the new cells of a placement, up to ``chunk`` of them at once."""
@@ -78,7 +82,7 @@ class Encoder:
             features = np.concatenate([self._features, features])
             weights = np.concatenate([self._weights, weights])
             positions = positions + len(self._features)
-        return encode(self._module, features, propagation, weights, representation, positions, size)
+        return encode(self._module, features, propagation, weights, representation, positions, size, self._complete)
 
     @torch.inference_mode()
     def _encode_alone(self, placement: Placement, representation: Representation, size: int) -> Encoded:
@@ -92,7 +96,8 @@ class Encoder:
             own_part = own_weight * features[rows]
             hidden = _convolve(module, _product(received[rows], self._features) + own_part)
             propagated = _product(received[rows], first_layer) + own_weight * hidden
-            return _represent(module, features[rows], propagated, placement.modality_weights[rows], representation)
+            weights = placement.modality_weights[rows]
+            return _represent(module, features[rows], propagated, weights, representation, self._complete)
 
         with threads(min(n, size) * features.shape[1]):
             return _join(map(encoded, _chunks(n, size)), n)
@@ -135,6 +140,7 @@ def encode(
     representation: Representation,
     cells: np.ndarray | None = None,
     chunk: int | None = None,
+    complete: Complete | None = None,
 ) -> Encoded:
     """Run the network over a whole graph.
 
@@ -153,7 +159,14 @@ def encode(
     with threads(min(n, size) * features.shape[1]):
         return _join(
             (
-                _represent(module, features[rows], _product(propagation[rows], hidden), weights[rows], representation)
+                _represent(
+                    module,
+                    features[rows],
+                    _product(propagation[rows], hidden),
+                    weights[rows],
+                    representation,
+                    complete,
+                )
                 for rows in _chunks(n, size)
             ),
             n,
@@ -203,6 +216,7 @@ def _represent(
     propagated: np.ndarray,
     weights: np.ndarray,
     representation: Representation,
+    complete: Complete | None,
 ) -> Encoded:
     views = module.views(_tensor(module, features), _tensor(module, propagated))
     lengths = None
@@ -219,7 +233,8 @@ def _represent(
     if module.n_modalities > 1:
         for number, branches in enumerate(zip(*by_modality, strict=True)):
             encoded[representation, number] = torch.cat(branches, 1)
-    return Encoded({view: values.cpu().numpy() for view, values in encoded.items()}, lengths)
+    arrays = {view: values.cpu().numpy() for view, values in encoded.items()}
+    return Encoded(arrays if complete is None else complete(arrays, features, weights), lengths)
 
 
 def _weighted_mean(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:

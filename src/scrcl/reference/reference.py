@@ -16,8 +16,7 @@ from scrcl.graph.placement import Placement, Surroundings
 from scrcl.graph.recognition import Recognition
 from scrcl.graph.slices import find_cells
 from scrcl.labels.cell_labels import Labels
-from scrcl.nn.inference import CHUNK_CELLS, Encoded, View
-from scrcl.utils.memory import release
+from scrcl.nn.inference import View
 from scrcl.utils.progress import begin
 
 from .agreement import Agreement, join
@@ -262,34 +261,22 @@ class Reference:
             for i in range(max(map(len, by_modality)))
         ]
 
-    def join(self, encoded: Encoded, features: np.ndarray, weights: np.ndarray) -> dict[View, np.ndarray]:
-        """Each representation ``(m, ·)`` of cells: the views of the network and the features side by side.
+    def complete(
+        self, views: dict[View, np.ndarray], features: np.ndarray, weights: np.ndarray
+    ) -> dict[View, np.ndarray]:
+        """Each representation ``(m, ·)`` of cells: the views of the network and the features side by side, float32.
 
         From the views of the network, and the features ``(m, d)`` and modality weights ``(m, M)`` of the same cells.
         """
         if self.feature_share == 0:
-            return encoded.views
-        release()  # before the largest arrays
-        return {
-            view: self._with_features(network, features, weights, view[1]) for view, network in encoded.views.items()
-        }
-
-    def _with_features(
-        self, network: np.ndarray, features: np.ndarray, weights: np.ndarray, modality: int | None
-    ) -> np.ndarray:
-        """The latent representation ``(m, ·)`` from a view of the network and the features ``(m, d)`` of the cells, float32."""
-        columns = network.shape[1]
-        latent = network[:, :0]  # of no cells
-        for start in range(0, len(features), CHUNK_CELLS):
-            rows = slice(start, start + CHUNK_CELLS)
-            # The rounding of sums over a row depends on the memory layout.
-            by_modality = self._neighbor_features_of(np.ascontiguousarray(features[rows]))
-            points = self._joined(by_modality, weights[rows]) if modality is None else by_modality[modality]
-            if start == 0:
-                latent = np.empty((len(features), columns + points.shape[1]), dtype=np.float32)
-            latent[rows, :columns] = network[rows]
-            latent[rows, columns:] = np.float32(self.feature_share) * normalize(points)
-        return latent
+            return views
+        # The rounding of sums over a row depends on the memory layout.
+        by_modality = self._neighbor_features_of(np.ascontiguousarray(features))
+        share, completed = np.float32(self.feature_share), {}
+        for view, network in views.items():
+            points = self._joined(by_modality, weights) if view[1] is None else by_modality[view[1]]
+            completed[view] = np.concatenate([network, share * normalize(points)], 1)
+        return completed
 
     @cached_property
     def _weighted_features(self) -> np.ndarray:
