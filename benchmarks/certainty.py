@@ -46,7 +46,7 @@ N_BINS = 10
 METHODS: tuple[CertaintyMethod, ...] = ("consensus", "mixture")
 KINDS = ("cells", "doublets", "left0", "left1")
 DOUBLETS = 0.05
-PACKAGES = ("scrcl", "scvi-tools", "pyro-ppl", "torch", "scikit-learn", "numpy")
+PACKAGES = ("scrcl", "scvi-tools", "torch", "scikit-learn", "numpy")
 
 
 def read(path: Path) -> tuple[ad.AnnData, np.ndarray, np.ndarray]:

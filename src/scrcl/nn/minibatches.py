@@ -60,7 +60,11 @@ def neighborhoods(points: np.ndarray, rng: np.random.Generator) -> list[np.ndarr
         for start in range(0, n, SPLIT_CELLS):
             chunk = slice(start, start + SPLIT_CELLS)
             np.einsum("ij,ij->i", points[order[chunk]], lines[node[chunk]], out=along[chunk])
-        order = order[np.lexsort((along, node))]
+        # A row for each node is sorted faster than all at once.
+        inside = np.arange(sizes.max()) < sizes[:, None]
+        by_node = np.full(inside.shape, np.inf, dtype=np.float32)
+        by_node[inside] = along
+        order = order[(by_node.argsort(1, kind="stable") + bounds[:-1, None])[inside]]
         bounds = np.sort(np.concatenate([bounds, bounds[:-1] + (sizes + 1) // 2]))
     return np.split(order, bounds[1:-1])
 
