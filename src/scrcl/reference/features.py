@@ -332,9 +332,8 @@ def leading_eigenvectors(matrix: np.ndarray | LinearOperator, number: int) -> tu
         values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - number, size - 1])
     else:
         start, operator = np.random.default_rng(0).standard_normal(size), matrix
-        if isinstance(
-            matrix, np.ndarray
-        ):  # products in single precision suffice for six digits, and take half the time
+        if isinstance(matrix, np.ndarray):
+            # Products in single precision suffice for six digits, and take half of the time.
             single = matrix.astype(np.float32)
             operator = LinearOperator(matrix.shape, lambda x: single @ x.astype(np.float32), dtype=np.float64)
         values, vectors = eigsh(operator, number, v0=start, tol=1e-5)
